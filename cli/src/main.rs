@@ -1,0 +1,3 @@
+//! The petmesh command: the local mesh, and configuration.
+
+fn main() {}

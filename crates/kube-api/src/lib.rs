@@ -1,0 +1,1 @@
+//! A small Kubernetes API server for the local mesh and the tests.

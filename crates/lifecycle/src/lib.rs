@@ -1,0 +1,1 @@
+//! Signals, drain and deadline: how every petmesh binary ends.

@@ -1,0 +1,1 @@
+//! Runs the whole mesh as processes on one machine.

@@ -1,0 +1,1 @@
+//! Logs and trace context for every petmesh binary.

@@ -1,0 +1,1 @@
+//! One test-suite for the mesh on every substrate.

@@ -1,0 +1,3 @@
+//! The edge of the mesh: the proxy's library with edge defaults.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! The sidecar proxy: reads Envoy's configuration, carries every call.

@@ -1,0 +1,3 @@
+//! The discovery service: Kubernetes EndpointSlices in, endpoints out.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The pet service: the pets of a store.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The petstore service: a store and, when asked, its pets.
+
+fn main() {}
