@@ -1,1 +1,18 @@
 //! Logs and trace context for every petmesh binary.
+//!
+//! - `logs`: where log lines go, their format and their level, which can be changed while running.
+//! - `trace_context`: reads B3 and W3C trace context. Pure; no span is made here.
+//! - `propagation`: the headers that join an outgoing request to the incoming one.
+//! - `access_log`: one line a request, for the services.
+//!
+//! Called by every binary's `main` ([`init`]) and by the services' routers; calls tracing and axum.
+
+mod access_log;
+mod logs;
+mod propagation;
+mod trace_context;
+
+pub use access_log::access_log;
+pub use logs::{Error, LogHandle, LogOptions, init};
+pub use propagation::{Propagated, capture_trace_context, current, propagate};
+pub use trace_context::{Sampling, TraceContext};
