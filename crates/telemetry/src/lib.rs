@@ -13,6 +13,6 @@ mod propagation;
 mod trace_context;
 
 pub use access_log::access_log;
-pub use logs::{Error, LogHandle, LogOptions, init};
+pub use logs::{Error, LogHandle, LogOptions, init, level};
 pub use propagation::{Propagated, capture_trace_context, current, propagate};
 pub use trace_context::{Sampling, TraceContext};

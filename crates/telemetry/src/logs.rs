@@ -71,6 +71,14 @@ pub fn init(options: LogOptions) -> Result<LogHandle, Error> {
     Ok(handle)
 }
 
+/// Checks a level for a command line (clap's `value_parser`), so that a wrong one is wrong usage.
+///
+/// # Errors
+/// When `text` is no level; see [`LogOptions::level`].
+pub fn level(text: &str) -> Result<String, Error> {
+    parse(text).map(|_| text.to_owned())
+}
+
 impl LogHandle {
     /// Changes what is logged from now on; takes what [`LogOptions::level`] takes.
     ///
