@@ -1,1 +1,22 @@
-//! The sidecar proxy: reads Envoy's configuration, carries every call.
+//! The sidecar proxy as a library.
+//!
+//! Reading order, one request long:
+//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/mod.rs`, `filter/mod.rs`, `attempt.rs`, `cluster/mod.rs`, `upstream/mod.rs`.
+
+pub mod access_log;
+pub mod cluster;
+pub mod error;
+pub mod filter;
+pub mod format;
+pub mod http1;
+pub mod http2;
+pub mod local_reply;
+pub mod matcher;
+pub mod message;
+pub mod retry;
+pub mod route;
+pub mod snapshot;
+pub mod state;
+pub mod stats;
+pub mod stream_info;
+pub mod time;

@@ -1,0 +1,184 @@
+//! Hosts and the immutable view of a cluster's members that balancing reads.
+//!
+//! A host keeps its identity and its counts for as long as its address stays a member; removed and added again, it is a new host.
+//! Part of `cluster`; views are made by the single writer in `control`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+
+use super::{Endpoint, Health, NEXT_HOST};
+
+/// Where an endpoint runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Locality {
+    pub region: String,
+    pub zone: String,
+    pub sub_zone: String,
+}
+
+/// One upstream host.
+#[derive(Debug)]
+pub struct Host {
+    /// Unique in this process.
+    pub id: u64,
+    pub address: SocketAddr,
+    pub hostname: String,
+    pub weight: u32,
+    pub priority: u32,
+    pub locality: Locality,
+    pub locality_weight: u32,
+    pub canary: bool,
+    pub health: Health,
+    pub stats: Arc<HostStats>,
+}
+
+/// Counts of one host, shared by the workers (`/clusters` shows them).
+#[derive(Debug, Default)]
+pub struct HostStats {
+    pub cx_active: AtomicI64,
+    pub cx_connect_fail: AtomicU64,
+    pub cx_total: AtomicU64,
+    pub rq_active: AtomicI64,
+    pub rq_error: AtomicU64,
+    pub rq_success: AtomicU64,
+    pub rq_timeout: AtomicU64,
+    pub rq_total: AtomicU64,
+    /// The host left the cluster: no new requests, its connections are closed when they are idle.
+    removed: AtomicBool,
+}
+
+impl HostStats {
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
+    }
+}
+
+/// A cluster's members at one moment.
+#[derive(Debug, Default)]
+pub struct EndpointView {
+    pub hosts: Vec<Arc<Host>>,
+    /// The priorities in order, each with the indices of its hosts.
+    pub priorities: Vec<PrioritySet>,
+    /// What discovery said last (SDS version, DNS serial); empty when it has none.
+    pub version: String,
+}
+
+/// The hosts of one priority.
+#[derive(Debug, Default)]
+pub struct PrioritySet {
+    pub healthy: Vec<usize>,
+    pub degraded: Vec<usize>,
+    /// Healthy, degraded and unhealthy ones: what panic mode picks from.
+    pub all: Vec<usize>,
+    /// All healthy hosts have the same weight, so that a plain rotation does.
+    pub equal_weights: bool,
+}
+
+impl EndpointView {
+    /// The view after discovery said `endpoints`: hosts that stay keep their identity and counts. Repeated addresses are one host.
+    pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
+        let mut before: HashMap<SocketAddr, &Arc<Host>> =
+            self.hosts.iter().map(|host| (host.address, host)).collect();
+        let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
+        let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            if seen.insert(endpoint.address) {
+                hosts.push(host_of(endpoint, before.remove(&endpoint.address)));
+            }
+        }
+        for gone in before.values() {
+            gone.stats.removed.store(true, Relaxed);
+        }
+        Self { priorities: priorities_of(&hosts), hosts, version }
+    }
+
+    /// Members that may be used in normal operation (`membership_healthy`).
+    pub fn healthy_count(&self) -> usize {
+        self.hosts.iter().filter(|host| host.health == Health::Healthy).count()
+    }
+
+    pub fn degraded_count(&self) -> usize {
+        self.hosts.iter().filter(|host| host.health == Health::Degraded).count()
+    }
+}
+
+fn host_of(endpoint: &Endpoint, before: Option<&Arc<Host>>) -> Arc<Host> {
+    let (id, stats) = before.map_or_else(
+        || (NEXT_HOST.fetch_add(1, Relaxed), Arc::default()),
+        |host| (host.id, Arc::clone(&host.stats)),
+    );
+    let host = Host {
+        id,
+        address: endpoint.address,
+        hostname: endpoint.hostname.clone(),
+        weight: endpoint.weight.max(1),
+        priority: endpoint.priority,
+        locality: endpoint.locality.clone(),
+        locality_weight: endpoint.locality_weight,
+        canary: endpoint.canary,
+        health: endpoint.health,
+        stats,
+    };
+    Arc::new(host)
+}
+
+fn priorities_of(hosts: &[Arc<Host>]) -> Vec<PrioritySet> {
+    let levels = hosts.iter().map(|host| host.priority as usize + 1).max().unwrap_or(0);
+    let mut sets: Vec<PrioritySet> =
+        (0..levels).map(|_| PrioritySet { equal_weights: true, ..PrioritySet::default() }).collect();
+    for (at, host) in hosts.iter().enumerate() {
+        let Some(set) = sets.get_mut(host.priority as usize) else { continue };
+        set.all.push(at);
+        match host.health {
+            Health::Healthy => set.healthy.push(at),
+            Health::Degraded => set.degraded.push(at),
+            Health::Unhealthy | Health::Draining | Health::Timeout => {}
+        }
+    }
+    for set in &mut sets {
+        let mut weights = set.all.iter().filter_map(|&at| hosts.get(at)).map(|host| host.weight);
+        let first = weights.next();
+        set.equal_weights = weights.all(|weight| Some(weight) == first);
+    }
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(address: &str) -> Endpoint {
+        Endpoint {
+            address: address.parse().unwrap(),
+            hostname: String::new(),
+            weight: 1,
+            priority: 0,
+            locality: Locality::default(),
+            locality_weight: 0,
+            canary: false,
+            health: Health::Healthy,
+        }
+    }
+
+    #[test]
+    fn a_host_that_stays_keeps_its_counts_and_one_that_returns_is_new() {
+        let first = EndpointView::default()
+            .update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
+        first.hosts[0].stats.rq_total.store(7, Relaxed);
+        let second = first.update(&[endpoint("127.0.0.1:1")], String::new());
+        assert_eq!(second.hosts[0].stats.rq_total.load(Relaxed), 7);
+        assert!(first.hosts[1].stats.is_removed());
+        let third = second.update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
+        assert_ne!(third.hosts[1].id, first.hosts[1].id);
+        assert!(!third.hosts[1].stats.is_removed());
+    }
+
+    #[test]
+    fn a_repeated_address_is_one_host() {
+        let view = EndpointView::default()
+            .update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:1")], String::new());
+        assert_eq!(view.hosts.len(), 1);
+    }
+}

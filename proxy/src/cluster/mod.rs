@@ -1,0 +1,89 @@
+//! Clusters: the policy of one, its endpoints, and the pure decisions on them.
+//!
+//! A policy is immutable and kept by a request for its whole life; the endpoint view is read anew by each attempt.
+//! Built by `snapshot::build` and `control`, read by `attempt` and `upstream`; calls nothing above `stats`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+pub mod balancer;
+pub mod breaker;
+mod host;
+
+pub use host::{EndpointView, Host, HostStats, Locality};
+
+/// Everything about a cluster but its endpoints.
+#[derive(Debug)]
+pub struct ClusterPolicy {
+    pub name: Arc<str>,
+    pub connect_timeout: Duration,
+    pub protocol: UpstreamProtocol,
+    pub balancer: balancer::Policy,
+    /// An upstream connection without requests is closed after this long (1 h in Envoy); `None` is never.
+    pub idle_timeout: Option<Duration>,
+    /// Requests after which an upstream connection is closed; `None` is no limit.
+    pub max_requests_per_connection: Option<u32>,
+    /// Body bytes buffered for one stream in one direction (`per_connection_buffer_limit_bytes`, 1 MiB).
+    pub buffer_limit: usize,
+    /// Default and high priority.
+    pub breakers: [breaker::Thresholds; 2],
+    /// Below this share of healthy endpoints all are used (percent; Envoy's panic threshold, 50).
+    pub panic_threshold: f64,
+    /// HTTP/1 options of upstream requests.
+    pub http1: crate::http1::EncodeOptions,
+    /// HTTP/2 options of upstream connections.
+    pub http2: crate::http2::Options,
+    pub max_response_headers_kb: Option<u32>,
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// Same when connections made under one policy may serve another.
+    pub fingerprint: u64,
+    /// Whether `cluster_header` may select it: false for clusters that the file names as a configuration source or collector.
+    pub selectable_by_header: bool,
+}
+
+/// Which protocol upstream connections speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UpstreamProtocol {
+    #[default]
+    Http1,
+    Http2,
+    /// That of the downstream request.
+    Downstream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    pub probes: Option<u32>,
+    pub time: Option<Duration>,
+    pub interval: Option<Duration>,
+}
+
+/// An endpoint as discovery gives it, before it becomes a `Host`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// The name it was resolved from, or the endpoint's own `hostname`; empty when neither.
+    pub hostname: String,
+    pub weight: u32,
+    pub priority: u32,
+    pub locality: Locality,
+    pub locality_weight: u32,
+    pub canary: bool,
+    pub health: Health,
+}
+
+/// The health that the configuration or discovery says (`health_status`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Health {
+    #[default]
+    Healthy,
+    Degraded,
+    Unhealthy,
+    Draining,
+    Timeout,
+}
+
+/// Makes numbers that no two hosts of this process share.
+pub(crate) static NEXT_HOST: AtomicU64 = AtomicU64::new(1);

@@ -1,0 +1,186 @@
+//! Route tables: (table, request head) -> what to do with the request. Pure.
+//!
+//! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
+//! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
+//! Called by `exchange`; calls `matcher` and `filter`'s header mutations.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::filter::mutation::Mutations;
+use crate::format::Format;
+use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
+use crate::retry::RetryPolicy;
+use crate::stats::{Scope, VirtualClusterStats};
+
+mod table;
+
+pub use table::{Decision, Domains};
+
+/// A compiled route configuration.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    pub name: Arc<str>,
+    pub domains: Domains,
+    pub virtual_hosts: Vec<VirtualHost>,
+    pub mutations: Mutations,
+    /// The table's mutations are applied last, so that the more specific ones win (Envoy's `most_specific_header_mutations_wins`).
+    pub most_specific_wins: bool,
+    pub ignore_port_in_host: bool,
+}
+
+#[derive(Debug)]
+pub struct VirtualHost {
+    pub name: Arc<str>,
+    pub routes: Vec<Arc<Route>>,
+    pub mutations: Mutations,
+    pub require_tls: RequireTls,
+    pub include_request_attempt_count: bool,
+    pub include_attempt_count_in_response: bool,
+    pub virtual_clusters: Vec<VirtualCluster>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RequireTls {
+    #[default]
+    None,
+    ExternalOnly,
+    All,
+}
+
+/// Statistics of a part of a virtual host's requests, by header match.
+#[derive(Debug)]
+pub struct VirtualCluster {
+    pub headers: Vec<HeaderMatcher>,
+    pub stats: Arc<Scope<VirtualClusterStats>>,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    /// For access logs; empty when the file gives none.
+    pub name: Arc<str>,
+    pub path: PathMatch,
+    pub headers: Vec<HeaderMatcher>,
+    pub query: Vec<QueryMatcher>,
+    pub fraction: Option<FractionMatcher>,
+    /// Only gRPC requests match.
+    pub grpc: bool,
+    pub action: Action,
+    pub mutations: Mutations,
+}
+
+/// How a route matches the path (without its query, but for none of them).
+#[derive(Debug)]
+pub enum PathMatch {
+    Prefix {
+        text: Box<str>,
+        ignore_case: bool,
+    },
+    Exact {
+        text: Box<str>,
+        ignore_case: bool,
+    },
+    /// The prefix, then nothing or a slash.
+    Separated {
+        text: Box<str>,
+        ignore_case: bool,
+    },
+    /// The whole path matches.
+    Regex(regex::bytes::Regex),
+    /// CONNECT requests only.
+    Connect,
+}
+
+#[derive(Debug)]
+pub enum Action {
+    Forward(Box<Forward>),
+    Redirect(Box<Redirect>),
+    Direct { status: u16, body: bytes::Bytes },
+}
+
+/// A route to an upstream cluster.
+#[derive(Debug)]
+pub struct Forward {
+    pub target: Target,
+    /// The status when the cluster does not exist (503 unless set).
+    pub not_found_status: u16,
+    pub path: PathRewrite,
+    pub host: HostRewrite,
+    pub append_x_forwarded_host: bool,
+    /// From the end of the request to the end of the answer; `None` is no limit, the default is 15 s.
+    pub timeout: Option<Duration>,
+    /// Without any byte in either direction; `None` when the listener's applies.
+    pub idle_timeout: Option<Duration>,
+    pub max_stream_duration: Option<Duration>,
+    /// The limit of `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`).
+    pub grpc_timeout_header_max: Option<Duration>,
+    pub retry: Option<Arc<RetryPolicy>>,
+    pub priority: Priority,
+}
+
+/// Which cluster a request goes to.
+#[derive(Debug)]
+pub enum Target {
+    Cluster(Arc<str>),
+    /// The cluster named by this request header (`:authority` among others).
+    Header(Box<str>),
+    Weighted(Vec<Weighted>),
+}
+
+#[derive(Debug)]
+pub struct Weighted {
+    pub cluster: Arc<str>,
+    pub weight: u32,
+    pub mutations: Mutations,
+    pub host_rewrite: Option<Box<str>>,
+}
+
+/// Which of a cluster's two sets of circuit breakers counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Priority {
+    #[default]
+    Default,
+    High,
+}
+
+#[derive(Debug, Default)]
+pub enum PathRewrite {
+    #[default]
+    Keep,
+    /// Replaces what the prefix or exact match matched.
+    Prefix(Box<str>),
+    Regex(Rewrite),
+}
+
+#[derive(Debug, Default)]
+pub enum HostRewrite {
+    #[default]
+    Keep,
+    Literal(Box<str>),
+    Header(Box<str>),
+    /// The host name of the endpoint, for DNS clusters (`auto_host_rewrite`).
+    Endpoint,
+}
+
+#[derive(Debug)]
+pub struct Redirect {
+    pub scheme: Option<Box<str>>,
+    pub host: Option<Box<str>>,
+    pub port: Option<u16>,
+    pub path: RedirectPath,
+    pub status: u16,
+    pub strip_query: bool,
+}
+
+#[derive(Debug, Default)]
+pub enum RedirectPath {
+    #[default]
+    Keep,
+    /// Replaces path and, unless it carries its own, keeps the query.
+    Path(Box<str>),
+    Prefix(Box<str>),
+    Regex(Rewrite),
+}
+
+/// A body written by operators, for direct responses and local replies.
+pub type BodyFormat = Arc<Format>;

@@ -1,0 +1,124 @@
+//! The server's state that every thread may ask for: which phase it is in, what it drains, whether it is told to be unhealthy.
+//!
+//! Written by `app` alone (`admin` and `control` send it commands); read everywhere. Calls nothing of ours.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::time::Instant;
+
+/// Envoy's server states (`server.state`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Serving.
+    Live = 0,
+    /// Going down: finishing what was accepted.
+    Draining = 1,
+    /// Before the clusters are known.
+    PreInitializing = 2,
+    /// The clusters are known, the listeners not yet open.
+    Initializing = 3,
+}
+
+impl Phase {
+    /// As `/ready` and `/server_info` print it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Live => "LIVE",
+            Self::Draining => "DRAINING",
+            Self::PreInitializing => "PRE_INITIALIZING",
+            Self::Initializing => "INITIALIZING",
+        }
+    }
+}
+
+/// Which way a listener faces (`traffic_direction`, else by its address): inbound drains before outbound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// How far draining has come for the listeners of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Drain {
+    /// Serving.
+    No = 0,
+    /// Still accepting, but each answer announces the close.
+    Announce = 1,
+    /// Not accepting any more; idle connections are closed.
+    Closed = 2,
+}
+
+/// One for the process.
+#[derive(Debug)]
+pub struct ServerState {
+    pub started: Instant,
+    phase: AtomicU8,
+    health_failed: AtomicBool,
+    inbound: AtomicU8,
+    outbound: AtomicU8,
+    changed: tokio::sync::watch::Sender<()>,
+}
+
+impl ServerState {
+    pub fn new(started: Instant) -> Self {
+        Self {
+            started,
+            phase: AtomicU8::new(Phase::PreInitializing as u8),
+            health_failed: AtomicBool::new(false),
+            inbound: AtomicU8::new(0),
+            outbound: AtomicU8::new(0),
+            changed: tokio::sync::watch::Sender::new(()),
+        }
+    }
+
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Relaxed) {
+            0 => Phase::Live,
+            1 => Phase::Draining,
+            2 => Phase::PreInitializing,
+            _ => Phase::Initializing,
+        }
+    }
+
+    pub fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Relaxed);
+        self.changed.send_replace(());
+    }
+
+    /// Whether `/healthcheck/fail` was called (and not `/healthcheck/ok` since).
+    pub fn health_failed(&self) -> bool {
+        self.health_failed.load(Relaxed)
+    }
+
+    pub fn set_health_failed(&self, failed: bool) {
+        self.health_failed.store(failed, Relaxed);
+        self.changed.send_replace(());
+    }
+
+    pub fn drain(&self, direction: Direction) -> Drain {
+        match self.cell(direction).load(Relaxed) {
+            0 => Drain::No,
+            1 => Drain::Announce,
+            _ => Drain::Closed,
+        }
+    }
+
+    pub fn set_drain(&self, direction: Direction, drain: Drain) {
+        self.cell(direction).store(drain as u8, Relaxed);
+        self.changed.send_replace(());
+    }
+
+    /// Wakes whenever anything here changes.
+    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    fn cell(&self, direction: Direction) -> &AtomicU8 {
+        match direction {
+            Direction::Inbound => &self.inbound,
+            Direction::Outbound => &self.outbound,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! Statistics: counters, gauges and histograms under Envoy's names, one shard for each thread.
+//!
+//! A shard has one writer, so that counting is a plain load and store of memory nobody else writes; the admin thread sums the
+//! shards when asked. A scope (a cluster, a listener, …) lives as long as somebody holds it, and keeps its counts over reloads.
+//! Written by the data plane and `control`, read by `admin`; calls nothing of ours.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+mod groups;
+mod histogram;
+
+pub use groups::{
+    ClusterManagerStats, ClusterStats, HttpStats, ListenerManagerStats, ListenerStats, ServerStats,
+    VirtualClusterStats,
+};
+pub use histogram::{Histogram, Summary};
+
+/// A number that only grows (until `/reset_counters`). One thread writes it.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn add(&self, more: u64) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+    }
+
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    fn reset(&self) {
+        self.0.store(0, Relaxed);
+    }
+}
+
+/// A level. One thread writes it; the value shown is the sum over the shards.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicI64);
+
+impl Gauge {
+    pub fn inc(&self) {
+        self.add(1);
+    }
+
+    pub fn dec(&self) {
+        self.add(-1);
+    }
+
+    pub fn add(&self, more: i64) {
+        self.set(self.get().wrapping_add(more));
+    }
+
+    pub fn set(&self, value: i64) {
+        self.0.store(value, Relaxed);
+    }
+
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// Answers by status: each code that occurred, and its class. 4 KiB, made with the first answer.
+#[derive(Debug, Default)]
+pub struct Codes(std::sync::OnceLock<Box<[Counter]>>);
+
+impl Codes {
+    const FIRST: u16 = 100;
+    const COUNT: usize = 500;
+
+    /// Counts an answer; statuses outside 100–599 are not counted.
+    pub fn record(&self, status: u16) {
+        let codes = self.0.get_or_init(|| (0..Self::COUNT).map(|_| Counter::default()).collect());
+        if let Some(counter) = status.checked_sub(Self::FIRST).and_then(|at| codes.get(usize::from(at))) {
+            counter.inc();
+        }
+    }
+
+    /// Each status that occurred with its count.
+    pub fn seen(&self) -> impl Iterator<Item = (u16, u64)> {
+        let codes = self.0.get().map(|codes| &**codes).unwrap_or_default();
+        (Self::FIRST..)
+            .zip(codes)
+            .map(|(status, counter)| (status, counter.get()))
+            .filter(|(_, count)| *count > 0)
+    }
+
+    fn reset(&self) {
+        self.0.get().into_iter().flat_map(|codes| codes.iter()).for_each(Counter::reset);
+    }
+}
+
+/// A statistic as a shard shows it.
+#[derive(Debug)]
+pub enum Sample<'a> {
+    Counter(&'a Counter),
+    Gauge(&'a Gauge),
+    Histogram(&'a Histogram),
+    /// Its entries are named after the statistic: `upstream_rq` gives `upstream_rq_200` and `upstream_rq_2xx`.
+    Codes(&'a Codes),
+}
+
+/// The statistics of one kind of thing; written with `stats_group!`.
+pub trait Group: Default + Send + Sync + 'static {
+    /// Shows each statistic under its name within the scope.
+    fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
+}
+
+/// One group for each thread, under one prefix such as `cluster.pet.`.
+#[derive(Debug)]
+pub struct Scope<T> {
+    prefix: String,
+    shards: Box<[Padded<T>]>,
+}
+
+/// Keeps shards off each other's cache lines.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Padded<T>(T);
+
+impl<T: Group> Scope<T> {
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// The shard of a thread: workers count from 0, `Registry::control_shard` is the control thread's.
+    pub fn shard(&self, at: usize) -> &T {
+        // Shards are made for every thread, so that the index always exists; the last stands in rather than a panic.
+        let last = self.shards.len().saturating_sub(1);
+        &self.shards[at.min(last)].0
+    }
+
+    pub fn shards(&self) -> impl Iterator<Item = &T> {
+        self.shards.iter().map(|shard| &shard.0)
+    }
+}
+
+/// A scope of any kind, as the registry knows it.
+pub trait AnyScope: Send + Sync {
+    fn prefix(&self) -> &str;
+    /// Shows each statistic of each shard: the same names come once for each shard.
+    fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+}
+
+impl<T: Group> AnyScope for Scope<T> {
+    fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>)) {
+        for shard in self.shards() {
+            shard.visit(show);
+        }
+    }
+
+    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+}
+
+/// All scopes by prefix.
+#[derive(Clone)]
+pub struct Registry {
+    shards: usize,
+    scopes: Arc<Mutex<BTreeMap<String, Weak<dyn AnyScope>>>>,
+}
+
+impl Registry {
+    /// A registry for that many workers and the control thread.
+    pub fn new(workers: usize) -> Self {
+        Self { shards: workers + 1, scopes: Arc::default() }
+    }
+
+    /// The shard that belongs to the control thread.
+    pub fn control_shard(&self) -> usize {
+        self.shards - 1
+    }
+
+    /// The scope of that prefix (with its final dot): the living one, so that counts survive a reload, or a new one.
+    pub fn scope<T: Group>(&self, prefix: &str) -> Arc<Scope<T>> {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = scopes.get(prefix).and_then(Weak::upgrade);
+        if let Some(found) = living.and_then(|scope| scope.as_any().downcast::<Scope<T>>().ok()) {
+            return found;
+        }
+        let shards = (0..self.shards).map(|_| Padded::default()).collect();
+        let scope = Arc::new(Scope::<T> { prefix: prefix.to_owned(), shards });
+        let weak: Weak<dyn AnyScope> = Arc::<Scope<T>>::downgrade(&scope);
+        scopes.insert(prefix.to_owned(), weak);
+        scope
+    }
+
+    /// The living scopes in order of their prefixes; forgets those that ended.
+    pub fn scopes(&self) -> Vec<Arc<dyn AnyScope>> {
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        scopes.retain(|_, scope| scope.strong_count() > 0);
+        scopes.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Sets every counter to 0, as `/reset_counters` does. Counts of requests that end meanwhile may be lost.
+    pub fn reset_counters(&self) {
+        for scope in self.scopes() {
+            scope.visit(&mut |_, sample| match sample {
+                Sample::Counter(counter) => counter.reset(),
+                Sample::Codes(codes) => codes.reset(),
+                Sample::Gauge(_) | Sample::Histogram(_) => {}
+            });
+        }
+    }
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("shards", &self.shards).finish_non_exhaustive()
+    }
+}

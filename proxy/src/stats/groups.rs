@@ -1,0 +1,132 @@
+//! Which statistics each kind of thing has, under Envoy's names.
+//!
+//! Part of `stats`; calls nothing of ours.
+
+use super::{Codes, Counter, Gauge, Group, Histogram, Sample};
+
+macro_rules! stats_group {
+    ($(#[$doc:meta])* $name:ident {
+        counters: [$($counter:ident),* $(,)?],
+        gauges: [$($gauge:ident),* $(,)?],
+        histograms: [$($histogram:ident),* $(,)?],
+        codes: [$($codes:ident = $prefix:literal),* $(,)?] $(,)?
+    }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub struct $name {
+            $(pub $counter: Counter,)*
+            $(pub $gauge: Gauge,)*
+            $(pub $histogram: Histogram,)*
+            $(pub $codes: Codes,)*
+        }
+
+        impl Group for $name {
+            fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>)) {
+                $(show(stringify!($counter), Sample::Counter(&self.$counter));)*
+                $(show(stringify!($gauge), Sample::Gauge(&self.$gauge));)*
+                $(show(stringify!($histogram), Sample::Histogram(&self.$histogram));)*
+                $(show($prefix, Sample::Codes(&self.$codes));)*
+            }
+        }
+    };
+}
+
+stats_group! {
+    /// `server.`
+    ServerStats {
+        counters: [],
+        gauges: [live, state, uptime, concurrency, version, total_connections, parent_connections, memory_allocated],
+        histograms: [initialization_time_ms],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `listener_manager.`
+    ListenerManagerStats {
+        counters: [listener_added, listener_modified, listener_removed, listener_stopped, listener_create_success, listener_create_failure, lds_update_rejected],
+        gauges: [total_listeners_warming, total_listeners_active, total_listeners_draining, workers_started],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster_manager.`
+    ClusterManagerStats {
+        counters: [cluster_added, cluster_modified, cluster_removed, cluster_updated],
+        gauges: [active_clusters, warming_clusters],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `listener.<address>.`
+    ListenerStats {
+        counters: [downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_pre_cx_timeout, no_filter_chain_match],
+        gauges: [downstream_cx_active],
+        histograms: [downstream_cx_length_ms],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.`: a connection manager.
+    HttpStats {
+        counters: [
+            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total, downstream_cx_destroy, downstream_cx_destroy_remote,
+            downstream_cx_destroy_local, downstream_cx_destroy_active_rq, downstream_cx_destroy_local_active_rq,
+            downstream_cx_destroy_remote_active_rq, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total, downstream_cx_drain_close,
+            downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached, downstream_cx_overload_disable_keepalive,
+            downstream_cx_protocol_error, downstream_cx_delayed_close_timeout, downstream_cx_upgrades_total,
+            downstream_rq_total, downstream_rq_http1_total, downstream_rq_http2_total, downstream_rq_response_before_rq_complete,
+            downstream_rq_rx_reset, downstream_rq_tx_reset, downstream_rq_non_relative_path, downstream_rq_too_large, downstream_rq_completed,
+            downstream_rq_failed_path_normalization, downstream_rq_idle_timeout, downstream_rq_max_duration_reached, downstream_rq_timeout,
+            downstream_rq_header_timeout, downstream_rq_overload_close, downstream_rq_redirected_with_normalized_path, downstream_rq_ws_on_non_ws_route,
+            downstream_rq_rejected_via_ip_detection, rs_too_large, no_route, no_cluster, rq_total, rq_direct_response, rq_redirect, rq_retry_skipped_request_not_complete,
+            rq_reset_after_downstream_response_started,
+        ],
+        gauges: [downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active, downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, downstream_cx_upgrades_active, downstream_rq_active],
+        histograms: [downstream_cx_length_ms, downstream_rq_time],
+        codes: [downstream_rq_codes = "downstream_rq"],
+    }
+}
+
+stats_group! {
+    /// `cluster.<name>.`
+    ClusterStats {
+        counters: [
+            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail, upstream_cx_connect_timeout, upstream_cx_idle_timeout,
+            upstream_cx_connect_attempts_exceeded, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_destroy_local, upstream_cx_destroy_remote,
+            upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq, upstream_cx_destroy_remote_with_active_rq,
+            upstream_cx_close_notify, upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error, upstream_cx_max_requests, upstream_cx_none_healthy,
+            upstream_cx_pool_overflow, upstream_cx_max_duration_reached,
+            upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject, upstream_rq_cancelled,
+            upstream_rq_maintenance_mode, upstream_rq_timeout, upstream_rq_max_duration_reached, upstream_rq_per_try_timeout, upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
+            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited,
+            upstream_rq_completed, upstream_flow_control_paused_reading_total, upstream_flow_control_resumed_reading_total, upstream_flow_control_backed_up_total, upstream_flow_control_drained_total,
+            upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total, bind_errors,
+            membership_change, update_attempt, update_success, update_failure, update_empty, update_no_rebuild, update_rejected, assignment_stale, assignment_timeout_received, assignment_use_cached, retry_or_shadow_abandoned,
+            lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures, lb_subsets_created, lb_subsets_fallback, lb_subsets_fallback_panic, lb_subsets_removed, lb_subsets_selected, lb_zone_cluster_too_small, lb_zone_no_capacity_left, lb_zone_number_differs, lb_zone_routing_all_directly, lb_zone_routing_cross_zone, lb_zone_routing_sampled, original_dst_host_invalid, external_upstream_rq_completed,
+        ],
+        gauges: [
+            upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
+            membership_degraded, membership_excluded, membership_total, max_host_weight, version, lb_subsets_active,
+            circuit_breakers_default_cx_open, circuit_breakers_default_cx_pool_open, circuit_breakers_default_rq_open, circuit_breakers_default_rq_pending_open, circuit_breakers_default_rq_retry_open,
+            circuit_breakers_high_cx_open, circuit_breakers_high_cx_pool_open, circuit_breakers_high_rq_open, circuit_breakers_high_rq_pending_open, circuit_breakers_high_rq_retry_open,
+        ],
+        histograms: [upstream_cx_connect_ms, upstream_cx_length_ms, upstream_rq_time, external_upstream_rq_time, internal_upstream_rq_time],
+        codes: [upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq", internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq"],
+    }
+}
+
+stats_group! {
+    /// `vhost.<name>.vcluster.<name>.`
+    VirtualClusterStats {
+        counters: [upstream_rq_total, upstream_rq_retry, upstream_rq_retry_limit_exceeded, upstream_rq_retry_overflow, upstream_rq_retry_success, upstream_rq_timeout],
+        gauges: [],
+        histograms: [upstream_rq_time],
+        codes: [upstream_rq_codes = "upstream_rq"],
+    }
+}

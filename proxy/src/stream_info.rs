@@ -1,0 +1,101 @@
+//! What is known of one exchange as it goes on: the record that formats, access logs and header formatters read.
+//!
+//! Filled by `connection`, `exchange` and `attempt`; read by `format`. Calls nothing of ours but `error` and `message`.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use crate::error::Flags;
+use crate::message::Version;
+
+/// What is known of a downstream connection; shared by its exchanges.
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Unique in this process.
+    pub id: u64,
+    /// The peer of the socket.
+    pub peer: SocketAddr,
+    /// The address that the peer connected to.
+    pub local: SocketAddr,
+}
+
+/// One exchange: from its request head to its last byte.
+#[derive(Clone, Debug)]
+pub struct StreamInfo {
+    pub connection: Rc<ConnectionInfo>,
+    /// The client as far as it can be trusted: the peer, or an address of `x-forwarded-for` (Envoy's remote address).
+    pub remote: SocketAddr,
+    pub version: Version,
+    /// Wall time at the first byte of the request (`%START_TIME%`).
+    pub start_time: SystemTime,
+    pub start: Instant,
+    /// The request's last byte was received.
+    pub request_end: Option<Instant>,
+    /// The first byte of the upstream's answer was received.
+    pub response_start: Option<Instant>,
+    /// The whole answer was sent, or given up.
+    pub end: Option<Instant>,
+    /// Body bytes received from the client (`%BYTES_RECEIVED%`).
+    pub bytes_received: u64,
+    /// Body bytes sent to the client (`%BYTES_SENT%`).
+    pub bytes_sent: u64,
+    pub flags: Flags,
+    /// The status sent, 0 before that.
+    pub status: u16,
+    /// Envoy's response code detail (`via_upstream`, `route_not_found`, …).
+    pub details: std::borrow::Cow<'static, str>,
+    pub route_name: Option<Arc<str>>,
+    pub virtual_host: Option<Arc<str>>,
+    pub cluster: Option<Arc<str>>,
+    pub upstream: UpstreamInfo,
+    /// Tries made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
+    pub attempts: u32,
+}
+
+/// The upstream side of the latest try.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamInfo {
+    pub host: Option<SocketAddr>,
+    /// Our own end of the connection.
+    pub local: Option<SocketAddr>,
+    pub version: Option<Version>,
+    /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub transport_failure: String,
+    /// When the last byte of the request had been sent upstream.
+    pub request_sent: Option<Instant>,
+    /// When the last byte of the answer had come.
+    pub response_end: Option<Instant>,
+}
+
+impl StreamInfo {
+    /// A new exchange on a connection, beginning at `start`.
+    pub fn new(
+        connection: Rc<ConnectionInfo>,
+        version: Version,
+        start_time: SystemTime,
+        start: Instant,
+    ) -> Self {
+        Self {
+            remote: connection.peer,
+            connection,
+            version,
+            start_time,
+            start,
+            request_end: None,
+            response_start: None,
+            end: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            flags: Flags::default(),
+            status: 0,
+            details: std::borrow::Cow::Borrowed(""),
+            route_name: None,
+            virtual_host: None,
+            cluster: None,
+            upstream: UpstreamInfo::default(),
+            attempts: 0,
+        }
+    }
+}

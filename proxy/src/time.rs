@@ -1,0 +1,137 @@
+//! Clocks: the only place where the proxy reads one.
+//!
+//! Policies take `now` as an argument and never come here. Called by the data plane and `control`.
+
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// The monotonic time.
+#[allow(clippy::disallowed_methods)] // this is the place
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// The wall time, for logs and `date`.
+#[allow(clippy::disallowed_methods)] // this is the place
+pub fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The value of a `date` field, made anew once a second (RFC 9110, 5.6.7).
+#[derive(Debug, Default)]
+pub struct DateCache {
+    second: Cell<u64>,
+    text: RefCell<String>,
+}
+
+impl DateCache {
+    /// Calls `use_it` with the date of `wall`, such as `Sat, 21 Nov 2026 09:35:00 GMT`.
+    pub fn with<T>(&self, wall: SystemTime, use_it: impl FnOnce(&[u8]) -> T) -> T {
+        let second = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        if second != self.second.get() || self.text.borrow().is_empty() {
+            *self.text.borrow_mut() = http_date(second);
+            self.second.set(second);
+        }
+        use_it(self.text.borrow().as_bytes())
+    }
+}
+
+/// A calendar time in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utc {
+    pub year: i64,
+    pub month: u32,
+    pub day: u32,
+    pub hour: u32,
+    pub minute: u32,
+    pub second: u32,
+    pub nanos: u32,
+    /// 0 is Sunday.
+    pub weekday: u32,
+    /// 1 is the first of January.
+    pub day_of_year: u32,
+}
+
+pub const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+
+impl Utc {
+    /// From a wall time at or after 1970.
+    pub fn of(wall: SystemTime) -> Self {
+        let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let mut utc = Self::of_second(since.as_secs());
+        utc.nanos = since.subsec_nanos();
+        utc
+    }
+
+    /// The civil date of a count of days, by the usual era arithmetic on a year that begins in March.
+    fn of_second(second: u64) -> Self {
+        let days = i64::try_from(second / 86_400).unwrap_or(0);
+        let rest = u32::try_from(second % 86_400).unwrap_or(0);
+        let shifted = days + 719_468;
+        let era = shifted.div_euclid(146_097);
+        let of_era = shifted.rem_euclid(146_097);
+        let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let month_index = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * month_index + 2) / 5 + 1;
+        let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let before_month = [0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334];
+        let month_at = usize::try_from(month - 1).unwrap_or(0);
+        let day_of_year =
+            before_month.get(month_at).copied().unwrap_or(0) + day + i64::from(leap && month > 2);
+        let small = |value: i64| u32::try_from(value).unwrap_or(0);
+        Self {
+            year,
+            month: small(month),
+            day: small(day),
+            hour: rest / 3_600,
+            minute: rest / 60 % 60,
+            second: rest % 60,
+            nanos: 0,
+            weekday: small((days + 4).rem_euclid(7)),
+            day_of_year: small(day_of_year),
+        }
+    }
+
+    pub fn month_name(&self) -> &'static str {
+        MONTHS.get(self.month.wrapping_sub(1) as usize).copied().unwrap_or("Jan")
+    }
+
+    pub fn weekday_name(&self) -> &'static str {
+        WEEKDAYS.get(self.weekday as usize).copied().unwrap_or("Sun")
+    }
+
+    /// `2026-11-21T09:35:00.123Z`, as Envoy prints `%START_TIME%`.
+    pub fn rfc3339_millis(&self) -> String {
+        let Self { year, month, day, hour, minute, second, nanos, .. } = self;
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", nanos / 1_000_000)
+    }
+}
+
+fn http_date(second: u64) -> String {
+    let utc = Utc::of_second(second);
+    let Utc { year, day, hour, minute, second, .. } = utc;
+    format!(
+        "{}, {day:02} {} {year:04} {hour:02}:{minute:02}:{second:02} GMT",
+        utc.weekday_name(),
+        utc.month_name()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(http_date(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(http_date(951_782_400), "Tue, 29 Feb 2000 00:00:00 GMT");
+        assert_eq!(Utc::of_second(1_798_761_599).day_of_year, 365);
+        let moment = UNIX_EPOCH + Duration::from_millis(1_763_717_700_042);
+        assert_eq!(Utc::of(moment).rfc3339_millis(), "2025-11-21T09:35:00.042Z");
+    }
+}

@@ -1,0 +1,83 @@
+//! The upstream's side of one try: an enum over the protocol versions with a few verbs, the mirror of `downstream`.
+//!
+//! Every verb may be dropped while it waits and called again without losing anything.
+//! Used by `attempt` and `exchange`; calls `http1` and `http2`.
+
+use bytes::Bytes;
+
+use crate::error::UpstreamError;
+use crate::message::{Fields, Frame, RequestHead, ResponseHead};
+use crate::{http1, http2};
+
+/// Where the request goes.
+pub enum RequestWriter {
+    Http1(http1::RequestWriter),
+    Http2(http2::RequestWriter),
+}
+
+/// Where the answer comes from.
+pub enum ResponseReader {
+    Http1(http1::ResponseReader),
+    Http2(http2::ResponseReader),
+}
+
+/// What kind of head came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// 1xx but 101; another head follows.
+    Interim,
+    /// The answer; with `end`, it has no body.
+    Final { end: bool },
+}
+
+impl RequestWriter {
+    /// The request's head; with `end`, it is whole and sent at once. Without, it may wait for the first data or a `flush`.
+    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+        match self {
+            Self::Http1(writer) => writer.head(head, end).await,
+            Self::Http2(writer) => writer.head(head, end).await,
+        }
+    }
+
+    /// A piece of the body; waits while the upstream does not take it.
+    pub async fn data(&mut self, data: Bytes, end: bool) -> Result<(), UpstreamError> {
+        match self {
+            Self::Http1(writer) => writer.data(data, end).await,
+            Self::Http2(writer) => writer.data(data, end).await,
+        }
+    }
+
+    /// Trailers, which end the request.
+    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+        match self {
+            Self::Http1(writer) => writer.trailers(trailers).await,
+            Self::Http2(writer) => writer.trailers(trailers),
+        }
+    }
+
+    /// Sends what waits in the buffer.
+    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+        match self {
+            Self::Http1(writer) => writer.flush().await,
+            Self::Http2(_) => Ok(()),
+        }
+    }
+}
+
+impl ResponseReader {
+    /// The next head, into a reused one.
+    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+        match self {
+            Self::Http1(reader) => reader.head(head).await,
+            Self::Http2(reader) => reader.head(head).await,
+        }
+    }
+
+    /// The next piece of the body; `Frame::End` or trailers come once, at the end.
+    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+        match self {
+            Self::Http1(reader) => reader.next().await,
+            Self::Http2(reader) => reader.next().await,
+        }
+    }
+}
