@@ -2,6 +2,9 @@
 //!
 //! Run by cargo test; calls `Server` and the program `kubectl`.
 
+// A test fails by panicking, also in its helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::Write;
 use std::process::{Command, Output};
 
