@@ -3,4 +3,4 @@
 //! The connection manager's own header rules are in `edge`, the configured additions and removals in `mutation`.
 //! Called by `exchange`; calls `format`, `matcher`, `message`.
 
-pub mod mutation;
+pub use crate::mutation;
