@@ -26,6 +26,7 @@ enum Command {
         milliseconds: u64,
     },
     Clear,
+    Bookmark,
     Truncate,
     GarbageLine,
     ExpireWatches,
@@ -81,6 +82,7 @@ pub fn handle(faults: &Faults, body: &[u8]) -> Result<Response<Body>, Status> {
             });
         }
         Command::Clear => faults.clear(),
+        Command::Bookmark => faults.bookmark(),
         Command::Truncate => faults.truncate(),
         Command::GarbageLine => faults.garbage_line(),
         Command::ExpireWatches => faults.expire_watches(),

@@ -74,6 +74,7 @@ pub(crate) enum Gate {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Injection {
     None,
+    Bookmark,
     End,
     Expire,
     Line(String),
@@ -151,6 +152,12 @@ impl Faults {
     /// From now on these tokens are valid, and no others: rotation, expiry, a revoked account.
     pub fn set_tokens(&self, tokens: Vec<Token>) {
         self.settings().tokens = tokens;
+    }
+
+    /// Running watches that asked for bookmarks send one now. Like all orders to running watches it replaces the one
+    /// before: a watch that has not seen that yet sees only this.
+    pub fn bookmark(&self) {
+        self.inject(Injection::Bookmark);
     }
 
     /// Running watches send a line that is no JSON.

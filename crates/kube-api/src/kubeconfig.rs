@@ -29,7 +29,7 @@ pub fn render(plain: Option<SocketAddr>, tls: Option<SocketAddr>, ca_pem: &str, 
 // The padded standard alphabet, made of the one for URLs.
 fn base64(bytes: &[u8]) -> String {
     let mut text = crate::base64::encode(bytes).replace('-', "+").replace('_', "/");
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text

@@ -27,7 +27,7 @@
 //! addresses; no managedFields, and so no ownership in a server-side apply; JSON only (no YAML, protobuf, gzip).
 //!
 //! Reading order: `server` (listeners), `api` (one request), `store` (objects and history), `list`, `watch`, `write`;
-//! `resources` is the table of kinds.
+//! `resources` is the table of kinds. [`recording`] reads and serves recorded exchanges.
 //!
 //! Used by local-mesh, the tests of sds and e2e.
 
@@ -44,6 +44,7 @@ mod kubeconfig;
 mod list;
 mod options;
 mod patch;
+pub mod recording;
 mod resources;
 mod route;
 mod selector;

@@ -190,7 +190,7 @@ fn gone(position: Option<&Position>) -> Status {
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
     let token = token(-1, position.start.trim_start_matches('/'));
-    status.metadata = ListMeta { continue_token: Some(token) };
+    status.metadata = ListMeta { continue_token: Some(token.into()) };
     status
 }
 

@@ -29,7 +29,7 @@ pub struct Status {
     pub reason: &'static str,
     /// The object it is about, and the causes.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<Details>,
+    pub details: Option<Box<Details>>,
     /// The HTTP status; left out of a receipt.
     #[serde(skip_serializing_if = "is_zero")]
     pub code: u16,
@@ -40,7 +40,7 @@ pub struct Status {
 pub struct ListMeta {
     /// A token that continues the list without consistency.
     #[serde(rename = "continue", skip_serializing_if = "Option::is_none")]
-    pub continue_token: Option<String>,
+    pub continue_token: Option<Box<str>>,
 }
 
 /// What a `Status` is about.
@@ -119,17 +119,13 @@ impl Status {
     /// 404: no such resource, version or path below a known group.
     pub fn no_resource() -> Self {
         let message = "the server could not find the requested resource";
-        Self {
-            details: Some(Details::default()),
-            ..Self::failure(StatusCode::NOT_FOUND, "NotFound", message)
-        }
+        Self::failure(StatusCode::NOT_FOUND, "NotFound", message).with(Details::default())
     }
 
     /// 405: the resource does not know this verb.
     pub fn method_not_allowed() -> Self {
         let message = "the server does not allow this method on the requested resource";
-        let status = Self::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message);
-        Self { details: Some(Details::default()), ..status }
+        Self::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(Details::default())
     }
 
     /// 409: a create of what exists.
@@ -184,8 +180,7 @@ impl Status {
         let text = if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
         let message = format!("{kind} \"{name}\" is invalid: {text}");
         let details = Details { causes, ..Details::default() };
-        let status = Self::failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message);
-        Self { details: Some(details), ..status }
+        Self::failure(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", message).with(details)
     }
 
     /// 504: a version that does not exist yet, after waiting for it.
@@ -196,10 +191,8 @@ impl Status {
             field: "",
         };
         let message = format!("Timeout: Too large resource version: {asked}, current: {current}");
-        Self {
-            details: Some(Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() }),
-            ..Self::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message)
-        }
+        let details = Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() };
+        Self::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with(details)
     }
 
     /// The receipt of a deletion.
@@ -215,7 +208,7 @@ impl Status {
 
     /// With these details.
     pub fn with(self, details: Details) -> Self {
-        Self { details: Some(details), ..self }
+        Self { details: Some(Box::new(details)), ..self }
     }
 
     /// The HTTP status to send it with.
@@ -226,9 +219,8 @@ impl Status {
         StatusCode::from_u16(self.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    fn about(mut self, resource: &Resource, name: &str) -> Self {
+    fn about(self, resource: &Resource, name: &str) -> Self {
         let (name, group, kind) = (name.to_owned(), resource.group.to_owned(), resource.plural.to_owned());
-        self.details = Some(Details { name, group, kind, ..Details::default() });
-        self
+        self.with(Details { name, group, kind, ..Details::default() })
     }
 }

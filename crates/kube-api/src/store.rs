@@ -65,7 +65,8 @@ impl Store {
         let (namespace, name) = object::place(resource, &object)?;
         self.ensure_namespace(&namespace)?;
         let key = Key::new(resource, &namespace, &name);
-        let written = self.change(&key, false, &mut |_| Ok(Some(object.clone())))?;
+        let mut object = Some(object);
+        let written = self.change(&key, false, &mut |_| Ok(object.take()))?;
         Ok(written.value.clone())
     }
 

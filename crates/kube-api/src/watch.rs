@@ -256,6 +256,11 @@ impl Watch {
         let injection = self.injections.borrow_and_update().clone();
         match injection {
             Injection::None => {}
+            Injection::Bookmark if !self.bookmarks => {}
+            Injection::Bookmark => {
+                while !self.ended && self.send_known() {}
+                self.bookmark(self.position, false);
+            }
             Injection::End => self.end(),
             Injection::Expire => {
                 let message = format!("too old resource version: {} ({})", self.position, self.position + 1);

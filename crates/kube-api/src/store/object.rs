@@ -128,7 +128,7 @@ pub(crate) fn place(resource: &Resource, object: &Value) -> Result<(String, Stri
 
 fn is_name(name: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let edge = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     name.len() <= 253 && bytes.iter().all(|&byte| inner(byte)) && edge(bytes.first()) && edge(bytes.last())
 }
