@@ -151,7 +151,6 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Step<'x> {
         let context = self.context;
         let manager = &*context.manager;
-        self.info.request_headers_bytes = self.request.head_bytes();
         if let Some(reply) = self.normalize_path() {
             return Step::Reply(reply);
         }
@@ -163,10 +162,10 @@ impl<'x> Exchange<'x> {
         let (virtual_host, route) = match decision {
             None => {
                 context.http().no_route.inc();
-                return Step::Reply(LocalReply::no_route());
+                return Step::Reply(LocalReply::route_not_found());
             }
             Some(Decision::RequireTls(_)) => {
-                return Step::Reply(LocalReply::redirect(301, &to_tls(&self.request)));
+                return Step::Reply(LocalReply::redirect(301, to_tls(&self.request)));
             }
             Some(Decision::Route { virtual_host, route }) => (virtual_host, route),
         };
@@ -178,7 +177,7 @@ impl<'x> Exchange<'x> {
             Action::Forward(forward) => Step::Forward(matched, forward),
             Action::Redirect(redirect) => {
                 context.http().rq_redirect.inc();
-                Step::Reply(LocalReply::redirect(redirect.status, &redirect.location(route, &self.request)))
+                Step::Reply(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
             }
             Action::Direct { status, body } => {
                 context.http().rq_direct_response.inc();
@@ -200,11 +199,11 @@ impl<'x> Exchange<'x> {
             }
             path::Normalized::Redirect(path) => {
                 self.context.http().downstream_rq_redirected_with_normalized_path.inc();
-                Some(LocalReply::normalized_path(&path))
+                Some(LocalReply::redirect(307, path))
             }
             path::Normalized::Reject => {
                 self.context.http().downstream_rq_failed_path_normalization.inc();
-                Some(LocalReply::path_normalization_failed())
+                Some(LocalReply::bad_request("path_normalization_failed"))
             }
         }
     }
@@ -219,10 +218,10 @@ impl<'x> Exchange<'x> {
             self.info.flags.set(flag);
         }
         self.info.details = reply.details.clone();
-        let mappers = &self.context.manager.local_reply;
-        let rendered = local_reply::render(&reply, mappers, &self.request, &mut self.info);
+        let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
         self.response = rendered.head;
-        if reply.formats_headers {
+        // Answers that the route itself gives carry its fields; those that report a failure do not.
+        if self.matched.is_some_and(|matched| !matches!(matched.route.action, Action::Forward(_))) {
             self.mutate_response();
         }
         self.own_fields();
@@ -276,7 +275,6 @@ impl<'x> Exchange<'x> {
     fn about_to_answer(&mut self, request_end: bool) {
         let status = self.response.status;
         self.info.status = status;
-        self.info.response_headers_bytes = self.response.fields.byte_size() as u64;
         if self.context.closing.get() && self.request.version != Version::Http2 {
             self.response.fields.set(Known::Connection, b"close");
         }
@@ -327,7 +325,7 @@ impl<'x> Exchange<'x> {
             request: Some(&self.request),
             response: (self.response.status != 0).then_some(&self.response),
             response_trailers: self.trailers.as_ref(),
-            local_reply_body: "",
+            ..Context::new(&self.info)
         }
     }
 

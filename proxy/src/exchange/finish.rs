@@ -26,7 +26,7 @@ impl Exchange<'_> {
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.info.start)));
         self.count_virtual_cluster();
         for log in &self.context.manager.access_log {
-            log.write(&self.format_context(), &self.context.local.logs);
+            log.log(self.context.local.shard, &self.format_context());
         }
     }
 

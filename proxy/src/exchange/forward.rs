@@ -18,7 +18,7 @@ use super::{Exchange, Matched, nothing};
 use crate::attempt::{Attempt, Report};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
-use crate::local_reply::LocalReply;
+use crate::local_reply::{LocalReply, details_after_response};
 use crate::message::Frame;
 use crate::route::{Forward, HostRewrite};
 use crate::time;
@@ -325,7 +325,7 @@ impl<'x> Exchange<'x> {
             Failure::Upstream(error) => {
                 // What ends a body early is a broken message, whoever closed the connection.
                 self.info.flags.set(error.flag());
-                self.info.details = Cow::Owned(format!("upstream_reset_after_response_started{{{}}}", error.detail()));
+                self.info.details = Cow::Owned(details_after_response(error));
             }
             Failure::Expired(expiry) => {
                 let (flag, details) = self.count_expiry(*expiry);

@@ -77,15 +77,18 @@ impl Exchange<'_> {
             }
             Failure::Upstream(error) => {
                 self.info.upstream.transport_failure = error.transport_failure();
-                let overloaded = matches!(error, UpstreamError::Overflow) && !self.context.manager.rules.suppress_envoy_headers;
-                LocalReply::upstream(&error, retried, overloaded)
+                let mut reply = LocalReply::upstream(&error, retried);
+                if self.context.manager.rules.suppress_envoy_headers {
+                    reply.headers.clear();
+                }
+                reply
             }
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
             Failure::Expired(expiry) => {
                 self.count_expiry(expiry);
                 match expiry {
                     Expiry::Route | Expiry::PerTry => LocalReply::upstream_timeout(),
-                    Expiry::StreamIdle => LocalReply::stream_idle(self.info.request_end.is_some()),
+                    Expiry::StreamIdle => LocalReply::stream_idle_timeout(self.info.request_end.is_some()),
                     Expiry::Request => LocalReply::request_timeout(),
                     Expiry::MaxDuration => LocalReply::max_duration(self.info.request_end.is_some()),
                 }
