@@ -74,7 +74,7 @@ impl Default for Setup {
             connect: millis(2000),
             answer: millis(500),
             page: millis(1000),
-            watch: millis(1000),
+            watch: Duration::from_secs(60),
             grace: millis(500),
             backoff_first: millis(10),
             backoff_cap: millis(100),

@@ -16,6 +16,15 @@ async fn synced() -> Discovery {
     discovery
 }
 
+/// The same, with watches so short that silence is noticed soon.
+async fn synced_with_short_watches() -> Discovery {
+    let mut setup = Setup { objects: vec![pet(&["10.0.0.1"])], ..Setup::default() };
+    setup.timing.watch = Duration::from_secs(1);
+    let discovery = setup.start().await;
+    discovery.until_pet(&["10.0.0.1"]).await;
+    discovery
+}
+
 /// A change reaches the answers: the watch is well again.
 async fn follows(discovery: &Discovery) {
     discovery.apply(pet(&["10.0.0.8", "10.0.0.9"]));
@@ -86,7 +95,7 @@ async fn an_event_that_is_cut_in_half_is_read_again() {
 
 #[tokio::test]
 async fn a_frozen_api_server_is_noticed() {
-    let discovery = synced().await;
+    let discovery = synced_with_short_watches().await;
     discovery.api.faults().stall(true);
     discovery.until_state(|state| state.troubles >= 2).await;
     assert_eq!(discovery.hosts("pet").await, ["10.0.0.1"]);
@@ -164,7 +173,7 @@ async fn watches_that_end_early_in_good_order_are_begun_again() {
 
 #[tokio::test]
 async fn a_restored_backup_takes_back_what_came_after_it() {
-    let discovery = synced().await;
+    let discovery = synced_with_short_watches().await;
     let backup = discovery.api.store().resource_version();
     for n in 2..8 {
         discovery.apply(pet(&[&format!("10.0.0.{n}")]));
