@@ -3,7 +3,6 @@
 //! Called by `exchange` once for each try; calls `upstream`, `local`, `cluster`.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::breaker::Permit;
@@ -75,13 +74,13 @@ impl Attempt {
 
     /// Counts the end of the try at its host.
     pub fn report(&self, report: Report) {
-        let stats = &self.host.host.stats;
+        let stats = self.host.host.stats.shard(self.cluster.shard());
         match report {
-            Report::Status(status) if status < 500 => stats.rq_success.fetch_add(1, Relaxed),
-            Report::Status(_) | Report::Failed => stats.rq_error.fetch_add(1, Relaxed),
-            Report::Timeout => stats.rq_timeout.fetch_add(1, Relaxed),
-            Report::Abandoned => 0,
-        };
+            Report::Status(status) if status < 500 => stats.rq_success.inc(),
+            Report::Status(_) | Report::Failed => stats.rq_error.inc(),
+            Report::Timeout => stats.rq_timeout.inc(),
+            Report::Abandoned => {}
+        }
     }
 }
 
@@ -92,8 +91,9 @@ impl Active {
         let stats = self.cluster.stats();
         stats.upstream_rq_total.inc();
         stats.upstream_rq_active.inc();
-        self.host.host.stats.rq_total.fetch_add(1, Relaxed);
-        self.host.host.stats.rq_active.fetch_add(1, Relaxed);
+        let host = self.host.host.stats.shard(self.cluster.shard());
+        host.rq_total.inc();
+        host.rq_active.inc();
     }
 }
 
@@ -101,7 +101,7 @@ impl Drop for Active {
     fn drop(&mut self) {
         if self.counted {
             self.cluster.stats().upstream_rq_active.dec();
-            self.host.host.stats.rq_active.fetch_sub(1, Relaxed);
+            self.host.host.stats.shard(self.cluster.shard()).rq_active.dec();
         }
     }
 }

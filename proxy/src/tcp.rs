@@ -23,7 +23,7 @@ pub async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: TcpStream, pee
     };
     for _ in 0..proxy.max_connect_attempts.max(1) {
         let Some(host) = cluster.pick(&mut |bound| local.random_below(bound), &[], 0) else { return };
-        let Ok(mut server) = connect(&host.host, &cluster.policy, cluster.stats()).await else { continue };
+        let Ok(mut server) = connect(&host.host, &cluster).await else { continue };
         cluster.stats().upstream_cx_active.inc();
         let carried = carry(&mut client, &mut server, proxy.idle_timeout).await;
         cluster.stats().upstream_cx_active.dec();

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::mutation::Mutations;
+use crate::mutation::Mutations;
 use crate::format::Format;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::retry::RetryPolicy;

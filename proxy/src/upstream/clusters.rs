@@ -103,6 +103,11 @@ impl LocalCluster {
         self.stats.shard(self.shard)
     }
 
+    /// This worker's number, for the counts of hosts.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
     /// The statistics beyond the life of a borrow of the cluster: for guards.
     pub(super) fn stats_scope(&self) -> (Arc<Scope<ClusterStats>>, usize) {
         (Arc::clone(&self.stats), self.shard)

@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -189,7 +188,7 @@ impl LocalHost {
                 return receiver.await.map_err(|_gone| UpstreamError::ConnectionTermination);
             }
         };
-        let stream = connect(&self.host, &cluster.policy, cluster.stats()).await?;
+        let stream = connect(&self.host, cluster).await?;
         cluster.stats().upstream_cx_http1_total.inc();
         bump(&self.open, 1);
         let connection = http1::ClientConnection::new(stream, cluster.policy.http1);
@@ -273,7 +272,7 @@ impl LocalHost {
         });
         let (breaker, _) = cluster.breaker(priority);
         let permit = breaker.connections.take();
-        let stream = connect(&self.host, &cluster.policy, cluster.stats()).await?;
+        let stream = connect(&self.host, cluster).await?;
         let local = stream.local_addr().ok();
         let connection = http2::ClientConnection::handshake(stream, &cluster.policy.http2).await?;
         cluster.stats().upstream_cx_http2_total.inc();
@@ -321,7 +320,7 @@ impl Drop for Back {
 impl Held {
     fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
         cluster.stats().upstream_cx_active.inc();
-        host.stats.cx_active.fetch_add(1, Relaxed);
+        host.stats.shard(cluster.shard()).cx_active.inc();
         Self { stats: cluster.stats_scope(), host: Arc::clone(host), opened: time::now(), _permit: permit }
     }
 
@@ -336,7 +335,7 @@ impl Drop for Held {
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
         stats.upstream_cx_length_ms.record(millis(self.opened.elapsed()));
-        self.host.stats.cx_active.fetch_sub(1, Relaxed);
+        self.host.stats.shard(self.stats.1).cx_active.dec();
     }
 }
 

@@ -13,7 +13,7 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 
 use super::place::{Finding, Kind, Place};
 use super::{Cx, logs};
-use crate::filter::mutation::{Addition, Append, Changes, Mutations};
+use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
 pub fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {
