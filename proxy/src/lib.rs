@@ -5,7 +5,10 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod connection;
+pub mod downstream;
 pub mod error;
+pub mod exchange;
 pub mod filter;
 pub mod format;
 pub mod http1;
@@ -20,3 +23,4 @@ pub mod state;
 pub mod stats;
 pub mod stream_info;
 pub mod time;
+pub mod upstream;
