@@ -195,8 +195,8 @@ impl Fields {
         self.list.push(Field { known, name, value });
     }
 
-    /// Appends a field whose name may hold capitals, as HTTP/1 peers send them.
-    pub fn push_any_case(&mut self, name: &[u8], value: &[u8]) {
+    /// Appends a field whose name may hold capitals, as HTTP/1 peers send them; which well-known name it is.
+    pub fn push_any_case(&mut self, name: &[u8], value: &[u8]) -> Option<Known> {
         let start = self.bytes.len();
         self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
         let stored = Span { start: offset(start), end: offset(self.bytes.len()) };
@@ -209,6 +209,7 @@ impl Fields {
         };
         let value = self.store(value);
         self.list.push(Field { known, name, value });
+        known
     }
 
     /// The first value of a name.
@@ -447,6 +448,15 @@ pub enum Frame {
     /// Trailers end the body.
     Trailers(Fields),
     End,
+}
+
+/// What kind of response head came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadKind {
+    /// 1xx but 101; another head follows.
+    Interim,
+    /// The answer; with `end`, it has no body.
+    Final { end: bool },
 }
 
 #[cfg(test)]
