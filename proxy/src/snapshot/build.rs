@@ -11,6 +11,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
+use xds::{Diagnostic, Read};
 
 use super::Listener;
 use crate::cluster::ClusterPolicy;
@@ -33,7 +34,7 @@ mod tests;
 mod values;
 
 pub use discovery::Discovery;
-pub use place::{Finding, Findings, Kind, Place};
+use place::{Code, Findings, Place};
 pub use runtime::Runtime;
 
 /// A whole configuration, ready to be used.
@@ -79,12 +80,15 @@ impl Node {
         let given = |flag: Option<&str>, file: Option<&String>| {
             flag.or(file.map(String::as_str)).unwrap_or_default().into()
         };
-        Self { id: given(id, node.map(|node| &node.id)), cluster: given(cluster, node.map(|node| &node.cluster)) }
+        Self {
+            id: given(id, node.map(|node| &node.id)),
+            cluster: given(cluster, node.map(|node| &node.cluster)),
+        }
     }
 }
 
 /// What the parts of one build share.
-pub(super) struct Cx<'a> {
+pub struct Cx<'a> {
     registry: &'a Registry,
     findings: Findings,
     runtime: Runtime,
@@ -95,11 +99,13 @@ pub(super) struct Cx<'a> {
     /// Clusters that are asked for configuration.
     backing: BTreeSet<&'a str>,
     used: BTreeSet<String>,
+    /// A route takes the cluster's name from a header, so that any may be meant.
+    any_by_header: bool,
 }
 
 impl Cx<'_> {
     /// Notes that a cluster is used, and a finding of `kind` when it does not exist.
-    fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Kind) {
+    fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Code) {
         self.used.insert(name.to_owned());
         if !self.clusters.contains_key(name) {
             let nearest = nearest(name, self.clusters.keys().copied());
@@ -110,10 +116,10 @@ impl Cx<'_> {
 
     /// A cluster that is asked for configuration must be there without asking.
     fn check_backing_cluster(&mut self, place: &Place<'_>, name: &str) {
-        self.check_cluster(place, name, Kind::Reference);
+        self.check_cluster(place, name, Code::Reference);
         if self.clusters.get(name) == Some(&true) {
             let text = format!("the cluster `{name}` is EDS itself: it cannot be asked for endpoints");
-            self.findings.add(place, Kind::Structure, text).suggest("make it STATIC or STRICT_DNS");
+            self.findings.add(place, Code::Structure, text).suggest("make it STATIC or STRICT_DNS");
         }
     }
 }
@@ -138,18 +144,38 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Everything that is wrong with a bootstrap, without using it.
-pub fn check(bootstrap: &Bootstrap, node: Node) -> Vec<Finding> {
-    graph(bootstrap, node, &Registry::new(1), None).1
+/// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
+pub fn check(read: &Read<Bootstrap>) -> Vec<Diagnostic> {
+    match graph(read, Node::new(&read.message, None, None), &Registry::new(1), None) {
+        Ok((_, warnings)) => warnings,
+        Err(findings) => findings,
+    }
 }
 
-/// The graph of a bootstrap; `None` when there are errors among the findings.
+/// The graph of a bootstrap with the warnings, or all findings (at least one of them an error); both ordered by place, those of the
+/// reader included.
 pub fn graph(
+    read: &Read<Bootstrap>,
+    node: Node,
+    registry: &Registry,
+    previous: Option<&Graph>,
+) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (graph, findings) = build(&read.message, node, registry, previous);
+    let mut diagnostics = read.warnings.clone();
+    diagnostics.extend(findings.0.into_iter().map(|finding| finding.diagnostic(&read.positions)));
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    match graph {
+        Some(graph) => Ok((graph, diagnostics)),
+        None => Err(diagnostics),
+    }
+}
+
+fn build(
     bootstrap: &Bootstrap,
     node: Node,
     registry: &Registry,
     previous: Option<&Graph>,
-) -> (Option<Graph>, Vec<Finding>) {
+) -> (Option<Graph>, Findings) {
     let resources = bootstrap.static_resources.as_ref();
     let clusters = resources.map(|resources| &*resources.clusters).unwrap_or_default();
     let listeners = resources.map(|resources| &*resources.listeners).unwrap_or_default();
@@ -162,6 +188,7 @@ pub fn graph(
         clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
         backing: backing(clusters),
         used: BTreeSet::new(),
+        any_by_header: false,
     };
     cx.resolver = resolver::of_bootstrap(
         &mut cx,
@@ -172,9 +199,21 @@ pub fn graph(
     let admin = admin(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);
     let listeners = build_listeners(&mut cx, listeners, previous);
+    unused_clusters(&mut cx, resources.map(|resources| &*resources.clusters).unwrap_or_default());
     let graph = Graph { listeners, clusters, admin, runtime: cx.runtime, node: cx.node };
     let refused = cx.findings.has_errors();
-    ((!refused).then_some(graph), cx.findings.0)
+    ((!refused).then_some(graph), cx.findings)
+}
+
+fn unused_clusters(cx: &mut Cx<'_>, messages: &[ClusterMessage]) {
+    let root = Place::ROOT.field("static_resources");
+    for (at, message) in messages.iter().enumerate() {
+        let unused = !cx.used.contains(&message.name) && !cx.any_by_header;
+        if unused && !cx.backing.contains(message.name.as_str()) {
+            let text = format!("nothing in this file uses the cluster `{}`", message.name);
+            cx.error(&root.item("clusters", at).field("name"), Code::Lint, text);
+        }
+    }
 }
 
 fn is_eds(cluster: &ClusterMessage) -> bool {
@@ -182,7 +221,8 @@ fn is_eds(cluster: &ClusterMessage) -> bool {
 }
 
 fn backing(clusters: &[ClusterMessage]) -> BTreeSet<&str> {
-    let sources = clusters.iter().filter_map(|cluster| cluster.eds_cluster_config.as_ref()?.eds_config.as_ref());
+    let sources =
+        clusters.iter().filter_map(|cluster| cluster.eds_cluster_config.as_ref()?.eds_config.as_ref());
     sources.flat_map(discovery::backing_clusters).collect()
 }
 
@@ -197,14 +237,15 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
         Err(text) => {
             if let Some(text) = text {
                 let message = format!("`{text}` is not an IP address: the admin page is bound to one");
-                cx.error(&place.field("socket_address").field("address"), Kind::BadValue, message);
+                cx.error(&place.field("socket_address").field("address"), Code::BadValue, message);
             }
             return None;
         }
     };
     if address.ip().is_unspecified() {
-        let text = format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
-        cx.error(&place.field("socket_address").field("address"), Kind::Lint, text).suggest("127.0.0.1");
+        let text =
+            format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
+        cx.error(&place.field("socket_address").field("address"), Code::Lint, text).suggest("127.0.0.1");
     }
     Some(address)
 }
@@ -236,7 +277,7 @@ fn build_clusters(
         };
         if parts.insert(Arc::clone(&part.policy.name), part).is_some() {
             let text = format!("the name `{}` belongs to another cluster already", message.name);
-            cx.error(&place.field("name"), Kind::Structure, text);
+            cx.error(&place.field("name"), Code::Structure, text);
         }
     }
     parts
@@ -256,10 +297,10 @@ fn build_listeners(
         for other in &parts {
             if other.listener.name == listener.name {
                 let text = format!("the name `{}` belongs to another listener already", listener.name);
-                cx.error(&place.field("name"), Kind::Structure, text);
+                cx.error(&place.field("name"), Code::Structure, text);
             } else if other.listener.address == listener.address && listener.address.port() != 0 {
                 let text = format!("`{}` listens on {} already", other.listener.name, listener.address);
-                cx.error(&place.field("address"), Kind::Structure, text);
+                cx.error(&place.field("address"), Code::Structure, text);
             }
         }
         let before = previous.and_then(|graph| graph.listeners.iter().find(|part| part.message == *message));

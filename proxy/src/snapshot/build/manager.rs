@@ -15,7 +15,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::{duration, limit};
 use super::{Cx, logs, routes};
 use crate::filter::rules::{
@@ -47,7 +47,11 @@ pub fn manager(
         },
         routes: Arc::new(routes),
         access_log: logs::access_logs(cx, place, &message.access_log),
-        local_reply: logs::local_reply(cx, &place.field("local_reply_config"), message.local_reply_config.as_ref()),
+        local_reply: logs::local_reply(
+            cx,
+            &place.field("local_reply_config"),
+            message.local_reply_config.as_ref(),
+        ),
         rules: rules(cx, place, message, suppress_envoy_headers),
         proxy_100_continue: message.proxy_100_continue,
         timeouts: Timeouts {
@@ -79,7 +83,7 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
     match &message.route_specifier {
         Some(RouteSpecifier::RouteConfig(table)) => routes::table(cx, &place.field("route_config"), table),
         Some(RouteSpecifier::Rds(_) | RouteSpecifier::ScopedRoutes(_)) => {
-            cx.error(place, Kind::NotImplemented, "routes from a control plane are not implemented yet")
+            cx.error(place, Code::NotImplemented, "routes from a control plane are not implemented yet")
                 .suggest("write them as `route_config`");
             RouteTable::default()
         }
@@ -91,14 +95,14 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
 fn http_filters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> bool {
     let Some(last) = message.http_filters.len().checked_sub(1) else {
         let text = "there is no router filter: it is added, as no request would be answered without it";
-        cx.error(&place.field("http_filters"), Kind::Lint, text).suggest("add `envoy.filters.http.router`");
+        cx.error(&place.field("http_filters"), Code::Lint, text).suggest("add `envoy.filters.http.router`");
         return false;
     };
     let mut suppress = false;
     for (at, filter) in message.http_filters.iter().enumerate() {
         let place = place.item("http_filters", at);
         let router = match &filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => any.to_msg::<Router>().ok(),
+            Some(ConfigType::TypedConfig(any)) => xds::decode_any::<Router>(any).ok(),
             // Envoy's own old form: a filter without configuration, known by its name.
             _ => (filter.name == "envoy.filters.http.router").then(Router::default),
         };
@@ -106,11 +110,11 @@ fn http_filters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionMana
             Some(router) if at == last => suppress = router.suppress_envoy_headers,
             Some(_) => {
                 let text = "the router ends the chain: it must be the last HTTP filter";
-                cx.error(&place, Kind::Structure, text);
+                cx.error(&place, Code::Structure, text);
             }
             None => {
                 let text = format!("the HTTP filter `{}` is not implemented", filter.name);
-                cx.error(&place, Kind::NotImplemented, text);
+                cx.error(&place, Code::NotImplemented, text);
             }
         }
     }
@@ -136,7 +140,9 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
         path: PathOptions {
             normalize: message.normalize_path.unwrap_or(false),
             merge_slashes: message.merge_slashes,
-            escaped_slashes: match PathWithEscapedSlashesAction::try_from(message.path_with_escaped_slashes_action) {
+            escaped_slashes: match PathWithEscapedSlashesAction::try_from(
+                message.path_with_escaped_slashes_action,
+            ) {
                 Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
                 Ok(PathWithEscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
                 Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
@@ -161,13 +167,19 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
     }
 }
 
-fn internal_addresses(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> Vec<(IpAddr, u8)> {
+fn internal_addresses(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &HttpConnectionManager,
+) -> Vec<(IpAddr, u8)> {
     let config = place.field("internal_address_config");
     let mut ranges = Vec::new();
-    for (at, range) in message.internal_address_config.iter().flat_map(|config| &config.cidr_ranges).enumerate() {
+    for (at, range) in
+        message.internal_address_config.iter().flat_map(|config| &config.cidr_ranges).enumerate()
+    {
         let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
             let text = format!("`{}` is not an IP address", range.address_prefix);
-            cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Kind::BadValue, text);
+            cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Code::BadValue, text);
             continue;
         };
         let longest = if address.is_ipv4() { 32 } else { 128 };
@@ -189,7 +201,10 @@ fn http1(message: Option<&Http1ProtocolOptions>) -> ServerOptions {
     ServerOptions {
         encode: encode(message),
         accept_http10: message.is_some_and(|options| options.accept_http_10),
-        default_host: message.map(|options| options.default_host_for_http_10.as_str()).unwrap_or_default().into(),
+        default_host: message
+            .map(|options| options.default_host_for_http_10.as_str())
+            .unwrap_or_default()
+            .into(),
         allow_absolute_url: message.and_then(|options| options.allow_absolute_url).unwrap_or(true),
     }
 }

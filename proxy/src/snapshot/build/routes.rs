@@ -8,14 +8,14 @@ use std::sync::Arc;
 use xds::envoy::config::route::v3::route::Action as ActionMessage;
 use xds::envoy::config::route::v3::route_match::PathSpecifier;
 use xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use xds::envoy::config::route::v3::{Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage};
+use xds::envoy::config::route::v3::{
+    Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage,
+};
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::{self, level};
 use super::{Cx, action, matchers};
-use crate::route::{
-    Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
-};
+use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 
 /// What the routes of one table share.
 pub struct TableOptions {
@@ -55,7 +55,11 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
             let place = place.item("domains", nth);
             let stars = domain.matches('*').count();
             if stars > 1 || (stars == 1 && !domain.starts_with('*') && !domain.ends_with('*')) {
-                cx.error(&place, Kind::BadValue, format!("`{domain}`: a star stands once, at the beginning or the end"));
+                cx.error(
+                    &place,
+                    Code::BadValue,
+                    format!("`{domain}`: a star stands once, at the beginning or the end"),
+                );
                 continue;
             }
             let lower = domain.to_ascii_lowercase();
@@ -65,20 +69,25 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
             }
             let owner = owners.get(&lower).copied().unwrap_or_default();
             let message = format!("the domain `{domain}` belongs to the virtual host `{owner}` already");
-            cx.error(&place, Kind::Structure, message).suggest("each domain stands once in a route table");
+            cx.error(&place, Code::Structure, message).suggest("each domain stands once in a route table");
         }
     }
     domains
 }
 
-fn virtual_host(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage, options: &TableOptions) -> VirtualHost {
+fn virtual_host(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &HostMessage,
+    options: &TableOptions,
+) -> VirtualHost {
     let mut routes = Vec::with_capacity(message.routes.len());
     let mut shadow: Option<usize> = None;
     for (at, route_message) in message.routes.iter().enumerate() {
         let place = place.item("routes", at);
         if let Some(before) = shadow {
             let text = format!("no request reaches this route: `routes[{before}]` takes them all");
-            cx.error(&place, Kind::Lint, text).suggest("put the route that takes everything last");
+            cx.error(&place, Code::Lint, text).suggest("put the route that takes everything last");
         } else if takes_everything(route_message) {
             shadow = Some(at);
         }
@@ -103,7 +112,8 @@ fn virtual_host(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage, optio
 
 fn takes_everything(route: &RouteMessage) -> bool {
     route.r#match.as_ref().is_some_and(|conditions| {
-        let all = matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
+        let all =
+            matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
         all && conditions.headers.is_empty()
             && conditions.query_parameters.is_empty()
             && conditions.grpc.is_none()
@@ -140,7 +150,8 @@ fn route(
     let mutations = values::mutations(cx, place, &level!(message));
     let action = match message.action.as_ref()? {
         ActionMessage::Route(action) => {
-            let forward = action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
+            let forward =
+                action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
             forward.map(|forward| Action::Forward(Box::new(forward)))
         }
         ActionMessage::Redirect(redirect) => {
@@ -151,12 +162,21 @@ fn route(
             Some(action::direct(cx, &place.field("direct_response"), direct, options))
         }
         ActionMessage::FilterAction(_) | ActionMessage::NonForwardingAction(_) => {
-            cx.error(place, Kind::NotImplemented, "this action of a route is not implemented");
+            cx.error(place, Code::NotImplemented, "this action of a route is not implemented");
             None
         }
     };
     let name = message.name.as_str().into();
-    Some(Route { name, path: path?, headers, query, fraction, grpc: conditions.grpc.is_some(), action: action?, mutations })
+    Some(Route {
+        name,
+        path: path?,
+        headers,
+        query,
+        fraction,
+        grpc: conditions.grpc.is_some(),
+        action: action?,
+        mutations,
+    })
 }
 
 fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<PathMatch> {
@@ -167,18 +187,20 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
         PathSpecifier::Path(text) => {
             if text.contains('?') {
                 let message = format!("`{text}` never matches: paths are compared without their query");
-                cx.error(&place.field("path"), Kind::Lint, message).suggest("use `query_parameters`");
+                cx.error(&place.field("path"), Code::Lint, message).suggest("use `query_parameters`");
             }
             Some(PathMatch::Exact { text: boxed(text), ignore_case })
         }
-        PathSpecifier::PathSeparatedPrefix(text) => Some(PathMatch::Separated { text: boxed(text), ignore_case }),
+        PathSpecifier::PathSeparatedPrefix(text) => {
+            Some(PathMatch::Separated { text: boxed(text), ignore_case })
+        }
         PathSpecifier::SafeRegex(value) => {
             matchers::full_regex(cx, &place.field("safe_regex"), &value.regex).map(PathMatch::Regex)
         }
         PathSpecifier::ConnectMatcher(_) => Some(PathMatch::Connect),
         PathSpecifier::PathMatchPolicy(_) => {
             let place = place.field("path_match_policy");
-            cx.error(&place, Kind::NotImplemented, "path match policies are not implemented");
+            cx.error(&place, Code::NotImplemented, "path match policies are not implemented");
             None
         }
     }
