@@ -11,6 +11,8 @@ use crate::message::RequestHead;
 pub struct Chosen<'r> {
     /// Its name; it need not exist.
     pub cluster: &'r str,
+    /// The request named it, by a header.
+    pub by_header: bool,
     /// The entry of a weighted choice, with its own mutations and host.
     pub weighted: Option<&'r Weighted>,
 }
@@ -19,15 +21,15 @@ impl Target {
     /// The cluster for a request that drew `random`; `None` when it names none.
     pub fn choose<'r>(&'r self, head: &'r RequestHead, random: u64) -> Option<Chosen<'r>> {
         match self {
-            Self::Cluster(cluster) => Some(Chosen { cluster, weighted: None }),
-            Self::Header(name) => Some(Chosen { cluster: text(head, name)?, weighted: None }),
+            Self::Cluster(cluster) => Some(Chosen { cluster, by_header: false, weighted: None }),
+            Self::Header(name) => Some(Chosen { cluster: text(head, name)?, by_header: true, weighted: None }),
             Self::Weighted(entries) => {
                 let entry = draw(entries, random)?;
-                let cluster = match &entry.cluster {
-                    ClusterName::Given(name) => name,
-                    ClusterName::Header(name) => text(head, name)?,
+                let (cluster, by_header) = match &entry.cluster {
+                    ClusterName::Given(name) => (&**name, false),
+                    ClusterName::Header(name) => (text(head, name)?, true),
                 };
-                Some(Chosen { cluster, weighted: Some(entry) })
+                Some(Chosen { cluster, by_header, weighted: Some(entry) })
             }
         }
     }

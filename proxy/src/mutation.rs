@@ -1,6 +1,6 @@
 //! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
 //!
-//! Called by `exchange`; calls `format`.
+//! Called by `exchange` and `local_reply`; calls `format`.
 
 use crate::format::{Context, Format};
 use crate::message::Fields;
@@ -61,7 +61,8 @@ impl Changes {
 }
 
 impl Addition {
-    fn apply(&self, fields: &mut Fields, value: &[u8]) {
+    /// Applies an evaluated value.
+    pub fn apply(&self, fields: &mut Fields, value: &[u8]) {
         if value.is_empty() && !self.keep_empty {
             return;
         }
