@@ -1,27 +1,30 @@
 //! Envoy's messages -> our own graph, with every finding by field path.
 //!
-//! One run finds everything that is wrong; nothing is bound, opened or asked. A part whose message did not change keeps its `Arc`.
+//! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
 //! Called by `control` and `app` (`--mode validate`); calls `xds`, `route`, `cluster`, `filter`, `format`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::bootstrap::v3::{Bootstrap, LayeredRuntime};
 use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::{Diagnostic, Read};
 
 use super::Listener;
-use crate::cluster::ClusterPolicy;
+use crate::access_log::LogWriter;
 use crate::cluster::breaker::Breaker;
+use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
 mod cluster;
 pub mod discovery;
 mod listener;
+mod log_filter;
 mod logs;
 mod manager;
 mod matchers;
@@ -87,9 +90,20 @@ impl Node {
     }
 }
 
+/// What a build needs besides the messages.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    pub node: Node,
+    pub registry: &'a Registry,
+    /// Opens access logs; `None` opens nothing, and makes none.
+    pub logs: Option<&'a LogWriter>,
+}
+
 /// What the parts of one build share.
 pub struct Cx<'a> {
     registry: &'a Registry,
+    /// `None` when nothing may be opened.
+    logs: Option<&'a LogWriter>,
     findings: Findings,
     runtime: Runtime,
     node: Node,
@@ -103,7 +117,22 @@ pub struct Cx<'a> {
     any_by_header: bool,
 }
 
-impl Cx<'_> {
+impl<'a> Cx<'a> {
+    fn new(clusters: &'a [ClusterMessage], parts: Parts<'a>, runtime: Option<&LayeredRuntime>) -> Self {
+        Self {
+            registry: parts.registry,
+            logs: parts.logs,
+            findings: Findings::default(),
+            runtime: Runtime::new(runtime),
+            node: parts.node,
+            resolver: resolver::Resolver::default(),
+            clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
+            backing: backing(clusters),
+            used: BTreeSet::new(),
+            any_by_header: false,
+        }
+    }
+
     /// Notes that a cluster is used, and a finding of `kind` when it does not exist.
     fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Code) {
         self.used.insert(name.to_owned());
@@ -146,7 +175,8 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
 pub fn check(read: &Read<Bootstrap>) -> Vec<Diagnostic> {
-    match graph(read, Node::new(&read.message, None, None), &Registry::new(1), None) {
+    let parts = Parts { node: Node::new(&read.message, None, None), registry: &Registry::new(1), logs: None };
+    match graph(read, parts, None) {
         Ok((_, warnings)) => warnings,
         Err(findings) => findings,
     }
@@ -156,11 +186,10 @@ pub fn check(read: &Read<Bootstrap>) -> Vec<Diagnostic> {
 /// reader included.
 pub fn graph(
     read: &Read<Bootstrap>,
-    node: Node,
-    registry: &Registry,
+    parts: Parts<'_>,
     previous: Option<&Graph>,
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (graph, findings) = build(&read.message, node, registry, previous);
+    let (graph, findings) = build(&read.message, parts, previous);
     let mut diagnostics = read.warnings.clone();
     diagnostics.extend(findings.0.into_iter().map(|finding| finding.diagnostic(&read.positions)));
     diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
@@ -170,26 +199,11 @@ pub fn graph(
     }
 }
 
-fn build(
-    bootstrap: &Bootstrap,
-    node: Node,
-    registry: &Registry,
-    previous: Option<&Graph>,
-) -> (Option<Graph>, Findings) {
+fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (Option<Graph>, Findings) {
     let resources = bootstrap.static_resources.as_ref();
     let clusters = resources.map(|resources| &*resources.clusters).unwrap_or_default();
     let listeners = resources.map(|resources| &*resources.listeners).unwrap_or_default();
-    let mut cx = Cx {
-        registry,
-        findings: Findings::default(),
-        runtime: Runtime::new(bootstrap.layered_runtime.as_ref()),
-        node,
-        resolver: resolver::Resolver::default(),
-        clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
-        backing: backing(clusters),
-        used: BTreeSet::new(),
-        any_by_header: false,
-    };
+    let mut cx = Cx::new(clusters, parts, bootstrap.layered_runtime.as_ref());
     cx.resolver = resolver::of_bootstrap(
         &mut cx,
         bootstrap.typed_dns_resolver_config.as_ref(),
@@ -203,6 +217,19 @@ fn build(
     let graph = Graph { listeners, clusters, admin, runtime: cx.runtime, node: cx.node };
     let refused = cx.findings.has_errors();
     ((!refused).then_some(graph), cx.findings)
+}
+
+/// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.
+pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
+    let registry = Registry::new(0);
+    let mut cx = Cx::new(&[], Parts { node: Node::default(), registry: &registry, logs: None }, None);
+    let endpoints = discovery::endpoints(&mut cx, &Place::ROOT, message);
+    if !cx.findings.has_errors() {
+        return Ok(endpoints);
+    }
+    let all: Vec<_> =
+        cx.findings.0.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
+    Err(all.join("; "))
 }
 
 fn unused_clusters(cx: &mut Cx<'_>, messages: &[ClusterMessage]) {

@@ -41,9 +41,13 @@ fn cluster(more: &str) -> String {
     format!("{{ name: c, {more} }}")
 }
 
+fn parts<'a>(node: &Node, registry: &'a Registry) -> Parts<'a> {
+    Parts { node: node.clone(), registry, logs: None }
+}
+
 fn built(text: &str) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let read = xds::read_bootstrap("t.yaml", text)?;
-    graph(&read, Node::new(&read.message, None, None), &Registry::new(1), None)
+    graph(&read, parts(&Node::new(&read.message, None, None), &Registry::new(1)), None)
 }
 
 /// What is found, each as `path: message`.
@@ -285,7 +289,7 @@ fn what_did_not_change_is_shared_with_the_graph_before() {
     let registry = Registry::new(1);
     let build = |text: &str, previous: Option<&Graph>| {
         let read = read(text);
-        graph(&read, Node::new(&read.message, None, None), &registry, previous).unwrap().0
+        graph(&read, parts(&Node::new(&read.message, None, None), &registry), previous).unwrap().0
     };
     let text = routes(TO_C, &cluster(STATIC));
     let first = build(&text, None);

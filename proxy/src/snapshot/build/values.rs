@@ -11,9 +11,10 @@ use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
 
+use super::Cx;
 use super::place::{Code, Finding, Place};
-use super::{Cx, logs};
-use crate::filter::mutation::{Addition, Append, Changes, Mutations};
+use crate::format::Format;
+use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
 pub fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {
@@ -145,7 +146,7 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
             .suggest("rewrite the path or host with `prefix_rewrite` or `host_rewrite_literal`");
         return None;
     }
-    let value = match logs::header_format(&header.value) {
+    let value = match Format::parse_header(&header.value) {
         Ok(value) => value,
         Err(problem) => {
             cx.error(&place_of_header.field("value"), Code::BadValue, problem);
