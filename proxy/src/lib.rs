@@ -4,7 +4,9 @@
 //! `listener.rs`, `connection.rs`, `exchange.rs`, `route/mod.rs`, `filter/mod.rs`, `attempt.rs`, `cluster/mod.rs`, `upstream/mod.rs`.
 
 pub mod access_log;
+pub mod client;
 pub mod cluster;
+pub mod control;
 pub mod error;
 pub mod filter;
 pub mod format;
