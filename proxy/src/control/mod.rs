@@ -25,7 +25,7 @@ mod store;
 mod tests;
 mod writer;
 
-pub use file::Origin;
+pub use file::{Origin, read as read_file};
 pub use writer::{Control, Handles, Start};
 
 /// Events that may wait for the writer; a source that finds the channel full waits.

@@ -3,6 +3,7 @@
 //! Part of `control`; runs on the control thread's runtime; calls `store`, `snapshot::build`, `xds`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -15,7 +16,7 @@ use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, Rejected, Status, WAITING_EVENTS};
 use crate::access_log::LogWriter;
 use crate::client::Client;
-use crate::snapshot::build::{self, Graph, Node, Parts};
+use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::state::{Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
@@ -27,6 +28,7 @@ pub struct Start {
     /// The text that was read, and what was read from it.
     pub text: String,
     pub read: Read<Bootstrap>,
+    pub flavor: Flavor,
     /// `--service-node` and `--service-cluster`.
     pub service_node: Option<String>,
     pub service_cluster: Option<String>,
@@ -58,6 +60,7 @@ pub struct Control {
     /// What warms, to be accepted with its graph.
     candidate: Option<Arc<Bootstrap>>,
     service: (Option<String>, Option<String>),
+    flavor: Flavor,
     registry: Registry,
     logs: Arc<LogWriter>,
     state: Arc<ServerState>,
@@ -70,7 +73,7 @@ impl Control {
     /// Builds the first graph; starts and binds nothing. The warnings, or every finding when the file cannot be used.
     pub fn new(start: Start) -> Result<(Self, Handles, Vec<Diagnostic>), Vec<Diagnostic>> {
         let service = (start.service_node, start.service_cluster);
-        let (graph, warnings) = graph(&start.read, &service, &start.registry, &start.logs, None)?;
+        let (graph, warnings) = graph(&start.read, &service, start.flavor, &start.registry, &start.logs, None)?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let (directory, asked) = watch::channel(Arc::default());
         let sources = Sources {
@@ -102,6 +105,7 @@ impl Control {
             text: start.text,
             candidate: Some(bootstrap),
             service,
+            flavor: start.flavor,
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
             registry: start.registry,
@@ -110,6 +114,17 @@ impl Control {
             version: 0,
         };
         Ok((control, handles, warnings))
+    }
+
+    /// The addresses of the first configuration's listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.store.candidate().into_iter().flat_map(|graph| &graph.listeners);
+        listeners.filter(|part| part.listener.bind).map(|part| part.listener.address).collect()
+    }
+
+    /// Where the first configuration wants its admin interface.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.store.candidate()?.admin
     }
 
     /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
@@ -183,7 +198,7 @@ impl Control {
             Origin::Text => "--config-yaml".to_owned(),
         };
         let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
-            let built = graph(&read, &self.service, &self.registry, &self.logs, self.store.graph());
+            let built = graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.store.graph());
             built.map(|(graph, warnings)| (read.message, graph, warnings))
         });
         match tried {
@@ -263,10 +278,11 @@ impl Control {
 fn graph(
     read: &Read<Bootstrap>,
     service: &(Option<String>, Option<String>),
+    flavor: Flavor,
     registry: &Registry,
     logs: &LogWriter,
     previous: Option<&Graph>,
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let node = Node::new(&read.message, service.0.as_deref(), service.1.as_deref());
-    build::graph(read, Parts { node, registry, logs: Some(logs) }, previous)
+    build::graph(read, Parts { node, flavor, registry, logs: Some(logs) }, previous)
 }
