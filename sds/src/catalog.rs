@@ -94,6 +94,11 @@ impl Writer {
         (Self { envoy_port, slices, members, catalog: Catalog::default(), stale, publisher }, reader)
     }
 
+    /// Whether anything was ever published.
+    pub fn is_synced(&self) -> bool {
+        self.publisher.borrow().is_some()
+    }
+
     /// The slices as they stand, for the audit.
     pub fn slices(&self) -> &BTreeMap<SliceKey, EndpointSlice> {
         &self.slices

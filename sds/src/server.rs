@@ -24,6 +24,9 @@ use tracing::{debug, warn};
 
 use crate::v1::error;
 
+const PAGES: &str =
+    "no such page; there are /v1/registration/{service}, /livez, /readyz, /metrics and /debug";
+
 /// Limits of the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -19,7 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
-use serde::Serialize;
+use xds::sds_v1::{Host, Registration, Tags};
 
 use crate::catalog::{Cluster, Reader};
 use crate::status::Status;
@@ -34,25 +34,6 @@ pub struct Registrations {
     pub namespace: String,
     /// Whether the other namespaces are watched too.
     pub all_namespaces: bool,
-}
-
-#[derive(Serialize)]
-struct Registration<'a> {
-    hosts: Vec<Host<'a>>,
-}
-
-#[derive(Serialize)]
-struct Host<'a> {
-    ip_address: std::net::IpAddr,
-    port: u16,
-    tags: Tags<'a>,
-}
-
-#[derive(Serialize)]
-struct Tags<'a> {
-    az: &'a str,
-    canary: bool,
-    load_balancing_weight: u32,
 }
 
 pub fn router(registrations: Registrations) -> Router {
@@ -111,9 +92,13 @@ fn registered(cluster: &Cluster, headers: &HeaderMap) -> Response {
 
 fn encode(endpoints: &[Endpoint]) -> Bytes {
     let hosts = endpoints.iter().map(|endpoint| Host {
-        ip_address: endpoint.address,
+        ip_address: endpoint.address.to_string(),
         port: endpoint.port,
-        tags: Tags { az: &endpoint.zone, canary: endpoint.canary, load_balancing_weight: endpoint.weight },
+        tags: Tags {
+            az: endpoint.zone.clone(),
+            canary: endpoint.canary,
+            load_balancing_weight: endpoint.weight,
+        },
     });
     // Plain data: writing it to memory cannot fail.
     serde_json::to_vec(&Registration { hosts: hosts.collect() }).unwrap_or_default().into()

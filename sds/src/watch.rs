@@ -244,7 +244,12 @@ impl Watch {
         if *trouble == Trouble::Closed {
             debug!("{trouble}");
         } else if self.status.troubled(trouble) {
-            warn!("{trouble}; serving the last known endpoints meanwhile");
+            let meanwhile = if self.writer.is_synced() {
+                "the last known endpoints are served"
+            } else {
+                "nothing is known yet"
+            };
+            warn!("{trouble} ({meanwhile})");
         }
         sleep(wait).await;
     }

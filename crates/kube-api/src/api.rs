@@ -106,7 +106,7 @@ impl Api {
             target,
             headers: &parts.headers,
             body,
-            dry_run: query.flag("dryRun"),
+            dry_run: !query.get("dryRun").is_empty(),
             format,
         };
         match (verb, target.name.as_deref()) {

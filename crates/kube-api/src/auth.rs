@@ -37,7 +37,8 @@ pub struct Rule {
 /// What happens to requests without a token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Anonymous {
-    /// They may do everything: for tests, and only on loopback.
+    /// They may do everything: for tests, and only on loopback. If there are no tokens at all, a token that is sent
+    /// is not looked at.
     #[default]
     Allowed,
     /// They are `system:anonymous`, who may read `/version` and the health paths and gets 403 for the rest.
@@ -50,6 +51,7 @@ pub enum Anonymous {
 #[derive(Clone, Debug)]
 pub struct User {
     pub(crate) name: String,
+    anonymous: bool,
     // None: everything is allowed.
     rules: Option<Vec<Rule>>,
 }
@@ -86,6 +88,10 @@ impl Rule {
         }
     }
 
+    fn allows_everything(&self) -> bool {
+        [&self.namespaces, &self.resources, &self.verbs].iter().all(|list| list.iter().any(|one| one == "*"))
+    }
+
     fn allows(&self, target: &Target, verb: &str) -> bool {
         let holds = |list: &[String], wanted: &str| list.iter().any(|one| one == "*" || one == wanted);
         holds(&self.verbs, verb)
@@ -100,11 +106,12 @@ impl Rule {
 /// # Errors
 /// 401 for an unknown or expired token, and without one where anonymous requests are off.
 pub fn authenticate(headers: &HeaderMap, tokens: &[Token], anonymous: Anonymous) -> Result<User, Status> {
-    let Some(value) = headers.get(header::AUTHORIZATION) else {
+    let open = anonymous == Anonymous::Allowed && tokens.is_empty();
+    let Some(value) = headers.get(header::AUTHORIZATION).filter(|_| !open) else {
         let name = "system:anonymous".to_owned();
         return match anonymous {
-            Anonymous::Allowed => Ok(User { name, rules: None }),
-            Anonymous::Forbidden => Ok(User { name, rules: Some(Vec::new()) }),
+            Anonymous::Allowed => Ok(User { name, anonymous: true, rules: None }),
+            Anonymous::Forbidden => Ok(User { name, anonymous: true, rules: Some(Vec::new()) }),
             Anonymous::Unauthorized => Err(Status::unauthorized()),
         };
     };
@@ -117,7 +124,7 @@ pub fn authenticate(headers: &HeaderMap, tokens: &[Token], anonymous: Anonymous)
         Some(token.value.as_str()) == given && token.expires.is_none_or(|expires| now < expires)
     };
     let token = tokens.iter().find(valid).ok_or_else(Status::unauthorized)?;
-    Ok(User { name: token.user.clone(), rules: Some(token.rules.clone()) })
+    Ok(User { name: token.user.clone(), anonymous: false, rules: Some(token.rules.clone()) })
 }
 
 /// Whether the user may do this.
@@ -128,7 +135,9 @@ pub fn authorize(user: &User, route: &Route, verb: &str) -> Result<(), Status> {
     let Some(rules) = &user.rules else { return Ok(()) };
     match route {
         // Discovery is open to every authenticated user, as by the role system:discovery.
-        Route::Path(path) if !rules.is_empty() || ANYONE_MAY_READ.contains(&path.as_str()) => Ok(()),
+        Route::Path(_) if verb == "get" && !user.anonymous => Ok(()),
+        Route::Path(path) if verb == "get" && ANYONE_MAY_READ.contains(&path.as_str()) => Ok(()),
+        Route::Path(_) if rules.iter().any(Rule::allows_everything) => Ok(()),
         Route::Path(path) => Err(forbidden_path(user, path, verb)),
         Route::Resource(target) if rules.iter().any(|rule| rule.allows(target, verb)) => Ok(()),
         Route::Resource(target) => Err(forbidden(user, target, verb)),

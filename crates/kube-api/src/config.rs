@@ -28,6 +28,8 @@ pub struct Config {
     pub namespaces: Vec<String>,
     /// How many events are kept; older ones are "too old".
     pub history: usize,
+    /// How many objects are stored; one more is refused with 507.
+    pub max_objects: usize,
     /// How often a watch gets a bookmark.
     pub bookmark_interval: Duration,
     /// The largest request body in bytes; above it 413.
@@ -49,6 +51,7 @@ impl Default for Config {
             fault_endpoint: false,
             namespaces: vec!["default".to_owned()],
             history: 10_000,
+            max_objects: 100_000,
             bookmark_interval: Duration::from_secs(60),
             max_body: 3 * 1024 * 1024,
             max_connections: 1024,

@@ -62,12 +62,11 @@ pub enum On {
 
 /// What passes through the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gate {
-    Open,
+pub(crate) struct Gate {
     /// No byte in either direction; connections stay open, new ones are accepted.
-    Frozen,
-    /// Each connection sends half of what it writes next, and is then closed: a truncated chunk.
-    Truncate(u64),
+    pub(crate) frozen: bool,
+    /// When it counts up, each open connection sends half of what it writes next, and is then closed.
+    pub(crate) truncations: u64,
 }
 
 /// What running watches do next.
@@ -89,7 +88,7 @@ impl Faults {
             listening: watch::Sender::new(listeners),
             listeners,
             cut: watch::Sender::new(0),
-            gate: watch::Sender::new(Gate::Open),
+            gate: watch::Sender::new(Gate { frozen: false, truncations: 0 }),
             injection: watch::Sender::new(Injection::None),
         };
         Self { shared: Arc::new(shared) }
@@ -115,17 +114,12 @@ impl Faults {
 
     /// Freezes (`true`) or releases the server: connections are accepted and no byte is read or written.
     pub fn stall(&self, frozen: bool) {
-        self.shared.gate.send_replace(if frozen { Gate::Frozen } else { Gate::Open });
+        self.shared.gate.send_modify(|gate| gate.frozen = frozen);
     }
 
     /// Each connection that is open now breaks off in the middle of what it sends next: a truncated chunk.
     pub fn truncate(&self) {
-        self.shared.gate.send_modify(|gate| {
-            *gate = match *gate {
-                Gate::Truncate(epoch) => Gate::Truncate(epoch + 1),
-                _ => Gate::Truncate(1),
-            };
-        });
+        self.shared.gate.send_modify(|gate| gate.truncations += 1);
     }
 
     /// The next `times` requests of this sort fail with 401, 403, 410, 429 or any 4xx or 5xx code.

@@ -15,8 +15,8 @@ use crate::faults::Gate;
 pub struct Gated<S> {
     stream: S,
     gate: Receiver<Gate>,
-    // What the gate was when the connection began: a Truncate from before is not meant for it.
-    seen: Gate,
+    // The truncations before the connection began, which are not meant for it.
+    truncations: u64,
     // Wakes the connection when the gate changes.
     changed: Pin<Box<dyn Future<Output = Receiver<Gate>> + Send>>,
     broken: bool,
@@ -32,8 +32,8 @@ impl<S> Gated<S> {
 
     /// A gate that freezes and truncates.
     pub fn new(stream: S, gate: Receiver<Gate>) -> Self {
-        let seen = *gate.borrow();
-        Self { stream, changed: next_change(gate.clone()), gate, seen, broken: false, truncates: true }
+        let truncations = gate.borrow().truncations;
+        Self { stream, changed: next_change(gate.clone()), gate, truncations, broken: false, truncates: true }
     }
 
     // Ready when bytes may pass, with whether this write is to be truncated.
@@ -45,11 +45,10 @@ impl<S> Gated<S> {
                 self.changed = next_change(receiver);
                 continue;
             }
-            return match gate {
-                Gate::Frozen => Poll::Pending,
-                Gate::Open => Poll::Ready(false),
-                Gate::Truncate(_) => Poll::Ready(self.truncates && gate != self.seen),
-            };
+            if gate.frozen {
+                return Poll::Pending;
+            }
+            return Poll::Ready(self.truncates && gate.truncations > self.truncations);
         }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::answer::{self, Body, Chunker};
 use crate::base64;
 use crate::options::{Match, Options};
-use crate::resources::Resource;
+use crate::resources::{Resource, text};
 use crate::status::{ListMeta, Status};
 use crate::store::{Object, Store};
 use crate::table::{self, Format};
@@ -27,7 +27,7 @@ struct Page {
     remaining: Option<usize>,
 }
 
-// What a continue token holds. Revision -1: whatever is there now, without consistency.
+// What a continue token holds; `start` without the leading slash. Revision -1: whatever is there now, without consistency.
 struct Position {
     revision: i64,
     start: String,
@@ -120,9 +120,21 @@ async fn page(
     let Some((mut objects, revision)) = store.snapshot(resource, namespace, at) else {
         return Err(gone(position.as_ref()));
     };
-    let place = |object: &Object| start(resource, namespace, &object.value);
     if let Some(Position { start, .. }) = &position {
-        let first = objects.partition_point(|object| place(object).as_str() < start.as_str());
+        // Compared in parts, as the store sorts: "-" and "." come before "/".
+        let (from_namespace, from_name) = match namespace.is_none() && resource.namespaced {
+            true => start.split_once('/').unwrap_or((start, "")),
+            false => ("", start.as_str()),
+        };
+        let before = |object: &Object| {
+            let (own, name) = place(&object.value);
+            if from_namespace.is_empty() {
+                name < from_name
+            } else {
+                (own, name) < (from_namespace, from_name)
+            }
+        };
+        let first = objects.partition_point(|object| before(object));
         objects.drain(..first);
     }
     objects.retain(|object| options.selector.matches(&object.value));
@@ -137,7 +149,8 @@ async fn page(
     }
     let full = paged && page.objects.len() == options.limit;
     if full && (page.remaining.is_some() || more_behind(store, resource, namespace, options, &page)) {
-        page.continue_token = page.objects.last().map(|last| encode(revision, &place(last)));
+        page.continue_token =
+            page.objects.last().map(|last| encode(resource, namespace, revision, &last.value));
     }
     Ok(page)
 }
@@ -189,21 +202,21 @@ fn gone(position: Option<&Position>) -> Status {
          results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.",
     );
-    let token = token(-1, position.start.trim_start_matches('/'));
+    let token = token(-1, &position.start);
     status.metadata = ListMeta { continue_token: Some(token.into()) };
     status
 }
 
-// The place of an object within its list, as the real server's key below the prefix of the list.
-fn start(resource: &Resource, namespace: Option<&str>, object: &Value) -> String {
-    let name = object["metadata"]["name"].as_str().unwrap_or_default();
-    let own = object["metadata"]["namespace"].as_str().unwrap_or_default();
-    if namespace.is_some() || !resource.namespaced { format!("/{name}") } else { format!("/{own}/{name}") }
+// Where the next page begins: behind the key of this object, as the real server writes it below the list's prefix.
+fn encode(resource: &Resource, namespace: Option<&str>, revision: u64, last: &Value) -> String {
+    let (own, name) = place(last);
+    let all = namespace.is_none() && resource.namespaced;
+    let start = if all { format!("/{own}/{name}\0") } else { format!("/{name}\0") };
+    token(i64::try_from(revision).unwrap_or(-1), &start)
 }
 
-fn encode(revision: u64, last: &str) -> String {
-    // The next object is the first one behind the last key.
-    token(i64::try_from(revision).unwrap_or(-1), &format!("{last}\0"))
+fn place(object: &Value) -> (&str, &str) {
+    (text(object, "/metadata/namespace"), text(object, "/metadata/name"))
 }
 
 fn token(revision: i64, start: &str) -> String {
@@ -227,6 +240,5 @@ fn decode(token: &str) -> Result<Position, Status> {
     let (Some(revision), Some(start)) = (value["rv"].as_i64(), value["start"].as_str()) else {
         return Err(invalid("it has no version or start".to_owned()));
     };
-    let start = if start.starts_with('/') { start.to_owned() } else { format!("/{start}") };
-    Ok(Position { revision, start })
+    Ok(Position { revision, start: start.trim_start_matches('/').to_owned() })
 }

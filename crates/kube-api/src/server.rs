@@ -62,7 +62,7 @@ impl Server {
     /// # Errors
     /// If an address cannot be bound or the certificate not made; the text names which.
     pub fn start(config: Config) -> io::Result<Self> {
-        let store = Store::new(config.history);
+        let store = Store::new(config.history, config.max_objects);
         for namespace in &config.namespaces {
             store.ensure_namespace(namespace).map_err(io::Error::other)?;
         }

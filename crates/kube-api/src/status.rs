@@ -195,6 +195,12 @@ impl Status {
         Self::failure(StatusCode::GATEWAY_TIMEOUT, "Timeout", message).with(details)
     }
 
+    /// 507: the store is full. (A real server: 500 and a text of etcd's.)
+    pub fn full(limit: usize) -> Self {
+        let message = format!("the server stores {limit} objects at most; delete some, or raise max_objects");
+        Self::failure(StatusCode::INSUFFICIENT_STORAGE, "InternalError", message)
+    }
+
     /// The receipt of a deletion.
     pub fn deleted(resource: &Resource, name: &str, uid: &str) -> Self {
         let mut status = Self::failure(StatusCode::OK, "", "").about(resource, name);

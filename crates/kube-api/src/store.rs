@@ -42,14 +42,20 @@ struct State {
     revision: u64,
     objects: Objects,
     history: History,
+    max_objects: usize,
 }
 
 /// Why a write may not go ahead; decided under the store's lock.
 pub(crate) type Change<'a> = &'a mut dyn FnMut(Option<&Object>) -> Result<Option<Value>, Status>;
 
 impl Store {
-    pub(crate) fn new(history_limit: usize) -> Self {
-        let state = State { revision: 1, objects: Objects::new(), history: History::new(history_limit, 1) };
+    pub(crate) fn new(history_limit: usize, max_objects: usize) -> Self {
+        let state = State {
+            revision: 1,
+            objects: Objects::new(),
+            history: History::new(history_limit, 1),
+            max_objects,
+        };
         Self { state: Arc::new(Mutex::new(state)), revision: watch::Sender::new(1) }
     }
 
@@ -197,6 +203,9 @@ impl Store {
             let old = old.ok_or_else(|| Status::not_found(resource, &key.name))?;
             return Ok(if dry_run { old } else { self.remove(state, key, &old) });
         };
+        if old.is_none() && state.objects.len() >= state.max_objects {
+            return Err(Status::full(state.max_objects));
+        }
         let revision = state.revision + 1;
         let new = object::prepare(resource, key, new, old.as_deref(), revision)?;
         if let Some(old) = &old {

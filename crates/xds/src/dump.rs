@@ -2,10 +2,10 @@
 //!
 //! Called by the proxy, local-mesh and sds; calls prost-reflect.
 
-use prost::Name;
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use prost_types::Any;
 
+use crate::resource::Resource;
 use crate::schema;
 
 /// Why an Any cannot be read as the type asked for.
@@ -22,8 +22,8 @@ pub enum AnyError {
 }
 
 /// A message as JSON, with Any expanded and names as in the files. Absent fields are left out.
-pub fn to_json<M: prost::Message + Name>(message: &M) -> serde_json::Value {
-    bytes_to_json(&M::full_name(), &message.encode_to_vec())
+pub fn to_json<M: Resource>(message: &M) -> serde_json::Value {
+    bytes_to_json(&M::full_name(), &message.to_bytes())
 }
 
 /// An Any as JSON with its `@type`; what is of an unknown type shows that alone.
@@ -36,15 +36,15 @@ pub fn dump_any(any: &Any) -> serde_json::Value {
 }
 
 /// The message inside an Any, if it is of type `M`.
-pub fn decode_any<M: prost::Message + Name + Default>(any: &Any) -> Result<M, AnyError> {
+pub fn decode_any<M: Resource>(any: &Any) -> Result<M, AnyError> {
     if type_name(&any.type_url) != M::full_name() {
-        return Err(AnyError::Type { found: any.type_url.clone(), expected: M::type_url() });
+        return Err(AnyError::Type { found: any.type_url.clone(), expected: M::url() });
     }
-    Ok(M::decode(any.value.as_slice())?)
+    Ok(M::from_bytes(&any.value)?)
 }
 
 /// The same, after the checks that a file goes through: refused fields and broken rules are errors.
-pub fn decode_any_checked<M: prost::Message + Name + Default>(any: &Any) -> Result<M, AnyError> {
+pub fn decode_any_checked<M: Resource>(any: &Any) -> Result<M, AnyError> {
     let name = type_name(&any.type_url);
     let descriptor = schema::message(name).ok_or_else(|| AnyError::Unknown(name.to_owned()))?;
     let found = crate::read::check_message(&DynamicMessage::decode(descriptor, any.value.as_slice())?);
@@ -52,8 +52,8 @@ pub fn decode_any_checked<M: prost::Message + Name + Default>(any: &Any) -> Resu
 }
 
 /// A message packed in an Any.
-pub fn pack<M: prost::Message + Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+pub fn pack<M: Resource>(message: &M) -> Any {
+    Any { type_url: M::url(), value: message.to_bytes() }
 }
 
 fn type_name(type_url: &str) -> &str {

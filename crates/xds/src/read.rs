@@ -11,7 +11,7 @@ mod scalar;
 pub(crate) mod tree;
 mod upgrade;
 mod wellknown;
-mod yaml;
+pub(crate) mod yaml;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 

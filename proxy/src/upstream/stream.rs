@@ -55,6 +55,14 @@ impl RequestWriter {
         }
     }
 
+    /// Whether something waits for a `flush`.
+    pub fn needs_flush(&self) -> bool {
+        match self {
+            Self::Http1(writer) => writer.needs_flush(),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// Sends what waits in the buffer.
     pub async fn flush(&mut self) -> Result<(), UpstreamError> {
         match self {

@@ -64,6 +64,10 @@ impl Api {
         let unusable = |error: kube::Error| Trouble::Unreachable(chain(&error));
         let mut config = kube::Config::new(kubernetes.api_host.clone());
         config.root_cert_file.clone_from(&kubernetes.ca_path);
+        if kubernetes.api_host.scheme_str() == Some("http") {
+            // Else every new client reads all certificates of the operating system, for nothing.
+            config.root_cert = Some(Vec::new());
+        }
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
         connector.set_nodelay(true);
@@ -146,7 +150,7 @@ impl Api {
             Trouble::Unreachable(format!("the token file {place} cannot be read: {error}"))
         })?;
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| Trouble::Unreachable(format!("the token file {place} does not hold a token")))?;
+            .map_err(|_| Trouble::NoToken(format!("{place} does not hold one")))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }

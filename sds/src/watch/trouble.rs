@@ -15,6 +15,8 @@ pub enum Trouble {
     Quiet,
     #[error("cannot reach the API server: {0}")]
     Unreachable(String),
+    #[error("no usable token: {0}; check kubernetes.token.path")]
+    NoToken(String),
     #[error("no {0} from the API server in time")]
     Stalled(&'static str),
     #[error("the connection broke: {0}")]
@@ -77,7 +79,9 @@ impl Trouble {
             Self::Quiet => (Some(Reason::Quiet), true, true),
             Self::Unreachable(_) | Self::Stalled(_) | Self::Broken(_) => (None, true, false),
             Self::Unauthorized => (None, true, true),
-            Self::Forbidden(_) | Self::Throttled { .. } | Self::Refused { .. } => (None, false, false),
+            Self::NoToken(_) | Self::Forbidden(_) | Self::Throttled { .. } | Self::Refused { .. } => {
+                (None, false, false)
+            }
             Self::Expired => (Some(Reason::Expired), false, false),
             Self::Garbage(_) => (Some(Reason::Garbage), true, false),
             Self::WentBack { .. } => (Some(Reason::WentBack), true, true),
@@ -92,6 +96,7 @@ impl Trouble {
             Self::Closed => "closed",
             Self::Quiet => "quiet",
             Self::Unreachable(_) => "unreachable",
+            Self::NoToken(_) => "no_token",
             Self::Stalled(_) => "stalled",
             Self::Broken(_) => "broken",
             Self::Unauthorized => "unauthorized",

@@ -2,7 +2,7 @@
 //!
 //! Called by `read`; calls `upgrade` before a mapping is read, `scalar` and `wellknown` for values, `check` after.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MapKey, MessageDescriptor, Value};
 
@@ -47,11 +47,14 @@ impl<'f> Converter<'f> {
             }
             return None;
         };
-        let errors = self.errors;
+        let (mut unknown, mut failed) = (false, HashSet::new());
         let mut places = HashMap::new();
         let last = last_of_each(entries, descriptor);
         for (index, entry) in entries.iter_mut().enumerate() {
-            let Some(field) = self.field(descriptor, entry, path) else { continue };
+            let Some(field) = self.field(descriptor, entry, path) else {
+                unknown = true;
+                continue;
+            };
             if last.get(&field.number()) != Some(&index) {
                 let name = entry.spelling().to_owned();
                 let message = format!("`{name}` is given twice; the last one counts");
@@ -59,10 +62,19 @@ impl<'f> Converter<'f> {
                 continue;
             }
             places.insert(field.number(), (entry.span, entry.value.span));
+            let errors = self.errors;
             self.field_value(&field, entry, path, &mut message);
+            if self.errors > errors && !message.has_field(&field) {
+                failed.insert(field.number());
+            }
         }
-        if self.errors == errors {
-            for violation in check::message(&message) {
+        for violation in check::message(&message) {
+            // What is missing only because it could not be read has been said already.
+            let said = match &violation.field {
+                Some(field) => failed.contains(&field.number()),
+                None => !failed.is_empty(),
+            };
+            if !(said || unknown && violation.code == Code::MissingField) {
                 self.violation(violation, span, &places, path);
             }
         }

@@ -5,10 +5,11 @@
 /// The candidate that is nearest to `word`, if one is near enough to be meant.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let word = plain(word);
-    if word.is_empty() || word.len() > 80 {
+    if word.is_empty() || word.len() > 160 {
         return None;
     }
-    let limit = (word.len() / 3).max(1);
+    // A third of a word may be wrong, but no more than a few letters of a long one.
+    let limit = (word.len() / 3).clamp(1, 5);
     let distances = candidates.map(|candidate| (distance(&word, &plain(candidate)), candidate));
     distances.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, c)| c)
 }

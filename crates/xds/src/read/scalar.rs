@@ -2,11 +2,12 @@
 //!
 //! Called by `convert` and `wellknown`; calls nothing. Pure.
 
-use prost_reflect::{EnumDescriptor, Kind as Type, Value};
+use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind as Type, Value};
 
 use super::nearest::nearest;
 use super::tree::{Kind, Node, Plain, Scalar, integer};
 use crate::diagnostic::Code;
+use crate::schema;
 
 /// Why a value cannot be read.
 pub(crate) struct Mistake {
@@ -60,7 +61,7 @@ pub(crate) fn describe(node: &Node) -> String {
 
 /// A value as a message shows it: not endless.
 pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(60).collect();
+    let mut shown: String = text.chars().take(140).collect();
     if shown.len() < text.len() {
         shown.push('…');
     }
@@ -81,14 +82,19 @@ fn text<'s>(node: &Node, scalar: &'s Scalar) -> Result<&'s str, Mistake> {
 fn boolean(node: &Node, scalar: &Scalar) -> Result<bool, Mistake> {
     match (scalar.plain(), scalar.text.as_str()) {
         (Plain::Bool(value), _) => Ok(value),
-        (_, "true") => Ok(true),
-        (_, "false") => Ok(false),
+        // Quoted words are read by protobuf, which knows these.
+        (Plain::Text, text) if any(text, &["true", "t", "yes", "y", "1"]) => Ok(true),
+        (Plain::Text, text) if any(text, &["false", "f", "no", "n", "0"]) => Ok(false),
         _ => Err(Mistake {
             suggestion: nearest(&scalar.text, ["true", "false"].into_iter())
                 .map(|near| format!("did you mean `{near}`?")),
             ..wrong(node, "true or false")
         }),
     }
+}
+
+fn any(text: &str, words: &[&str]) -> bool {
+    words.iter().any(|word| text.eq_ignore_ascii_case(word))
 }
 
 fn float(node: &Node, scalar: &Scalar) -> Result<f64, Mistake> {
@@ -144,7 +150,7 @@ fn enumeration(descriptor: &EnumDescriptor, node: &Node, scalar: &Scalar) -> Res
     }
     let values: Vec<_> = descriptor.values().collect();
     let names: Vec<&str> =
-        values.iter().map(|v| v.name()).filter(|name| !name.starts_with("DEPRECATED")).collect();
+        values.iter().filter(|value| implemented(value)).map(EnumValueDescriptor::name).collect();
     let suggestion = nearest(text, names.iter().copied()).map(|near| format!("did you mean `{near}`?"));
     let message = match scalar.plain() {
         Plain::Text => format!("unknown value `{}` of {}", shown(text), descriptor.name()),
@@ -156,6 +162,10 @@ fn enumeration(descriptor: &EnumDescriptor, node: &Node, scalar: &Scalar) -> Res
         expected: format!("one of {}", names.join(", ")),
         suggestion,
     })
+}
+
+fn implemented(value: &EnumValueDescriptor) -> bool {
+    schema::refused_value(value.parent_enum().full_name(), value.number()).is_none()
 }
 
 fn name(kind: &Type) -> &'static str {

@@ -15,12 +15,13 @@ enum Change {
     Wrap(&'static str, &'static [&'static str]),
     /// Nothing: it has no meaning any more.
     Drop,
-    Custom(fn(Node, &str) -> Entry),
+    /// Addresses of endpoints to a load assignment.
+    Hosts,
 }
 
 /// The old fields of each message, by its full name.
 const FIELDS: &[(&str, &str, Change)] = &[
-    ("envoy.config.cluster.v3.Cluster", "hosts", Change::Custom(hosts)),
+    ("envoy.config.cluster.v3.Cluster", "hosts", Change::Hosts),
     ("envoy.config.cluster.v3.Cluster", "tls_context", Change::Rename("transport_socket")),
     ("envoy.config.listener.v3.FilterChain", "tls_context", Change::Rename("transport_socket")),
     ("envoy.config.route.v3.RouteMatch", "regex", Change::Wrap("safe_regex", &["regex"])),
@@ -93,6 +94,7 @@ pub(crate) fn message(converter: &mut Converter<'_>, full_name: &str, node: &mut
     if !FIELDS.iter().any(|(message, ..)| *message == full_name) {
         return;
     }
+    let name = node.get_text("name").unwrap_or_default().to_owned();
     let Kind::Map(entries) = &mut node.kind else { return };
     let mut done = Vec::with_capacity(entries.len());
     for mut entry in std::mem::take(entries) {
@@ -105,7 +107,7 @@ pub(crate) fn message(converter: &mut Converter<'_>, full_name: &str, node: &mut
         let old = path.key(&entry.name);
         let new = match change {
             Change::Rename(new) | Change::Wrap(new, _) => Some(*new),
-            Change::Custom(_) => Some("load_assignment"),
+            Change::Hosts => Some("load_assignment"),
             Change::Drop => None,
         };
         old_form(converter, &entry.name, new, entry.span, &old);
@@ -120,10 +122,9 @@ pub(crate) fn message(converter: &mut Converter<'_>, full_name: &str, node: &mut
                 let wrapped = inner.iter().rev().fold(entry.value, |value, name| Node::wrap(name, value));
                 entry = Entry { name: (*new).to_owned(), value: wrapped, ..moved(&entry.name, entry.span) };
             }
-            Change::Custom(change) => {
+            Change::Hosts => {
                 let written = old.to_string();
-                let span = entry.span;
-                entry = Entry { span, ..change(entry.value, &written) };
+                entry = Entry { span: entry.span, ..hosts(entry.value, &written, &name) };
             }
         }
         done.push(entry);
@@ -185,7 +186,7 @@ fn host_rewrite(node: &mut Node) {
 }
 
 /// A list of addresses, or one, to a load assignment.
-fn hosts(value: Node, written: &str) -> Entry {
+fn hosts(value: Node, written: &str, cluster: &str) -> Entry {
     let span = value.span;
     let addresses = match value.kind {
         Kind::List(items) => {
@@ -199,8 +200,7 @@ fn hosts(value: Node, written: &str) -> Entry {
     });
     let endpoints = Node::new(span, Kind::List(endpoints.collect()));
     let locality = Node::new(span, Kind::List(vec![Node::wrap("lb_endpoints", endpoints)]));
-    // The name is filled by whoever reads the cluster; Envoy's own converter used the cluster's.
-    let name = Entry::new("cluster_name", Node::text(span, "hosts"));
+    let name = Entry::new("cluster_name", Node::text(span, cluster));
     let mut assignment = Node::new(span, Kind::Map(vec![name, Entry::new("endpoints", locality)]));
     assignment.written = Some(written.into());
     Entry { written: Some("hosts".into()), ..Entry::new("load_assignment", assignment) }

@@ -29,6 +29,8 @@ pub(crate) fn message(
     let mut message = DynamicMessage::new(descriptor.clone());
     match name {
         "Any" => Some(any(converter, message, node, path)),
+        // Envoy reads `{seconds: 1}` as well as `1s`.
+        "Duration" if matches!(node.kind, Kind::Map(_)) => None,
         "Duration" => Some(match duration(node) {
             Ok((seconds, nanos)) => {
                 message.set_field_by_name("seconds", Value::I64(seconds));
@@ -54,7 +56,13 @@ pub(crate) fn message(
         "ListValue" => Some(Some(list(message, node))),
         _ if name.ends_with("Value") => Some({
             let inner = descriptor.get_field_by_name("value")?;
-            // `{value: 5}` is a wrapper as protobuf has it, and Envoy refuses it as JSON; so do we.
+            // Envoy reads `{value: 5}` as well as `5`.
+            let node = match &mut node.kind {
+                Kind::Map(entries) if entries.len() == 1 && entries[0].name == "value" => {
+                    &mut entries[0].value
+                }
+                _ => node,
+            };
             converter.value(&inner.kind(), node, path).map(|value| {
                 message.set_field(&inner, value);
                 message
@@ -127,8 +135,7 @@ fn unknown_type(
     let shown = scalar::shown(full_name);
     let pool = schema::pool();
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
-    let near = nearest(full_name, names.iter().map(String::as_str))
-        .filter(|near| full_name.len().abs_diff(near.len()) <= 4);
+    let near = nearest(full_name, names.iter().map(String::as_str));
     let finding = match near {
         None if full_name.starts_with("envoy.") => {
             let text = format!("`{shown}` is not an extension that petmesh implements");

@@ -90,9 +90,7 @@ impl<'a> Builder<'a> {
                         continue;
                     }
                     let node = Node::new(span, Kind::Scalar(Scalar { text: text.into_owned(), quoted }));
-                    if anchor != 0 {
-                        self.anchors.insert(anchor, (node.clone(), 1));
-                    }
+                    self.anchor(anchor, &node, 1)?;
                     (node, 1)
                 }
                 Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
@@ -110,9 +108,7 @@ impl<'a> Builder<'a> {
                 Event::SequenceEnd | Event::MappingEnd => {
                     let Some(mut done) = open.pop() else { continue };
                     done.node.span.end = span.start.max(done.node.span.start);
-                    if done.anchor != 0 {
-                        self.anchors.insert(done.anchor, (done.node.clone(), done.height));
-                    }
+                    self.anchor(done.anchor, &done.node, done.height)?;
                     (done.node, done.height)
                 }
                 Event::Alias(anchor) => self.alias(anchor, span)?,
@@ -141,13 +137,29 @@ impl<'a> Builder<'a> {
                 span,
             ));
         };
+        let (node, height) = (node.clone(), *height);
+        self.charge(&node, span)?;
+        Ok((node, height))
+    }
+
+    /// Keeps a copy of a node that has an anchor (0 is none).
+    fn anchor(&mut self, anchor: usize, node: &Node, height: usize) -> Result<(), Box<Diagnostic>> {
+        if anchor != 0 {
+            self.charge(node, node.span)?;
+            self.anchors.insert(anchor, (node.clone(), height));
+        }
+        Ok(())
+    }
+
+    /// Counts a copy.
+    fn charge(&mut self, node: &Node, span: Span) -> Result<(), Box<Diagnostic>> {
         let (nodes, bytes) = size(node);
         self.nodes += nodes;
         self.copied += bytes;
         if self.nodes > MAX_NODES || self.copied > MAX_COPIED {
             return Err(self.error(Code::Limit, "aliases multiply the file beyond all measure", span));
         }
-        Ok((node.clone(), *height))
+        Ok(())
     }
 
     fn too_deep(&self, span: Span) -> Box<Diagnostic> {

@@ -4,22 +4,17 @@
 //! The state a recording implies is made of the recorded bytes themselves. Uids, times and versions are those of the
 //! recordings, so whole documents can be compared; `cases` tells for every recording how, or why not.
 //!
-//! Run by cargo test; calls `Server` and `recording`.
-
-// A test fails by panicking, also in its helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod cases;
-mod client;
+//! A module of `main`; calls `Server` and `recording`.
 
 use std::collections::BTreeSet;
 
-use cases::{Case, Mode};
-use client::Client;
 use kube_api::recording::wire::Response;
 use kube_api::recording::{self, Ending, Recording};
 use kube_api::{Config, EventType, Rule, Server, Token};
 use serde_json::Value;
+
+use crate::cases::{self, Case, Mode};
+use crate::client::Client;
 
 #[test]
 fn every_recording_is_replayed_or_has_a_reason() {
