@@ -4,6 +4,7 @@
 //! `listener.rs`, `connection.rs`, `exchange.rs`, `route/mod.rs`, `filter/mod.rs`, `attempt.rs`, `cluster/mod.rs`, `upstream/mod.rs`.
 
 pub mod access_log;
+pub mod admin;
 pub mod cluster;
 pub mod error;
 pub mod filter;

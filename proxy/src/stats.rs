@@ -13,7 +13,7 @@ mod collect;
 mod groups;
 mod histogram;
 
-pub use collect::{Collected, Value};
+pub use collect::{Collected, Stat, Value};
 pub use groups::*;
 pub use histogram::{Histogram, Summary};
 

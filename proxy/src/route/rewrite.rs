@@ -22,7 +22,9 @@ impl Target {
     pub fn choose<'r>(&'r self, head: &'r RequestHead, random: u64) -> Option<Chosen<'r>> {
         match self {
             Self::Cluster(cluster) => Some(Chosen { cluster, by_header: false, weighted: None }),
-            Self::Header(name) => Some(Chosen { cluster: text(head, name)?, by_header: true, weighted: None }),
+            Self::Header(name) => {
+                Some(Chosen { cluster: text(head, name)?, by_header: true, weighted: None })
+            }
             Self::Weighted(entries) => {
                 let entry = draw(entries, random)?;
                 let (cluster, by_header) = match &entry.cluster {

@@ -16,6 +16,7 @@ use crate::route::RouteTable;
 use crate::state::Direction;
 use crate::stats::{ClusterStats, HttpStats, ListenerHttpStats, ListenerStats, Scope};
 
+pub mod accepted;
 pub mod build;
 
 /// One version of everything the data plane needs.

@@ -7,7 +7,15 @@ use std::collections::BTreeMap;
 use super::{AnyScope, Registry, Sample, Summary};
 
 /// Statistics by full name.
-pub type Collected = BTreeMap<String, Value>;
+pub type Collected = BTreeMap<String, Stat>;
+
+/// A statistic, and where its name within its scope begins: names of clusters may have dots.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// Length of the scope's prefix (`cluster.pet.` is 12).
+    pub prefix: usize,
+    pub value: Value,
+}
 
 /// A statistic's value.
 #[derive(Clone, Debug)]
@@ -69,29 +77,30 @@ fn collect_scope(scope: &dyn AnyScope, all: &mut Collected) {
     scope.visit(&mut |name, sample| match sample {
         Sample::Codes(codes) => {
             for (status, count) in codes.seen() {
-                add(all, format!("{prefix}{name}_{status}"), count);
-                add(all, format!("{prefix}{name}_{}xx", status / 100), count);
+                add(all, prefix, &format!("{name}_{status}"), count);
+                add(all, prefix, &format!("{name}_{}xx", status / 100), count);
             }
         }
         Sample::Classes(codes) => {
-            (1..=5).for_each(|class| add(all, format!("{prefix}{name}_{class}xx"), 0));
+            (1..=5).for_each(|class| add(all, prefix, &format!("{name}_{class}xx"), 0));
             for (status, count) in codes.seen() {
-                add(all, format!("{prefix}{name}_{}xx", status / 100), count);
+                add(all, prefix, &format!("{name}_{}xx", status / 100), count);
             }
         }
         sample => found.entry(name).or_insert_with(|| Value::empty(&sample)).add(&sample),
     });
     found.retain(|name, value| value.is_used() || !scope.is_on_demand(name));
-    all.extend(found.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+    let stat = |value| Stat { prefix: prefix.len(), value };
+    all.extend(found.into_iter().map(|(name, value)| (format!("{prefix}{name}"), stat(value))));
     scope.visit_workers(&mut |worker, name, sample| {
-        let value =
-            all.entry(format!("{prefix}worker_{worker}.{name}")).or_insert_with(|| Value::empty(&sample));
-        value.add(&sample);
+        let name = format!("{prefix}worker_{worker}.{name}");
+        all.entry(name).or_insert_with(|| stat(Value::empty(&sample))).value.add(&sample);
     });
 }
 
-fn add(all: &mut Collected, name: String, more: u64) {
-    if let Value::Counter(count) = all.entry(name).or_insert(Value::Counter(0)) {
+fn add(all: &mut Collected, prefix: &str, name: &str, more: u64) {
+    let new = || Stat { prefix: prefix.len(), value: Value::Counter(0) };
+    if let Value::Counter(count) = &mut all.entry(format!("{prefix}{name}")).or_insert_with(new).value {
         *count += more;
     }
 }
@@ -105,7 +114,7 @@ mod tests {
         let collected = registry.collect();
         let shown = collected.iter().filter(|(name, _)| name.contains(wanted));
         shown
-            .map(|(name, value)| match value {
+            .map(|(name, stat)| match &stat.value {
                 Value::Counter(count) => format!("{name}: {count}"),
                 Value::Gauge { value, .. } => format!("{name}: {value}"),
                 Value::Histogram(summary) => format!("{name}: {} values", summary.count()),
@@ -188,7 +197,7 @@ mod tests {
         let cluster = registry.scope::<ClusterStats>("cluster.one.");
         cluster.shard(1).membership_degraded.set(0);
         let collected = registry.collect();
-        assert!(collected["cluster.one.membership_degraded"].is_used());
-        assert!(!collected["cluster.one.membership_excluded"].is_used());
+        assert!(collected["cluster.one.membership_degraded"].value.is_used());
+        assert!(!collected["cluster.one.membership_excluded"].value.is_used());
     }
 }
