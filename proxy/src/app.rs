@@ -14,15 +14,14 @@ use anyhow::{Context, anyhow};
 use lifecycle::{Lifecycle, Reload, Shutdown, exit};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use xds::{Diagnostic, Severity};
 
 use crate::access_log::LogWriter;
 use crate::admin::{self, AdminContext, Command, CommandLine, Order};
-use crate::args::{Args, DiagnosticsFormat, Mode, Source};
+use crate::args::{Args, Mode, Source};
 use crate::control::{Control, Event, Handles, Origin, Start};
 use crate::local::Local;
 use crate::snapshot::build::{self, Flavor};
-use crate::state::{Direction, Phase, ServerState};
+use crate::state::{Direction, Drain, ServerState};
 use crate::stats::Registry;
 use crate::worker::{self, Bound};
 use crate::{listener, time};
@@ -56,7 +55,10 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         let findings = build::check(&read, flavor);
         return Ok(reports::validated(args, &name, &findings, &text));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
     let admin_log = read.message.admin.clone();
     let state = Arc::new(ServerState::new(time::now()));
     let logs = Arc::new(LogWriter::start(&registry).context("cannot start the log writer")?);
@@ -88,12 +90,15 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
 
 /// The configuration's text and where it came from.
 fn read(args: &Args) -> anyhow::Result<(Origin, String, String)> {
-    let source = args.source(|name| std::env::var(name).ok(), |path| Path::new(path).exists()).map_err(|text| anyhow!(text))?;
+    let source = args
+        .source(|name| std::env::var(name).ok(), |path| Path::new(path).exists())
+        .map_err(|text| anyhow!(text))?;
     match source {
         Source::Text(text) => Ok((Origin::Text, "--config-yaml".to_owned(), text)),
         Source::File(path) => {
             let name = path.display().to_string();
-            let text = crate::control::read_file(&path).with_context(|| format!("cannot read the configuration {name}"))?;
+            let text = crate::control::read_file(&path)
+                .with_context(|| format!("cannot read the configuration {name}"))?;
             Ok((Origin::File(path), name, text))
         }
     }
@@ -114,7 +119,8 @@ impl Server<'_> {
         let lifecycle = Lifecycle::from_signals().context("cannot listen for signals")?;
         let reload = Reload::from_signals().context("cannot listen for SIGHUP")?;
         for address in control.addresses() {
-            listener::probe(address).with_context(|| format!("cannot listen on {address}: {}", reports::remedy(address)))?;
+            listener::probe(address)
+                .with_context(|| format!("cannot listen on {address}: {}", reports::remedy(address)))?;
         }
         let end = CancellationToken::new();
         let (orders, commands) = mpsc::channel(16);
@@ -125,7 +131,8 @@ impl Server<'_> {
         let bound = Bound::new(self.args.workers());
         let workers = self.start_workers(&bound, &end)?;
         let control = control.run(bound.subscribe());
-        let until_end = self.wait(&lifecycle.shutdown(), reload, commands);
+        let shutdown = lifecycle.shutdown();
+        let until_end = self.wait(&shutdown, reload, commands);
         tokio::pin!(control);
         let code = tokio::select! {
             () = &mut control => exit::FAILED,
@@ -150,9 +157,15 @@ impl Server<'_> {
         spawned.collect::<std::io::Result<_>>().context("cannot start the workers")
     }
 
-    fn start_admin(&self, address: SocketAddr, commands: mpsc::Sender<Order>, end: CancellationToken) -> anyhow::Result<JoinHandle<()>> {
-        let socket = TcpListener::bind(address)
-            .with_context(|| format!("cannot open the admin interface on {address}: {}", reports::remedy(address)))?;
+    fn start_admin(
+        &self,
+        address: SocketAddr,
+        commands: mpsc::Sender<Order>,
+        end: CancellationToken,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let socket = TcpListener::bind(address).with_context(|| {
+            format!("cannot open the admin interface on {address}: {}", reports::remedy(address))
+        })?;
         socket.set_nonblocking(true)?;
         let context = AdminContext {
             state: Arc::clone(&self.state),
@@ -170,7 +183,8 @@ impl Server<'_> {
                 Err(error) => tracing::error!(%error, "cannot serve the admin interface"),
             }
         };
-        let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(serve));
+        let thread =
+            std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(serve));
         thread.context("cannot start the admin interface")
     }
 
@@ -218,12 +232,15 @@ impl Server<'_> {
     fn carry_out(&self, command: &Command) {
         match command {
             Command::Drain { inbound_only, graceful, skip_exit } => {
-                let directions: &[Direction] =
-                    if *inbound_only { &[Direction::Inbound] } else { &[Direction::Inbound, Direction::Outbound] };
+                let directions: &[Direction] = if *inbound_only {
+                    &[Direction::Inbound]
+                } else {
+                    &[Direction::Inbound, Direction::Outbound]
+                };
                 for direction in directions.iter().copied() {
                     let (state, wait) = (Arc::clone(&self.state), self.args.drain_time());
                     if *graceful || *skip_exit {
-                        state.set_drain(direction, crate::state::Drain::Announce);
+                        state.set_drain(direction, Drain::Announce);
                     }
                     match (graceful, skip_exit) {
                         (_, true) => {}

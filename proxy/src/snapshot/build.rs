@@ -180,7 +180,8 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
 pub fn check(read: &Read<Bootstrap>, flavor: Flavor) -> Vec<Diagnostic> {
-    let parts = Parts { node: Node::new(&read.message, None, None), flavor, registry: &Registry::new(1), logs: None };
+    let parts =
+        Parts { node: Node::new(&read.message, None, None), flavor, registry: &Registry::new(1), logs: None };
     match graph(read, parts, None) {
         Ok((_, warnings)) => warnings,
         Err(findings) => findings,
@@ -227,7 +228,11 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
 /// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.
 pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
     let registry = Registry::new(0);
-    let mut cx = Cx::new(&[], Parts { node: Node::default(), flavor: Flavor::Sidecar, registry: &registry, logs: None }, None);
+    let mut cx = Cx::new(
+        &[],
+        Parts { node: Node::default(), flavor: Flavor::Sidecar, registry: &registry, logs: None },
+        None,
+    );
     let endpoints = discovery::endpoints(&mut cx, &Place::ROOT, message);
     if !cx.findings.has_errors() {
         return Ok(endpoints);

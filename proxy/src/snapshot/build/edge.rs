@@ -33,12 +33,15 @@ impl Flavor {
         if self == Self::Sidecar {
             return message;
         }
-        let seconds = |seconds| xds::google::protobuf::Duration { seconds, nanos: 0 };
+        let seconds = |seconds| prost_types::Duration { seconds, nanos: 0 };
         // The peer's address is the client's; what it says in `x-forwarded-*` and `x-envoy-*` is replaced or removed.
         message.use_remote_address.get_or_insert(true);
         message.normalize_path.get_or_insert(true);
-        if message.path_with_escaped_slashes_action == PathWithEscapedSlashesAction::ImplementationSpecificDefault as i32 {
-            message.path_with_escaped_slashes_action = PathWithEscapedSlashesAction::UnescapeAndRedirect as i32;
+        if message.path_with_escaped_slashes_action
+            == PathWithEscapedSlashesAction::ImplementationSpecificDefault as i32
+        {
+            message.path_with_escaped_slashes_action =
+                PathWithEscapedSlashesAction::UnescapeAndRedirect as i32;
         }
         message.request_headers_timeout.get_or_insert(seconds(10));
         let common = message.common_http_protocol_options.get_or_insert_default();
@@ -59,7 +62,8 @@ mod tests {
 
     #[test]
     fn the_edge_believes_nobody_and_keeps_what_the_file_says() {
-        let mut message = HttpConnectionManager { normalize_path: Some(false), ..HttpConnectionManager::default() };
+        let mut message =
+            HttpConnectionManager { normalize_path: Some(false), ..HttpConnectionManager::default() };
         let edge = Flavor::Edge.complete(&message);
         assert_eq!(edge.use_remote_address, Some(true));
         assert_eq!(edge.normalize_path, Some(false));
