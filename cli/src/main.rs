@@ -1,3 +1,52 @@
-//! The petmesh command: the local mesh, and configuration.
+//! The petmesh command: arguments, the command, the exit code (0 done, 1 failed, 2 wrong usage).
+//!
+//! Called by the user; calls one module per group of commands.
 
-fn main() {}
+mod args;
+mod config;
+mod control;
+mod logs;
+mod table;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command, ConfigCommand};
+
+fn main() -> ExitCode {
+    let done = match Args::parse().command {
+        Command::Up(up) => up::up(&up),
+        Command::Ps { output } => control::ps(output),
+        Command::Logs { pod, container, follow } => logs::logs(&pod, container, follow),
+        Command::Scale { replicas: (service, replicas), now } => control::scale(&service, replicas, now),
+        Command::Kill { pod, signal } => control::kill(pod, signal),
+        Command::Restart { name } => control::restart(&name),
+        Command::Down => control::down(),
+        Command::Config { command: ConfigCommand::Validate { files, format } } => {
+            config::validate(&files, format)
+        }
+        Command::Supervise => up::supervise(),
+        Command::Fault { fault } => control::fault(fault),
+        Command::ExecChild { parent, signal, command } => {
+            let error = local_mesh::process::exec_child(parent, signal, &command);
+            eprintln!("petmesh: {error}");
+            return ExitCode::from(127);
+        }
+        Command::WatchParent { parent, signal } => {
+            local_mesh::process::watch_parent(parent, signal);
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What was printed already is not said twice.
+            if !error.is::<config::Reported>() {
+                eprintln!("petmesh: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,98 +1,362 @@
-//! A stand-in for the exchange: answers each request with what it said.
+//! THE STORY of one request: rules -> route -> tries -> rules back -> answer -> last byte.
 //!
-//! Called by `connection`; calls `downstream`.
+//! Everything about an exchange is decided here, in the order in which it happens; each error becomes an answer made by `local_reply`,
+//! and however it ends, it is counted and logged once. `forward` is the part with an upstream in it.
+//! Called by `connection`; calls `filter`, `route`, `attempt`, `local_reply`, `access_log`.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use tokio::sync::watch;
+use bytes::Bytes;
 
 use crate::downstream::{Downstream, ResponseWriter};
-use crate::error::DownstreamError;
-use crate::http1::Refusal;
-use crate::message::{Frame, RequestHead, ResponseHead};
+use crate::error::{DownstreamError, Flag};
+use crate::filter::{answer, edge, path};
+use crate::format::Context;
+use crate::local::Local;
+use crate::local_reply::{self, LocalReply};
+use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
+use crate::mutation::{Changes, Mutations};
+use crate::route::{Action, Decision, Route, VirtualHost, to_tls};
 use crate::snapshot::{HttpManager, Listener};
-use crate::state::Drain;
 use crate::stats::HttpStats;
-use crate::stream_info::ConnectionInfo;
+use crate::stream_info::{ConnectionInfo, StreamInfo};
+use crate::time;
 
-/// What the exchanges of one connection share.
+mod finish;
+mod forward;
+mod limits;
+mod outcome;
+mod replay;
+mod timers;
+mod upload;
+
+use timers::Timers;
+
+/// What the exchanges of one downstream connection share.
 pub struct ConnectionContext {
     pub listener: Arc<Listener>,
     pub manager: Arc<HttpManager>,
     pub info: Rc<ConnectionInfo>,
-    /// The worker's shard of the statistics.
-    pub shard: usize,
-    pub drain: watch::Receiver<Drain>,
+    pub local: Rc<Local>,
+    /// The answer to be sent should announce that the connection will close.
+    pub closing: std::cell::Cell<bool>,
+}
+
+/// What is left after an exchange.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Nothing happened that forbids another request on the connection.
+    pub keep_alive: bool,
+    /// The heads, for their buffers.
+    pub request: RequestHead,
+    pub response: ResponseHead,
+}
+
+/// One request on its way.
+struct Exchange<'x> {
+    context: &'x ConnectionContext,
+    request: RequestHead,
+    response: ResponseHead,
+    trailers: Option<Fields>,
+    info: StreamInfo,
+    timers: &'x Timers,
+    /// The client's `x-envoy-*` fields are believed, and its answers count as internal.
+    internal: bool,
+    matched: Option<Matched<'x>>,
+    /// The head of the answer has been sent.
+    answered: bool,
+    /// The client got the whole answer.
+    complete: bool,
+    finished: bool,
+}
+
+/// The route that a request took.
+#[derive(Clone, Copy)]
+struct Matched<'x> {
+    virtual_host: &'x VirtualHost,
+    route: &'x Route,
+    /// Mutations of the chosen entry of a weighted route.
+    weighted: Option<&'x Mutations>,
+}
+
+/// What the route table said.
+enum Step<'x> {
+    Forward(Matched<'x>, &'x crate::route::Forward),
+    Reply(LocalReply),
 }
 
 impl ConnectionContext {
     pub fn http(&self) -> &HttpStats {
-        self.manager.stats.shard(self.shard)
+        self.manager.stats.shard(self.local.shard)
+    }
+
+    fn listener_http(&self) -> &HttpStats {
+        self.manager.listener_stats.shard(self.local.shard)
     }
 }
 
-pub struct Outcome {
-    /// The answer was sent whole.
-    pub keep_alive: bool,
-    /// Its buffers, for the next request.
-    pub head: RequestHead,
+/// Carries one request to its end.
+pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
+    let timers = Timers::default();
+    let mut exchange = Exchange::begin(context, &timers, head);
+    let reply = match exchange.admit() {
+        Step::Reply(reply) => Some(reply),
+        Step::Forward(matched, forward) => exchange.forward(&mut down, matched, forward).await.err(),
+    };
+    if let Some(reply) = reply {
+        exchange.reply(&mut down, reply).await;
+    }
+    exchange.end()
 }
 
-/// Echoes the body; `/early` answers without reading it.
-pub async fn run(context: &Rc<ConnectionContext>, head: RequestHead, down: Downstream<'_>) -> Outcome {
-    context.http().downstream_rq_total.inc();
-    let keep_alive = echo(&head, down).await.is_ok();
-    Outcome { keep_alive, head }
+/// Answers a request that the codec refused; `head` is what could be read of it.
+pub async fn refuse(context: &ConnectionContext, head: RequestHead, reply: LocalReply, mut down: Downstream<'_>) -> Outcome {
+    let timers = Timers::default();
+    let mut exchange = Exchange::begin(context, &timers, head);
+    context.closing.set(true);
+    exchange.reply(&mut down, reply).await;
+    exchange.end()
 }
 
-pub async fn refuse(
-    _context: &Rc<ConnectionContext>,
-    refusal: Refusal,
-    _head: &RequestHead,
-    writer: &mut ResponseWriter<'_>,
-) {
-    let mut answer = ResponseHead::new(refusal.status);
-    answer.fields.push("content-length", refusal.body.len().to_string().as_bytes());
-    let _ = writer.head(&answer, refusal.body.is_empty()).await;
-    let _ = writer.data(refusal.body.into(), true).await;
-}
-
-async fn echo(head: &RequestHead, mut down: Downstream<'_>) -> Result<(), DownstreamError> {
-    let mut answer = ResponseHead::new(200);
-    answer.fields.push("x-path", &head.path);
-    if head.path == b"/early" {
-        return down.tx.head(&answer, true).await;
-    }
-    if head.path == b"/hang" {
-        return Err(down.rx.closed().await);
-    }
-    if down.rx.is_end() {
-        return down.tx.head(&answer, true).await;
-    }
-    let mut begun = false;
-    loop {
-        let frame = down.rx.next().await?;
-        if !begun {
-            // An answer before the end of the request would close the connection.
-            begun = down.rx.is_end() || head.path == b"/stream";
+impl<'x> Exchange<'x> {
+    fn begin(context: &'x ConnectionContext, timers: &'x Timers, request: RequestHead) -> Self {
+        let start = time::now();
+        let http = context.http();
+        http.downstream_rq_total.inc();
+        match request.version {
+            Version::Http2 => http.downstream_rq_http2_total.inc(),
+            Version::Http10 | Version::Http11 => http.downstream_rq_http1_total.inc(),
         }
-        match frame {
-            Frame::Data(data) => {
-                down.tx.head(&answer, false).await?;
-                down.tx.data(data, down.rx.is_end()).await?;
-                if down.rx.is_end() {
-                    return Ok(());
-                }
-            }
-            Frame::Trailers(trailers) => {
-                down.tx.head(&answer, false).await?;
-                return down.tx.trailers(&trailers).await;
-            }
-            Frame::End => {
-                down.tx.head(&answer, false).await?;
-                return down.tx.data(bytes::Bytes::new(), true).await;
-            }
+        http.downstream_rq_active.inc();
+        let timeouts = &context.manager.timeouts;
+        timers.start(start, timeouts.stream_idle, timeouts.request, timeouts.max_stream_duration);
+        Self {
+            info: StreamInfo::new(Rc::clone(&context.info), request.version, time::wall(), start),
+            context,
+            request,
+            response: ResponseHead::default(),
+            trailers: None,
+            timers,
+            internal: false,
+            matched: None,
+            answered: false,
+            complete: false,
+            finished: false,
         }
     }
+
+    /// Rules and route: what is to be done with the request.
+    fn admit(&mut self) -> Step<'x> {
+        let context = self.context;
+        let manager = &*context.manager;
+        if let Some(reply) = self.normalize_path() {
+            return Step::Reply(reply);
+        }
+        let origin = edge::Origin { peer: context.info.peer, local: context.info.local, random: context.local.random_bits() };
+        let client = edge::request(&mut self.request, &manager.rules, origin);
+        self.info.remote = client.remote;
+        self.internal = client.internal;
+        let decision = manager.routes.decide(&self.request, context.local.random_bits()[0]);
+        let (virtual_host, route) = match decision {
+            None => {
+                context.http().no_route.inc();
+                return Step::Reply(LocalReply::route_not_found());
+            }
+            Some(Decision::RequireTls(_)) => {
+                return Step::Reply(LocalReply::redirect(301, to_tls(&self.request)));
+            }
+            Some(Decision::Route { virtual_host, route }) => (virtual_host, route),
+        };
+        self.info.virtual_host = Some(Arc::clone(&virtual_host.name));
+        self.info.route_name = Some(Arc::clone(&route.name));
+        let matched = Matched { virtual_host, route, weighted: None };
+        self.matched = Some(matched);
+        match &route.action {
+            Action::Forward(forward) => Step::Forward(matched, forward),
+            Action::Redirect(redirect) => {
+                context.http().rq_redirect.inc();
+                Step::Reply(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
+            }
+            Action::Direct { status, body } => {
+                context.http().rq_direct_response.inc();
+                Step::Reply(LocalReply::direct(*status, body.clone()))
+            }
+        }
+    }
+
+    fn normalize_path(&mut self) -> Option<LocalReply> {
+        if self.request.method == Method::Connect {
+            return None;
+        }
+        let options = self.context.manager.rules.path;
+        match path::normalize(&self.request.path, options) {
+            path::Normalized::Unchanged => None,
+            path::Normalized::Changed(path) => {
+                self.request.path = path;
+                None
+            }
+            path::Normalized::Redirect(path) => {
+                self.context.http().downstream_rq_redirected_with_normalized_path.inc();
+                Some(LocalReply::redirect(307, path))
+            }
+            path::Normalized::Reject => {
+                self.context.http().downstream_rq_failed_path_normalization.inc();
+                Some(LocalReply::bad_request("path_normalization_failed"))
+            }
+        }
+    }
+
+    /// Sends an answer that the proxy invents.
+    async fn reply(&mut self, down: &mut Downstream<'_>, reply: LocalReply) {
+        if self.answered {
+            down.tx.reset();
+            return;
+        }
+        if let Some(flag) = reply.flag {
+            self.info.flags.set(flag);
+        }
+        self.info.details = reply.details.clone();
+        let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
+        self.response = rendered.head;
+        // Answers that the route itself gives carry its fields; those that report a failure do not.
+        if self.matched.is_some_and(|matched| !matches!(matched.route.action, Action::Forward(_))) {
+            self.mutate_response();
+        }
+        self.own_fields();
+        // Whatever of the request is still on its way would have to be read first.
+        if !down.rx.is_end() {
+            self.context.closing.set(true);
+        }
+        let end = rendered.body.is_empty();
+        if self.send_head(&mut down.tx, down.rx.is_end(), end).await.is_err() || end {
+            return;
+        }
+        let size = rendered.body.len() as u64;
+        match down.tx.data(rendered.body, true).await {
+            Ok(()) => {
+                self.info.bytes_sent += size;
+                self.complete = true;
+            }
+            Err(error) => self.client_left(error),
+        }
+    }
+
+    /// The fields that every answer gets.
+    fn own_fields(&mut self) {
+        let rules = &self.context.manager.rules;
+        let response = &mut self.response;
+        self.context.local.date.with(self.info.start_time, |date| answer::set_own(response, rules, date));
+        self.request_id_in_response();
+    }
+
+    fn request_id_in_response(&mut self) {
+        let rules = self.context.manager.rules.request_id;
+        if rules.always_in_response
+            && let Some(id) = self.request.fields.get(Known::XRequestId)
+        {
+            self.response.fields.set(Known::XRequestId, id);
+        }
+    }
+
+    async fn send_head(&mut self, tx: &mut ResponseWriter<'_>, request_end: bool, end: bool) -> Result<(), DownstreamError> {
+        self.about_to_answer(request_end);
+        self.answered = true;
+        let sent = tx.head(&self.response, end).await;
+        match sent {
+            Ok(()) => self.complete = end,
+            Err(error) => self.client_left(error),
+        }
+        sent
+    }
+
+    /// The last changes to the head of the answer, and its counts.
+    fn about_to_answer(&mut self, request_end: bool) {
+        let status = self.response.status;
+        self.info.status = status;
+        if self.context.closing.get() && self.request.version != Version::Http2 {
+            self.response.fields.set(Known::Connection, b"close");
+        }
+        let http = self.context.http();
+        http.downstream_rq_completed.inc();
+        http.downstream_rq_codes.record(status);
+        let listener = self.context.listener_http();
+        listener.downstream_rq_completed.inc();
+        listener.downstream_rq_codes.record(status);
+        if !request_end {
+            http.downstream_rq_response_before_rq_complete.inc();
+        }
+    }
+
+    /// Applies the response mutations of route, virtual host and table.
+    fn mutate_response(&mut self) {
+        let levels = self.levels();
+        let values: Vec<_> = levels.iter().map(|level| level.response.evaluate(&self.format_context())).collect();
+        for (level, values) in levels.iter().zip(&values) {
+            level.response.apply(&mut self.response.fields, values);
+        }
+    }
+
+    fn mutate_request(&mut self) {
+        let levels = self.levels();
+        let values: Vec<_> = levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
+        for (level, values) in levels.iter().zip(&values) {
+            apply_to_request(&level.request, &mut self.request, values);
+        }
+    }
+
+    /// The levels that change something, in the order in which they are applied: the last one wins.
+    fn levels(&self) -> smallvec::SmallVec<[&'x Mutations; 4]> {
+        let mut levels = smallvec::SmallVec::new();
+        let Some(matched) = self.matched else { return levels };
+        levels.extend(matched.weighted);
+        levels.extend([&matched.route.mutations, &matched.virtual_host.mutations, &self.context.manager.routes.mutations]);
+        if self.context.manager.routes.most_specific_wins {
+            levels.reverse();
+        }
+        levels.retain(|level| !level.is_empty());
+        levels
+    }
+
+    fn format_context(&self) -> Context<'_> {
+        Context {
+            info: &self.info,
+            request: Some(&self.request),
+            response: (self.response.status != 0).then_some(&self.response),
+            response_trailers: self.trailers.as_ref(),
+            ..Context::new(&self.info)
+        }
+    }
+
+    /// Nobody is left to answer.
+    fn client_left(&mut self, error: DownstreamError) {
+        if self.complete {
+            return;
+        }
+        self.context.http().downstream_rq_rx_reset.inc();
+        let (flag, details) = match error {
+            DownstreamError::Disconnected => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+            DownstreamError::Reset => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+            DownstreamError::Protocol(details) => (Flag::DownstreamProtocolError, details),
+        };
+        self.info.flags.set(flag);
+        self.info.details = Cow::Borrowed(details);
+    }
+}
+
+/// Header changes of a request may name `host` and pseudo-fields, which are not among the fields.
+fn apply_to_request(changes: &Changes, request: &mut RequestHead, values: &[Vec<u8>]) {
+    changes.apply(&mut request.fields, values);
+    for (name, slot) in [("host", 0), (":authority", 0), (":path", 1)] {
+        if let Some(value) = request.fields.get(name).map(<[u8]>::to_vec) {
+            request.fields.remove(name);
+            *(if slot == 0 { &mut request.authority } else { &mut request.path }) = value;
+        }
+    }
+}
+
+/// An empty piece, to end a body with.
+fn nothing() -> Bytes {
+    Bytes::new()
 }

@@ -4,6 +4,8 @@
 
 use crate::message::RequestHead;
 
+pub mod regex;
+
 /// Envoy's `StringMatcher`.
 #[derive(Debug)]
 pub enum StringMatch {
@@ -24,7 +26,7 @@ pub enum StringMatch {
         ignore_case: bool,
     },
     /// The whole value matches.
-    Regex(regex::bytes::Regex),
+    Regex(::regex::bytes::Regex),
 }
 
 /// Envoy's `HeaderMatcher`.
@@ -58,7 +60,7 @@ pub enum QueryRule {
     String(StringMatch),
 }
 
-/// A share of requests, by a runtime key or its default.
+/// A share of requests; `snapshot::build` has looked its runtime key up.
 #[derive(Debug)]
 pub struct FractionMatcher {
     pub runtime_key: Box<str>,
@@ -70,14 +72,119 @@ pub struct FractionMatcher {
 /// A regular expression and what replaces each match (`\1` for groups).
 #[derive(Debug)]
 pub struct Rewrite {
-    pub pattern: regex::bytes::Regex,
+    pub pattern: ::regex::bytes::Regex,
     /// In the `regex` crate's notation.
     pub substitution: Box<[u8]>,
 }
 
-impl HeaderMatcher {
-    /// Whether a request matches.
-    pub fn matches(&self, _head: &RequestHead) -> bool {
-        false
+impl StringMatch {
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Exact { text, ignore_case } => same(value, text.as_bytes(), *ignore_case),
+            Self::Prefix { text, ignore_case } => starts_with(value, text.as_bytes(), *ignore_case),
+            Self::Suffix { text, ignore_case } => {
+                let start = value.len().checked_sub(text.len());
+                start
+                    .and_then(|start| value.get(start..))
+                    .is_some_and(|end| same(end, text.as_bytes(), *ignore_case))
+            }
+            Self::Contains { text, ignore_case: false } => {
+                memchr::memmem::find(value, text.as_bytes()).is_some()
+            }
+            Self::Contains { text, ignore_case: true } => {
+                text.is_empty()
+                    || value.windows(text.len()).any(|part| part.eq_ignore_ascii_case(text.as_bytes()))
+            }
+            Self::Regex(pattern) => pattern.is_match(value),
+        }
     }
 }
+
+impl HeaderMatcher {
+    /// Whether a request matches. A field that came several times matches when one of its values does; an absent one never does, not even
+    /// inverted, unless it counts as empty.
+    pub fn matches(&self, head: &RequestHead) -> bool {
+        let verdict = match &self.rule {
+            HeaderRule::Present(wanted) => {
+                return ((head.get(&self.name).is_some() || self.treat_missing_as_empty) == *wanted)
+                    != self.invert;
+            }
+            HeaderRule::String(rule) => self.any(head, |value| rule.matches(value)),
+            HeaderRule::Range(start, end) => {
+                self.any(head, |value| number(value).is_some_and(|number| (*start..*end).contains(&number)))
+            }
+        };
+        verdict.is_some_and(|matched| matched != self.invert)
+    }
+
+    /// Whether a value satisfies `rule`; `None` when there is no value.
+    fn any(&self, head: &RequestHead, rule: impl Fn(&[u8]) -> bool) -> Option<bool> {
+        if self.name.starts_with(':') || &*self.name == "host" {
+            return match head.get(&self.name) {
+                Some(value) => Some(rule(value)),
+                None => self.treat_missing_as_empty.then(|| rule(b"")),
+            };
+        }
+        let mut verdict = None;
+        for value in head.fields.get_all(&*self.name) {
+            if rule(value) {
+                return Some(true);
+            }
+            verdict = Some(false);
+        }
+        verdict.or_else(|| self.treat_missing_as_empty.then(|| rule(b"")))
+    }
+}
+
+impl QueryMatcher {
+    /// Whether the first parameter of that name in `query` (what follows `?`, as received, not decoded) matches.
+    pub fn matches(&self, query: &[u8]) -> bool {
+        let value = parameter(query, self.name.as_bytes());
+        match &self.rule {
+            QueryRule::Present(wanted) => value.is_some() == *wanted,
+            QueryRule::String(rule) => value.is_some_and(|value| rule.matches(value)),
+        }
+    }
+}
+
+impl FractionMatcher {
+    /// Whether the request that drew `random` is among the share.
+    pub fn matches(&self, random: u64) -> bool {
+        random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
+    }
+}
+
+impl Rewrite {
+    /// `text` with every match replaced.
+    pub fn apply<'t>(&self, text: &'t [u8]) -> std::borrow::Cow<'t, [u8]> {
+        self.pattern.replace_all(text, &*self.substitution)
+    }
+}
+
+/// Whether `value` begins with `prefix`.
+pub fn starts_with(value: &[u8], prefix: &[u8], ignore_case: bool) -> bool {
+    value.get(..prefix.len()).is_some_and(|start| same(start, prefix, ignore_case))
+}
+
+/// Whether two texts are equal.
+pub fn same(left: &[u8], right: &[u8], ignore_case: bool) -> bool {
+    if ignore_case { left.eq_ignore_ascii_case(right) } else { left == right }
+}
+
+fn number(value: &[u8]) -> Option<i64> {
+    std::str::from_utf8(value).ok()?.trim().parse().ok()
+}
+
+fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+    query.split(|&byte| byte == b'&').find_map(|pair| {
+        let rest = pair.strip_prefix(name)?;
+        match rest.split_first() {
+            None => Some(rest),
+            Some((b'=', value)) => Some(value),
+            Some(_) => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

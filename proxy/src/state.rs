@@ -2,7 +2,7 @@
 //!
 //! Written by `app` alone (`admin` and `control` send it commands); read everywhere. Calls nothing of ours.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::Relaxed};
 use std::time::Instant;
 
 /// Envoy's server states (`server.state`).
@@ -50,14 +50,22 @@ pub enum Drain {
     Closed = 2,
 }
 
+/// The listeners of one direction.
+#[derive(Debug, Default)]
+struct Facing {
+    drain: AtomicU8,
+    stopped: AtomicBool,
+    connections: AtomicI64,
+}
+
 /// One for the process.
 #[derive(Debug)]
 pub struct ServerState {
     pub started: Instant,
     phase: AtomicU8,
     health_failed: AtomicBool,
-    inbound: AtomicU8,
-    outbound: AtomicU8,
+    inbound: Facing,
+    outbound: Facing,
     changed: tokio::sync::watch::Sender<()>,
 }
 
@@ -67,8 +75,8 @@ impl ServerState {
             started,
             phase: AtomicU8::new(Phase::PreInitializing as u8),
             health_failed: AtomicBool::new(false),
-            inbound: AtomicU8::new(0),
-            outbound: AtomicU8::new(0),
+            inbound: Facing::default(),
+            outbound: Facing::default(),
             changed: tokio::sync::watch::Sender::new(()),
         }
     }
@@ -98,7 +106,7 @@ impl ServerState {
     }
 
     pub fn drain(&self, direction: Direction) -> Drain {
-        match self.cell(direction).load(Relaxed) {
+        match self.facing(direction).drain.load(Relaxed) {
             0 => Drain::No,
             1 => Drain::Announce,
             _ => Drain::Closed,
@@ -106,8 +114,35 @@ impl ServerState {
     }
 
     pub fn set_drain(&self, direction: Direction, drain: Drain) {
-        self.cell(direction).store(drain as u8, Relaxed);
+        self.facing(direction).drain.store(drain as u8, Relaxed);
         self.changed.send_replace(());
+    }
+
+    /// Whether the listeners of a direction were told to accept no more (`/drain_listeners`); their connections go on.
+    pub fn is_stopped(&self, direction: Direction) -> bool {
+        self.facing(direction).stopped.load(Relaxed)
+    }
+
+    pub fn stop_listeners(&self, direction: Direction) {
+        self.facing(direction).stopped.store(true, Relaxed);
+        self.changed.send_replace(());
+    }
+
+    /// Open downstream connections of a direction.
+    pub fn connections(&self, direction: Direction) -> i64 {
+        self.facing(direction).connections.load(Relaxed)
+    }
+
+    pub fn connection_opened(&self, direction: Direction) {
+        self.facing(direction).connections.fetch_add(1, Relaxed);
+    }
+
+    pub fn connection_closed(&self, direction: Direction) {
+        let before = self.facing(direction).connections.fetch_sub(1, Relaxed);
+        // Whoever waits for the last connection of a drain is woken; others need not be.
+        if before == 1 && self.drain(direction) != Drain::No {
+            self.changed.send_replace(());
+        }
     }
 
     /// Wakes whenever anything here changes.
@@ -115,7 +150,7 @@ impl ServerState {
         self.changed.subscribe()
     }
 
-    fn cell(&self, direction: Direction) -> &AtomicU8 {
+    fn facing(&self, direction: Direction) -> &Facing {
         match direction {
             Direction::Inbound => &self.inbound,
             Direction::Outbound => &self.outbound,

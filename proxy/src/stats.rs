@@ -13,8 +13,8 @@ mod groups;
 mod histogram;
 
 pub use groups::{
-    ClusterManagerStats, ClusterStats, HttpStats, ListenerManagerStats, ListenerStats, ServerStats,
-    VirtualClusterStats,
+    ClusterManagerStats, ClusterStats, FilesystemStats, HttpStats, ListenerManagerStats, ListenerStats,
+    ServerStats, VirtualClusterStats,
 };
 pub use histogram::{Histogram, Summary};
 

@@ -48,7 +48,13 @@ pub struct StreamInfo {
     pub details: std::borrow::Cow<'static, str>,
     pub route_name: Option<Arc<str>>,
     pub virtual_host: Option<Arc<str>>,
+    /// The first virtual cluster of the virtual host that matched (`%VIRTUAL_CLUSTER_NAME%`).
+    pub virtual_cluster: Option<Arc<str>>,
+    /// The route's `metadata.filter_metadata` (`%METADATA(ROUTE:…)%`).
+    pub route_metadata: Option<Arc<serde_json::Value>>,
     pub cluster: Option<Arc<str>>,
+    /// A connection of `tcp_proxy`, not an HTTP exchange.
+    pub tcp: bool,
     pub upstream: UpstreamInfo,
     /// Tries made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
     pub attempts: u32,
@@ -63,6 +69,10 @@ pub struct UpstreamInfo {
     pub version: Option<Version>,
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: String,
+    /// The endpoint's name when it was resolved from one (`%UPSTREAM_HOST_NAME%`).
+    pub hostname: String,
+    /// When a connection was there and the request began to be sent.
+    pub request_begin: Option<Instant>,
     /// When the last byte of the request had been sent upstream.
     pub request_sent: Option<Instant>,
     /// When the last byte of the answer had come.
@@ -93,7 +103,10 @@ impl StreamInfo {
             details: std::borrow::Cow::Borrowed(""),
             route_name: None,
             virtual_host: None,
+            virtual_cluster: None,
+            route_metadata: None,
             cluster: None,
+            tcp: false,
             upstream: UpstreamInfo::default(),
             attempts: 0,
         }

@@ -1,1 +1,65 @@
 //! A small Kubernetes API server for the local mesh and the tests.
+//!
+//! It serves EndpointSlices, Pods, Services and Namespaces over plain HTTP and HTTPS as kube-apiserver does: lists with
+//! selectors, pages and versions, watches with bookmarks and 410, streaming lists, create, update, patch, delete,
+//! bearer tokens with rules, tables for kubectl. And it fails on request, as real servers do ([`Faults`]).
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+//! use kube_api::{Config, Server};
+//!
+//! let server = Server::start(Config::default())?; // loopback, free ports, no tokens
+//! let store = server.store();
+//! store.apply(serde_json::json!({
+//!     "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+//!     "metadata": {"name": "pet-1", "namespace": "demo", "labels": {"kubernetes.io/service-name": "pet"}},
+//!     "addressType": "IPv4", "endpoints": [{"addresses": ["127.0.0.2"]}],
+//! }))?;
+//! let url = format!("http://{}/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices", server.plain_addr().unwrap());
+//! server.faults().fail_next(2, 503, kube_api::On::Watch);
+//! server.stop().await;
+//! # let _ = url;
+//! # Ok::<_, Box<dyn std::error::Error>>(()) })?;
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What differs from a real server: a Pod is deleted at once unless a finalizer holds it; nothing allocates Service
+//! addresses; no managedFields, and so no ownership in a server-side apply; JSON only (no YAML, protobuf, gzip).
+//!
+//! Reading order: `server` (listeners), `api` (one request), `store` (objects and history), `list`, `watch`, `write`;
+//! `resources` is the table of kinds. [`recording`] reads and serves recorded exchanges.
+//!
+//! Used by local-mesh, the tests of sds and e2e.
+
+mod answer;
+mod api;
+mod auth;
+mod base64;
+mod config;
+mod control;
+mod discovery;
+mod faults;
+mod gate;
+mod kubeconfig;
+mod list;
+mod options;
+mod patch;
+pub mod recording;
+mod resources;
+mod route;
+mod selector;
+mod server;
+mod status;
+mod store;
+mod table;
+mod time;
+mod tls;
+mod watch;
+mod write;
+
+pub use auth::{Anonymous, Rule, Token};
+pub use config::Config;
+pub use faults::{Faults, On};
+pub use server::Server;
+pub use status::{Cause, Details, ListMeta, Status};
+pub use store::{EventType, Store};

@@ -1,1 +1,61 @@
-//! The part of Envoy's v3 API that petmesh speaks, and the reader on it.
+//! The part of Envoy's v3 API that petmesh speaks, and the reader on it. No I/O.
+//!
+//! Reading order: `proto/` (what is understood: Envoy's messages with our marks), `read` (text to message, station by
+//! station), `diagnostic` (what is wrong and where), `dump` (message to JSON), `resource` (what stands on its own),
+//! `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017), `supported` (the page of fields).
+//!
+//! ```
+//! let read = xds::read_bootstrap("envoy.yaml", "static_resources: {clusters: [{name: pet, type: eds}]}");
+//! assert_eq!(read.map(|read| read.message.static_resources.map(|s| s.clusters.len())).ok(), Some(Some(1)));
+//! ```
+//! Called by proxy, sds, local-mesh, cli and e2e; calls prost and prost-reflect.
+
+mod diagnostic;
+mod dump;
+mod read;
+mod resource;
+mod rewrite;
+mod schema;
+pub mod sds_v1;
+mod supported;
+#[cfg(test)]
+mod tests;
+
+/// Envoy's packages, generated from `proto/`.
+#[allow(clippy::all, missing_docs)] // generated
+mod api {
+    include!(concat!(env!("OUT_DIR"), "/api.rs"));
+}
+
+pub use api::{envoy, google};
+pub use diagnostic::{Code, Diagnostic, Severity, render_json, render_text};
+pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, to_json};
+pub use prost_types::Any;
+pub use read::{Positions, Read, ReadResult};
+pub use resource::Resource;
+pub use rewrite::{add_dns_resolver, rewrite_addresses};
+pub use supported::supported_fields;
+
+use prost::Message;
+
+use envoy::config::bootstrap::v3::Bootstrap;
+use envoy::service::discovery::v3::DiscoveryResponse;
+
+/// Reads a configuration file. `name` is for the diagnostics.
+pub fn read_bootstrap(name: &str, text: &str) -> ReadResult<Bootstrap> {
+    read_message(name, text)
+}
+
+/// Reads the answer of a control plane from JSON or YAML, or a file of that form.
+pub fn read_discovery_response(name: &str, text: &str) -> ReadResult<DiscoveryResponse> {
+    read_message(name, text)
+}
+
+/// Reads one message of a type, as a `Listener` in a file of its own.
+pub fn read_message<M: Resource>(name: &str, text: &str) -> ReadResult<M> {
+    let read = read::text(name, text, &M::full_name())?;
+    match M::from_bytes(&read.message.encode_to_vec()) {
+        Ok(message) => Ok(Read { message, warnings: read.warnings, positions: read.positions }),
+        Err(error) => Err(vec![Diagnostic::error(name, Code::Limit, format!("cannot be packed: {error}"))]),
+    }
+}

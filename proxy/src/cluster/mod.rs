@@ -12,7 +12,7 @@ pub mod balancer;
 pub mod breaker;
 mod host;
 
-pub use host::{EndpointView, Host, HostStats, Locality};
+pub use host::{EndpointView, Host, HostShard, HostStats, Locality};
 
 /// Everything about a cluster but its endpoints.
 #[derive(Debug)]

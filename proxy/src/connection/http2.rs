@@ -10,13 +10,14 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::waits::{announced, earliest, head_due, now, timer, until};
-use super::{End, expect_continue, give_head, take_head, underscores};
+use super::waits::{draining, earliest, head_due, now, timer, until};
+use super::{End, expect_continue, give_head, reply, take_head, underscores};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
 use crate::message::RequestHead;
+use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
 pub(super) async fn serve(
@@ -48,7 +49,7 @@ pub(super) async fn serve(
         return End { protocol_error: true, ..End::default() };
     };
     let counts = connection.counts();
-    let mut drain = context.drain.clone();
+    let (state, direction) = (&context.local.state, context.listener.direction);
     let mut head = take_head();
     loop {
         let due = run.due();
@@ -56,7 +57,7 @@ pub(super) async fn serve(
             biased;
             accepted = connection.accept(&mut head) => Some(accepted),
             () = until(timer.as_mut(), due) => None,
-            () = announced(&mut drain), if !run.ending => {
+            () = draining(state, direction, Drain::Announce), if !run.ending => {
                 context.http().downstream_cx_drain_close.inc();
                 run.shut_down(&mut connection);
                 continue;
@@ -175,14 +176,13 @@ fn start_stream(
         } else {
             (!underscores(&mut head, manager.underscores)).then_some(Refusal::UNDERSCORE)
         };
-        let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, &mut down.tx).await;
-            head
+        let outcome = if let Some(refusal) = refusal {
+            exchange::refuse(&context, head, reply(refusal), down).await
         } else {
             expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
-            exchange::run(&context, head, down).await.head
+            exchange::run(&context, head, down).await
         };
-        give_head(head);
+        give_head(outcome.request);
         streams.active.set(streams.active.get() - 1);
         streams.quiet_since.set(now());
     });

@@ -53,6 +53,7 @@ pub(super) fn parse(
 ) -> Result<(Parsed, RequestMeta), Malformed> {
     let partial = RequestMeta { framing: Framing::None, keep_alive: false };
     head.clear();
+    head.version = Version::Http11;
     check_first_byte(bytes)?;
     let Some(end) = fields::line_end(bytes, 0) else {
         return if bytes.len() > limits.bytes {

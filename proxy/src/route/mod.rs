@@ -7,15 +7,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::filter::mutation::Mutations;
+use crate::mutation::Mutations;
 use crate::format::Format;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
 
+mod rewrite;
 mod table;
+#[cfg(test)]
+mod tests;
 
-pub use table::{Decision, Domains};
+pub use rewrite::{Chosen, to_tls};
+pub use table::{Decision, Domains, without_port};
 
 /// A compiled route configuration.
 #[derive(Debug, Default)]
@@ -114,6 +118,8 @@ pub struct Forward {
     pub max_stream_duration: Option<Duration>,
     /// The limit of `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`).
     pub grpc_timeout_header_max: Option<Duration>,
+    /// Taken from a believed `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
+    pub grpc_timeout_header_offset: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
     pub priority: Priority,
 }
@@ -129,10 +135,18 @@ pub enum Target {
 
 #[derive(Debug)]
 pub struct Weighted {
-    pub cluster: Arc<str>,
+    pub cluster: ClusterName,
     pub weight: u32,
     pub mutations: Mutations,
     pub host_rewrite: Option<Box<str>>,
+}
+
+/// How an entry of a weighted choice names its cluster.
+#[derive(Debug)]
+pub enum ClusterName {
+    Given(Arc<str>),
+    /// By this request header.
+    Header(Box<str>),
 }
 
 /// Which of a cluster's two sets of circuit breakers counts.

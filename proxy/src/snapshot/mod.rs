@@ -4,12 +4,13 @@
 //! Made by `control` (the single writer) with `build`; read by `worker` and `admin`.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
+use crate::filter::rules::Rules;
 use crate::local_reply::Mappers;
 use crate::route::RouteTable;
 use crate::state::Direction;
@@ -92,68 +93,14 @@ pub struct HttpManager {
     pub routes: Arc<RouteTable>,
     pub access_log: Vec<Arc<AccessLog>>,
     pub local_reply: Mappers,
-    pub addresses: Addresses,
-    pub request_id: RequestId,
-    pub path: PathOptions,
-    pub server: ServerHeader,
-    /// Appended to `via` of requests and answers; empty for none.
-    pub via: Box<str>,
-    pub add_user_agent: bool,
-    /// The router adds no `x-envoy-*` fields to requests and answers.
-    pub suppress_envoy_headers: bool,
+    /// What is believed, set and removed on the way in and out.
+    pub rules: Rules,
     pub proxy_100_continue: bool,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub underscores: Underscores,
-    pub strip_port: StripPort,
     pub http1: crate::http1::ServerOptions,
     pub http2: crate::http2::Options,
-    /// `--service-cluster` and `--service-node`, for `x-envoy-downstream-service-*` with `add_user_agent`.
-    pub service_cluster: Arc<str>,
-    pub service_node: Arc<str>,
-}
-
-/// How far a client's word about addresses is believed.
-#[derive(Clone, Debug, Default)]
-pub struct Addresses {
-    /// The peer is the client: `x-forwarded-for` and `x-forwarded-proto` are set from it (`use_remote_address`).
-    pub use_remote: bool,
-    pub trusted_hops: u32,
-    pub skip_append: bool,
-    pub append_forwarded_port: bool,
-    /// Ranges whose clients count as internal: their `x-envoy-*` fields are kept.
-    pub internal: Vec<(IpAddr, u8)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-pub struct RequestId {
-    pub generate: bool,
-    /// Keep that of an external client as well.
-    pub preserve_external: bool,
-    pub always_in_response: bool,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct PathOptions {
-    pub normalize: bool,
-    pub merge_slashes: bool,
-    pub escaped_slashes: EscapedSlashes,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EscapedSlashes {
-    #[default]
-    Keep,
-    Reject,
-    UnescapeAndRedirect,
-    UnescapeAndForward,
-}
-
-#[derive(Clone, Debug)]
-pub enum ServerHeader {
-    Overwrite(Box<str>),
-    AppendIfAbsent(Box<str>),
-    PassThrough,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -162,15 +109,6 @@ pub enum Underscores {
     Allow,
     RejectRequest,
     DropHeader,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StripPort {
-    #[default]
-    Keep,
-    /// Only the listener's own port.
-    Matching,
-    Any,
 }
 
 /// Each `None` is no limit.

@@ -130,3 +130,13 @@ stats_group! {
         codes: [upstream_rq_codes = "upstream_rq"],
     }
 }
+
+stats_group! {
+    /// `filesystem.`: the access logs' files. `write_dropped` is ours: lines that found a full buffer.
+    FilesystemStats {
+        counters: [flushed_by_timer, reopen_failed, write_buffered, write_completed, write_failed, write_dropped],
+        gauges: [write_total_buffered],
+        histograms: [],
+        codes: [],
+    }
+}

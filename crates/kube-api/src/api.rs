@@ -1,0 +1,210 @@
+//! One request: who asks, may they, what for, and the answer.
+//!
+//! Called by `server` for each request; calls the handlers in `list`, `watch`, `write` and `discovery`.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use tokio::time::sleep;
+
+use crate::answer::{self, Body};
+use crate::auth::{self, User};
+use crate::config::Config;
+use crate::control;
+use crate::discovery;
+use crate::faults::Faults;
+use crate::list;
+use crate::options::Options;
+use crate::resources::{self, RESOURCES, Resource};
+use crate::route::{self, Query, Route, Target};
+use crate::status::{Details, Status};
+use crate::store::{Key, Store};
+use crate::table::Format;
+use crate::watch::Watch;
+use crate::write::{self, Write};
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Api {
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) faults: Faults,
+}
+
+impl Api {
+    /// Answers a request.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+        let delay = self.faults.current_delay();
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        let (parts, body) = request.into_parts();
+        let tokens = self.faults.tokens();
+        let user = auth::authenticate(&parts.headers, &tokens, self.config.anonymous);
+        let known = user.is_ok();
+        let mut response = match user {
+            Ok(user) => {
+                let answered = self.dispatch(&user, &parts, body).await;
+                answered.unwrap_or_else(|status| answer::status(&status))
+            }
+            Err(status) => answer::status(&status),
+        };
+        // Only requests that got as far as priority and fairness are classified.
+        answer::decorate(response.headers_mut(), known);
+        response
+    }
+
+    async fn dispatch(
+        &self,
+        user: &User,
+        parts: &http::request::Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, Status> {
+        let (route, query) = (Route::parse(&parts.uri), Query::parse(&parts.uri));
+        let verb = route::verb(&parts.method, &route, &query).ok_or_else(Status::method_not_allowed)?;
+        if let Route::Resource(target) = &route
+            && let Some(code) = self.faults.take_failure(verb)
+        {
+            return injected(code, user, target, verb);
+        }
+        auth::authorize(user, &route, verb)?;
+        match &route {
+            Route::Path(path) if path == control::PATH && self.config.fault_endpoint => {
+                control::handle(&self.faults, &self.read(body).await?)
+            }
+            Route::Path(path) => discovery::answer(&parts.method, path, accept(&parts.headers)),
+            Route::Resource(target) => match find(target)? {
+                Found::Resource(resource) => {
+                    let body = self.read(body).await?;
+                    self.resource(resource, target, verb, &query, parts, &body).await
+                }
+                Found::NoGroup => Ok(discovery::not_found()),
+            },
+        }
+    }
+
+    async fn resource(
+        &self,
+        resource: &'static Resource,
+        target: &Target,
+        verb: &str,
+        query: &Query,
+        parts: &http::request::Parts,
+        body: &[u8],
+    ) -> Result<Response<Body>, Status> {
+        if !resource.verbs.contains(&verb) {
+            return Err(Status::method_not_allowed());
+        }
+        let format =
+            Format::negotiate(accept(&parts.headers), query.get("includeObject")).ok_or_else(unacceptable)?;
+        let namespace = target.namespace.as_deref().filter(|_| resource.namespaced);
+        let write = || Write {
+            store: &self.store,
+            resource,
+            target,
+            headers: &parts.headers,
+            body,
+            dry_run: !query.get("dryRun").is_empty(),
+            format,
+        };
+        match (verb, target.name.as_deref()) {
+            ("list", _) => {
+                let options = Options::parse(resource, query, false)?;
+                list::list(&self.store, resource, namespace, &options, format).await
+            }
+            ("watch", _) => {
+                let options = Options::parse(resource, query, true)?;
+                Ok(self.watch(resource, namespace, &options, format))
+            }
+            ("get", Some(name)) => {
+                let key = Key::new(resource, namespace.unwrap_or_default(), name);
+                let object = self.store.object(&key).ok_or_else(|| Status::not_found(resource, name))?;
+                Ok(write::shown(resource, format, StatusCode::OK, &object))
+            }
+            ("create", None) => write().create(),
+            ("update", Some(name)) => write().update(name),
+            ("patch", Some(name)) => write().patch(name),
+            ("delete", Some(name)) => write().delete(name),
+            ("deletecollection", None) => {
+                let options = Options::parse(resource, query, false)?;
+                write().delete_collection(&options.selector)
+            }
+            _ => Err(Status::method_not_allowed()),
+        }
+    }
+
+    fn watch(
+        &self,
+        resource: &'static Resource,
+        namespace: Option<&str>,
+        options: &Options,
+        format: Format,
+    ) -> Response<Body> {
+        let (interval, injections) = (self.config.bookmark_interval, self.faults.injections());
+        Watch::new(&self.store, resource, namespace, options, format, interval, injections).answer()
+    }
+
+    async fn read(&self, body: Incoming) -> Result<Vec<u8>, Status> {
+        match Limited::new(body, self.config.max_body).collect().await {
+            Ok(collected) => Ok(collected.to_bytes().to_vec()),
+            Err(_) => {
+                let message =
+                    format!("the request body is broken or larger than {} bytes", self.config.max_body);
+                Err(Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
+            }
+        }
+    }
+}
+
+enum Found {
+    Resource(&'static Resource),
+    /// Not even the group is known, so the real server has no handler at all.
+    NoGroup,
+}
+
+fn find(target: &Target) -> Result<Found, Status> {
+    if !RESOURCES.iter().any(|resource| resource.group == target.group) {
+        return Ok(Found::NoGroup);
+    }
+    let Some(resource) = resources::by_plural(&target.group, &target.version, &target.resource) else {
+        return Err(Status::no_resource());
+    };
+    match target.subresource.as_deref() {
+        None => Ok(Found::Resource(resource)),
+        Some("status") if resource.has_status => Ok(Found::Resource(resource)),
+        Some(_) => Err(Status::no_resource()),
+    }
+}
+
+// A failure on request, in the form in which the real server would send that code.
+fn injected(code: StatusCode, user: &User, target: &Target, verb: &str) -> Result<Response<Body>, Status> {
+    Err(match code {
+        StatusCode::UNAUTHORIZED => Status::unauthorized(),
+        StatusCode::FORBIDDEN => auth::forbidden(user, target, verb),
+        StatusCode::GONE => Status::expired("The resourceVersion for the provided list is too old."),
+        StatusCode::TOO_MANY_REQUESTS => return Ok(answer::throttled()),
+        StatusCode::INTERNAL_SERVER_ERROR => {
+            Status::failure(code, "InternalError", "Internal error occurred: injected fault")
+        }
+        StatusCode::GATEWAY_TIMEOUT => {
+            Status::failure(code, "Timeout", "request did not complete within the allotted time")
+        }
+        _ => Status::failure(
+            code,
+            "ServiceUnavailable",
+            "the server is currently unable to handle the request",
+        ),
+    })
+}
+
+fn unacceptable() -> Status {
+    let message =
+        "only the following media types are accepted: application/json, application/json;stream=watch";
+    Status::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(Details::default())
+}
+
+fn accept(headers: &HeaderMap) -> &str {
+    headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}

@@ -1,0 +1,220 @@
+//! kubectl against the server, over TLS with a token. Skipped, with a line that says so, where there is no kubectl.
+//!
+//! Run by cargo test; calls `Server` and the program `kubectl`.
+
+// A test fails by panicking, also in its helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Lines, Write};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+
+use kube_api::{Anonymous, Config, Server, Token};
+use serde_json::{Value, json};
+
+struct Cluster {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    // None where kubectl cannot be run.
+    fn start() -> Option<Self> {
+        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+            println!("skipped: kubectl is not installed");
+            return None;
+        }
+        let settings = Config {
+            tokens: vec![Token::admin("secret")],
+            anonymous: Anonymous::Forbidden,
+            namespaces: vec!["default".to_owned(), "demo".to_owned()],
+            ..Config::default()
+        };
+        let server = Server::start(settings).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("config"), server.kubeconfig("secret")).unwrap();
+        Some(Self { server, folder })
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    // Its caches lie beside its configuration, not in anybody's home.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command
+            .args(args)
+            .env("KUBECONFIG", self.folder.path().join("config"))
+            .env("HOME", self.folder.path());
+        command
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {args:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Cluster {
+    fn applied(&self, manifest: &Value, options: &[&str]) -> String {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(manifest.to_string().as_bytes()).unwrap();
+        let path = file.path().to_str().unwrap().to_owned();
+        self.ok(&[&["apply", "-f", &path], options].concat())
+    }
+
+    // Starts a `get -w`, and stops it when dropped.
+    fn watch(&self, args: &[&str]) -> Watch {
+        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Watch { child, lines }
+    }
+}
+
+struct Watch {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Watch {
+    fn line(&mut self) -> String {
+        let line = self.lines.next().expect("kubectl ended").unwrap();
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn slice(name: &str, address: &str) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {"name": name, "namespace": "demo", "labels": {"kubernetes.io/service-name": "pet"}},
+        "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [{"addresses": [address], "conditions": {"ready": true}}],
+    })
+}
+
+fn pod(name: &str, ready: bool) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": "demo", "labels": {"app": "pet"},
+            "creationTimestamp": "2026-11-21T00:00:00Z"},
+        "spec": {"nodeName": "local", "containers": [{"name": "pet", "image": "pet"}],
+            "initContainers": [{"name": "proxy", "image": "proxy", "restartPolicy": "Always"}]},
+        "status": {"phase": "Running", "podIP": "127.0.0.2",
+            "containerStatuses": [{"name": "pet", "ready": ready, "restartCount": 1, "state": {"running": {}}}],
+            "initContainerStatuses": [{"name": "proxy", "ready": true, "restartCount": 0, "state": {"running": {}}}]},
+    })
+}
+
+// The columns without their padding; the age is left out, for it moves.
+fn columns(output: &str) -> Vec<Vec<String>> {
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect();
+    output.lines().filter(|line| !line.is_empty()).map(words).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_prints_the_columns_of_a_real_server() {
+    let Some(cluster) = Cluster::start() else { return };
+    let store = cluster.server.store();
+    store.apply(slice("pet-1", "127.0.0.2")).unwrap();
+    store.apply(pod("pet-a", true)).unwrap();
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "pet", "namespace": "demo"},
+        "spec": {"clusterIP": "10.0.0.1", "selector": {"app": "pet"}, "ports": [{"port": 80, "targetPort": 10000}]}});
+    store.apply(service).unwrap();
+
+    let output = cluster.ok(&["get", "endpointslices,pods,services", "-o", "wide", "-n", "demo"]);
+    let mut rows = columns(&output);
+    assert_eq!(rows[0], ["NAME", "ADDRESSTYPE", "PORTS", "ENDPOINTS", "AGE"]);
+    assert_eq!(rows[1][..4], ["endpointslice.discovery.k8s.io/pet-1", "IPv4", "8080", "127.0.0.2"]);
+    assert_eq!(rows[2].join(" "), "NAME READY STATUS RESTARTS AGE IP NODE NOMINATED NODE READINESS GATES");
+    rows[3].remove(4);
+    assert_eq!(rows[3].join(" "), "pod/pet-a 2/2 Running 1 127.0.0.2 local <none> <none>");
+    assert_eq!(rows[4].join(" "), "NAME TYPE CLUSTER-IP EXTERNAL-IP PORT(S) AGE SELECTOR");
+    rows[5].remove(5);
+    assert_eq!(rows[5].join(" "), "service/pet ClusterIP 10.0.0.1 <none> 80/TCP app=pet");
+    assert_eq!(cluster.ok(&["get", "pods", "-n", "demo", "-l", "app=dog", "-o", "name"]), "");
+    assert_eq!(cluster.ok(&["get", "ns", "-o", "name"]), "namespace/default\nnamespace/demo\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_w_prints_each_change() {
+    let Some(cluster) = Cluster::start() else { return };
+    let store = cluster.server.store();
+    store.apply(slice("pet-1", "127.0.0.2")).unwrap();
+    store.apply(pod("pet-a", false)).unwrap();
+
+    let mut slices = cluster.watch(&["get", "endpointslices", "-w", "-n", "demo"]);
+    let mut pods = cluster.watch(&["get", "pods", "-w", "-n", "demo"]);
+    assert!(slices.line().starts_with("NAME ADDRESSTYPE PORTS ENDPOINTS"));
+    assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.2"));
+    assert!(pods.line().starts_with("NAME READY STATUS RESTARTS"));
+    assert!(pods.line().starts_with("pet-a 1/2 Running 1"));
+
+    store.apply(slice("pet-1", "127.0.0.3")).unwrap();
+    store.apply(pod("pet-a", true)).unwrap();
+    assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.3"));
+    assert!(pods.line().starts_with("pet-a 2/2 Running 1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_applied_changed_and_deleted() {
+    let Some(cluster) = Cluster::start() else { return };
+    let store = cluster.server.store();
+    let stored = |pointer: &str| {
+        store.get("endpointslices", "demo", "pet-1").unwrap().pointer(pointer).cloned().unwrap_or_default()
+    };
+
+    let name = "endpointslice.discovery.k8s.io/pet-1";
+    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} created\n"));
+    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} unchanged\n"));
+    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.3"), &[]), format!("{name} configured\n"));
+    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.3");
+    let applied = cluster.applied(&slice("pet-1", "127.0.0.4"), &["--server-side", "--force-conflicts"]);
+    assert_eq!(applied, format!("{name} serverside-applied\n"));
+    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.4");
+
+    cluster.ok(&["label", "endpointslice", "pet-1", "-n", "demo", "zone=a"]);
+    assert_eq!(stored("/metadata/labels/zone"), "a");
+    let patch = r#"{"endpoints":[{"addresses":["127.0.0.5"]}]}"#;
+    cluster.ok(&["patch", "endpointslice", "pet-1", "-n", "demo", "--type=merge", "-p", patch]);
+    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.5");
+    let before = stored("/metadata/resourceVersion");
+    cluster.applied(&slice("pet-1", "127.0.0.6"), &["--dry-run=server"]);
+    assert_eq!(stored("/metadata/resourceVersion"), before, "a dry run changes nothing");
+
+    cluster.ok(&["delete", "endpointslice", "pet-1", "-n", "demo"]);
+    assert!(store.get("endpointslices", "demo", "pet-1").is_none());
+    let missing = cluster.run(&["get", "endpointslice", "pet-1", "-n", "demo"]);
+    assert!(String::from_utf8_lossy(&missing.stderr).contains("(NotFound): endpointslices.discovery.k8s.io"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_is_created_patched_and_deleted() {
+    let Some(cluster) = Cluster::start() else { return };
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
+    assert_eq!(cluster.applied(&namespace, &[]), "namespace/other created\n");
+    cluster.ok(&["run", "web", "--image=pet", "--labels=app=web", "-n", "other"]);
+    cluster.ok(&["set", "image", "pod/web", "web=pet:2", "-n", "other"]);
+    let image =
+        cluster.ok(&["get", "pod", "web", "-n", "other", "-o", "jsonpath={.spec.containers[0].image}"]);
+    assert_eq!(image, "pet:2");
+    cluster.ok(&["delete", "pods", "--all", "-n", "other"]);
+    assert!(cluster.server.store().list("pods", Some("other")).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_is_refused() {
+    let Some(cluster) = Cluster::start() else { return };
+    let refused = cluster.run(&["get", "pods", "--token=wrong"]);
+    assert!(!refused.status.success());
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("Unauthorized") || error.contains("must be logged in"), "{error}");
+}

@@ -1,0 +1,7 @@
+//! Tests on the tree itself, one function a rule. Run by cargo; they call the library beside them.
+
+mod crates;
+mod documents;
+mod ladder;
+mod policies;
+mod sources;

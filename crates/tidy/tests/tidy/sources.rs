@@ -1,0 +1,52 @@
+//! Every source file has a header and a size that fits a reader. Run by cargo; calls `tidy`.
+
+use tidy::{Findings, Tree, code, in_file_tests};
+
+const MOST_LINES: usize = 400;
+const MOST_TEST_LINES: usize = 100;
+
+#[test]
+fn every_rust_file_opens_with_its_header() -> Result<(), Findings> {
+    let tree = Tree::read()?;
+    let mut findings = Findings::default();
+    for file in tree.with_extension("", "rs") {
+        let text = tree.text(file)?;
+        let first = text.lines().next().unwrap_or_default();
+        if first.strip_prefix("//!").is_none_or(|words| words.trim().is_empty()) {
+            findings.add(format!("{file}:1: open it with `//! what it is`, and end that header with who calls it and whom it calls"));
+        }
+    }
+    findings.none_or()
+}
+
+#[test]
+fn no_rust_file_is_too_long() -> Result<(), Findings> {
+    let tree = Tree::read()?;
+    let mut findings = Findings::default();
+    for file in tree.with_extension("", "rs") {
+        let text = tree.text(file)?;
+        let lines = text.lines().count();
+        let generated = text.lines().take(5).any(|line| line.contains("@generated"));
+        if lines > MOST_LINES && !generated {
+            findings.add(format!(
+                "{file}: {lines} lines: split it by topic, {MOST_LINES} is the most (tests count)"
+            ));
+        }
+    }
+    findings.none_or()
+}
+
+#[test]
+fn long_tests_live_in_a_file_of_their_own() -> Result<(), Findings> {
+    let tree = Tree::read()?;
+    let mut findings = Findings::default();
+    for file in tree.with_extension("", "rs") {
+        let lines = in_file_tests(&code(&tree.text(file)?));
+        if lines > MOST_TEST_LINES {
+            findings.add(format!(
+                "{file}: {lines} lines of tests: move those beyond {MOST_TEST_LINES} to a sibling `tests.rs`"
+            ));
+        }
+    }
+    findings.none_or()
+}

@@ -1,0 +1,187 @@
+//! What is wrong with a configuration, where, and what to do about it.
+//!
+//! Made by the reader and by whoever builds on it (through `Positions`); printed by `render_text` and `render_json`.
+
+mod render;
+
+use serde::Serialize;
+
+pub use render::{render_json, render_text};
+
+use crate::read::Span;
+
+/// One finding; absent values are `null` in JSON.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Diagnostic {
+    /// Name of the file, as the caller gave it.
+    pub file: String,
+    /// 1-based.
+    pub line: Option<u32>,
+    /// 1-based, in characters. An unknown field: the key; a bad value: the value.
+    pub column: Option<u32>,
+    /// The field in the file's own spelling, as `static_resources.listeners[0].name`.
+    pub path: Option<String>,
+    pub severity: Severity,
+    pub code: Code,
+    pub message: String,
+    /// What would have been right.
+    pub expected: Option<String>,
+    /// The nearest name or value, or a remedy.
+    pub suggestion: Option<String>,
+    /// Bytes of the text to underline.
+    #[serde(skip)]
+    pub(crate) bytes: Option<(usize, usize)>,
+}
+
+/// An error refuses the file, a warning does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    Error,
+    Warning,
+}
+
+/// The kind of a finding: stable names, for editors and for `petmesh config explain`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    /// Not YAML or JSON.
+    Syntax,
+    /// Too large, too deep, or too many aliases.
+    Limit,
+    /// Nothing in the file.
+    Empty,
+    /// A name that Envoy does not have.
+    UnknownField,
+    /// A field, value or extension that Envoy has and petmesh does not.
+    NotImplemented,
+    /// A field that Envoy has and petmesh can do without.
+    Harmless,
+    /// A list where a mapping should be, a number where a text should be.
+    WrongType,
+    /// A value of the right type that is not allowed.
+    BadValue,
+    /// A field that must be present.
+    MissingField,
+    /// Two fields of which only one may be present.
+    OneOf,
+    /// The same key twice; the last one counts.
+    DuplicateKey,
+    /// A merge key, which Envoy refuses as well.
+    MergeKey,
+    /// A form of 2017-2018, read as today's.
+    OldForm,
+    /// An `@type` that nobody knows.
+    UnknownType,
+    /// A reference to something that does not exist (raised by the proxy).
+    Reference,
+    /// A listener, route or cluster that cannot work as written (raised by the proxy).
+    Structure,
+    /// Valid, but hardly meant (raised by the proxy).
+    Lint,
+}
+
+impl Diagnostic {
+    /// An error without a place.
+    pub fn error(file: &str, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: None,
+            column: None,
+            path: None,
+            severity: Severity::Error,
+            code,
+            message: message.into(),
+            expected: None,
+            suggestion: None,
+            bytes: None,
+        }
+    }
+
+    /// A warning without a place.
+    pub fn warning(file: &str, code: Code, message: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(file, code, message) }
+    }
+
+    /// The same, with what would have been right.
+    #[must_use]
+    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+        self.expected = Some(expected.into());
+        self
+    }
+
+    /// The same, with a remedy.
+    #[must_use]
+    pub fn suggestion(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = Some(suggestion.into());
+        self
+    }
+
+    pub(crate) fn at(mut self, span: Span) -> Self {
+        self.line = Some(span.line);
+        self.column = Some(span.column);
+        self.bytes = Some((span.start as usize, span.end as usize));
+        self
+    }
+
+    pub(crate) fn path(mut self, path: String) -> Self {
+        self.path = Some(path).filter(|path| !path.is_empty());
+        self
+    }
+
+    /// Whether this refuses the file.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+impl Code {
+    /// All codes, in the order of the documentation.
+    pub const ALL: [Self; 17] = [
+        Self::Syntax,
+        Self::Limit,
+        Self::Empty,
+        Self::UnknownField,
+        Self::NotImplemented,
+        Self::Harmless,
+        Self::WrongType,
+        Self::BadValue,
+        Self::MissingField,
+        Self::OneOf,
+        Self::DuplicateKey,
+        Self::MergeKey,
+        Self::OldForm,
+        Self::UnknownType,
+        Self::Reference,
+        Self::Structure,
+        Self::Lint,
+    ];
+
+    /// The name that people see, as `unknown-field`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Syntax => "syntax",
+            Self::Limit => "limit",
+            Self::Empty => "empty",
+            Self::UnknownField => "unknown-field",
+            Self::NotImplemented => "not-implemented",
+            Self::Harmless => "harmless",
+            Self::WrongType => "wrong-type",
+            Self::BadValue => "bad-value",
+            Self::MissingField => "missing-field",
+            Self::OneOf => "one-of",
+            Self::DuplicateKey => "duplicate-key",
+            Self::MergeKey => "merge-key",
+            Self::OldForm => "old-form",
+            Self::UnknownType => "unknown-type",
+            Self::Reference => "reference",
+            Self::Structure => "structure",
+            Self::Lint => "lint",
+        }
+    }
+}
+
+/// Orders by place; what has no place comes first.
+pub(crate) fn sort(diagnostics: &mut [Diagnostic]) {
+    diagnostics.sort_by(|a, b| (a.line, a.column, &a.path).cmp(&(b.line, b.column, &b.path)));
+}

@@ -1,0 +1,302 @@
+//! Tree to message, guided by the descriptor: accepts what Envoy accepts and collects every error on the way.
+//!
+//! Called by `read`; calls `upgrade` before a mapping is read, `scalar` and `wellknown` for values, `check` after.
+
+use std::collections::{HashMap, HashSet};
+
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MapKey, MessageDescriptor, Value};
+
+use super::nearest::nearest;
+use super::path::Path;
+use super::tree::{Entry, Kind, Node, Plain, Span};
+use super::{check, scalar, upgrade, wellknown};
+use crate::diagnostic::{Code, Diagnostic};
+use crate::schema::{self, Status};
+
+/// Most findings of one file; a file with more is not worth reading on.
+const MAX_FINDINGS: usize = 500;
+
+/// What is found while one file is read.
+pub(crate) struct Converter<'f> {
+    pub(crate) file: &'f str,
+    pub(crate) findings: Vec<Diagnostic>,
+    pub(crate) errors: usize,
+}
+
+impl<'f> Converter<'f> {
+    pub(crate) fn new(file: &'f str) -> Self {
+        Self { file, findings: Vec::new(), errors: 0 }
+    }
+
+    /// The message that a node describes. A finding is recorded for whatever cannot be read.
+    pub(crate) fn message(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        node: &mut Node,
+        path: &Path<'_>,
+    ) -> Option<DynamicMessage> {
+        if let Some(read) = wellknown::message(self, descriptor, node, path) {
+            return read;
+        }
+        upgrade::message(self, descriptor.full_name(), node, path);
+        let span = node.span;
+        let mut message = DynamicMessage::new(descriptor.clone());
+        let Kind::Map(entries) = &mut node.kind else {
+            if !node.is_null() {
+                self.wrong_type(node, path, "a mapping");
+            }
+            return None;
+        };
+        let (mut unknown, mut failed) = (false, HashSet::new());
+        let mut places = HashMap::new();
+        let last = last_of_each(entries, descriptor);
+        for (index, entry) in entries.iter_mut().enumerate() {
+            let Some(field) = self.field(descriptor, entry, path) else {
+                unknown = true;
+                continue;
+            };
+            if last.get(&field.number()) != Some(&index) {
+                let name = entry.spelling().to_owned();
+                let message = format!("`{name}` is given twice; the last one counts");
+                self.warn(Code::DuplicateKey, message, entry.span, &path.key(&name));
+                continue;
+            }
+            places.insert(field.number(), (entry.span, entry.value.span));
+            let errors = self.errors;
+            self.field_value(&field, entry, path, &mut message);
+            if self.errors > errors && !message.has_field(&field) {
+                failed.insert(field.number());
+            }
+        }
+        for violation in check::message(&message) {
+            // What is missing only because it could not be read has been said already.
+            let said = match &violation.field {
+                Some(field) => failed.contains(&field.number()),
+                None => !failed.is_empty(),
+            };
+            if !(said || unknown && violation.code == Code::MissingField) {
+                self.violation(violation, span, &places, path);
+            }
+        }
+        Some(message)
+    }
+
+    /// The field that a key names.
+    fn field(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        entry: &Entry,
+        path: &Path<'_>,
+    ) -> Option<FieldDescriptor> {
+        let name = entry.name.as_str();
+        if let Some(field) = lookup(descriptor, name) {
+            return Some(field);
+        }
+        let path = path.key(entry.spelling());
+        if name == "<<" {
+            let message = "merge keys (`<<`) are refused, as Envoy refuses them";
+            let help = "write the values out, or use an alias for the whole value";
+            self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
+            return None;
+        }
+        let fields: Vec<_> = descriptor.fields().collect();
+        let message = format!("unknown field `{}` in {}", entry.spelling(), descriptor.name());
+        let mut finding = self.error(Code::UnknownField, message, entry.span, &path);
+        if let Some(near) = nearest(name, fields.iter().map(FieldDescriptor::name)) {
+            finding = finding.suggestion(format!("did you mean `{near}`?"));
+        }
+        self.push(finding);
+        None
+    }
+
+    fn field_value(
+        &mut self,
+        field: &FieldDescriptor,
+        entry: &mut Entry,
+        path: &Path<'_>,
+        message: &mut DynamicMessage,
+    ) {
+        if entry.value.is_null() && !takes_null(field) {
+            return;
+        }
+        let Entry { name, written, span, value } = entry;
+        let spelling = written.as_deref().unwrap_or(name);
+        match &schema::marks(field.parent_message()).field(field.number()).status {
+            Status::Implemented => {}
+            _ if is_default(field, value) => return,
+            Status::Refused(reason) => {
+                let text = format!("`{spelling}` is valid in Envoy, but petmesh does not implement it");
+                let path = path.key(spelling);
+                return self
+                    .push(self.error(Code::NotImplemented, text, *span, &path).suggestion(reason.as_str()));
+            }
+            Status::Harmless(reason) => {
+                let text = format!("`{spelling}` has no effect in petmesh: {reason}");
+                self.warn(Code::Harmless, text, *span, &path.key(spelling));
+                if field.kind().as_message().is_some_and(|inner| inner.full_name() == "petmesh.Opaque") {
+                    return;
+                }
+            }
+        }
+        if let Some(oneof) = field.containing_oneof()
+            && let Some(other) = oneof.fields().find(|other| message.has_field(other))
+        {
+            let text = format!("`{spelling}` and `{}` exclude each other", other.name());
+            return self.push(
+                self.error(Code::OneOf, text, *span, &path.key(spelling)).suggestion("remove one of them"),
+            );
+        }
+        let moved = value.written.take();
+        let here = path.key(spelling);
+        let here = here.moved(moved.as_deref());
+        let read = if field.is_map() {
+            self.map(field, value, &here)
+        } else if field.is_list() {
+            Some(self.list(field, value, &here))
+        } else {
+            self.value(&field.kind(), value, &here)
+        };
+        value.written = moved;
+        if let Some(read) = read {
+            message.set_field(field, read);
+        }
+    }
+
+    /// A list; a single value counts as a list of one, as in Envoy.
+    fn list(&mut self, field: &FieldDescriptor, node: &mut Node, path: &Path<'_>) -> Value {
+        let kind = field.kind();
+        let Kind::List(items) = &mut node.kind else {
+            return Value::List(self.value(&kind, node, path).into_iter().collect());
+        };
+        let mut values = Vec::with_capacity(items.len());
+        for (index, item) in items.iter_mut().enumerate() {
+            let path = path.index(index);
+            if item.is_null() && !takes_null(field) {
+                self.wrong_type(item, &path, "a value");
+                continue;
+            }
+            let moved = item.written.take();
+            values.extend(self.value(&kind, item, &path.moved(moved.as_deref())));
+            item.written = moved;
+        }
+        Value::List(values)
+    }
+
+    fn map(&mut self, field: &FieldDescriptor, node: &mut Node, path: &Path<'_>) -> Option<Value> {
+        let kind = field.kind().as_message().map(MessageDescriptor::map_entry_value_field)?.kind();
+        let Kind::Map(entries) = &mut node.kind else {
+            self.wrong_type(node, path, "a mapping");
+            return None;
+        };
+        let mut values = HashMap::new();
+        for Entry { name, value, .. } in entries {
+            if let Some(read) = self.value(&kind, value, &path.key(name)) {
+                values.insert(MapKey::String(name.clone()), read);
+            }
+        }
+        Some(Value::Map(values))
+    }
+
+    /// One value of a kind.
+    pub(crate) fn value(&mut self, kind: &Type, node: &mut Node, path: &Path<'_>) -> Option<Value> {
+        if let Type::Message(descriptor) = kind {
+            return self.message(descriptor, node, path).map(Value::Message);
+        }
+        match scalar::read(kind, node) {
+            Ok(value) => {
+                if let (Type::Enum(descriptor), Value::EnumNumber(number)) = (kind, &value)
+                    && let Some(reason) = schema::refused_value(descriptor.full_name(), *number)
+                {
+                    let name = descriptor.get_value(*number).map(|v| v.name().to_owned()).unwrap_or_default();
+                    let text = format!("`{name}` is valid in Envoy, but petmesh does not implement it");
+                    let finding = self.error(Code::NotImplemented, text, node.span, path);
+                    self.push(finding.suggestion(reason));
+                    return None;
+                }
+                Some(value)
+            }
+            Err(mistake) => {
+                let mut finding =
+                    self.error(mistake.code, mistake.message, node.span, path).expected(mistake.expected);
+                finding.suggestion = mistake.suggestion;
+                self.push(finding);
+                None
+            }
+        }
+    }
+
+    /// Records that a node is of another kind than needed.
+    pub(crate) fn wrong_type(&mut self, node: &Node, path: &Path<'_>, expected: &str) {
+        let found = scalar::describe(node);
+        let finding = self.error(Code::WrongType, format!("found {found}"), node.span, path);
+        self.push(finding.expected(expected));
+    }
+
+    pub(crate) fn error(
+        &self,
+        code: Code,
+        message: impl Into<String>,
+        span: Span,
+        path: &Path<'_>,
+    ) -> Diagnostic {
+        Diagnostic::error(self.file, code, message).at(span).path(path.to_string())
+    }
+
+    pub(crate) fn warn(&mut self, code: Code, message: String, span: Span, path: &Path<'_>) {
+        self.push(Diagnostic::warning(self.file, code, message).at(span).path(path.to_string()));
+    }
+
+    pub(crate) fn push(&mut self, finding: Diagnostic) {
+        self.errors += usize::from(finding.is_error());
+        if self.findings.len() < MAX_FINDINGS {
+            self.findings.push(finding);
+        }
+    }
+
+    fn violation(
+        &mut self,
+        violation: check::Violation,
+        span: Span,
+        places: &HashMap<u32, (Span, Span)>,
+        path: &Path<'_>,
+    ) {
+        let (span, field_path) = match &violation.field {
+            Some(field) => match places.get(&field.number()) {
+                Some((_, value)) => (*value, path.key(field.name())),
+                None => (span, *path),
+            },
+            None => (span, *path),
+        };
+        let finding = self.error(violation.code, violation.message, span, &field_path);
+        self.push(finding.expected(violation.expected));
+    }
+}
+
+/// The last entry of each field: the one that counts.
+fn last_of_each(entries: &[Entry], descriptor: &MessageDescriptor) -> HashMap<u32, usize> {
+    let numbers = entries.iter().enumerate();
+    numbers.filter_map(|(i, entry)| Some((lookup(descriptor, &entry.name)?.number(), i))).collect()
+}
+
+/// A field by its name or its camel-case name.
+fn lookup(descriptor: &MessageDescriptor, name: &str) -> Option<FieldDescriptor> {
+    descriptor.get_field_by_name(name).or_else(|| descriptor.get_field_by_json_name(name))
+}
+
+/// `google.protobuf.Value` is the one message for which null is a value.
+fn takes_null(field: &FieldDescriptor) -> bool {
+    !field.is_map()
+        && field.kind().as_message().is_some_and(|message| message.full_name() == "google.protobuf.Value")
+}
+
+/// Whether the value says the same as its absence.
+fn is_default(field: &FieldDescriptor, node: &Node) -> bool {
+    match &node.kind {
+        Kind::List(items) => items.is_empty() && (field.is_list() || field.is_map()),
+        Kind::Map(entries) => entries.is_empty() && field.is_map(),
+        Kind::Scalar(scalar) if field.kind().as_message().is_none() && !field.supports_presence() => {
+            matches!(scalar.plain(), Plain::Bool(false) | Plain::Int(0)) || scalar.text.is_empty()
+        }
+        Kind::Scalar(_) => false,
+    }
+}

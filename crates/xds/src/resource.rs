@@ -1,0 +1,80 @@
+//! The messages that stand on their own: files, resources of a control plane, configurations of extensions.
+//!
+//! Their decoding and encoding is compiled here once: prost's own functions are generic, and every crate that called
+//! them would compile the whole of it again. Called by `lib.rs` and `dump.rs`; calls prost.
+
+use prost::{DecodeError, Message, Name};
+
+use crate::api::envoy::config::{
+    bootstrap::v3::Bootstrap, cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment,
+    listener::v3::Listener, route::v3::RouteConfiguration,
+};
+use crate::api::envoy::extensions::{
+    access_loggers::file::v3::FileAccessLog,
+    access_loggers::stream::v3::{StderrAccessLog, StdoutAccessLog},
+    filters::http::router::v3::Router,
+    filters::network::http_connection_manager::v3::HttpConnectionManager,
+    filters::network::tcp_proxy::v3::TcpProxy,
+    network::dns_resolver::cares::v3::CaresDnsResolverConfig,
+    network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
+    retry::host::previous_hosts::v3::PreviousHostsPredicate,
+    upstreams::http::v3::HttpProtocolOptions,
+};
+use crate::api::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+
+/// A message that stands on its own.
+pub trait Resource: Sized {
+    /// Full name, as `envoy.config.cluster.v3.Cluster`.
+    fn full_name() -> String;
+    /// From protobuf's binary form. Unknown fields are skipped.
+    fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError>;
+    /// To protobuf's binary form; equal messages have equal bytes, but for what lies in an Any.
+    fn to_bytes(&self) -> Vec<u8>;
+
+    /// Type URL, as `type.googleapis.com/envoy.config.cluster.v3.Cluster`.
+    fn url() -> String {
+        format!("type.googleapis.com/{}", Self::full_name())
+    }
+}
+
+macro_rules! resources {
+    ($($message:ty),* $(,)?) => {
+        $(impl Resource for $message {
+            fn full_name() -> String {
+                <Self as Name>::full_name()
+            }
+
+            fn from_bytes(bytes: &[u8]) -> Result<Self, DecodeError> {
+                <Self as Message>::decode(bytes)
+            }
+
+            fn to_bytes(&self) -> Vec<u8> {
+                self.encode_to_vec()
+            }
+        })*
+    };
+}
+
+resources!(
+    Bootstrap,
+    CaresDnsResolverConfig,
+    Cluster,
+    ClusterLoadAssignment,
+    DeltaDiscoveryRequest,
+    DeltaDiscoveryResponse,
+    DiscoveryRequest,
+    DiscoveryResponse,
+    FileAccessLog,
+    GetAddrInfoDnsResolverConfig,
+    HttpConnectionManager,
+    HttpProtocolOptions,
+    Listener,
+    PreviousHostsPredicate,
+    RouteConfiguration,
+    Router,
+    StderrAccessLog,
+    StdoutAccessLog,
+    TcpProxy,
+);

@@ -1,0 +1,68 @@
+//! The end of an exchange: counted and logged once, however it came.
+//!
+//! Part of `exchange`; calls `access_log`.
+
+use super::{ConnectionContext, Exchange, Outcome};
+use crate::error::Flag;
+use crate::time;
+
+impl Exchange<'_> {
+    /// The ordinary end.
+    pub(super) fn end(mut self) -> Outcome {
+        self.finish();
+        Outcome {
+            keep_alive: self.complete,
+            request: std::mem::take(&mut self.request),
+            response: std::mem::take(&mut self.response),
+        }
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        let now = time::now();
+        self.info.end = Some(now);
+        let http = self.context.http();
+        http.downstream_rq_active.dec();
+        http.downstream_rq_time.record(millis(now.saturating_duration_since(self.info.start)));
+        self.count_virtual_cluster();
+        for log in &self.context.manager.access_log {
+            log.log(self.context.local.shard, &self.format_context());
+        }
+    }
+
+    fn count_virtual_cluster(&self) {
+        let Some(matched) = self.matched.filter(|_| self.info.cluster.is_some()) else { return };
+        let Some(part) = matched.virtual_host.virtual_cluster(&self.request) else { return };
+        let stats = part.stats.shard(self.context.local.shard);
+        stats.upstream_rq_total.inc();
+        if self.info.status != 0 {
+            stats.upstream_rq_codes.record(self.info.status);
+        }
+        if self.info.flags.has(Flag::UpstreamRequestTimeout) {
+            stats.upstream_rq_timeout.inc();
+        }
+    }
+}
+
+/// An exchange that is dropped on its way (its connection or the worker ended) is counted and logged like any other.
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.info.flags.set(Flag::DownstreamConnectionTermination);
+            self.info.details = std::borrow::Cow::Borrowed("downstream_local_disconnect");
+            self.finish();
+        }
+    }
+}
+
+impl ConnectionContext {
+    /// Whether the shortest of two directions is over: the connection may not carry another request.
+    pub fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

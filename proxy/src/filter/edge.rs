@@ -1,0 +1,242 @@
+//! The connection manager's rules for request fields: hop-by-hop fields go, addresses and request ids are set, the control fields of
+//! clients that are not internal are removed (Envoy, "HTTP header sanitizing").
+//!
+//! Called by `exchange` before routing; calls `message`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::rules::{Addresses, Rules, StripPort};
+use crate::message::{Known, Name, RequestHead, Version};
+
+/// What the rules found out about the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Client {
+    /// The client as far as it can be trusted.
+    pub remote: SocketAddr,
+    /// Its `x-envoy-*` fields were kept, and its answers count as internal.
+    pub internal: bool,
+}
+
+/// Where a request came from and by which chance.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// Random bits for a request id.
+    pub random: [u64; 2],
+}
+
+/// Applies all rules to a request's head.
+pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
+    hop_by_hop(head);
+    let client = client_address(head, &rules.addresses, origin.peer);
+    forwarded(head, &rules.addresses, origin);
+    let at_edge = rules.addresses.use_remote && !client.internal;
+    if at_edge {
+        head.fields.set(Known::XEnvoyExternalAddress, client.remote.ip().to_string().as_bytes());
+        for name in EDGE_ONLY {
+            head.fields.remove(name);
+        }
+    }
+    if client.internal {
+        head.fields.set(Known::XEnvoyInternal, b"true");
+    } else {
+        head.fields.retain(|name, _| !is_control(name));
+    }
+    request_id(head, rules, at_edge, origin.random);
+    user_agent(head, rules);
+    strip_port(head, rules, origin.local);
+    if !rules.via.is_empty() {
+        append_list(head, Known::Via, rules.via.as_bytes());
+    }
+    join_repeated(head);
+    client
+}
+
+/// Fields that only a proxy behind the edge may set.
+const EDGE_ONLY: [Known; 4] = [
+    Known::XEnvoyDecoratorOperation,
+    Known::XEnvoyDownstreamServiceCluster,
+    Known::XEnvoyDownstreamServiceNode,
+    Known::XEnvoyOriginalPath,
+];
+
+/// Fields by which an internal client steers the router.
+fn is_control(name: Name<'_>) -> bool {
+    let Name::Known(known) = name else {
+        return name.as_bytes() == b"x-envoy-original-url";
+    };
+    matches!(
+        known,
+        Known::XEnvoyInternal
+            | Known::XEnvoyRetriableStatusCodes
+            | Known::XEnvoyRetriableHeaderNames
+            | Known::XEnvoyRetryOn
+            | Known::XEnvoyRetryGrpcOn
+            | Known::XEnvoyMaxRetries
+            | Known::XEnvoyUpstreamAltStatName
+            | Known::XEnvoyUpstreamRqTimeoutMs
+            | Known::XEnvoyUpstreamRqPerTryTimeoutMs
+            | Known::XEnvoyUpstreamRqTimeoutAltResponse
+            | Known::XEnvoyExpectedRqTimeoutMs
+            | Known::XEnvoyForceTrace
+            | Known::XEnvoyIpTags
+            | Known::XEnvoyHedgeOnPerTryTimeout
+            | Known::XEnvoyIsTimeoutRetry
+    )
+}
+
+/// Removes the fields that concern one connection only (RFC 9110, 7.6.1), those that `connection` names included.
+fn hop_by_hop(head: &mut RequestHead) {
+    if head.version == Version::Http2 && !head.fields.contains(Known::Te) {
+        return;
+    }
+    let te_trailers = head
+        .fields
+        .get(Known::Te)
+        .is_some_and(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
+    if let Some(named) = head.fields.get(Known::Connection).map(<[u8]>::to_ascii_lowercase) {
+        head.fields.retain(|name, _| !list(&named).any(|item| item == name.as_bytes() && item != b"te"));
+        head.fields.remove(Known::Connection);
+    }
+    for name in [Known::KeepAlive, Known::ProxyConnection, Known::Upgrade, Known::TransferEncoding] {
+        head.fields.remove(name);
+    }
+    if te_trailers {
+        head.fields.set(Known::Te, b"trailers");
+    } else {
+        head.fields.remove(Known::Te);
+    }
+}
+
+/// The items of a comma-separated value, without white space around them.
+fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
+}
+
+/// Who the client is: the peer, or the last address of `x-forwarded-for` that a trusted proxy wrote.
+fn client_address(head: &RequestHead, rules: &Addresses, peer: SocketAddr) -> Client {
+    let forwarded: Vec<&[u8]> = head.fields.get_all(Known::XForwardedFor).flat_map(list).collect();
+    let hops = rules.trusted_hops as usize;
+    let from_end = |place: usize| {
+        let item = forwarded.len().checked_sub(place).and_then(|at| forwarded.get(at))?;
+        std::str::from_utf8(item).ok()?.parse::<IpAddr>().ok()
+    };
+    if rules.use_remote {
+        let remote = if hops == 0 { None } else { from_end(hops) };
+        let internal = forwarded.is_empty() && is_internal(rules, peer.ip());
+        return Client { remote: remote.map_or(peer, |ip| SocketAddr::new(ip, 0)), internal };
+    }
+    let remote = from_end(hops + 1);
+    let internal = forwarded.len() == 1 && remote.is_some_and(|ip| is_internal(rules, ip));
+    Client { remote: remote.map_or(peer, |ip| SocketAddr::new(ip, 0)), internal }
+}
+
+fn is_internal(rules: &Addresses, ip: IpAddr) -> bool {
+    rules.internal.iter().any(|&(net, bits)| in_network(ip, net, bits))
+}
+
+/// Whether an address lies in a network given by an address and the length of its prefix.
+pub fn in_network(ip: IpAddr, net: IpAddr, bits: u8) -> bool {
+    match (ip, net) {
+        (IpAddr::V4(ip), IpAddr::V4(net)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            ip.to_bits() & mask == net.to_bits() & mask
+        }
+        (IpAddr::V6(ip), IpAddr::V6(net)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            ip.to_bits() & mask == net.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+/// `x-forwarded-for`, `-proto` and `-port`.
+fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
+    if rules.use_remote && !rules.skip_append {
+        append_list(head, Known::XForwardedFor, origin.peer.ip().to_string().as_bytes());
+    }
+    let scheme: &[u8] = if head.https { b"https" } else { b"http" };
+    let believed = !rules.use_remote || rules.trusted_hops > 0;
+    match head.fields.get(Known::XForwardedProto) {
+        Some(given @ (b"http" | b"https")) if believed => head.https = given == b"https",
+        Some(_) if believed => {}
+        _ => head.fields.set(Known::XForwardedProto, scheme),
+    }
+    if rules.append_forwarded_port && (!believed || !head.fields.contains(Known::XForwardedPort)) {
+        head.fields.set(Known::XForwardedPort, origin.local.port().to_string().as_bytes());
+    }
+}
+
+fn append_list(head: &mut RequestHead, name: Known, item: &[u8]) {
+    let mut value: Vec<u8> = head.fields.get_all(name).collect::<Vec<_>>().join(&b","[..]);
+    if !value.is_empty() {
+        value.push(b',');
+    }
+    value.extend_from_slice(item);
+    head.fields.set(name, &value);
+}
+
+fn request_id(head: &mut RequestHead, rules: &Rules, at_edge: bool, random: [u64; 2]) {
+    let options = rules.request_id;
+    if !options.generate
+        || (head.fields.contains(Known::XRequestId) && !(at_edge && !options.preserve_external))
+    {
+        return;
+    }
+    head.fields.set(Known::XRequestId, &uuid(random));
+}
+
+/// A version 4 UUID (RFC 9562, 5.4) from random bits.
+fn uuid([high, low]: [u64; 2]) -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, byte) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            let digit = usize::try_from(bits >> shift & 0xf).unwrap_or(0);
+            *byte = HEX.get(digit).copied().unwrap_or(b'0');
+        }
+    }
+    text
+}
+
+/// `add_user_agent`: the service names itself to the services behind it.
+fn user_agent(head: &mut RequestHead, rules: &Rules) {
+    if !rules.add_user_agent {
+        return;
+    }
+    head.fields.set(Known::XEnvoyDownstreamServiceCluster, rules.service_cluster.as_bytes());
+    if !rules.service_node.is_empty() {
+        head.fields.set(Known::XEnvoyDownstreamServiceNode, rules.service_node.as_bytes());
+    }
+    if !head.fields.contains(Known::UserAgent) {
+        head.fields.set(Known::UserAgent, rules.service_cluster.as_bytes());
+    }
+}
+
+fn strip_port(head: &mut RequestHead, rules: &Rules, local: SocketAddr) {
+    let Some(colon) = head.authority.iter().rposition(|&byte| byte == b':') else { return };
+    let port = head.authority.get(colon + 1..).unwrap_or_default();
+    let is_port = !port.is_empty() && port.iter().all(u8::is_ascii_digit);
+    let strip = match rules.strip_port {
+        StripPort::Keep => false,
+        StripPort::Any => is_port,
+        StripPort::Matching => port == local.port().to_string().as_bytes(),
+    };
+    if strip {
+        head.authority.truncate(colon);
+    }
+}
+
+/// Joins repeated lines of the fields that Envoy keeps once; other repeated fields stay as they are.
+fn join_repeated(head: &mut RequestHead) {
+    for name in [Known::XRequestId, Known::XForwardedFor, Known::Accept, Known::Via, Known::XForwardedProto] {
+        if head.fields.get_all(name).nth(1).is_some() {
+            let joined = head.fields.get_all(name).collect::<Vec<_>>().join(&b","[..]);
+            head.fields.set(name, &joined);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Envoy's `%OPERATOR%` formats: parsed once, evaluated for logs, header values and bodies.
+//!
+//! A value that does not exist prints as `-` in a log line and as nothing in a header (`omit_empty`); the operators are in
+//! `operator`, their values in `value`, times in `time`, formats that make JSON in `json`.
+//! Built by `snapshot::build`; called by `access_log`, `filter::mutation`, `local_reply`; calls `message`, `stream_info`, `error`.
+
+use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::stream_info::StreamInfo;
+
+mod json;
+mod operator;
+mod parse;
+mod time;
+mod value;
+
+pub use json::JsonFormat;
+use operator::Operator;
+
+/// The access log format of a log that names none (Envoy's).
+pub const DEFAULT_LOG_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+    %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
+    \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
+
+/// What a format may read. Parts that do not exist (yet) print as `-`.
+#[derive(Clone, Copy, Debug)]
+pub struct Context<'a> {
+    pub info: &'a StreamInfo,
+    pub request: Option<&'a RequestHead>,
+    pub response: Option<&'a ResponseHead>,
+    pub response_trailers: Option<&'a Fields>,
+    /// The text of the local reply, for `%LOCAL_REPLY_BODY%`.
+    pub local_reply_body: &'a str,
+}
+
+/// A parsed format.
+#[derive(Clone, Debug, Default)]
+pub struct Format {
+    pieces: Vec<Piece>,
+    omit_empty: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Text(Box<[u8]>),
+    Operator(Operator),
+}
+
+impl Format {
+    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong, where, and what may be meant.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut pieces = Vec::new();
+        let mut literal = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find('%') {
+            let (before, tail) = rest.split_at(at);
+            literal.extend_from_slice(before.as_bytes());
+            if let Some(after) = tail.strip_prefix("%%") {
+                literal.push(b'%');
+                rest = after;
+                continue;
+            }
+            let position = text.len() - tail.len();
+            let command = parse::split(tail).ok_or_else(|| not_a_command(text, tail))?;
+            let operator = Operator::new(&command)
+                .map_err(|problem| format!("{problem} (at character {position} of the format)"))?;
+            if !literal.is_empty() {
+                pieces.push(Piece::Text(std::mem::take(&mut literal).into_boxed_slice()));
+            }
+            pieces.push(Piece::Operator(operator));
+            rest = command.rest;
+        }
+        literal.extend_from_slice(rest.as_bytes());
+        if !literal.is_empty() {
+            pieces.push(Piece::Text(literal.into_boxed_slice()));
+        }
+        Ok(Self { pieces, omit_empty: false })
+    }
+
+    /// A format for a header value: what does not exist prints as nothing (and an empty value is not added).
+    pub fn parse_header(text: &str) -> Result<Self, String> {
+        Ok(Self::parse(text)?.omit_empty())
+    }
+
+    /// The text as it stands, without operators.
+    pub fn literal(text: &str) -> Self {
+        Self { pieces: vec![Piece::Text(text.as_bytes().into())], omit_empty: true }
+    }
+
+    /// Missing values print as nothing (`omit_empty_values`).
+    #[must_use]
+    pub fn omit_empty(mut self) -> Self {
+        self.omit_empty = true;
+        self
+    }
+
+    /// Appends the value.
+    pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.extend_from_slice(text),
+                Piece::Operator(operator) => {
+                    if !operator.write(context, out) && !self.omit_empty {
+                        out.push(b'-');
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value as bytes.
+    pub fn bytes(&self, context: &Context<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write(context, &mut out);
+        out
+    }
+
+    /// The operator, when the format is one operator and nothing else.
+    fn single(&self) -> Option<&Operator> {
+        match &*self.pieces {
+            [Piece::Operator(operator)] => Some(operator),
+            _ => None,
+        }
+    }
+}
+
+fn not_a_command(text: &str, tail: &str) -> String {
+    let position = text.len() - tail.len();
+    let shown: String = tail.chars().take(40).collect();
+    format!(
+        "`{shown}` at character {position} of the format is no operator: `%NAME%`, `%NAME(ARGUMENT)%` or `%NAME(ARGUMENT):LENGTH%` \
+         is needed; write `%%` for a percent sign"
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! (1) Sockets: bind, accept with back-off, connection limits, stop on drain.
+//!
+//! Each worker has its own socket for an address (`SO_REUSEPORT`, where the kernel spreads connections over them); elsewhere, and where
+//! a listener asks for it, the first worker accepts and hands over. A socket is kept when its listener changes.
+//! Called by `worker`; calls `connection` and `tcp`.
+
+use std::cell::RefCell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+
+use crate::local::Local;
+use crate::snapshot::{Listener, ListenerKind};
+use crate::state::Drain;
+use crate::{connection, tcp};
+
+/// A connection that one worker accepted for another.
+pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
+
+/// One worker's socket of one listener.
+pub struct Acceptor {
+    listener: RefCell<Arc<Listener>>,
+    /// Set to end the accepting.
+    stop: watch::Sender<bool>,
+}
+
+/// Where accepted connections go.
+#[derive(Clone)]
+pub enum Spread {
+    /// They stay on this worker.
+    Here,
+    /// In turn to every worker, this one included.
+    Over(Rc<Vec<mpsc::Sender<Handed>>>),
+}
+
+/// Whether the kernel spreads connections over the sockets of one address.
+pub fn kernel_balances(listener: &Listener) -> bool {
+    listener.reuse_port && cfg!(target_os = "linux")
+}
+
+/// Fails when another process holds the address: asked without `SO_REUSEPORT`, which would share it silently.
+pub fn probe(address: SocketAddr) -> std::io::Result<()> {
+    socket(address, false).map(drop)
+}
+
+/// A listening socket.
+pub fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
+    let socket = socket(listener.address, kernel_balances(listener))?;
+    socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
+    TcpListener::from_std(socket.into())
+}
+
+fn socket(address: SocketAddr, share: bool) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // A restart must not wait for the connections of the process before it to leave TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+impl Acceptor {
+    /// Begins to accept on a bound socket.
+    pub fn start(local: &Rc<Local>, listener: Arc<Listener>, socket: TcpListener, spread: Spread) -> Rc<Self> {
+        let acceptor = Rc::new(Self { listener: RefCell::new(listener), stop: watch::Sender::new(false) });
+        tokio::task::spawn_local(Rc::clone(&acceptor).run(Rc::clone(local), socket, spread));
+        acceptor
+    }
+
+    pub fn listener(&self) -> Arc<Listener> {
+        Arc::clone(&self.listener.borrow())
+    }
+
+    /// New connections are served by the listener's new version.
+    pub fn replace(&self, listener: Arc<Listener>) {
+        *self.listener.borrow_mut() = listener;
+    }
+
+    /// Ends the accepting; what lies in the accept queue is still served.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    async fn run(self: Rc<Self>, local: Rc<Local>, socket: TcpListener, spread: Spread) {
+        let mut stopped = self.stop.subscribe();
+        let mut state = local.state.subscribe();
+        let mut turn = 0;
+        let mut pause = PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                _ = stopped.wait_for(|stop| *stop) => break,
+                _ = state.changed() => {
+                    if self.is_closed(&local) {
+                        break;
+                    }
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = PAUSE;
+                    self.dispatch(&local, &spread, &mut turn, stream, peer);
+                }
+                Err(error) => {
+                    // Out of descriptors, or the peer is gone already: neither is helped by asking again at once.
+                    tracing::warn!(listener = %self.listener.borrow().name, %error, "cannot accept a connection");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+        // Closing the socket would reset whoever connected before now.
+        while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
+            self.dispatch(&local, &spread, &mut turn, stream, peer);
+        }
+    }
+
+    fn is_closed(&self, local: &Local) -> bool {
+        let direction = self.listener.borrow().direction;
+        local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
+    }
+
+    fn dispatch(&self, local: &Rc<Local>, spread: &Spread, turn: &mut usize, stream: TcpStream, peer: SocketAddr) {
+        let listener = self.listener();
+        match spread {
+            Spread::Here => serve(local, listener, stream, peer),
+            Spread::Over(workers) => {
+                *turn = turn.wrapping_add(1);
+                let target = workers.get(*turn % workers.len().max(1));
+                let handed = stream.into_std().ok().map(|stream| (stream, peer, listener));
+                // A worker whose inbox is full is overloaded: its connection is closed and counted like any beyond the limit.
+                if let Some((target, handed)) = target.zip(handed)
+                    && let Err(full) = target.try_send(handed)
+                {
+                    full.into_inner().2.stats.shard(local.shard).downstream_cx_overflow.inc();
+                }
+            }
+        }
+    }
+}
+
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves a connection on this worker.
+pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+    let stats = listener.stats.shard(local.shard);
+    let open: i64 = listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum();
+    if listener.max_connections.is_some_and(|limit| open >= i64::from(limit)) {
+        stats.downstream_cx_overflow.inc();
+        return;
+    }
+    stats.downstream_cx_total.inc();
+    stats.downstream_cx_active.inc();
+    let _nodelay_is_an_optimisation = stream.set_nodelay(true);
+    let open = Open { local: Rc::clone(local), listener: Arc::clone(&listener), since: crate::time::now() };
+    local.state.connection_opened(listener.direction);
+    match &listener.kind {
+        ListenerKind::Http(manager) => {
+            let manager = Arc::clone(manager);
+            let local = Rc::clone(local);
+            tokio::task::spawn_local(async move {
+                connection::run(local, Arc::clone(&open.listener), manager, stream, peer).await;
+                drop(open);
+            });
+        }
+        ListenerKind::Tcp(proxy) => {
+            let proxy = Arc::clone(proxy);
+            let local = Rc::clone(local);
+            tokio::task::spawn_local(async move {
+                tcp::run(&local, &proxy, stream, peer).await;
+                drop(open);
+            });
+        }
+    }
+}
+
+/// Counts a connection as open while it lives.
+struct Open {
+    local: Rc<Local>,
+    listener: Arc<Listener>,
+    since: std::time::Instant,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let stats = self.listener.stats.shard(self.local.shard);
+        stats.downstream_cx_active.dec();
+        stats.downstream_cx_destroy.inc();
+        stats.downstream_cx_length_ms.record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        self.local.state.connection_closed(self.listener.direction);
+    }
+}
+
+/// The result of a future that is ready now.
+async fn ready<T>(future: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        value = future => Some(value),
+        () = std::future::ready(()) => None,
+    }
+}

@@ -1,0 +1,137 @@
+//! Envoy's matcher messages -> `matcher`.
+//!
+//! Part of `build`; called for routes, virtual clusters and log filters.
+
+use xds::envoy::config::core::v3::RuntimeFractionalPercent;
+use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as Header;
+use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier as Query;
+use xds::envoy::config::route::v3::{HeaderMatcher as HeaderMessage, QueryParameterMatcher};
+use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, StringMatcher};
+use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
+
+use super::Cx;
+use super::place::{Kind, Place};
+use crate::matcher::{
+    FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch, regex,
+};
+
+/// The header conditions of a message; those that are wrong are left out and reported.
+pub fn headers(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[HeaderMessage]) -> Vec<HeaderMatcher> {
+    let each = messages.iter().enumerate();
+    each.filter_map(|(at, message)| header(cx, &place.item("headers", at), message)).collect()
+}
+
+/// One header condition.
+pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Option<HeaderMatcher> {
+    let text = |text: &String| Box::<str>::from(text.as_str());
+    let rule = match &message.header_match_specifier {
+        None => HeaderRule::Present(true),
+        Some(Header::PresentMatch(wanted)) => HeaderRule::Present(*wanted),
+        Some(Header::RangeMatch(range)) => HeaderRule::Range(range.start, range.end),
+        Some(Header::ExactMatch(value)) => {
+            HeaderRule::String(StringMatch::Exact { text: text(value), ignore_case: false })
+        }
+        Some(Header::PrefixMatch(value)) => {
+            HeaderRule::String(StringMatch::Prefix { text: text(value), ignore_case: false })
+        }
+        Some(Header::SuffixMatch(value)) => {
+            HeaderRule::String(StringMatch::Suffix { text: text(value), ignore_case: false })
+        }
+        Some(Header::ContainsMatch(value)) => {
+            HeaderRule::String(StringMatch::Contains { text: text(value), ignore_case: false })
+        }
+        Some(Header::SafeRegexMatch(value)) => {
+            let pattern = full_regex(cx, &place.field("safe_regex_match"), &value.regex)?;
+            HeaderRule::String(StringMatch::Regex(pattern))
+        }
+        Some(Header::StringMatch(value)) => {
+            HeaderRule::String(string(cx, &place.field("string_match"), value)?)
+        }
+    };
+    Some(HeaderMatcher {
+        name: message.name.to_ascii_lowercase().into(),
+        rule,
+        invert: message.invert_match,
+        treat_missing_as_empty: message.treat_missing_header_as_empty,
+    })
+}
+
+/// The conditions on parameters of the URL.
+pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatcher]) -> Vec<QueryMatcher> {
+    let mut matchers = Vec::with_capacity(messages.len());
+    for (at, message) in messages.iter().enumerate() {
+        let place = place.item("query_parameters", at);
+        let rule = match &message.query_parameter_match_specifier {
+            None => Some(QueryRule::Present(true)),
+            Some(Query::PresentMatch(wanted)) => Some(QueryRule::Present(*wanted)),
+            Some(Query::StringMatch(value)) => {
+                string(cx, &place.field("string_match"), value).map(QueryRule::String)
+            }
+        };
+        matchers.extend(rule.map(|rule| QueryMatcher { name: message.name.as_str().into(), rule }));
+    }
+    matchers
+}
+
+/// A condition on a text.
+pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
+    let ignore_case = message.ignore_case;
+    let text = |text: &String| Box::<str>::from(text.as_str());
+    match message.match_pattern.as_ref()? {
+        MatchPattern::Exact(value) => Some(StringMatch::Exact { text: text(value), ignore_case }),
+        MatchPattern::Prefix(value) => Some(StringMatch::Prefix { text: text(value), ignore_case }),
+        MatchPattern::Suffix(value) => Some(StringMatch::Suffix { text: text(value), ignore_case }),
+        MatchPattern::Contains(value) => Some(StringMatch::Contains { text: text(value), ignore_case }),
+        MatchPattern::SafeRegex(value) => {
+            full_regex(cx, &place.field("safe_regex"), &value.regex).map(StringMatch::Regex)
+        }
+        MatchPattern::Custom(_) => {
+            cx.error(&place.field("custom"), Kind::NotImplemented, "custom matchers are not implemented");
+            None
+        }
+    }
+}
+
+/// An expression for a whole text; `place` is that of its message.
+pub fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, pattern: &str) -> Option<::regex::bytes::Regex> {
+    match regex::full(pattern) {
+        Ok(pattern) => Some(pattern),
+        Err(problem) => {
+            cx.error(&place.field("regex"), Kind::BadValue, problem);
+            None
+        }
+    }
+}
+
+/// A replacement by expression.
+pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubstitute) -> Option<Rewrite> {
+    let pattern = message.pattern.as_ref()?;
+    if let Err(problem) = regex::part(&pattern.regex) {
+        cx.error(&place.field("pattern").field("regex"), Kind::BadValue, problem);
+        return None;
+    }
+    match regex::rewrite(&pattern.regex, &message.substitution) {
+        Ok(rewrite) => Some(rewrite),
+        Err(problem) => {
+            cx.error(&place.field("substitution"), Kind::BadValue, problem);
+            None
+        }
+    }
+}
+
+/// A share of requests; its runtime key is looked up now.
+pub fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
+    let default = message.default_value.unwrap_or_default();
+    let denominator = match DenominatorType::try_from(default.denominator) {
+        Ok(DenominatorType::TenThousand) => 10_000,
+        Ok(DenominatorType::Million) => 1_000_000,
+        Ok(DenominatorType::Hundred) | Err(_) => 100,
+    };
+    // A bare number in the runtime is a percentage.
+    let (numerator, denominator) = match cx.runtime.number(&message.runtime_key) {
+        Some(percent) => (percent, 100),
+        None => (default.numerator, denominator),
+    };
+    FractionMatcher { runtime_key: message.runtime_key.as_str().into(), numerator, denominator }
+}

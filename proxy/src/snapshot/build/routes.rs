@@ -1,0 +1,185 @@
+//! Route configurations -> `route::RouteTable`.
+//!
+//! Part of `build`; called by `manager`; calls `action`, `matchers`, `values`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use xds::envoy::config::route::v3::route::Action as ActionMessage;
+use xds::envoy::config::route::v3::route_match::PathSpecifier;
+use xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
+use xds::envoy::config::route::v3::{Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage};
+
+use super::place::{Kind, Place};
+use super::values::{self, level};
+use super::{Cx, action, matchers};
+use crate::route::{
+    Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
+};
+
+/// What the routes of one table share.
+pub struct TableOptions {
+    /// A route to an unknown cluster is an error.
+    pub check_clusters: bool,
+    pub max_direct_body: usize,
+}
+
+/// A route table.
+pub fn table(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteConfiguration) -> RouteTable {
+    let options = TableOptions {
+        check_clusters: message.validate_clusters.unwrap_or(true),
+        max_direct_body: message.max_direct_response_body_size_bytes.unwrap_or(4096) as usize,
+    };
+    let domains = domains(cx, place, &message.virtual_hosts);
+    let mutations = values::mutations(cx, place, &level!(message));
+    let mut virtual_hosts = Vec::with_capacity(message.virtual_hosts.len());
+    for (at, host) in message.virtual_hosts.iter().enumerate() {
+        virtual_hosts.push(virtual_host(cx, &place.item("virtual_hosts", at), host, &options));
+    }
+    RouteTable {
+        name: message.name.as_str().into(),
+        domains,
+        virtual_hosts,
+        mutations,
+        most_specific_wins: message.most_specific_header_mutations_wins,
+        ignore_port_in_host: message.ignore_port_in_host_matching,
+    }
+}
+
+fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains {
+    let mut domains = Domains::default();
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    for (at, host) in hosts.iter().enumerate() {
+        let place = place.item("virtual_hosts", at);
+        for (nth, domain) in host.domains.iter().enumerate() {
+            let place = place.item("domains", nth);
+            let stars = domain.matches('*').count();
+            if stars > 1 || (stars == 1 && !domain.starts_with('*') && !domain.ends_with('*')) {
+                cx.error(&place, Kind::BadValue, format!("`{domain}`: a star stands once, at the beginning or the end"));
+                continue;
+            }
+            let lower = domain.to_ascii_lowercase();
+            if domains.insert(domain, at) {
+                owners.insert(lower, &host.name);
+                continue;
+            }
+            let owner = owners.get(&lower).copied().unwrap_or_default();
+            let message = format!("the domain `{domain}` belongs to the virtual host `{owner}` already");
+            cx.error(&place, Kind::Structure, message).suggest("each domain stands once in a route table");
+        }
+    }
+    domains
+}
+
+fn virtual_host(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage, options: &TableOptions) -> VirtualHost {
+    let mut routes = Vec::with_capacity(message.routes.len());
+    let mut shadow: Option<usize> = None;
+    for (at, route_message) in message.routes.iter().enumerate() {
+        let place = place.item("routes", at);
+        if let Some(before) = shadow {
+            let text = format!("no request reaches this route: `routes[{before}]` takes them all");
+            cx.error(&place, Kind::Lint, text).suggest("put the route that takes everything last");
+        } else if takes_everything(route_message) {
+            shadow = Some(at);
+        }
+        if let Some(route) = route(cx, &place, route_message, message, options) {
+            routes.push(Arc::new(route));
+        }
+    }
+    VirtualHost {
+        name: message.name.as_str().into(),
+        routes,
+        mutations: values::mutations(cx, place, &level!(message)),
+        require_tls: match TlsRequirementType::try_from(message.require_tls) {
+            Ok(TlsRequirementType::All) => RequireTls::All,
+            Ok(TlsRequirementType::ExternalOnly) => RequireTls::ExternalOnly,
+            Ok(TlsRequirementType::None) | Err(_) => RequireTls::None,
+        },
+        include_request_attempt_count: message.include_request_attempt_count,
+        include_attempt_count_in_response: message.include_attempt_count_in_response,
+        virtual_clusters: virtual_clusters(cx, place, message),
+    }
+}
+
+fn takes_everything(route: &RouteMessage) -> bool {
+    route.r#match.as_ref().is_some_and(|conditions| {
+        let all = matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
+        all && conditions.headers.is_empty()
+            && conditions.query_parameters.is_empty()
+            && conditions.grpc.is_none()
+            && conditions.runtime_fraction.is_none()
+    })
+}
+
+/// The configured parts, then one named `other` for all remaining requests.
+fn virtual_clusters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage) -> Vec<VirtualCluster> {
+    let mut parts = Vec::new();
+    for (at, part) in message.virtual_clusters.iter().enumerate() {
+        let headers = matchers::headers(cx, &place.item("virtual_clusters", at), &part.headers);
+        parts.push((part.name.as_str(), headers));
+    }
+    if !parts.is_empty() {
+        parts.push(("other", Vec::new()));
+    }
+    let scope = |name: &str| cx.registry.scope(&format!("vhost.{}.vcluster.{name}.", message.name));
+    parts.into_iter().map(|(name, headers)| VirtualCluster { headers, stats: scope(name) }).collect()
+}
+
+fn route(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &RouteMessage,
+    host: &HostMessage,
+    options: &TableOptions,
+) -> Option<Route> {
+    let conditions = message.r#match.as_ref()?;
+    let path = path(cx, &place.field("match"), conditions);
+    let headers = matchers::headers(cx, &place.field("match"), &conditions.headers);
+    let query = matchers::query(cx, &place.field("match"), &conditions.query_parameters);
+    let fraction = conditions.runtime_fraction.as_ref().map(|fraction| matchers::fraction(cx, fraction));
+    let mutations = values::mutations(cx, place, &level!(message));
+    let action = match message.action.as_ref()? {
+        ActionMessage::Route(action) => {
+            let forward = action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
+            forward.map(|forward| Action::Forward(Box::new(forward)))
+        }
+        ActionMessage::Redirect(redirect) => {
+            let redirect = action::redirect(cx, &place.field("redirect"), redirect);
+            redirect.map(|redirect| Action::Redirect(Box::new(redirect)))
+        }
+        ActionMessage::DirectResponse(direct) => {
+            Some(action::direct(cx, &place.field("direct_response"), direct, options))
+        }
+        ActionMessage::FilterAction(_) | ActionMessage::NonForwardingAction(_) => {
+            cx.error(place, Kind::NotImplemented, "this action of a route is not implemented");
+            None
+        }
+    };
+    let name = message.name.as_str().into();
+    Some(Route { name, path: path?, headers, query, fraction, grpc: conditions.grpc.is_some(), action: action?, mutations })
+}
+
+fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<PathMatch> {
+    let ignore_case = !conditions.case_sensitive.unwrap_or(true);
+    let boxed = |text: &String| Box::<str>::from(text.as_str());
+    match conditions.path_specifier.as_ref()? {
+        PathSpecifier::Prefix(text) => Some(PathMatch::Prefix { text: boxed(text), ignore_case }),
+        PathSpecifier::Path(text) => {
+            if text.contains('?') {
+                let message = format!("`{text}` never matches: paths are compared without their query");
+                cx.error(&place.field("path"), Kind::Lint, message).suggest("use `query_parameters`");
+            }
+            Some(PathMatch::Exact { text: boxed(text), ignore_case })
+        }
+        PathSpecifier::PathSeparatedPrefix(text) => Some(PathMatch::Separated { text: boxed(text), ignore_case }),
+        PathSpecifier::SafeRegex(value) => {
+            matchers::full_regex(cx, &place.field("safe_regex"), &value.regex).map(PathMatch::Regex)
+        }
+        PathSpecifier::ConnectMatcher(_) => Some(PathMatch::Connect),
+        PathSpecifier::PathMatchPolicy(_) => {
+            let place = place.field("path_match_policy");
+            cx.error(&place, Kind::NotImplemented, "path match policies are not implemented");
+            None
+        }
+    }
+}

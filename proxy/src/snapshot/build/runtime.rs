@@ -1,0 +1,48 @@
+//! Runtime values of the file: the layers of `layered_runtime`, flattened to dotted keys.
+//!
+//! Part of `build`. Values are looked up when the graph is built.
+
+use std::collections::BTreeMap;
+
+use prost_types::value::Kind;
+use xds::envoy::config::bootstrap::v3::LayeredRuntime;
+use xds::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
+
+/// Keys with their numbers; a later layer wins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Runtime(BTreeMap<String, f64>);
+
+impl Runtime {
+    pub fn new(layers: Option<&LayeredRuntime>) -> Self {
+        let mut values = BTreeMap::new();
+        for layer in layers.into_iter().flat_map(|layers| &layers.layers) {
+            if let Some(LayerSpecifier::StaticLayer(root)) = &layer.layer_specifier {
+                flatten("", root, &mut values);
+            }
+        }
+        Self(values)
+    }
+
+    /// The whole number under a key.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just before
+    pub fn number(&self, key: &str) -> Option<u32> {
+        let value = *self.0.get(key)?;
+        (0.0..=f64::from(u32::MAX)).contains(&value).then_some(value as u32)
+    }
+}
+
+fn flatten(prefix: &str, from: &prost_types::Struct, values: &mut BTreeMap<String, f64>) {
+    for (name, value) in &from.fields {
+        let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match &value.kind {
+            Some(Kind::StructValue(inner)) => flatten(&key, inner, values),
+            Some(Kind::NumberValue(number)) => {
+                values.insert(key, *number);
+            }
+            Some(Kind::StringValue(text)) => {
+                values.extend(text.parse().ok().map(|number| (key, number)));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A worker's view of the clusters: policies and endpoints as the writer last sent them, and the connections that are this worker's own.
+//!
+//! Part of `upstream`; the worker feeds it from snapshots, `attempt` asks it for hosts.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::pool::LocalHost;
+use crate::cluster::balancer::{self, Cursor};
+use crate::cluster::breaker::{Breaker, Thresholds};
+use crate::cluster::{ClusterPolicy, EndpointView, Host};
+use crate::route::Priority;
+use crate::stats::{ClusterStats, Scope};
+
+/// All clusters by name.
+#[derive(Default)]
+pub struct Clusters {
+    by_name: RefCell<HashMap<Arc<str>, Rc<LocalCluster>>>,
+}
+
+/// One cluster as a request uses it: the policy stays for the request's whole life, the members are read anew by each try.
+pub struct LocalCluster {
+    pub policy: Arc<ClusterPolicy>,
+    breakers: Arc<[Breaker; 2]>,
+    stats: Arc<Scope<ClusterStats>>,
+    shard: usize,
+    members: Rc<Members>,
+}
+
+/// What outlives a change of policy.
+#[derive(Default)]
+struct Members {
+    view: RefCell<Arc<EndpointView>>,
+    cursor: RefCell<Cursor>,
+    /// Hosts that were used, by their id.
+    hosts: RefCell<HashMap<u64, Rc<LocalHost>>>,
+}
+
+/// What the writer sends of one cluster.
+pub struct Update<'s> {
+    pub policy: &'s Arc<ClusterPolicy>,
+    pub endpoints: &'s Arc<EndpointView>,
+    pub stats: &'s Arc<Scope<ClusterStats>>,
+    pub breakers: &'s Arc<[Breaker; 2]>,
+}
+
+impl Clusters {
+    pub fn get(&self, name: &str) -> Option<Rc<LocalCluster>> {
+        self.by_name.borrow().get(name).cloned()
+    }
+
+    /// Takes over one cluster's latest version; unchanged parts are told by their pointers.
+    pub fn update(&self, update: &Update<'_>, shard: usize) {
+        let mut by_name = self.by_name.borrow_mut();
+        let known = by_name.get(&update.policy.name);
+        let cluster = match known {
+            Some(cluster) if Arc::ptr_eq(&cluster.policy, update.policy) => Rc::clone(cluster),
+            _ => {
+                let members = known.map(|cluster| Rc::clone(&cluster.members)).unwrap_or_default();
+                if known.is_some_and(|cluster| cluster.policy.fingerprint != update.policy.fingerprint) {
+                    members.forget_connections();
+                }
+                let cluster = Rc::new(LocalCluster {
+                    policy: Arc::clone(update.policy),
+                    breakers: Arc::clone(update.breakers),
+                    stats: Arc::clone(update.stats),
+                    shard,
+                    members,
+                });
+                by_name.insert(Arc::clone(&update.policy.name), Rc::clone(&cluster));
+                cluster
+            }
+        };
+        cluster.members.update(update.endpoints);
+    }
+
+    /// Forgets the clusters that `keep` does not name; their connections close when they are idle.
+    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+        self.by_name.borrow_mut().retain(|name, cluster| {
+            let stays = keep(name);
+            if !stays {
+                cluster.members.forget_connections();
+            }
+            stays
+        });
+    }
+
+    /// Closes connections that were idle for too long.
+    pub fn close_idle(&self, now: Instant) {
+        for cluster in self.by_name.borrow().values() {
+            for host in cluster.members.hosts.borrow().values() {
+                host.close_idle(&cluster.policy, cluster.stats(), now);
+            }
+        }
+    }
+}
+
+impl LocalCluster {
+    pub fn stats(&self) -> &ClusterStats {
+        self.stats.shard(self.shard)
+    }
+
+    /// This worker's number, for the counts of hosts.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// The statistics beyond the life of a borrow of the cluster: for guards.
+    pub(super) fn stats_scope(&self) -> (Arc<Scope<ClusterStats>>, usize) {
+        (Arc::clone(&self.stats), self.shard)
+    }
+
+    pub fn breaker(&self, priority: Priority) -> (&Breaker, &Thresholds) {
+        let [default, high] = &*self.breakers;
+        let [default_limits, high_limits] = &self.policy.breakers;
+        match priority {
+            Priority::Default => (default, default_limits),
+            Priority::High => (high, high_limits),
+        }
+    }
+
+    /// The host of the next try; hosts whose id is in `avoid` are passed over while another can be found in `attempts` draws.
+    pub fn pick(&self, random: &mut impl FnMut(u64) -> u64, avoid: &[u64], attempts: u32) -> Option<Rc<LocalHost>> {
+        let view = self.members.view.borrow();
+        let mut cursor = self.members.cursor.borrow_mut();
+        let policy = &self.policy;
+        let host = balancer::pick(&view, policy.balancer, policy.panic_threshold, &mut cursor, random, (avoid, attempts))?;
+        Some(self.members.local(host))
+    }
+}
+
+impl Members {
+    fn update(&self, endpoints: &Arc<EndpointView>) {
+        if Arc::ptr_eq(&self.view.borrow(), endpoints) {
+            return;
+        }
+        *self.view.borrow_mut() = Arc::clone(endpoints);
+        self.hosts.borrow_mut().retain(|id, local| {
+            let stays = endpoints.hosts.iter().any(|host| host.id == *id);
+            if !stays {
+                local.retire();
+            }
+            stays
+        });
+    }
+
+    fn local(&self, host: &Arc<Host>) -> Rc<LocalHost> {
+        let mut hosts = self.hosts.borrow_mut();
+        Rc::clone(hosts.entry(host.id).or_insert_with(|| Rc::new(LocalHost::new(Arc::clone(host)))))
+    }
+
+    fn forget_connections(&self) {
+        for (_, host) in self.hosts.borrow_mut().drain() {
+            host.retire();
+        }
+    }
+}
+
+/// A count that its owner alone changes.
+pub(super) fn bump(cell: &Cell<usize>, by: isize) {
+    cell.set(cell.get().saturating_add_signed(by));
+}

@@ -1,0 +1,351 @@
+//! The connections of one worker to one host, and a stream on one of them.
+//!
+//! HTTP/1: the connection used last is used first, so that the others may fall idle and be closed; one the host has closed meanwhile is
+//! told without a system call and thrown away. HTTP/2: streams share a connection. A try without an idle connection is pending until it
+//! has one, and pending tries are limited.
+//! Part of `upstream`; called by `attempt`.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, oneshot};
+
+use super::clusters::{LocalCluster, bump};
+use super::connect::{connect, millis};
+use super::stream::{RequestWriter, ResponseReader};
+use crate::cluster::breaker::Permit;
+use crate::cluster::{ClusterPolicy, Host};
+use crate::error::UpstreamError;
+use crate::message::Version;
+use crate::route::Priority;
+use crate::stats::{ClusterStats, Scope};
+use crate::{http1, http2, time};
+
+/// A host with this worker's connections to it.
+pub struct LocalHost {
+    pub host: Arc<Host>,
+    /// The last is the most recently used.
+    idle: RefCell<Vec<Idle>>,
+    /// Tries that wait for a connection because no more may be opened; bounded by `max_pending_requests`.
+    waiting: RefCell<VecDeque<oneshot::Sender<Open>>>,
+    /// HTTP/1 connections that are open, idle or not.
+    open: Cell<usize>,
+    shared: RefCell<Option<Shared>>,
+    /// Someone is opening the shared connection; woken when it is there or has failed.
+    opening: RefCell<Option<Rc<Notify>>>,
+    /// Removed from the cluster, or its connections are of an old policy: nothing is kept.
+    retired: Cell<bool>,
+}
+
+struct Idle {
+    open: Open,
+    since: Instant,
+}
+
+/// An HTTP/1 connection and what ends with it.
+struct Open {
+    connection: http1::ClientConnection,
+    uses: u32,
+    held: Held,
+}
+
+/// The HTTP/2 connection that streams share.
+struct Shared {
+    connection: http2::ClientConnection,
+    uses: Cell<u32>,
+    /// When the last stream ended; `None` while there are some.
+    idle_since: Rc<Cell<Option<Instant>>>,
+    active: Rc<Cell<usize>>,
+    local: Option<SocketAddr>,
+    held: Rc<Held>,
+}
+
+/// What a connection holds as long as it is open.
+struct Held {
+    stats: (Arc<Scope<ClusterStats>>, usize),
+    host: Arc<Host>,
+    opened: Instant,
+    _permit: Permit,
+}
+
+/// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
+pub struct UpstreamStream {
+    pub tx: RequestWriter,
+    pub rx: ResponseReader,
+    pub version: Version,
+    /// Our end of the connection.
+    pub local: Option<SocketAddr>,
+    back: Back,
+}
+
+/// The way back into the pool.
+enum Back {
+    Http1 { host: Rc<LocalHost>, uses: u32, held: Held },
+    Http2 { active: Rc<Cell<usize>>, idle_since: Rc<Cell<Option<Instant>>>, _held: Rc<Held> },
+}
+
+impl LocalHost {
+    pub fn new(host: Arc<Host>) -> Self {
+        Self {
+            host,
+            idle: RefCell::default(),
+            waiting: RefCell::default(),
+            open: Cell::new(0),
+            shared: RefCell::default(),
+            opening: RefCell::default(),
+            retired: Cell::new(false),
+        }
+    }
+
+    /// A stream over HTTP/1 or HTTP/2, on a connection that is idle, shared, or made for it.
+    pub async fn stream(self: &Rc<Self>, cluster: &LocalCluster, version: Version, priority: Priority) -> Result<UpstreamStream, UpstreamError> {
+        if version == Version::Http2 {
+            return self.http2_stream(cluster, priority).await;
+        }
+        let open = match self.take_idle() {
+            Some(open) => open,
+            None => self.pending(cluster, priority, self.open_or_wait(cluster, priority)).await?,
+        };
+        Ok(self.start(open))
+    }
+
+    /// No new streams, and nothing is kept: the host left, or the policy changed.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.idle.borrow_mut().clear();
+        self.shared.borrow_mut().take();
+    }
+
+    /// Closes what was idle for longer than the policy says, and what the host closed.
+    pub fn close_idle(&self, policy: &ClusterPolicy, stats: &ClusterStats, now: Instant) {
+        let too_long = |since: Instant| policy.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+        self.idle.borrow_mut().retain(|idle| {
+            let timed_out = too_long(idle.since);
+            if timed_out {
+                stats.upstream_cx_idle_timeout.inc();
+            }
+            let stays = !timed_out && !idle.open.connection.is_stale();
+            if !stays {
+                bump(&self.open, -1);
+            }
+            stays
+        });
+        let mut shared = self.shared.borrow_mut();
+        if let Some(connection) = &*shared {
+            let timed_out = connection.active.get() == 0 && connection.idle_since.get().is_some_and(too_long);
+            if timed_out {
+                stats.upstream_cx_idle_timeout.inc();
+            }
+            if timed_out || connection.connection.is_closed() {
+                shared.take();
+            }
+        }
+    }
+
+    fn take_idle(&self) -> Option<Open> {
+        loop {
+            let idle = self.idle.borrow_mut().pop()?;
+            if !idle.open.connection.is_stale() {
+                return Some(idle.open);
+            }
+            bump(&self.open, -1);
+            idle.open.held.stats().upstream_cx_destroy_remote.inc();
+        }
+    }
+
+    /// Counts a try as pending while it waits for its connection.
+    async fn pending<T>(&self, cluster: &LocalCluster, priority: Priority, ready: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+        let stats = cluster.stats();
+        let (breaker, limits) = cluster.breaker(priority);
+        let Some(_permit) = breaker.pending.acquire(limits.max_pending_requests) else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(UpstreamError::Overflow);
+        };
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        let _gauge = scopeguard(|| stats.upstream_rq_pending_active.dec());
+        let result = ready.await;
+        if result.is_err() {
+            stats.upstream_rq_pending_failure_eject.inc();
+        }
+        result
+    }
+
+    /// A new connection, or, past the limit, the next one that another try gives back.
+    async fn open_or_wait(&self, cluster: &LocalCluster, priority: Priority) -> Result<Open, UpstreamError> {
+        let (breaker, limits) = cluster.breaker(priority);
+        let permit = match breaker.connections.acquire(limits.max_connections) {
+            Some(permit) => permit,
+            None if self.open.get() == 0 => breaker.connections.take(),
+            None => {
+                cluster.stats().upstream_cx_overflow.inc();
+                let (sender, receiver) = oneshot::channel();
+                self.waiting.borrow_mut().push_back(sender);
+                return receiver.await.map_err(|_gone| UpstreamError::ConnectionTermination);
+            }
+        };
+        let stream = connect(&self.host, cluster).await?;
+        cluster.stats().upstream_cx_http1_total.inc();
+        bump(&self.open, 1);
+        let connection = http1::ClientConnection::new(stream, cluster.policy.http1);
+        Ok(Open { connection, uses: 0, held: Held::new(cluster, &self.host, permit) })
+    }
+
+    fn start(self: &Rc<Self>, open: Open) -> UpstreamStream {
+        let Open { connection, uses, held } = open;
+        let local = connection.local_addr();
+        let (tx, rx) = connection.start();
+        UpstreamStream {
+            tx: RequestWriter::Http1(tx),
+            rx: ResponseReader::Http1(rx),
+            version: Version::Http11,
+            local,
+            back: Back::Http1 { host: Rc::clone(self), uses: uses + 1, held },
+        }
+    }
+
+    /// Takes a connection back: to the first try that waits, or to the idle ones.
+    fn give_back(&self, open: Open, now: Instant) {
+        if self.retired.get() {
+            return;
+        }
+        let mut open = open;
+        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
+            match waiting.send(open) {
+                Ok(()) => return,
+                Err(unwanted) => open = unwanted,
+            }
+        }
+        self.idle.borrow_mut().push(Idle { open, since: now });
+    }
+
+    /// A connection ended: a try that waits for one may not wait in vain.
+    fn lost_one(&self) {
+        bump(&self.open, -1);
+        if self.open.get() == 0 {
+            self.waiting.borrow_mut().clear();
+        }
+    }
+
+    async fn http2_stream(self: &Rc<Self>, cluster: &LocalCluster, priority: Priority) -> Result<UpstreamStream, UpstreamError> {
+        loop {
+            if let Some(ready) = self.on_shared(cluster) {
+                let (back, connection, local) = ready;
+                let (tx, rx) = connection.start().await?;
+                let (tx, rx) = (RequestWriter::Http2(tx), ResponseReader::Http2(rx));
+                return Ok(UpstreamStream { tx, rx, version: Version::Http2, local, back });
+            }
+            self.pending(cluster, priority, self.open_shared(cluster, priority)).await?;
+        }
+    }
+
+    fn on_shared(&self, cluster: &LocalCluster) -> Option<(Back, http2::ClientConnection, Option<SocketAddr>)> {
+        let mut shared = self.shared.borrow_mut();
+        let used_up = |shared: &Shared| cluster.policy.max_requests_per_connection.is_some_and(|limit| shared.uses.get() >= limit);
+        if shared.as_ref().is_some_and(|shared| shared.connection.is_closed() || used_up(shared)) {
+            shared.take();
+        }
+        let shared = shared.as_ref()?;
+        shared.uses.set(shared.uses.get().saturating_add(1));
+        bump(&shared.active, 1);
+        let back =
+            Back::Http2 { active: Rc::clone(&shared.active), idle_since: Rc::clone(&shared.idle_since), _held: Rc::clone(&shared.held) };
+        Some((back, shared.connection.clone(), shared.local))
+    }
+
+    /// Opens the shared connection, or waits for whoever is doing so.
+    async fn open_shared(&self, cluster: &LocalCluster, priority: Priority) -> Result<(), UpstreamError> {
+        let opening = self.opening.borrow().clone();
+        if let Some(opening) = opening {
+            opening.notified().await;
+            return Ok(());
+        }
+        let notify = Rc::new(Notify::new());
+        *self.opening.borrow_mut() = Some(Rc::clone(&notify));
+        let _woken = scopeguard(|| {
+            self.opening.borrow_mut().take();
+            notify.notify_waiters();
+        });
+        let (breaker, _) = cluster.breaker(priority);
+        let permit = breaker.connections.take();
+        let stream = connect(&self.host, cluster).await?;
+        let local = stream.local_addr().ok();
+        let connection = http2::ClientConnection::handshake(stream, &cluster.policy.http2).await?;
+        cluster.stats().upstream_cx_http2_total.inc();
+        *self.shared.borrow_mut() = Some(Shared {
+            connection,
+            uses: Cell::new(0),
+            idle_since: Rc::default(),
+            active: Rc::default(),
+            local,
+            held: Rc::new(Held::new(cluster, &self.host, permit)),
+        });
+        Ok(())
+    }
+}
+
+impl UpstreamStream {
+    /// Ends a stream whose answer is whole: an HTTP/1 connection goes back to the pool when its request was whole, too.
+    pub fn finish(self, policy: &ClusterPolicy) {
+        let Self { tx, rx, back, .. } = self;
+        match (tx, rx, back) {
+            (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Back::Http1 { host, uses, held }) => {
+                let used_up = policy.max_requests_per_connection.is_some_and(|limit| uses >= limit);
+                if used_up {
+                    held.stats().upstream_cx_max_requests.inc();
+                }
+                match http1::ClientConnection::reunite(tx, rx).filter(|_| !used_up) {
+                    Some(connection) => host.give_back(Open { connection, uses, held }, time::now()),
+                    None => host.lost_one(),
+                }
+            }
+            (_, _, Back::Http2 { .. }) | (_, _, Back::Http1 { .. }) => {}
+        }
+    }
+}
+
+impl Drop for Back {
+    fn drop(&mut self) {
+        if let Self::Http2 { active, idle_since, .. } = self {
+            bump(active, -1);
+            idle_since.set((active.get() == 0).then(time::now));
+        }
+    }
+}
+
+impl Held {
+    fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+        cluster.stats().upstream_cx_active.inc();
+        host.stats.shard(cluster.shard()).cx_active.inc();
+        Self { stats: cluster.stats_scope(), host: Arc::clone(host), opened: time::now(), _permit: permit }
+    }
+
+    fn stats(&self) -> &ClusterStats {
+        self.stats.0.shard(self.stats.1)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let stats = self.stats();
+        stats.upstream_cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        stats.upstream_cx_length_ms.record(millis(self.opened.elapsed()));
+        self.host.stats.shard(self.stats.1).cx_active.dec();
+    }
+}
+
+/// Runs a closure when it goes out of scope.
+fn scopeguard(on_drop: impl FnMut()) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(on_drop)
+}

@@ -1,0 +1,122 @@
+//! The HTTP/1.1 server of sds: accepts, limits, and ends in good order.
+//!
+//! After SIGTERM it goes on accepting for a moment, because proxies and the Service learn of the end later than we do; each
+//! answer then says `Connection: close`. Called by `app`; calls hyper, and the routers through axum.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use lifecycle::Shutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+use tracing::{debug, warn};
+
+use crate::v1::error;
+
+const PAGES: &str =
+    "no such page; there are /v1/registration/{service}, /livez, /readyz, /metrics and /debug";
+
+/// Limits of the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Connections at once; more wait in the accept queue.
+    pub connections: usize,
+    /// To send a request head, the pause before it included: more than the refresh delay of a proxy, usually.
+    pub head: Duration,
+    /// How long new connections are accepted after the shutdown was requested.
+    pub linger: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 4096, head: Duration::from_secs(90), linger: Duration::from_secs(2) }
+    }
+}
+
+/// Serves until shutdown is requested and `linger` has passed; then running requests end as tasks of `shutdown`.
+pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
+    let router =
+        router.fallback(async || error(StatusCode::NOT_FOUND, "no such page; see the README of sds"));
+    let ending = shutdown.clone();
+    let router =
+        router.layer(from_fn(move |request: Request, next: Next| close(request, next, ending.clone())));
+    let free = Arc::new(Semaphore::new(limits.connections));
+    let end = lingered(&shutdown, limits);
+    tokio::pin!(end);
+    loop {
+        let accepted = async {
+            let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
+            listener.accept().await.map(|(stream, _)| (stream, permit))
+        };
+        let accepted = tokio::select! {
+            () = &mut end => return,
+            accepted = accepted => accepted,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let connection = connection(stream, router.clone(), limits, shutdown.clone());
+                shutdown.spawn(async move {
+                    connection.await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, mostly: the next attempt would fail at once as well.
+                warn!("cannot accept a connection: {error}");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn connection(
+    stream: TcpStream,
+    router: Router,
+    limits: Limits,
+    shutdown: Shutdown,
+) -> impl Future<Output = ()> {
+    let _ = stream.set_nodelay(true);
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    async move {
+        let mut connection = std::pin::pin!(connection);
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = lingered(&shutdown, limits) => {
+                // An idle connection closes now, a busy one after its answer. Not before the time to linger is over: a
+                // request that is on its way would meet a closed door.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            debug!("a connection ended badly: {error}");
+        }
+    }
+}
+
+async fn lingered(shutdown: &Shutdown, limits: Limits) {
+    shutdown.requested().await;
+    sleep(limits.linger).await;
+}
+
+async fn close(request: Request, next: Next, shutdown: Shutdown) -> Response {
+    let mut response = next.run(request).await;
+    if shutdown.is_requested() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

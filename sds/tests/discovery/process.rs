@@ -1,0 +1,78 @@
+//! The binary as a user meets it: help, errors, exit codes, signals. Called by the test runner; runs the `sds` binary.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::pet;
+
+fn sds(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_sds"))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .expect("the binary is built with the tests")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn an_unknown_flag_is_wrong_usage() {
+    assert_eq!(sds(&["--nonsense"]).status.code(), Some(2));
+    let port = sds(&["--envoy-port", "x", "--kubernetes-api-host", "http://127.0.0.1:1"]);
+    assert_eq!(
+        (port.status.code(), stderr(&port).as_str()),
+        (Some(2), "sds: --envoy-port: 'x' is no port; give a number from 1 to 65535\n",)
+    );
+}
+
+#[test]
+fn without_a_cluster_it_says_what_to_set() {
+    let output = sds(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--kubernetes-api-host"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_port_in_use_is_said_with_the_remedy() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = sds(&["--listen", &address, "--kubernetes-api-host", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("cannot listen on {address}")), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_logs_what_it_watches_and_knows_and_ends_with_sigterm() {
+    let api = kube_api::Server::start(kube_api::Config::default()).unwrap();
+    api.store().apply(pet(&["10.0.0.1", "10.0.0.2"])).unwrap();
+    let host = format!("http://{}", api.plain_addr().unwrap());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sds"))
+        .args(["--listen", "127.0.0.1:0", "--kubernetes-namespace", "shop", "--kubernetes-api-host", &host])
+        .env_clear()
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    // The API server runs on this thread, so the log is read on another.
+    let synced = tokio::task::spawn_blocking(move || {
+        let mut lines = Vec::new();
+        for line in log.lines() {
+            lines.push(line.unwrap());
+            if lines.last().is_some_and(|line| line.contains("synced: ")) {
+                break;
+            }
+        }
+        lines.join("\n")
+    });
+    let log = synced.await.unwrap();
+    assert!(log.contains(&format!("watching EndpointSlices of namespace shop at {host}")), "{log}");
+    assert!(log.contains("synced: 1 services, 2 endpoints"), "{log}");
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    kill_process(pid, Signal::TERM).unwrap();
+    let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+}

@@ -1,0 +1,65 @@
+//! The binary itself: its flags, its words and its exit codes. Run by cargo; starts the binary.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn pet(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pet"));
+    for variable in ["LISTEN_ADDR", "PET_DELAY", "RUST_LOG", "LOG_FORMAT"] {
+        command.env_remove(variable);
+    }
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn a_taken_port_is_exit_1_and_a_sentence() -> Result {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let address = taken.local_addr()?.to_string();
+    let output = pet(&["--listen-addr", &address]).output()?;
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stderr)?;
+    assert!(words.contains(&format!("pet: cannot listen on {address}: Address already in use")), "{words}");
+    Ok(())
+}
+
+#[test]
+fn wrong_usage_is_exit_2_and_names_the_flag() -> Result {
+    for (flag, value) in
+        [("--pet-delay", "2"), ("--listen-addr", "8080"), ("--log-level", "loud"), ("--colour", "red")]
+    {
+        let output = pet(&[flag, value]).output()?;
+        assert_eq!(output.status.code(), Some(2), "{flag}");
+        assert!(String::from_utf8(output.stderr)?.contains(flag), "{flag}");
+    }
+    let output = pet(&[]).env("PET_DELAY", "soon").output()?;
+    assert_eq!(output.status.code(), Some(2), "a variable is checked like its flag");
+    Ok(())
+}
+
+#[test]
+fn help_names_every_variable() -> Result {
+    let help = String::from_utf8(pet(&["--help"]).output()?.stdout)?;
+    for word in ["LISTEN_ADDR", "127.0.0.1:8080", "PET_DELAY", "0s", "RUST_LOG", "LOG_FORMAT"] {
+        assert!(help.contains(word), "{word} in\n{help}");
+    }
+    let version = String::from_utf8(pet(&["--version"]).output()?.stdout)?;
+    assert_eq!(version, format!("pet {}\n", env!("CARGO_PKG_VERSION")));
+    Ok(())
+}
+
+#[test]
+fn it_says_where_it_listens_and_sigterm_is_exit_0() -> Result {
+    let mut child = pet(&["--listen-addr", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
+    let first = lines.next().ok_or("no line")??;
+    assert!(first.contains("pet listens on 127.0.0.1:"), "{first}");
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    assert_eq!(child.wait()?.code(), Some(0));
+    Ok(())
+}

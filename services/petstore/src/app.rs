@@ -1,0 +1,78 @@
+//! State, routes and serving: the whole service on one screen.
+//!
+//! Called by `main.rs` and the tests, which bring the listener and the shutdown; calls the handlers.
+
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
+use axum::serve::ListenerExt;
+use lifecycle::Shutdown;
+use tokio::net::TcpListener;
+use tracing::error;
+
+use crate::health::Health;
+use crate::pet_client::PetClient;
+use crate::{api, error, health, openapi};
+
+/// What the handlers share.
+#[derive(Clone, Debug)]
+pub struct AppState {
+    pub(crate) pets: PetClient,
+    pub(crate) health: Health,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Answers requests until shutdown is requested and for `linger` after that, then finishes those in flight and returns.
+///
+/// A caller that has not heard of the shutdown yet is thus still served; `/readyz` says 503 and every answer
+/// `Connection: close`, so that it hears.
+pub async fn serve(listener: TcpListener, state: AppState, linger: Duration) {
+    let shutdown = state.shutdown.clone();
+    let stop = async move {
+        shutdown.requested().await;
+        tokio::time::sleep(linger).await;
+    };
+    // An answer must not wait for the acknowledgement of the one before it.
+    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
+    if let Err(failure) = axum::serve(listener, router(state)).with_graceful_shutdown(stop).await {
+        error!("cannot serve any longer: {failure}");
+    }
+}
+
+/// Every route; unknown paths and wrong methods are answered in JSON as well.
+pub fn router(state: AppState) -> Router {
+    Router::new()
+        .route("/petstore/{id}", get(api::petstore))
+        .route("/health", get(health::get))
+        .route("/health/{status}", post(health::set))
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .route("/openapi.json", get(openapi::document))
+        .fallback(error::not_found)
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), announce_shutdown))
+        .layer(from_fn(telemetry::access_log))
+        .layer(from_fn(telemetry::capture_trace_context))
+        .with_state(state)
+}
+
+impl AppState {
+    /// `pets` is how pet is reached.
+    #[must_use]
+    pub fn new(pets: PetClient, shutdown: Shutdown) -> Self {
+        Self { pets, health: Health::default(), shutdown }
+    }
+}
+
+async fn announce_shutdown(State(state): State<AppState>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if state.shutdown.is_requested() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
