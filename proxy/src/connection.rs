@@ -3,12 +3,9 @@
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 //! Called by `listener`; calls `exchange`, `http1`, `http2`.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::RefCell;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -17,32 +14,16 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
 use crate::message::{Known, RequestHead, ResponseHead};
-use crate::local::Local;
-use crate::local_reply::LocalReply;
-use crate::snapshot::{Codec, HttpManager, Listener, Underscores};
+use crate::snapshot::{Codec, Underscores};
 use crate::state::Drain;
-use crate::stream_info::ConnectionInfo;
 
 mod http2;
 mod waits;
 
-use waits::{draining, earliest, head_due, idle_due, now, timer, too_late, until};
+use waits::{closing, earliest, head_due, idle_due, now, timer, too_late, until};
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
-pub async fn run(
-    local: Rc<Local>,
-    listener: Arc<Listener>,
-    manager: Arc<HttpManager>,
-    stream: TcpStream,
-    peer: SocketAddr,
-) {
-    let info = ConnectionInfo {
-        id: NEXT_ID.fetch_add(1, Relaxed),
-        peer,
-        local: stream.local_addr().unwrap_or(listener.address),
-    };
-    let context =
-        Rc::new(ConnectionContext { listener, manager, info: Rc::new(info), local, closing: Cell::new(false) });
+pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     let begun = now();
     let stats = context.http();
     stats.downstream_cx_total.inc();
@@ -67,8 +48,6 @@ pub async fn run(
     stats.downstream_cx_length_ms.record(millis);
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-
 /// How a connection ended, for statistics.
 #[derive(Clone, Copy, Debug, Default)]
 struct End {
@@ -90,12 +69,12 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
             let due =
                 earliest(head_due(&manager.timeouts).map(|(due, _)| due), idle_due(manager.timeouts.idle));
             let mut timer = pin!(timer(due));
-            let (state, direction) = (&context.local.state, context.listener.direction);
+            let mut drain = context.drain.clone();
             let first = tokio::select! {
                 biased;
                 first = connection.first_bytes() => first,
                 () = until(timer.as_mut(), due) => FirstBytes::Other,
-                () = draining(state, direction, Drain::Closed) => FirstBytes::Closed,
+                () = closing(&mut drain) => FirstBytes::Closed,
             };
             match first {
                 FirstBytes::Http2 => true,
@@ -136,7 +115,7 @@ async fn serve_http1(
 ) -> End {
     let timeouts = &context.manager.timeouts;
     let stats = context.http();
-    let (state, direction) = (&context.local.state, context.listener.direction);
+    let mut drain = context.drain.clone();
     let last = timeouts.max_connection_duration.map(|most| begun + most);
     let first_due = earliest(timeouts.idle.map(|idle| begun + idle), last);
     let mut timer = pin!(timer(first_due));
@@ -147,7 +126,7 @@ async fn serve_http1(
             biased;
             () = connection.readable() => Wake::Data,
             () = until(timer.as_mut(), due) => Wake::Due,
-            () = draining(state, direction, Drain::Closed) => Wake::Drained,
+            () = closing(&mut drain) => Wake::Drained,
         };
         match wake {
             Wake::Data => {}
@@ -199,16 +178,17 @@ async fn one_request(
     match event {
         HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
         HeadEvent::Refused(refusal) => {
-            let (rx, tx) = connection.split();
-            let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            give_head(exchange::refuse(context, head, reply(refusal), down).await.request);
+            let (_, writer) = connection.split();
+            let mut writer = ResponseWriter::Http1(writer);
+            exchange::refuse(context, refusal, &head, &mut writer).await;
+            give_head(head);
         }
         HeadEvent::Request => {
             let (rx, tx) = connection.split();
             let mut down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
             let outcome = exchange::run(context, head, down).await;
-            give_head(outcome.request);
+            give_head(outcome.head);
             if outcome.keep_alive && connection.reusable() {
                 return None;
             }
@@ -251,22 +231,17 @@ fn announce_close(
     last: Option<Instant>,
 ) {
     let stats = context.http();
-    let mut last_one = false;
     if context.manager.limits.max_requests_per_connection.is_some_and(|most| requests >= most) {
         stats.downstream_cx_max_requests_reached.inc();
-        last_one = true;
+        connection.close_after();
     }
     if last.is_some_and(|last| now() >= last) {
         stats.downstream_cx_max_duration_reached.inc();
-        last_one = true;
-    }
-    if context.local.state.drain(context.listener.direction) != Drain::No {
-        stats.downstream_cx_drain_close.inc();
-        last_one = true;
-    }
-    if last_one {
         connection.close_after();
-        context.closing.set(true);
+    }
+    if *context.drain.borrow() != Drain::No {
+        stats.downstream_cx_drain_close.inc();
+        connection.close_after();
     }
 }
 
@@ -285,12 +260,6 @@ async fn expect_continue(head: &mut RequestHead, writer: &mut ResponseWriter<'_>
         // A client that is gone is noticed by the exchange.
         let _ = writer.interim(&ResponseHead::new(100)).await;
     }
-}
-
-/// The codec's refusal as an answer.
-fn reply(refusal: Refusal) -> LocalReply {
-    let Refusal { status, body, details, flag } = refusal;
-    LocalReply { flag, ..LocalReply::new(status, body, details) }
 }
 
 /// Treats names with underscores as configured; false when the request is to be refused.

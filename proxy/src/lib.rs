@@ -1,9 +1,15 @@
 //! The sidecar proxy as a library.
 //!
 //! Reading order, one request long:
-//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/mod.rs`, `filter/mod.rs`, `attempt.rs`, `cluster/mod.rs`, `upstream/mod.rs`.
+//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `filter/edge.rs`, `exchange/forward.rs`, `attempt.rs`, `upstream/pool.rs`.
+//!
+//! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
+//! `tcp` > `attempt`, `snapshot` > `local` > `upstream`, `downstream`, `filter` > `route`, `cluster` > `local_reply` > `access_log`,
+//! `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`, `time`.
 
 pub mod access_log;
+pub mod app;
+pub mod args;
 pub mod attempt;
 pub mod cluster;
 pub mod connection;

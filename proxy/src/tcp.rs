@@ -36,7 +36,11 @@ pub async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: TcpStream, pee
 }
 
 /// Copies both ways; each side's end is passed on when it comes. An idle connection is an error.
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, idle: Option<std::time::Duration>) -> std::io::Result<()> {
+async fn carry(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    idle: Option<std::time::Duration>,
+) -> std::io::Result<()> {
     let (mut client_rx, mut client_tx) = client.split();
     let (mut server_rx, mut server_tx) = server.split();
     let activity = tokio::sync::Notify::new();

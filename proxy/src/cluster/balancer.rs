@@ -152,7 +152,8 @@ fn least_busy(
     choices: u32,
     random: &mut impl FnMut(u64) -> u64,
 ) -> Option<usize> {
-    let busy = |at: usize| view.hosts.get(at).map_or(i64::MAX, |host| host.stats.level(|shard| &shard.rq_active));
+    let busy =
+        |at: usize| view.hosts.get(at).map_or(i64::MAX, |host| host.stats.level(|shard| &shard.rq_active));
     (0..choices.max(1))
         .filter_map(|_| members.get(below(random, members.len())).copied())
         .min_by_key(|&at| busy(at))

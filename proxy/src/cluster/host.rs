@@ -59,7 +59,10 @@ pub struct HostShard {
 
 impl HostStats {
     fn new(workers: usize) -> Self {
-        Self { shards: (0..workers.max(1)).map(|_| HostShard::default()).collect(), removed: AtomicBool::new(false) }
+        Self {
+            shards: (0..workers.max(1)).map(|_| HostShard::default()).collect(),
+            removed: AtomicBool::new(false),
+        }
     }
 
     /// The counts of a worker.

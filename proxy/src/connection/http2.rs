@@ -10,14 +10,13 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::waits::{draining, earliest, head_due, now, timer, until};
-use super::{End, expect_continue, give_head, reply, take_head, underscores};
+use super::waits::{announced, earliest, head_due, now, timer, until};
+use super::{End, expect_continue, give_head, take_head, underscores};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
 use crate::message::RequestHead;
-use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
 pub(super) async fn serve(
@@ -49,7 +48,7 @@ pub(super) async fn serve(
         return End { protocol_error: true, ..End::default() };
     };
     let counts = connection.counts();
-    let (state, direction) = (&context.local.state, context.listener.direction);
+    let mut drain = context.drain.clone();
     let mut head = take_head();
     loop {
         let due = run.due();
@@ -57,7 +56,7 @@ pub(super) async fn serve(
             biased;
             accepted = connection.accept(&mut head) => Some(accepted),
             () = until(timer.as_mut(), due) => None,
-            () = draining(state, direction, Drain::Announce), if !run.ending => {
+            () = announced(&mut drain), if !run.ending => {
                 context.http().downstream_cx_drain_close.inc();
                 run.shut_down(&mut connection);
                 continue;
@@ -176,13 +175,14 @@ fn start_stream(
         } else {
             (!underscores(&mut head, manager.underscores)).then_some(Refusal::UNDERSCORE)
         };
-        let outcome = if let Some(refusal) = refusal {
-            exchange::refuse(&context, head, reply(refusal), down).await
+        let head = if let Some(refusal) = refusal {
+            exchange::refuse(&context, refusal, &head, &mut down.tx).await;
+            head
         } else {
             expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
-            exchange::run(&context, head, down).await
+            exchange::run(&context, head, down).await.head
         };
-        give_head(outcome.request);
+        give_head(head);
         streams.active.set(streams.active.get() - 1);
         streams.quiet_since.set(now());
     });

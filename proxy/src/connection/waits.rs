@@ -6,11 +6,12 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::http1::Refusal;
 use crate::snapshot::Timeouts;
-use crate::state::{Direction, Drain, ServerState};
+use crate::state::Drain;
 
 pub(super) fn now() -> Instant {
     Instant::from_std(crate::time::now())
@@ -65,12 +66,19 @@ pub(super) async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
     }
 }
 
-/// Waits until draining of the connections that face this way has come to that stage.
-pub(super) async fn draining(state: &ServerState, direction: Direction, stage: Drain) {
-    let mut changes = state.subscribe();
-    while state.drain(direction) < stage {
-        if changes.changed().await.is_err() {
-            pending::<()>().await;
-        }
+/// Waits until draining has come so far that idle connections are closed.
+pub(super) async fn closing(drain: &mut watch::Receiver<Drain>) {
+    reached(drain, Drain::Closed).await;
+}
+
+/// Waits until the close is to be announced.
+pub(super) async fn announced(drain: &mut watch::Receiver<Drain>) {
+    reached(drain, Drain::Announce).await;
+}
+
+pub(super) async fn reached(drain: &mut watch::Receiver<Drain>, stage: Drain) {
+    let gone = drain.wait_for(|drain| *drain >= stage).await.is_err();
+    if gone {
+        pending::<()>().await;
     }
 }

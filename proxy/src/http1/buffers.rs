@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -102,11 +101,6 @@ impl Input {
         let mut byte = [0];
         !self.rest.is_empty()
             || !matches!(self.half.try_read(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-    }
-
-    /// Our end of the connection.
-    pub(super) fn local_addr(&self) -> Option<SocketAddr> {
-        self.half.local_addr().ok()
     }
 
     /// Lets go of the buffer of a connection that waits.

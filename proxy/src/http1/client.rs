@@ -1,12 +1,9 @@
 //! One HTTP/1 connection to an upstream: a request out, its answer in, and the connection back when both are whole.
 //!
-//! The two halves are owned, so that a connection can only be used again by joining them (`ClientConnection::reunite`).
+//! The two halves are owned, so that a connection can only be used again by joining them (`ClientConnection::rejoin`).
 //! Every verb may be dropped while it waits. Called by `upstream`; calls `response`, `body`, `encode`, `buffers`.
 
-use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -21,31 +18,35 @@ use super::{EncodeOptions, HeadLimits, Malformed};
 use crate::error::UpstreamError;
 use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead};
 
+/// How a connection to an upstream writes and what it reads at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    pub encode: EncodeOptions,
+    pub limits: HeadLimits,
+}
+
 /// A connection between two requests.
 #[derive(Debug)]
 pub struct ClientConnection {
     input: Input,
     output: Output,
-    options: EncodeOptions,
-    asked: Rc<Cell<Asked>>,
+    options: ClientOptions,
 }
 
 /// Where the request goes.
 #[derive(Debug)]
 pub struct RequestWriter {
     output: Output,
-    options: EncodeOptions,
+    options: ClientOptions,
     state: Writing,
-    /// What the reader must know of the request.
-    asked: Rc<Cell<Asked>>,
 }
 
 /// Where the answer comes from.
 #[derive(Debug)]
 pub struct ResponseReader {
     input: Input,
-    options: EncodeOptions,
-    asked: Rc<Cell<Asked>>,
+    options: ClientOptions,
+    asked: Asked,
     scan: EndScan,
     decoder: BodyDecoder,
     /// `None` before the final head.
@@ -69,24 +70,22 @@ enum Writing {
 const MAX_INTERIM: u32 = 32;
 
 impl ClientConnection {
-    pub fn new(stream: TcpStream, options: EncodeOptions) -> Self {
+    pub fn new(stream: TcpStream, options: ClientOptions) -> Self {
         let (read, write) = stream.into_split();
-        let (input, output) = (Input::new(read, BytesMut::new()), Output::new(write));
-        Self { input, output, options, asked: Rc::default() }
+        Self { input: Input::new(read, BytesMut::new()), output: Output::new(write), options }
     }
 
-    /// Our end of the connection.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.input.local_addr()
-    }
-
-    /// The two sides of the next request.
-    pub fn start(self) -> (RequestWriter, ResponseReader) {
-        let Self { input, output, options, asked } = self;
-        let writer = RequestWriter { output, options, state: Writing::Head, asked: Rc::clone(&asked) };
+    /// The two sides of the next request; `head` is the one that will be written.
+    pub fn start(self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
+        let asked = Asked {
+            head: head.method == Method::Head,
+            connect: head.method == Method::Connect,
+            upgrade: encode::wants_upgrade(&head.fields),
+        };
+        let writer = RequestWriter { output: self.output, options: self.options, state: Writing::Head };
         let reader = ResponseReader {
-            input,
-            options,
+            input: self.input,
+            options: self.options,
             asked,
             scan: EndScan::default(),
             decoder: BodyDecoder::new(Framing::None, false),
@@ -98,12 +97,12 @@ impl ClientConnection {
     }
 
     /// The connection again, when the request was sent whole, the answer received whole, and both sides keep it alive.
-    pub fn reunite(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
+    pub fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
         if !(writer.is_complete() && reader.reusable()) {
             return None;
         }
         reader.input.release();
-        Some(Self { input: reader.input, output: writer.output, options: reader.options, asked: reader.asked })
+        Some(Self { input: reader.input, output: writer.output, options: reader.options })
     }
 
     /// Whether an idle connection was closed by the upstream, or holds bytes that nobody asked for. No system call while nothing came.
@@ -121,12 +120,7 @@ impl RequestWriter {
     /// The request's head; with `end` it is whole and sent at once. Without, it waits for the first data or a `flush`.
     pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
         if self.state == Writing::Head {
-            self.asked.set(Asked {
-                head: head.method == Method::Head,
-                connect: head.method == Method::Connect,
-                upgrade: encode::wants_upgrade(&head.fields),
-            });
-            let body = encode::request_head(self.output.buffer(), head, end, self.options);
+            let body = encode::request_head(self.output.buffer(), head, end, self.options.encode);
             self.state = if body == BodyWriter::Done { Writing::Complete } else { Writing::Body(body) };
         }
         if end { self.flush().await } else { Ok(()) }
@@ -135,7 +129,7 @@ impl RequestWriter {
     /// Trailers, which end the request.
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
         if self.state == Writing::Body(BodyWriter::Chunked) {
-            encode::last_chunk(self.output.buffer(), Some(trailers), self.options);
+            encode::last_chunk(self.output.buffer(), Some(trailers), self.options.encode);
             self.state = Writing::Complete;
         } else {
             self.take(Bytes::new(), true);
@@ -199,7 +193,7 @@ impl RequestWriter {
                     self.output.buffer().extend_from_slice(b"\r\n");
                 }
                 if end {
-                    encode::last_chunk(self.output.buffer(), None, self.options);
+                    encode::last_chunk(self.output.buffer(), None, self.options.encode);
                 }
             }
             Writing::Head | Writing::Body(_) | Writing::Complete | Writing::Broken => {}
@@ -224,7 +218,7 @@ impl ResponseReader {
             }
             return Ok(HeadKind::Interim);
         }
-        self.decoder = BodyDecoder::new(meta.framing, self.options.enable_trailers);
+        self.decoder = BodyDecoder::new(meta.framing, self.options.encode.enable_trailers);
         self.meta = Some(meta);
         Ok(HeadKind::Final { end: self.decoder.is_end() })
     }
@@ -254,7 +248,7 @@ impl ResponseReader {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
     ) -> Poll<Result<ResponseMeta, UpstreamError>> {
-        let (limits, asked) = (HeadLimits::default(), self.asked.get());
+        let (limits, asked) = (self.options.limits, self.asked);
         let protocol = |error: Malformed| UpstreamError::Protocol(error.upstream());
         let mut fresh = !self.input.rest.is_empty() && self.scan == EndScan::default();
         loop {

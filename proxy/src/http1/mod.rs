@@ -14,7 +14,7 @@ mod request;
 mod response;
 mod server;
 
-pub use client::{ClientConnection, RequestWriter, ResponseReader};
+pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
 pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
 /// How heads are written.

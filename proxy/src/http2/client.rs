@@ -4,7 +4,7 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -28,6 +28,9 @@ pub struct ClientConnection {
     max_fields: usize,
 }
 
+/// Drives a connection until it ends; to be spawned on the worker's thread.
+pub struct Driver(h2::client::Connection<Io, Bytes>);
+
 /// Where the request goes.
 pub struct RequestWriter {
     send: SendRequest<Bytes>,
@@ -41,6 +44,8 @@ pub struct ResponseReader {
     answer: Rc<RefCell<Answer>>,
     body: Option<RecvStream>,
     done: bool,
+    /// The request asked for another protocol, so that 200 means 101.
+    upgrade: bool,
     max_head_bytes: usize,
     max_fields: usize,
 }
@@ -49,14 +54,12 @@ pub struct ResponseReader {
 #[derive(Default)]
 struct Answer {
     future: Option<ResponseFuture>,
-    /// The request asked for another protocol, so that 200 means 101.
-    upgrade: bool,
     waker: Option<Waker>,
 }
 
 impl ClientConnection {
-    /// Takes a socket over and drives it by a local task until it ends.
-    pub async fn handshake(stream: TcpStream, options: &Options) -> Result<Self, UpstreamError> {
+    /// Prepares the connection; nothing is sent before the driver runs.
+    pub async fn handshake(stream: TcpStream, options: &Options) -> Result<(Self, Driver), UpstreamError> {
         let io = Io::new(stream, Bytes::new());
         let counts = io.counts.clone();
         let mut builder = h2::client::Builder::new();
@@ -68,18 +71,19 @@ impl ClientConnection {
             .max_header_list_size(options.decode_limit())
             .max_send_buffer_size(options.send_buffer);
         let (send, connection) = builder.handshake(io).await.map_err(|error| upstream(&error))?;
-        tokio::task::spawn_local(async move {
-            // The streams learn how it ended.
-            let _ = connection.await;
-        });
         let Options { max_head_bytes, max_fields, .. } = *options;
-        Ok(Self { send, counts, max_head_bytes, max_fields })
+        Ok((Self { send, counts, max_head_bytes, max_fields }, Driver(connection)))
     }
 
-    /// Whether new requests cannot be started: the upstream said GOAWAY or the connection ended.
-    pub fn is_closed(&self) -> bool {
+    /// Whether new requests may be started: false once the upstream said GOAWAY or the connection ended.
+    pub fn is_usable(&self) -> bool {
         let mut send = self.send.clone();
-        matches!(send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+        !matches!(send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// Waits until a request can be started.
+    pub async fn ready(&mut self) -> Result<(), UpstreamError> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))
     }
 
     /// How many requests the upstream lets us have at once.
@@ -92,18 +96,27 @@ impl ClientConnection {
         self.counts.take()
     }
 
-    /// The two sides of a request, once the upstream allows another one.
-    pub async fn start(mut self) -> Result<(RequestWriter, ResponseReader), UpstreamError> {
-        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))?;
+    /// The two sides of a request; `head` is the one that will be written.
+    pub fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
         let answer = Rc::<RefCell<Answer>>::default();
         let writer = RequestWriter {
-            send: self.send,
+            send: self.send.clone(),
             stream: None,
             outgoing: Outgoing::default(),
-            answer: Rc::clone(&answer),
+            answer: answer.clone(),
         };
-        let Self { max_head_bytes, max_fields, .. } = self;
-        Ok((writer, ResponseReader { answer, body: None, done: false, max_head_bytes, max_fields }))
+        let upgrade = convert::wants_upgrade(head);
+        let Self { max_head_bytes, max_fields, .. } = *self;
+        let reader = ResponseReader { answer, body: None, done: false, upgrade, max_head_bytes, max_fields };
+        (writer, reader)
+    }
+}
+
+impl Future for Driver {
+    type Output = Result<(), UpstreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        pin!(&mut self.0).poll(cx).map_err(|error| upstream(&error))
     }
 }
 
@@ -123,7 +136,6 @@ impl RequestWriter {
         }
         let mut answer = self.answer.borrow_mut();
         answer.future = Some(future);
-        answer.upgrade = convert::wants_upgrade(head);
         if let Some(waker) = answer.waker.take() {
             waker.wake();
         }
@@ -209,7 +221,7 @@ impl ResponseReader {
             return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
         }
         convert::response_in(&response, head);
-        if answer.upgrade && head.status == 200 {
+        if self.upgrade && head.status == 200 {
             head.status = 101;
         }
         let body = response.into_body();

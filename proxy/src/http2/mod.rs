@@ -18,7 +18,7 @@ mod convert;
 mod sender;
 mod server;
 
-pub use client::{ClientConnection, RequestWriter, ResponseReader};
+pub use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
 pub use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
 
 /// Connection options (`http2_protocol_options`), Envoy's defaults.

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::mutation::Mutations;
 use crate::format::Format;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
+use crate::mutation::Mutations;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
 

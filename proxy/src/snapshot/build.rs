@@ -79,7 +79,10 @@ impl Node {
         let given = |flag: Option<&str>, file: Option<&String>| {
             flag.or(file.map(String::as_str)).unwrap_or_default().into()
         };
-        Self { id: given(id, node.map(|node| &node.id)), cluster: given(cluster, node.map(|node| &node.cluster)) }
+        Self {
+            id: given(id, node.map(|node| &node.id)),
+            cluster: given(cluster, node.map(|node| &node.cluster)),
+        }
     }
 }
 
@@ -182,7 +185,8 @@ fn is_eds(cluster: &ClusterMessage) -> bool {
 }
 
 fn backing(clusters: &[ClusterMessage]) -> BTreeSet<&str> {
-    let sources = clusters.iter().filter_map(|cluster| cluster.eds_cluster_config.as_ref()?.eds_config.as_ref());
+    let sources =
+        clusters.iter().filter_map(|cluster| cluster.eds_cluster_config.as_ref()?.eds_config.as_ref());
     sources.flat_map(discovery::backing_clusters).collect()
 }
 
@@ -203,7 +207,8 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
         }
     };
     if address.ip().is_unspecified() {
-        let text = format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
+        let text =
+            format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
         cx.error(&place.field("socket_address").field("address"), Kind::Lint, text).suggest("127.0.0.1");
     }
     Some(address)

@@ -31,7 +31,7 @@ fn every_recording_is_replayed_or_has_a_reason() {
     assert_eq!(listed.difference(&known).collect::<Vec<_>>(), [""; 0], "lines without a recording");
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn the_answers_are_those_of_a_real_server() {
     let runs: Vec<_> = cases::all().into_iter().map(|case| (case.name, tokio::spawn(replay(case)))).collect();
     let mut failed = Vec::new();

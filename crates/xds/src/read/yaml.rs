@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 100;
 /// Largest text, in bytes.
 const MAX_BYTES: usize = 64 << 20;
 /// Most nodes, those copied by aliases included.
-const MAX_NODES: usize = 2_000_000;
+const MAX_NODES: usize = 1_000_000;
 /// Most bytes copied by aliases.
 const MAX_COPIED: usize = 32 << 20;
 

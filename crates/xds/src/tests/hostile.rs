@@ -1,7 +1,7 @@
 //! Input made to hurt: one clear error, bounded memory, no panic.
 
 use super::data;
-use crate::{Code, read_bootstrap, read_discovery_response};
+use crate::{Code, read_bootstrap};
 
 fn code(text: &str) -> Code {
     let findings = read_bootstrap("hostile.yaml", text).unwrap_err();
@@ -71,14 +71,4 @@ fn deep_free_data_is_refused_and_not_lost() {
     let deep = format!("{}1{}", "{a: ".repeat(80), "}".repeat(80));
     let text = format!("node: {{id: a, cluster: b, metadata: {deep}}}");
     assert!(matches!(read_bootstrap("deep.yaml", &text), Err(findings) if findings[0].code == Code::Limit));
-}
-
-#[test]
-fn a_discovery_response_reads_its_resources() {
-    let text = r#"{"version_info": "2", "resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": "pet", "endpoints": []}]}"#;
-    let response = read_discovery_response("eds.json", text).unwrap().message;
-    let assignment: crate::envoy::config::endpoint::v3::ClusterLoadAssignment =
-        crate::decode_any_checked(&response.resources[0]).unwrap();
-    assert_eq!(assignment.cluster_name, "pet");
 }

@@ -24,7 +24,8 @@ use super::values::{self, duration, level};
 use super::{Cx, matchers};
 use crate::retry::{RetryOn, RetryPolicy};
 use crate::route::{
-    Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target, Weighted,
+    Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
+    Weighted,
 };
 
 /// How long a route waits for an answer unless it says otherwise.
@@ -70,7 +71,12 @@ pub fn forward(
     })
 }
 
-fn target(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction, options: &TableOptions) -> Option<Target> {
+fn target(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &RouteAction,
+    options: &TableOptions,
+) -> Option<Target> {
     match message.cluster_specifier.as_ref()? {
         ClusterSpecifier::Cluster(name) => {
             known_cluster(cx, &place.field("cluster"), name, options);
@@ -93,7 +99,12 @@ fn known_cluster(cx: &mut Cx<'_>, place: &Place<'_>, name: &str, options: &Table
     }
 }
 
-fn weighted(cx: &mut Cx<'_>, place: &Place<'_>, message: &WeightedCluster, options: &TableOptions) -> Vec<Weighted> {
+fn weighted(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &WeightedCluster,
+    options: &TableOptions,
+) -> Vec<Weighted> {
     let mut entries = Vec::with_capacity(message.clusters.len());
     for (at, entry) in message.clusters.iter().enumerate() {
         entries.extend(weighted_entry(cx, &place.item("clusters", at), entry, options));
@@ -148,7 +159,11 @@ fn path_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Pa
         (text, None) => PathRewrite::Prefix(text.into()),
         (_, Some(_)) => {
             let place = place.field("regex_rewrite");
-            cx.error(&place, Kind::Structure, "only one of `prefix_rewrite` and `regex_rewrite` can be given");
+            cx.error(
+                &place,
+                Kind::Structure,
+                "only one of `prefix_rewrite` and `regex_rewrite` can be given",
+            );
             PathRewrite::Keep
         }
     }
@@ -176,7 +191,9 @@ pub fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAction) ->
         _ => None,
     };
     let path = match &message.path_rewrite_specifier {
-        Some(PathRewriteSpecifier::PathRedirect(path)) => text(path).map_or(RedirectPath::Keep, RedirectPath::Path),
+        Some(PathRewriteSpecifier::PathRedirect(path)) => {
+            text(path).map_or(RedirectPath::Keep, RedirectPath::Path)
+        }
         Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
             text(prefix).map_or(RedirectPath::Keep, RedirectPath::Prefix)
         }
@@ -202,7 +219,12 @@ pub fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAction) ->
 }
 
 /// A fixed answer.
-pub fn direct(cx: &mut Cx<'_>, place: &Place<'_>, message: &DirectResponseAction, options: &TableOptions) -> Action {
+pub fn direct(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &DirectResponseAction,
+    options: &TableOptions,
+) -> Action {
     if message.body_format.is_some() {
         let place = place.field("body_format");
         cx.error(&place, Kind::NotImplemented, "`body_format` of a direct response is not implemented")
@@ -211,7 +233,8 @@ pub fn direct(cx: &mut Cx<'_>, place: &Place<'_>, message: &DirectResponseAction
     let place = place.field("body");
     let body = message.body.as_ref().map(|body| values::data(cx, &place, body)).unwrap_or_default();
     if body.len() > options.max_direct_body {
-        let text = format!("the body has {} bytes, at most {} are allowed", body.len(), options.max_direct_body);
+        let text =
+            format!("the body has {} bytes, at most {} are allowed", body.len(), options.max_direct_body);
         cx.error(&place, Kind::BadValue, text)
             .suggest("raise `max_direct_response_body_size_bytes` of the route table");
     }

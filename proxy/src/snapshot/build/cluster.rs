@@ -13,8 +13,8 @@ use xds::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, RoutingPriority,
 };
 use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
-use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
+use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
 use super::place::{Kind, Place};
 use super::values::limit;
@@ -34,7 +34,8 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
     let lb = message.common_lb_config.as_ref();
     let mut policy = ClusterPolicy {
         name: message.name.as_str().into(),
-        connect_timeout: super::values::duration(message.connect_timeout.as_ref()).unwrap_or(Duration::from_secs(5)),
+        connect_timeout: super::values::duration(message.connect_timeout.as_ref())
+            .unwrap_or(Duration::from_secs(5)),
         protocol: http.protocol,
         balancer: balancer(message),
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(Duration::from_secs(3600))),
@@ -45,9 +46,11 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         breakers: breakers(message),
         panic_threshold: lb.and_then(|lb| lb.healthy_panic_threshold).map_or(50.0, |percent| percent.value),
-        http1: manager::encode(http.http1.as_ref()),
+        http1: crate::http1::ClientOptions {
+            encode: manager::encode(http.http1.as_ref()),
+            ..Default::default()
+        },
         http2: manager::http2(http.http2.as_ref()),
-        max_response_headers_kb: None,
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
@@ -99,7 +102,9 @@ fn today(options: HttpProtocolOptions) -> HttpOptions {
             Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
                 HttpOptions { common, http1: Some(http1), ..HttpOptions::default() }
             }
-            Some(ProtocolConfig::Http3ProtocolOptions(_)) | None => HttpOptions { common, ..HttpOptions::default() },
+            Some(ProtocolConfig::Http3ProtocolOptions(_)) | None => {
+                HttpOptions { common, ..HttpOptions::default() }
+            }
         },
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => HttpOptions {
             protocol: UpstreamProtocol::Downstream,
@@ -107,7 +112,9 @@ fn today(options: HttpProtocolOptions) -> HttpOptions {
             http1: config.http_protocol_options,
             http2: config.http2_protocol_options,
         },
-        Some(UpstreamProtocolOptions::AutoConfig(_)) | None => HttpOptions { common, ..HttpOptions::default() },
+        Some(UpstreamProtocolOptions::AutoConfig(_)) | None => {
+            HttpOptions { common, ..HttpOptions::default() }
+        }
     }
 }
 

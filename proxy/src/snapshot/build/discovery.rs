@@ -89,9 +89,15 @@ pub struct File {
 /// The discovery of a cluster.
 pub fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discovery> {
     let kind = match message.cluster_discovery_type {
-        Some(ClusterDiscoveryType::Type(kind)) => DiscoveryType::try_from(kind).unwrap_or(DiscoveryType::Static),
+        Some(ClusterDiscoveryType::Type(kind)) => {
+            DiscoveryType::try_from(kind).unwrap_or(DiscoveryType::Static)
+        }
         Some(ClusterDiscoveryType::ClusterType(_)) => {
-            cx.error(&place.field("cluster_type"), Kind::NotImplemented, "cluster types by name are not implemented");
+            cx.error(
+                &place.field("cluster_type"),
+                Kind::NotImplemented,
+                "cluster types by name are not implemented",
+            );
             return None;
         }
         None => DiscoveryType::Static,
@@ -102,7 +108,11 @@ pub fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Optio
         DiscoveryType::LogicalDns => Some(Discovery::Dns(dns(cx, place, message, true))),
         DiscoveryType::Eds => eds(cx, place, message),
         DiscoveryType::OriginalDst => {
-            cx.error(&place.field("type"), Kind::NotImplemented, "original-destination clusters are not implemented");
+            cx.error(
+                &place.field("type"),
+                Kind::NotImplemented,
+                "original-destination clusters are not implemented",
+            );
             None
         }
     }
@@ -121,9 +131,9 @@ pub fn endpoints(cx: &mut Cx<'_>, place: &Place<'_>, assignment: &ClusterLoadAss
         match name.host.parse::<IpAddr>() {
             Ok(ip) => endpoints.push(at(&name.template, ip)),
             Err(_) => {
-                cx.findings.add_at(path, Kind::BadValue, format!("`{}` is not an IP address", name.host)).suggest(
-                    "set the cluster's `type` to STRICT_DNS or LOGICAL_DNS for host names",
-                );
+                cx.findings
+                    .add_at(path, Kind::BadValue, format!("`{}` is not an IP address", name.host))
+                    .suggest("set the cluster's `type` to STRICT_DNS or LOGICAL_DNS for host names");
             }
         }
     }
@@ -259,8 +269,12 @@ fn sds_v1(
     initial_fetch_timeout: Option<Duration>,
 ) -> Option<Discovery> {
     if !matches!(ApiType::try_from(api.api_type), Ok(ApiType::RestLegacy)) {
-        cx.error(&place.field("api_type"), Kind::NotImplemented, "this way to ask for endpoints is not implemented")
-            .suggest("REST_LEGACY");
+        cx.error(
+            &place.field("api_type"),
+            Kind::NotImplemented,
+            "this way to ask for endpoints is not implemented",
+        )
+        .suggest("REST_LEGACY");
         return None;
     }
     let [cluster] = &*api.cluster_names else {
@@ -270,7 +284,11 @@ fn sds_v1(
     };
     cx.check_backing_cluster(&place.item("cluster_names", 0), cluster);
     let Some(refresh_delay) = limit(api.refresh_delay.as_ref(), None) else {
-        cx.error(&place.field("refresh_delay"), Kind::Missing, "a `refresh_delay` above 0 is needed to ask again");
+        cx.error(
+            &place.field("refresh_delay"),
+            Kind::Missing,
+            "a `refresh_delay` above 0 is needed to ask again",
+        );
         return None;
     };
     Some(Discovery::SdsV1(SdsV1 {

@@ -54,7 +54,9 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
         reuse_port: message.enable_reuse_port.unwrap_or(true),
         backlog: message.tcp_backlog_size.unwrap_or(1024),
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
-        max_connections: cx.runtime.number(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+        max_connections: cx
+            .runtime
+            .number(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
         stats: cx.registry.scope(&prefix),
         kind: kind?,
     })
@@ -88,8 +90,9 @@ fn kind(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> 
     match &*chain.filters {
         [] => {
             let text = "without a network filter every connection would be closed at once";
-            cx.error(&place.field("filters"), Kind::Missing, text)
-                .suggest("add envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy");
+            cx.error(&place.field("filters"), Kind::Missing, text).suggest(
+                "add envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy",
+            );
             None
         }
         [only] => network_filter(cx, &place.item("filters", 0), only, prefix),

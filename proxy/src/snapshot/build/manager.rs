@@ -47,7 +47,11 @@ pub fn manager(
         },
         routes: Arc::new(routes),
         access_log: logs::access_logs(cx, place, &message.access_log),
-        local_reply: logs::local_reply(cx, &place.field("local_reply_config"), message.local_reply_config.as_ref()),
+        local_reply: logs::local_reply(
+            cx,
+            &place.field("local_reply_config"),
+            message.local_reply_config.as_ref(),
+        ),
         rules: rules(cx, place, message, suppress_envoy_headers),
         proxy_100_continue: message.proxy_100_continue,
         timeouts: Timeouts {
@@ -136,7 +140,9 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
         path: PathOptions {
             normalize: message.normalize_path.unwrap_or(false),
             merge_slashes: message.merge_slashes,
-            escaped_slashes: match PathWithEscapedSlashesAction::try_from(message.path_with_escaped_slashes_action) {
+            escaped_slashes: match PathWithEscapedSlashesAction::try_from(
+                message.path_with_escaped_slashes_action,
+            ) {
                 Ok(PathWithEscapedSlashesAction::RejectRequest) => EscapedSlashes::Reject,
                 Ok(PathWithEscapedSlashesAction::UnescapeAndRedirect) => EscapedSlashes::UnescapeAndRedirect,
                 Ok(PathWithEscapedSlashesAction::UnescapeAndForward) => EscapedSlashes::UnescapeAndForward,
@@ -161,10 +167,16 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
     }
 }
 
-fn internal_addresses(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> Vec<(IpAddr, u8)> {
+fn internal_addresses(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &HttpConnectionManager,
+) -> Vec<(IpAddr, u8)> {
     let config = place.field("internal_address_config");
     let mut ranges = Vec::new();
-    for (at, range) in message.internal_address_config.iter().flat_map(|config| &config.cidr_ranges).enumerate() {
+    for (at, range) in
+        message.internal_address_config.iter().flat_map(|config| &config.cidr_ranges).enumerate()
+    {
         let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
             let text = format!("`{}` is not an IP address", range.address_prefix);
             cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Kind::BadValue, text);
@@ -189,7 +201,10 @@ fn http1(message: Option<&Http1ProtocolOptions>) -> ServerOptions {
     ServerOptions {
         encode: encode(message),
         accept_http10: message.is_some_and(|options| options.accept_http_10),
-        default_host: message.map(|options| options.default_host_for_http_10.as_str()).unwrap_or_default().into(),
+        default_host: message
+            .map(|options| options.default_host_for_http_10.as_str())
+            .unwrap_or_default()
+            .into(),
         allow_absolute_url: message.and_then(|options| options.allow_absolute_url).unwrap_or(true),
     }
 }
@@ -201,5 +216,6 @@ pub fn http2(message: Option<&Http2ProtocolOptions>) -> crate::http2::Options {
         max_concurrent_streams: message.max_concurrent_streams.unwrap_or(1024),
         initial_stream_window: message.initial_stream_window_size.unwrap_or(16 << 20),
         initial_connection_window: message.initial_connection_window_size.unwrap_or(24 << 20),
+        ..crate::http2::Options::default()
     }
 }

@@ -35,7 +35,10 @@ pub fn of_cluster(cx: &mut Cx<'_>, place: &Place<'_>, message: &Cluster) -> Reso
     } else if message.dns_resolvers.is_empty() {
         cx.resolver.clone()
     } else {
-        Resolver { servers: servers(cx, place, "dns_resolvers", &message.dns_resolvers), ..Resolver::default() }
+        Resolver {
+            servers: servers(cx, place, "dns_resolvers", &message.dns_resolvers),
+            ..Resolver::default()
+        }
     };
     resolver.tcp_only |= message.use_tcp_for_dns_lookups;
     resolver

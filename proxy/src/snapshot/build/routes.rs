@@ -8,14 +8,14 @@ use std::sync::Arc;
 use xds::envoy::config::route::v3::route::Action as ActionMessage;
 use xds::envoy::config::route::v3::route_match::PathSpecifier;
 use xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
-use xds::envoy::config::route::v3::{Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage};
+use xds::envoy::config::route::v3::{
+    Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage,
+};
 
 use super::place::{Kind, Place};
 use super::values::{self, level};
 use super::{Cx, action, matchers};
-use crate::route::{
-    Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost,
-};
+use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 
 /// What the routes of one table share.
 pub struct TableOptions {
@@ -55,7 +55,11 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
             let place = place.item("domains", nth);
             let stars = domain.matches('*').count();
             if stars > 1 || (stars == 1 && !domain.starts_with('*') && !domain.ends_with('*')) {
-                cx.error(&place, Kind::BadValue, format!("`{domain}`: a star stands once, at the beginning or the end"));
+                cx.error(
+                    &place,
+                    Kind::BadValue,
+                    format!("`{domain}`: a star stands once, at the beginning or the end"),
+                );
                 continue;
             }
             let lower = domain.to_ascii_lowercase();
@@ -71,7 +75,12 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
     domains
 }
 
-fn virtual_host(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage, options: &TableOptions) -> VirtualHost {
+fn virtual_host(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &HostMessage,
+    options: &TableOptions,
+) -> VirtualHost {
     let mut routes = Vec::with_capacity(message.routes.len());
     let mut shadow: Option<usize> = None;
     for (at, route_message) in message.routes.iter().enumerate() {
@@ -103,7 +112,8 @@ fn virtual_host(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage, optio
 
 fn takes_everything(route: &RouteMessage) -> bool {
     route.r#match.as_ref().is_some_and(|conditions| {
-        let all = matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
+        let all =
+            matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
         all && conditions.headers.is_empty()
             && conditions.query_parameters.is_empty()
             && conditions.grpc.is_none()
@@ -140,7 +150,8 @@ fn route(
     let mutations = values::mutations(cx, place, &level!(message));
     let action = match message.action.as_ref()? {
         ActionMessage::Route(action) => {
-            let forward = action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
+            let forward =
+                action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
             forward.map(|forward| Action::Forward(Box::new(forward)))
         }
         ActionMessage::Redirect(redirect) => {
@@ -156,7 +167,16 @@ fn route(
         }
     };
     let name = message.name.as_str().into();
-    Some(Route { name, path: path?, headers, query, fraction, grpc: conditions.grpc.is_some(), action: action?, mutations })
+    Some(Route {
+        name,
+        path: path?,
+        headers,
+        query,
+        fraction,
+        grpc: conditions.grpc.is_some(),
+        action: action?,
+        mutations,
+    })
 }
 
 fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<PathMatch> {
@@ -171,7 +191,9 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
             }
             Some(PathMatch::Exact { text: boxed(text), ignore_case })
         }
-        PathSpecifier::PathSeparatedPrefix(text) => Some(PathMatch::Separated { text: boxed(text), ignore_case }),
+        PathSpecifier::PathSeparatedPrefix(text) => {
+            Some(PathMatch::Separated { text: boxed(text), ignore_case })
+        }
         PathSpecifier::SafeRegex(value) => {
             matchers::full_regex(cx, &place.field("safe_regex"), &value.regex).map(PathMatch::Regex)
         }

@@ -30,7 +30,11 @@ pub fn limit(value: Option<&prost_types::Duration>, default: Option<Duration>) -
 }
 
 /// The socket address in a message, as it is written.
-pub fn socket_address<'a>(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&'a Address>) -> Option<&'a SocketAddress> {
+pub fn socket_address<'a>(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    address: Option<&'a Address>,
+) -> Option<&'a SocketAddress> {
     match address.and_then(|address| address.address.as_ref()) {
         Some(Kind_::SocketAddress(address)) => Some(address),
         Some(_) => {
@@ -45,7 +49,11 @@ pub fn socket_address<'a>(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&'
 }
 
 /// An address that must be an IP.
-pub fn ip_address(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&Address>) -> Result<SocketAddr, Option<String>> {
+pub fn ip_address(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    address: Option<&Address>,
+) -> Result<SocketAddr, Option<String>> {
     let Some(socket) = socket_address(cx, place, address) else { return Err(None) };
     match socket.address.parse::<IpAddr>() {
         Ok(ip) => Ok(SocketAddr::new(ip, port(socket))),
@@ -118,7 +126,12 @@ pub fn mutations(cx: &mut Cx<'_>, place: &Place<'_>, level: &Level<'_>) -> Mutat
 }
 
 /// A list of fields to add.
-pub fn additions(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, options: &[HeaderValueOption]) -> Vec<Addition> {
+pub fn additions(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    field: &str,
+    options: &[HeaderValueOption],
+) -> Vec<Addition> {
     let each = options.iter().enumerate();
     each.filter_map(|(at, option)| addition(cx, &place.item(field, at), option)).collect()
 }
@@ -139,11 +152,11 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
             return None;
         }
     };
-    let action = HeaderAppendAction::try_from(option.append_action).unwrap_or(HeaderAppendAction::AppendIfExistsOrAdd);
+    let action =
+        HeaderAppendAction::try_from(option.append_action).unwrap_or(HeaderAppendAction::AppendIfExistsOrAdd);
     let action = match (option.append, action) {
-        (Some(false), HeaderAppendAction::AppendIfExistsOrAdd) | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => {
-            Append::OverwriteIfExistsOrAdd
-        }
+        (Some(false), HeaderAppendAction::AppendIfExistsOrAdd)
+        | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::OverwriteIfExistsOrAdd,
         (_, HeaderAppendAction::AppendIfExistsOrAdd) => Append::AppendIfExistsOrAdd,
         (_, HeaderAppendAction::AddIfAbsent) => Append::AddIfAbsent,
         (_, HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfExists,
