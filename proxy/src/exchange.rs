@@ -160,6 +160,10 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Step<'x> {
         let context = self.context;
         let manager = &*context.manager;
+        if edge::is_upgrade(&self.request) {
+            context.http().downstream_rq_ws_on_non_ws_route.inc();
+            return Step::Reply(LocalReply::upgrade_failed());
+        }
         if let Some(reply) = self.normalize_path() {
             return Step::Reply(reply);
         }

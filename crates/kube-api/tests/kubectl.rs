@@ -26,7 +26,8 @@ struct Cluster {
 impl Cluster {
     // None where kubectl cannot be run.
     fn start() -> Option<Self> {
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+        let found = Command::new("kubectl").args(["version", "--client"]).output();
+        if !found.is_ok_and(|output| output.status.success()) {
             println!("skipped: kubectl is not installed");
             return None;
         }

@@ -365,7 +365,7 @@ impl<'x> Exchange<'x> {
     fn note_progress(&mut self, progress: &Progress) {
         self.info.request_end = self.info.request_end.or(progress.received.get());
         self.info.upstream.request_sent = progress.sent.get();
-        self.info.bytes_received = self.info.bytes_received.max(progress.bytes.get());
+        self.info.bytes_received += progress.bytes.take();
     }
 }
 

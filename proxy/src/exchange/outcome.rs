@@ -168,7 +168,7 @@ impl Exchange<'_> {
         if rules.suppress_envoy_headers {
             response.fields.remove(Known::XEnvoyUpstreamServiceTime);
         } else {
-            let since = progress.received.get().unwrap_or(self.info.start);
+            let since = self.info.request_end.or(progress.received.get()).unwrap_or(self.info.start);
             let millis = now.saturating_duration_since(since).as_millis();
             response
                 .fields

@@ -53,6 +53,13 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
     client
 }
 
+/// Whether a request asks to leave HTTP on its connection (RFC 9110, 7.8). That for HTTP/2 in the clear is ignored, as RFC 9113 lets us.
+pub fn is_upgrade(head: &RequestHead) -> bool {
+    let asked = |value: &[u8]| list(value).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
+    head.fields.get(Known::Connection).is_some_and(asked)
+        && head.fields.get(Known::Upgrade).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
+}
+
 /// Fields that only a proxy behind the edge may set.
 const EDGE_ONLY: [Known; 4] = [
     Known::XEnvoyDecoratorOperation,

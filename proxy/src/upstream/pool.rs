@@ -86,8 +86,17 @@ pub struct UpstreamStream {
 
 /// The way back into the pool.
 enum Back {
-    Http1 { host: Rc<LocalHost>, uses: u32, local: Option<SocketAddr>, held: Held },
+    Http1(Checkout),
     Http2(SharedUse),
+}
+
+/// An HTTP/1 connection in use.
+struct Checkout {
+    host: Rc<LocalHost>,
+    uses: u32,
+    local: Option<SocketAddr>,
+    /// Taken out when the connection goes back.
+    held: Option<Held>,
 }
 
 /// One stream on a shared connection.
@@ -133,6 +142,7 @@ impl LocalHost {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
+        self.waiting.borrow_mut().clear();
     }
 
     /// Closes what was idle for longer than the policy says, and what the host closed.
@@ -226,7 +236,7 @@ impl LocalHost {
             rx: ResponseReader::Http1(rx),
             version: Version::Http11,
             local,
-            back: Back::Http1 { host: Rc::clone(self), uses: uses + 1, local, held },
+            back: Back::Http1(Checkout { host: Rc::clone(self), uses: uses + 1, local, held: Some(held) }),
         }
     }
 
@@ -326,22 +336,27 @@ impl UpstreamStream {
     /// Ends a stream whose answer is whole: an HTTP/1 connection goes back to the pool when its request was whole, too.
     pub fn finish(self, policy: &ClusterPolicy) {
         let Self { tx, rx, back, .. } = self;
-        match (tx, rx, back) {
-            (
-                RequestWriter::Http1(tx),
-                ResponseReader::Http1(rx),
-                Back::Http1 { host, uses, local, held },
-            ) => {
-                let used_up = policy.max_requests_per_connection.is_some_and(|limit| uses >= limit);
-                if used_up {
-                    held.stats().upstream_cx_max_requests.inc();
-                }
-                match http1::ClientConnection::rejoin(tx, rx).filter(|_| !used_up) {
-                    Some(connection) => host.give_back(Open { connection, uses, local, held }, time::now()),
-                    None => host.lost_one(),
-                }
+        let (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Back::Http1(mut checkout)) = (tx, rx, back)
+        else {
+            return;
+        };
+        if policy.max_requests_per_connection.is_some_and(|limit| checkout.uses >= limit) {
+            if let Some(held) = &checkout.held {
+                held.stats().upstream_cx_max_requests.inc();
             }
-            (_, _, Back::Http1 { .. } | Back::Http2(_)) => {}
+            return;
+        }
+        let Some(connection) = http1::ClientConnection::rejoin(tx, rx) else { return };
+        let Some(held) = checkout.held.take() else { return };
+        let open = Open { connection, uses: checkout.uses, local: checkout.local, held };
+        checkout.host.give_back(open, time::now());
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        if self.held.is_some() {
+            self.host.lost_one();
         }
     }
 }

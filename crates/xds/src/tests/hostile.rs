@@ -63,6 +63,10 @@ fn what_is_no_configuration_is_said_to_be_none() {
     assert_eq!(code("\u{0}\u{1}\u{7f}ELF"), Code::Syntax);
     assert_eq!(code("just words"), Code::WrongType);
     assert_eq!(code("- a\n- b"), Code::WrongType);
+    assert_eq!(code("admin: {}\n---\nadmin: {}\n"), Code::Syntax);
+    assert!(read_bootstrap("envoy.yaml", "admin: {}\n---\n").is_ok());
+    assert_eq!(code("{} junk"), Code::Syntax);
+    assert_eq!(code("&a node: {}\n*a : {}"), Code::Syntax);
     assert_eq!(code("a: b\n\tc: d"), Code::Syntax);
 }
 
