@@ -206,7 +206,7 @@ async fn one_request(
 
 /// Lets the answer reach the client before the socket is closed.
 async fn finish_http1(connection: &mut http1::ServerConnection, context: &ConnectionContext) {
-    if !connection.answered() || connection.client_gone() {
+    if connection.client_gone() {
         return;
     }
     let Some(delay) = context.manager.timeouts.delayed_close else { return };
@@ -215,7 +215,8 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
     tokio::select! {
         biased;
         () = async {
-            if connection.flush().await.is_ok() {
+            // An answer that was cut is sent as far as it came, and then the client must see the cut.
+            if connection.flush().await.is_ok() && connection.answered() {
                 connection.linger().await;
             }
         } => {}

