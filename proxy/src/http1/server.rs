@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 
 use super::body::{BodyDecoder, Framing};
 use super::buffers::{Input, Output};
-use super::encode::BodyWriter;
+use super::encode::{self, BodyWriter};
 use super::fields::{EndScan, Parsed};
 use super::request::{self, RequestMeta};
 use super::{EncodeOptions, HeadLimits, Malformed, Refusal, ServerOptions};
@@ -58,6 +58,8 @@ pub enum FirstBytes {
 struct Shared {
     head: Cell<bool>,
     connect: Cell<bool>,
+    /// The request asks for another protocol: what follows it may be meant for that one.
+    upgrade: Cell<bool>,
     http10: Cell<bool>,
     /// The request's last byte has been received.
     request_done: Cell<bool>,
@@ -272,6 +274,7 @@ impl ServerConnection {
         self.decoder = BodyDecoder::new(meta.framing, self.encode.enable_trailers);
         self.shared.head.set(head.method == Method::Head);
         self.shared.connect.set(head.method == Method::Connect);
+        self.shared.upgrade.set(encode::wants_upgrade(&head.fields));
         self.shared.http10.set(head.version == Version::Http10);
         self.shared.request_done.set(self.decoder.is_end());
         self.shared.response.set(Progress::NotBegun);
@@ -283,6 +286,7 @@ impl ServerConnection {
         let refusal = error.refusal();
         self.shared.head.set(false);
         self.shared.connect.set(false);
+        self.shared.upgrade.set(false);
         self.shared.request_done.set(false);
         self.shared.response.set(Progress::NotBegun);
         self.shared.close.set(true);

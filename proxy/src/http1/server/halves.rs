@@ -159,7 +159,10 @@ impl ResponseWriter<'_> {
     fn begin(&mut self, head: &ResponseHead, end: bool) {
         let shared = self.shared;
         // An answer to a request that is not whole ends the connection, rather than wait for bytes that nobody wants.
-        let unfinished = !shared.request_done.get() && head.status != 101;
+        // So does the refusal of an upgrade: bytes behind the request may be the other protocol's.
+        let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
+        let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
+        let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
         let asked = encode::has_token(&head.fields, Known::Connection, b"close");
         shared.close.set(shared.close.get() || unfinished || asked);
         let answering = Answering {

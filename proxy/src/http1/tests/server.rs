@@ -261,6 +261,39 @@ async fn answers_without_a_body_keep_the_connection_in_step() {
 }
 
 #[tokio::test]
+async fn a_refused_upgrade_ends_the_connection_and_an_accepted_one_becomes_a_tunnel() {
+    let request = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nearly";
+    for (status, tunnelled) in [(403, None), (101, Some(&b"early"[..]))] {
+        let (mut client, server) = pair().await;
+        let mut server = connection(server);
+        client.write_all(request).await.unwrap();
+        assert_eq!(next(&mut server).await.0, HeadEvent::Request);
+        let (mut rx, mut tx) = server.split();
+        let mut answer = ResponseHead::new(status);
+        answer.fields.push("connection", b"upgrade");
+        answer.fields.push("upgrade", b"websocket");
+        tx.head(&answer, status == 403).await.unwrap();
+        if let Some(bytes) = tunnelled {
+            rx.tunnel();
+            assert!(matches!(rx.next().await, Ok(Frame::Data(data)) if data == bytes));
+            tx.take("raw".into(), true).unwrap();
+            tx.flush().await.unwrap();
+            client.shutdown().await.unwrap();
+            assert!(matches!(rx.next().await, Ok(Frame::End)));
+        }
+        assert!(!server.reusable());
+        drop(server);
+        let mut text = Vec::new();
+        // The unread bytes may turn the close into a reset behind the answer.
+        let _ = client.read_to_end(&mut text).await;
+        let text = String::from_utf8(text).unwrap();
+        let expected =
+            if status == 403 { "connection: close\r\n\r\n" } else { "upgrade: websocket\r\n\r\nraw" };
+        assert!(text.ends_with(expected), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_preface_tells_http2() {
     for (text, expected) in [
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nrest", FirstBytes::Http2),
