@@ -45,7 +45,7 @@ pub enum Command {
         /// Service and number, such as pet=3
         #[arg(value_name = "NAME=N", value_parser = replicas)]
         replicas: (String, u32),
-        /// End leaving pods at once: do not let them serve until every caller has heard of it
+        /// Kill leaving pods at once, instead of letting them serve until every caller has heard of it
         #[arg(long)]
         now: bool,
     },

@@ -10,10 +10,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     proto_files(Path::new("proto"), &mut files)?;
     files.sort();
 
-    let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_imports(true).open_files(files)?;
     // Encoded by the compiler itself, because our options do not survive a trip through prost's types.
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).open_files(&files)?;
     fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
+
+    // With comments: for the documentation of the types, and for the page of supported fields.
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_imports(true).include_source_info(true).open_files(&files)?;
+    fs::write(out.join("documented.bin"), compiler.encode_file_descriptor_set())?;
 
     prost_build::Config::new()
         .btree_map(["."]) // equal messages have equal bytes

@@ -103,19 +103,27 @@ impl Args {
         let startup = std::env::var("ENVOY_STARTUP_PARAMS").unwrap_or_default();
         let mut words = std::env::args_os();
         let program = words.next().unwrap_or_else(|| "proxy".into());
-        let all: Vec<OsString> = std::iter::once(program).chain(startup.split_whitespace().map(Into::into)).chain(words).collect();
+        let all: Vec<OsString> =
+            std::iter::once(program).chain(startup.split_whitespace().map(Into::into)).chain(words).collect();
         Self::parse_from(all)
     }
 
     /// The configuration to run. The error says what was looked for.
-    pub fn source(&self, variable: impl Fn(&str) -> Option<String>, exists: impl Fn(&str) -> bool) -> Result<Source, String> {
+    pub fn source(
+        &self,
+        variable: impl Fn(&str) -> Option<String>,
+        exists: impl Fn(&str) -> bool,
+    ) -> Result<Source, String> {
         if let Some(text) = &self.config_yaml {
             return Ok(Source::Text(text.clone()));
         }
         if let Some(path) = &self.config_path {
             return Ok(Source::File(path.clone()));
         }
-        let named = ["ENVOY_CONFIG_PATH", "ENVOY_CONFIG"].into_iter().filter_map(variable).find(|path| !path.is_empty());
+        let named = ["ENVOY_CONFIG_PATH", "ENVOY_CONFIG"]
+            .into_iter()
+            .filter_map(variable)
+            .find(|path| !path.is_empty());
         let default = || DEFAULT_FILES.into_iter().find(|path| exists(path)).map(str::to_owned);
         named.or_else(default).map(|path| Source::File(path.into())).ok_or_else(|| {
             format!(
@@ -159,7 +167,9 @@ mod tests {
 
     fn source(args: &[&str], variables: &[(&str, &str)], files: &[&str]) -> Result<Source, String> {
         let args = Args::parse_from([&["proxy"], args].concat());
-        let variable = |name: &str| variables.iter().find(|(have, _)| *have == name).map(|(_, value)| (*value).to_owned());
+        let variable = |name: &str| {
+            variables.iter().find(|(have, _)| *have == name).map(|(_, value)| (*value).to_owned())
+        };
         args.source(variable, |path| files.contains(&path))
     }
 

@@ -3,13 +3,12 @@
 //! Called by `exchange` once for each try; calls `upstream`, `local`, `cluster`.
 
 use std::rc::Rc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::breaker::Permit;
 use crate::error::UpstreamError;
 use crate::local::Local;
-use crate::message::Version;
+use crate::message::{RequestHead, Version};
 use crate::retry::RetryPolicy;
 use crate::route::Priority;
 use crate::upstream::{LocalCluster, LocalHost, UpstreamStream};
@@ -19,7 +18,7 @@ pub struct Attempt {
     pub cluster: Rc<LocalCluster>,
     pub host: Rc<LocalHost>,
     priority: Priority,
-    _active: Active,
+    active: Active,
 }
 
 /// The host and cluster count a request as active while this lives.
@@ -42,25 +41,32 @@ pub enum Report {
 
 impl Attempt {
     /// Chooses a host; `tried` holds the ids of those used before. `None` when the cluster has none to use.
-    pub fn choose(local: &Local, cluster: &Rc<LocalCluster>, retry: Option<&RetryPolicy>, tried: &[u64], priority: Priority) -> Option<Self> {
+    pub fn choose(
+        local: &Local,
+        cluster: &Rc<LocalCluster>,
+        retry: Option<&RetryPolicy>,
+        tried: &[u64],
+        priority: Priority,
+    ) -> Option<Self> {
         let (avoid, draws) = match retry {
             Some(policy) if policy.previous_hosts => (tried, policy.host_selection_attempts),
             _ => (&[][..], 0),
         };
         let host = cluster.pick(&mut |bound| local.random_below(bound), avoid, draws)?;
-        let active = Active { cluster: Rc::clone(cluster), host: Rc::clone(&host), permit: None, counted: false };
-        Some(Self { cluster: Rc::clone(cluster), host, priority, _active: active })
+        let active =
+            Active { cluster: Rc::clone(cluster), host: Rc::clone(&host), permit: None, counted: false };
+        Some(Self { cluster: Rc::clone(cluster), host, priority, active: active })
     }
 
     /// A stream to the host, and the permit of `max_requests`.
-    pub async fn connect(&mut self, downstream: Version) -> Result<UpstreamStream, UpstreamError> {
+    pub async fn connect(&mut self, head: &RequestHead) -> Result<UpstreamStream, UpstreamError> {
         let version = match self.cluster.policy.protocol {
             UpstreamProtocol::Http1 => Version::Http11,
             UpstreamProtocol::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream if downstream == Version::Http2 => Version::Http2,
+            UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
             UpstreamProtocol::Downstream => Version::Http11,
         };
-        let stream = self.host.stream(&self.cluster, version, self.priority).await?;
+        let stream = self.host.stream(&self.cluster, version, self.priority, head).await?;
         let (breaker, limits) = self.cluster.breaker(self.priority);
         let Some(permit) = breaker.requests.acquire(limits.max_requests) else {
             if version != Version::Http2 {
@@ -69,19 +75,19 @@ impl Attempt {
             stream.finish(&self.cluster.policy);
             return Err(UpstreamError::Overflow);
         };
-        self._active.begin(permit);
+        self.active.begin(permit);
         Ok(stream)
     }
 
     /// Counts the end of the try at its host.
     pub fn report(&self, report: Report) {
-        let stats = &self.host.host.stats;
+        let stats = self.host.host.stats.shard(self.cluster.shard());
         match report {
-            Report::Status(status) if status < 500 => stats.rq_success.fetch_add(1, Relaxed),
-            Report::Status(_) | Report::Failed => stats.rq_error.fetch_add(1, Relaxed),
-            Report::Timeout => stats.rq_timeout.fetch_add(1, Relaxed),
-            Report::Abandoned => 0,
-        };
+            Report::Status(status) if status < 500 => stats.rq_success.inc(),
+            Report::Status(_) | Report::Failed => stats.rq_error.inc(),
+            Report::Timeout => stats.rq_timeout.inc(),
+            Report::Abandoned => {}
+        }
     }
 }
 
@@ -92,8 +98,9 @@ impl Active {
         let stats = self.cluster.stats();
         stats.upstream_rq_total.inc();
         stats.upstream_rq_active.inc();
-        self.host.host.stats.rq_total.fetch_add(1, Relaxed);
-        self.host.host.stats.rq_active.fetch_add(1, Relaxed);
+        let host = self.host.host.stats.shard(self.cluster.shard());
+        host.rq_total.inc();
+        host.rq_active.inc();
     }
 }
 
@@ -101,7 +108,7 @@ impl Drop for Active {
     fn drop(&mut self) {
         if self.counted {
             self.cluster.stats().upstream_rq_active.dec();
-            self.host.host.stats.rq_active.fetch_sub(1, Relaxed);
+            self.host.host.stats.shard(self.cluster.shard()).rq_active.dec();
         }
     }
 }

@@ -45,6 +45,14 @@ impl RequestBody<'_> {
         }
     }
 
+    /// The upgrade was accepted: what follows is the tunnel's data, until the client ends its side.
+    pub fn tunnel(&mut self) {
+        match self {
+            Self::Http1(body) => body.tunnel(),
+            Self::Http2(_) => {}
+        }
+    }
+
     /// After the end of the request: waits until the client goes away, and says how.
     pub async fn closed(&mut self) -> DownstreamError {
         match self {
@@ -71,11 +79,26 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// A piece of the body; waits while the client does not take it.
-    pub async fn data(&mut self, data: Bytes, end: bool) -> Result<(), DownstreamError> {
+    /// The connection ends with this answer, which says so when its head is still to come. HTTP/2 drains by GOAWAY instead.
+    pub fn close_after(&mut self) {
         match self {
-            Self::Http1(writer) => writer.data(data, end).await,
-            Self::Http2(writer) => writer.data(data, end).await,
+            Self::Http1(writer) => writer.close_after(),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// A piece of the body: taken at once, even if the future is dropped. Waits while the client does not take it.
+    pub fn data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), DownstreamError>> {
+        let taken = match self {
+            Self::Http1(writer) => writer.take(data, end),
+            Self::Http2(writer) => {
+                writer.take(data, end);
+                Ok(())
+            }
+        };
+        async move {
+            taken?;
+            self.flush().await
         }
     }
 
@@ -83,7 +106,7 @@ impl ResponseWriter<'_> {
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.trailers(trailers).await,
-            Self::Http2(writer) => writer.trailers(trailers),
+            Self::Http2(writer) => writer.trailers(trailers).await,
         }
     }
 
@@ -91,7 +114,7 @@ impl ResponseWriter<'_> {
     pub fn needs_flush(&self) -> bool {
         match self {
             Self::Http1(writer) => writer.needs_flush(),
-            Self::Http2(_) => false,
+            Self::Http2(writer) => writer.needs_flush(),
         }
     }
 
@@ -99,7 +122,7 @@ impl ResponseWriter<'_> {
     pub async fn flush(&mut self) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.flush().await,
-            Self::Http2(_) => Ok(()),
+            Self::Http2(writer) => writer.flush().await,
         }
     }
 

@@ -9,17 +9,20 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::watch;
 
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag};
 use crate::filter::{answer, edge, path};
 use crate::format::Context;
+use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::{self, LocalReply};
 use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use crate::mutation::{Changes, Mutations};
 use crate::route::{Action, Decision, Route, VirtualHost, to_tls};
 use crate::snapshot::{HttpManager, Listener};
+use crate::state::Drain;
 use crate::stats::HttpStats;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
@@ -40,18 +43,17 @@ pub struct ConnectionContext {
     pub manager: Arc<HttpManager>,
     pub info: Rc<ConnectionInfo>,
     pub local: Rc<Local>,
-    /// The answer to be sent should announce that the connection will close.
-    pub closing: std::cell::Cell<bool>,
+    /// How far draining has come for this connection.
+    pub drain: watch::Receiver<Drain>,
 }
 
 /// What is left after an exchange.
 #[derive(Debug)]
 pub struct Outcome {
-    /// Nothing happened that forbids another request on the connection.
+    /// The client got a whole answer.
     pub keep_alive: bool,
-    /// The heads, for their buffers.
-    pub request: RequestHead,
-    pub response: ResponseHead,
+    /// The request's head, for its buffers.
+    pub head: RequestHead,
 }
 
 /// One request on its way.
@@ -106,18 +108,25 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
         Step::Forward(matched, forward) => exchange.forward(&mut down, matched, forward).await.err(),
     };
     if let Some(reply) = reply {
-        exchange.reply(&mut down, reply).await;
+        let whole = down.rx.is_end();
+        exchange.send_reply(&mut down.tx, whole, reply).await;
     }
     exchange.end()
 }
 
 /// Answers a request that the codec refused; `head` is what could be read of it.
-pub async fn refuse(context: &ConnectionContext, head: RequestHead, reply: LocalReply, mut down: Downstream<'_>) -> Outcome {
+pub async fn refuse(
+    context: &ConnectionContext,
+    refusal: Refusal,
+    head: &RequestHead,
+    tx: &mut ResponseWriter<'_>,
+) {
     let timers = Timers::default();
-    let mut exchange = Exchange::begin(context, &timers, head);
-    context.closing.set(true);
-    exchange.reply(&mut down, reply).await;
-    exchange.end()
+    let mut exchange = Exchange::begin(context, &timers, head.clone());
+    let reply =
+        LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
+    exchange.send_reply(tx, true, reply).await;
+    exchange.end();
 }
 
 impl<'x> Exchange<'x> {
@@ -154,7 +163,11 @@ impl<'x> Exchange<'x> {
         if let Some(reply) = self.normalize_path() {
             return Step::Reply(reply);
         }
-        let origin = edge::Origin { peer: context.info.peer, local: context.info.local, random: context.local.random_bits() };
+        let origin = edge::Origin {
+            peer: context.info.peer,
+            local: context.info.local,
+            random: context.local.random_bits(),
+        };
         let client = edge::request(&mut self.request, &manager.rules, origin);
         self.info.remote = client.remote;
         self.internal = client.internal;
@@ -209,9 +222,9 @@ impl<'x> Exchange<'x> {
     }
 
     /// Sends an answer that the proxy invents.
-    async fn reply(&mut self, down: &mut Downstream<'_>, reply: LocalReply) {
+    async fn send_reply(&mut self, tx: &mut ResponseWriter<'_>, request_end: bool, reply: LocalReply) {
         if self.answered {
-            down.tx.reset();
+            tx.reset();
             return;
         }
         if let Some(flag) = reply.flag {
@@ -226,15 +239,15 @@ impl<'x> Exchange<'x> {
         }
         self.own_fields();
         // Whatever of the request is still on its way would have to be read first.
-        if !down.rx.is_end() {
-            self.context.closing.set(true);
+        if !request_end {
+            tx.close_after();
         }
         let end = rendered.body.is_empty();
-        if self.send_head(&mut down.tx, down.rx.is_end(), end).await.is_err() || end {
+        if self.send_head(tx, request_end, end).await.is_err() || end {
             return;
         }
         let size = rendered.body.len() as u64;
-        match down.tx.data(rendered.body, true).await {
+        match tx.data(rendered.body, true).await {
             Ok(()) => {
                 self.info.bytes_sent += size;
                 self.complete = true;
@@ -260,7 +273,12 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    async fn send_head(&mut self, tx: &mut ResponseWriter<'_>, request_end: bool, end: bool) -> Result<(), DownstreamError> {
+    async fn send_head(
+        &mut self,
+        tx: &mut ResponseWriter<'_>,
+        request_end: bool,
+        end: bool,
+    ) -> Result<(), DownstreamError> {
         self.about_to_answer(request_end);
         self.answered = true;
         let sent = tx.head(&self.response, end).await;
@@ -275,9 +293,6 @@ impl<'x> Exchange<'x> {
     fn about_to_answer(&mut self, request_end: bool) {
         let status = self.response.status;
         self.info.status = status;
-        if self.context.closing.get() && self.request.version != Version::Http2 {
-            self.response.fields.set(Known::Connection, b"close");
-        }
         let http = self.context.http();
         http.downstream_rq_completed.inc();
         http.downstream_rq_codes.record(status);
@@ -292,7 +307,8 @@ impl<'x> Exchange<'x> {
     /// Applies the response mutations of route, virtual host and table.
     fn mutate_response(&mut self) {
         let levels = self.levels();
-        let values: Vec<_> = levels.iter().map(|level| level.response.evaluate(&self.format_context())).collect();
+        let values: Vec<_> =
+            levels.iter().map(|level| level.response.evaluate(&self.format_context())).collect();
         for (level, values) in levels.iter().zip(&values) {
             level.response.apply(&mut self.response.fields, values);
         }
@@ -300,7 +316,8 @@ impl<'x> Exchange<'x> {
 
     fn mutate_request(&mut self) {
         let levels = self.levels();
-        let values: Vec<_> = levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
+        let values: Vec<_> =
+            levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
         for (level, values) in levels.iter().zip(&values) {
             apply_to_request(&level.request, &mut self.request, values);
         }
@@ -311,7 +328,11 @@ impl<'x> Exchange<'x> {
         let mut levels = smallvec::SmallVec::new();
         let Some(matched) = self.matched else { return levels };
         levels.extend(matched.weighted);
-        levels.extend([&matched.route.mutations, &matched.virtual_host.mutations, &self.context.manager.routes.mutations]);
+        levels.extend([
+            &matched.route.mutations,
+            &matched.virtual_host.mutations,
+            &self.context.manager.routes.mutations,
+        ]);
         if self.context.manager.routes.most_specific_wins {
             levels.reverse();
         }
@@ -336,7 +357,9 @@ impl<'x> Exchange<'x> {
         }
         self.context.http().downstream_rq_rx_reset.inc();
         let (flag, details) = match error {
-            DownstreamError::Disconnected => (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect"),
+            DownstreamError::Disconnected => {
+                (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+            }
             DownstreamError::Reset => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
             DownstreamError::Protocol(details) => (Flag::DownstreamProtocolError, details),
         };

@@ -1,18 +1,30 @@
 //! The sidecar proxy as a library.
 //!
 //! Reading order, one request long:
-//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/mod.rs`, `filter/mod.rs`, `attempt.rs`, `cluster/mod.rs`, `upstream/mod.rs`.
+//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `filter/edge.rs`, `exchange/forward.rs`, `attempt.rs`, `upstream/pool.rs`.
+//!
+//! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
+//! `tcp` > `attempt`, `snapshot` > `local` > `upstream`, `downstream`, `filter` > `route`, `cluster` > `local_reply` > `access_log`,
+//! `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`, `time`, `args`.
 
 pub mod access_log;
+pub mod app;
+pub mod args;
+pub mod attempt;
 pub mod client;
 pub mod cluster;
+pub mod connection;
 pub mod control;
+pub mod downstream;
 pub mod error;
+pub mod exchange;
 pub mod filter;
 pub mod format;
 pub mod grpc;
 pub mod http1;
 pub mod http2;
+pub mod listener;
+pub mod local;
 pub mod local_reply;
 pub mod matcher;
 pub mod message;
@@ -23,4 +35,7 @@ pub mod snapshot;
 pub mod state;
 pub mod stats;
 pub mod stream_info;
+pub mod tcp;
 pub mod time;
+pub mod upstream;
+pub mod worker;

@@ -14,9 +14,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
+use crate::exchange::ConnectionContext;
 use crate::local::Local;
-use crate::snapshot::{Listener, ListenerKind};
+use crate::snapshot::{HttpManager, Listener, ListenerKind};
 use crate::state::Drain;
+use crate::stream_info::ConnectionInfo;
 use crate::{connection, tcp};
 
 /// A connection that one worker accepted for another.
@@ -72,7 +74,12 @@ fn socket(address: SocketAddr, share: bool) -> std::io::Result<Socket> {
 
 impl Acceptor {
     /// Begins to accept on a bound socket.
-    pub fn start(local: &Rc<Local>, listener: Arc<Listener>, socket: TcpListener, spread: Spread) -> Rc<Self> {
+    pub fn start(
+        local: &Rc<Local>,
+        listener: Arc<Listener>,
+        socket: TcpListener,
+        spread: Spread,
+    ) -> Rc<Self> {
         let acceptor = Rc::new(Self { listener: RefCell::new(listener), stop: watch::Sender::new(false) });
         tokio::task::spawn_local(Rc::clone(&acceptor).run(Rc::clone(local), socket, spread));
         acceptor
@@ -132,7 +139,14 @@ impl Acceptor {
         local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
     }
 
-    fn dispatch(&self, local: &Rc<Local>, spread: &Spread, turn: &mut usize, stream: TcpStream, peer: SocketAddr) {
+    fn dispatch(
+        &self,
+        local: &Rc<Local>,
+        spread: &Spread,
+        turn: &mut usize,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) {
         let listener = self.listener();
         match spread {
             Spread::Here => serve(local, listener, stream, peer),
@@ -157,8 +171,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Serves a connection on this worker.
 pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let stats = listener.stats.shard(local.shard);
-    let open: i64 = listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum();
-    if listener.max_connections.is_some_and(|limit| open >= i64::from(limit)) {
+    let open = || listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum::<i64>();
+    if listener.max_connections.is_some_and(|limit| open() >= i64::from(limit)) {
         stats.downstream_cx_overflow.inc();
         return;
     }
@@ -169,10 +183,9 @@ pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer
     local.state.connection_opened(listener.direction);
     match &listener.kind {
         ListenerKind::Http(manager) => {
-            let manager = Arc::clone(manager);
-            let local = Rc::clone(local);
+            let context = context(local, &listener, Arc::clone(manager), &stream, peer);
             tokio::task::spawn_local(async move {
-                connection::run(local, Arc::clone(&open.listener), manager, stream, peer).await;
+                connection::run(stream, Rc::new(context)).await;
                 drop(open);
             });
         }
@@ -184,6 +197,27 @@ pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer
                 drop(open);
             });
         }
+    }
+}
+
+fn context(
+    local: &Rc<Local>,
+    listener: &Arc<Listener>,
+    manager: Arc<HttpManager>,
+    stream: &TcpStream,
+    peer: SocketAddr,
+) -> ConnectionContext {
+    let info = ConnectionInfo {
+        id: local.next_connection(),
+        peer,
+        local: stream.local_addr().unwrap_or(listener.address),
+    };
+    ConnectionContext {
+        listener: Arc::clone(listener),
+        manager,
+        info: Rc::new(info),
+        local: Rc::clone(local),
+        drain: local.drain_of(listener.address, local.state.drain(listener.direction)),
     }
 }
 
@@ -199,7 +233,9 @@ impl Drop for Open {
         let stats = self.listener.stats.shard(self.local.shard);
         stats.downstream_cx_active.dec();
         stats.downstream_cx_destroy.inc();
-        stats.downstream_cx_length_ms.record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
+        stats
+            .downstream_cx_length_ms
+            .record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.local.state.connection_closed(self.listener.direction);
     }
 }

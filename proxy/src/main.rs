@@ -1,3 +1,5 @@
-//! The sidecar binary.
+//! The sidecar binary. Calls `app`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    proxy::app::main()
+}

@@ -12,6 +12,12 @@ pub struct Mutations {
     pub response: Changes,
 }
 
+impl Mutations {
+    pub fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.response.is_empty()
+    }
+}
+
 /// Removals are done first, then additions.
 #[derive(Debug, Default)]
 pub struct Changes {

@@ -23,7 +23,7 @@ pub async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: TcpStream, pee
     };
     for _ in 0..proxy.max_connect_attempts.max(1) {
         let Some(host) = cluster.pick(&mut |bound| local.random_below(bound), &[], 0) else { return };
-        let Ok(mut server) = connect(&host.host, &cluster.policy, cluster.stats()).await else { continue };
+        let Ok(mut server) = connect(&host.host, &cluster).await else { continue };
         cluster.stats().upstream_cx_active.inc();
         let carried = carry(&mut client, &mut server, proxy.idle_timeout).await;
         cluster.stats().upstream_cx_active.dec();
@@ -36,7 +36,11 @@ pub async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: TcpStream, pee
 }
 
 /// Copies both ways; each side's end is passed on when it comes. An idle connection is an error.
-async fn carry(client: &mut TcpStream, server: &mut TcpStream, idle: Option<std::time::Duration>) -> std::io::Result<()> {
+async fn carry(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    idle: Option<std::time::Duration>,
+) -> std::io::Result<()> {
     let (mut client_rx, mut client_tx) = client.split();
     let (mut server_rx, mut server_tx) = server.split();
     let activity = tokio::sync::Notify::new();

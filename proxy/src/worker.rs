@@ -70,6 +70,7 @@ async fn run(setup: Setup) {
     let mut acceptors = Acceptors::default();
     let first = Arc::clone(&snapshots.borrow_and_update());
     apply(&first, &local, &mut acceptors, &peers);
+    let mut state = local.state.subscribe();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
         tokio::select! {
@@ -84,35 +85,60 @@ async fn run(setup: Setup) {
                 Ok(stream) => listener::serve(&local, listener, stream, peer),
                 Err(error) => tracing::warn!(%error, "cannot take over a connection"),
             },
+            Ok(()) = state.changed() => relay_drain(&local, &snapshots.borrow()),
             _ = sweep.tick() => local.clusters.close_idle(time::now()),
             () = end.cancelled() => break,
         }
     }
 }
 
+/// Tells the connections of each listener how far draining has come.
+fn relay_drain(local: &Local, snapshot: &Snapshot) {
+    for listener in &snapshot.listeners {
+        local.drain(listener.address, local.state.drain(listener.direction));
+    }
+}
+
 /// The sockets of this worker by address.
 type Acceptors = BTreeMap<SocketAddr, Rc<Acceptor>>;
 
-fn apply(snapshot: &Snapshot, local: &Rc<Local>, acceptors: &mut Acceptors, peers: &Rc<Vec<mpsc::Sender<Handed>>>) {
+fn apply(
+    snapshot: &Snapshot,
+    local: &Rc<Local>,
+    acceptors: &mut Acceptors,
+    peers: &Rc<Vec<mpsc::Sender<Handed>>>,
+) {
     for cluster in snapshot.clusters.values() {
-        let update =
-            Update { policy: &cluster.policy, endpoints: &cluster.endpoints, stats: &cluster.stats, breakers: &cluster.breakers };
+        let update = Update {
+            policy: &cluster.policy,
+            endpoints: &cluster.endpoints,
+            stats: &cluster.stats,
+            breakers: &cluster.breakers,
+        };
         local.clusters.update(&update, local.shard);
     }
     local.clusters.retain(|name| snapshot.clusters.contains_key(name));
-    let wanted: BTreeMap<SocketAddr, &Arc<Listener>> =
-        snapshot.listeners.iter().filter(|listener| listener.bind).map(|listener| (listener.address, listener)).collect();
+    let wanted: BTreeMap<SocketAddr, &Arc<Listener>> = snapshot
+        .listeners
+        .iter()
+        .filter(|listener| listener.bind)
+        .map(|listener| (listener.address, listener))
+        .collect();
     acceptors.retain(|address, acceptor| {
         let stays = wanted.contains_key(address);
         if !stays {
             acceptor.stop();
+            local.retire(*address);
         }
         stays
     });
     for (address, listener) in wanted {
         match acceptors.get(&address) {
             Some(acceptor) if Arc::ptr_eq(&acceptor.listener(), listener) => {}
-            Some(acceptor) => acceptor.replace(Arc::clone(listener)),
+            Some(acceptor) => {
+                acceptor.replace(Arc::clone(listener));
+                local.retire(address);
+            }
             None => {
                 if let Some(acceptor) = open(local, listener, peers) {
                     acceptors.insert(address, acceptor);
@@ -122,7 +148,11 @@ fn apply(snapshot: &Snapshot, local: &Rc<Local>, acceptors: &mut Acceptors, peer
     }
 }
 
-fn open(local: &Rc<Local>, listener: &Arc<Listener>, peers: &Rc<Vec<mpsc::Sender<Handed>>>) -> Option<Rc<Acceptor>> {
+fn open(
+    local: &Rc<Local>,
+    listener: &Arc<Listener>,
+    peers: &Rc<Vec<mpsc::Sender<Handed>>>,
+) -> Option<Rc<Acceptor>> {
     let spread = if listener::kernel_balances(listener) {
         Spread::Here
     } else if local.shard == 0 {

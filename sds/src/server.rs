@@ -46,8 +46,7 @@ impl Default for Limits {
 
 /// Serves until shutdown is requested and `linger` has passed; then running requests end as tasks of `shutdown`.
 pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdown: Shutdown) {
-    let router =
-        router.fallback(async || error(StatusCode::NOT_FOUND, "no such page; see the README of sds"));
+    let router = router.fallback(async || error(StatusCode::NOT_FOUND, PAGES));
     let ending = shutdown.clone();
     let router =
         router.layer(from_fn(move |request: Request, next: Next| close(request, next, ending.clone())));

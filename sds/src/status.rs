@@ -185,6 +185,13 @@ impl Metrics {
             drift: Counter::default(),
             registrations: Labelled::default(),
         };
+        // A counter that appears with its first event hides that event from `rate()`.
+        for reason in Reason::ALL {
+            drop(metrics.relists.get_or_create(&[("reason", reason.label())]));
+        }
+        for outcome in ["same", "drift", "failed"] {
+            drop(metrics.audits.get_or_create(&[("outcome", outcome)]));
+        }
         let m = &metrics;
         registry.register(
             "snapshot_age_seconds",

@@ -18,6 +18,9 @@ pub struct Config {
     pub tls_names: Vec<String>,
     /// Addresses in the certificate; those listened on are added.
     pub tls_ips: Vec<IpAddr>,
+    /// The CA's key in PEM, from `Server::ca_key_pem` of an earlier server: who trusts that one's CA trusts this one.
+    /// `None`: a new CA.
+    pub ca_key: Option<String>,
     /// The tokens that are valid. Any other answers 401.
     pub tokens: Vec<Token>,
     /// Requests without a token.
@@ -46,6 +49,7 @@ impl Default for Config {
             tls: Some(loopback),
             tls_names: vec!["localhost".to_owned()],
             tls_ips: Vec::new(),
+            ca_key: None,
             tokens: Vec::new(),
             anonymous: Anonymous::default(),
             fault_endpoint: false,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::auth::Token;
 use crate::status::Status;
@@ -28,6 +29,8 @@ struct Shared {
     up: watch::Sender<bool>,
     listening: watch::Sender<usize>,
     listeners: usize,
+    // Of the server: nobody waits for listeners that have ended.
+    stop: CancellationToken,
     cut: watch::Sender<u64>,
     gate: watch::Sender<Gate>,
     injection: watch::Sender<Injection>,
@@ -80,13 +83,14 @@ pub(crate) enum Injection {
 }
 
 impl Faults {
-    pub(crate) fn new(store: &Store, tokens: Vec<Token>, listeners: usize) -> Self {
+    pub(crate) fn new(store: &Store, tokens: Vec<Token>, listeners: usize, stop: CancellationToken) -> Self {
         let shared = Shared {
             store: store.clone(),
             settings: Mutex::new(Settings { tokens, ..Settings::default() }),
             up: watch::Sender::new(true),
             listening: watch::Sender::new(listeners),
             listeners,
+            stop,
             cut: watch::Sender::new(0),
             gate: watch::Sender::new(Gate { frozen: false, truncations: 0 }),
             injection: watch::Sender::new(Injection::None),
@@ -229,8 +233,12 @@ impl Faults {
     }
 
     async fn wait_for_listeners(&self, wanted: usize) {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.shared.listening.subscribe().wait_for(|&count| count == wanted).await;
+        let mut listening = self.shared.listening.subscribe();
+        tokio::select! {
+            () = self.shared.stop.cancelled() => {}
+            // The sender lives in `self`, so this cannot fail.
+            _ = listening.wait_for(|&count| count == wanted) => {}
+        }
     }
 
     fn inject(&self, injection: Injection) {

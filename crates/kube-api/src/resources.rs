@@ -16,7 +16,7 @@ mod service;
 
 /// The kinds served, in the order of discovery.
 pub static RESOURCES: &[Resource] =
-    &[NAMESPACES, pod::PODS, service::SERVICES, endpoint_slice::ENDPOINT_SLICES];
+    &[namespace::NAMESPACES, pod::PODS, service::SERVICES, endpoint_slice::ENDPOINT_SLICES];
 
 /// What the server knows of one kind.
 #[derive(Debug)]
@@ -98,8 +98,6 @@ pub const GENERIC: Resource = Resource {
     wide_columns: &[],
     cells: |_| Vec::new(),
 };
-
-const NAMESPACES: Resource = namespace::NAMESPACES;
 
 impl Resource {
     /// `v1` or `group/version`.

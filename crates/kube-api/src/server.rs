@@ -42,6 +42,7 @@ pub struct Server {
     plain: Option<SocketAddr>,
     tls: Option<SocketAddr>,
     ca_pem: String,
+    ca_key: String,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -73,13 +74,13 @@ impl Server {
         let (plain_address, tls_address) = (address(&plain)?, address(&tls)?);
         let mut ips = config.tls_ips.clone();
         ips.extend(tls_address.map(|address| address.ip()));
-        let identity = tls::identity(&config.tls_names, &ips)?;
+        let identity = tls::identity(config.ca_key.as_deref(), &config.tls_names, &ips)?;
 
         let count = usize::from(plain.is_some()) + usize::from(tls.is_some());
-        let faults = Faults::new(&store, config.tokens.clone(), count);
-        let api = Arc::new(Api { config, store, faults });
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let Identity { config: tls_config, ca_pem } = identity;
+        let faults = Faults::new(&store, config.tokens.clone(), count, stop.clone());
+        let api = Arc::new(Api { config, store, faults });
+        let Identity { config: tls_config, ca_pem, ca_key } = identity;
         for (listener, tls) in [(plain, None), (tls, Some(TlsAcceptor::from(tls_config)))] {
             let Some(listener) = listener else { continue };
             let own = Listener {
@@ -93,7 +94,7 @@ impl Server {
             tasks.spawn(own.run(listener));
         }
         tasks.close();
-        Ok(Self { api, plain: plain_address, tls: tls_address, ca_pem, stop, tasks })
+        Ok(Self { api, plain: plain_address, tls: tls_address, ca_pem, ca_key, stop, tasks })
     }
 
     /// Where plain HTTP is served.
@@ -109,6 +110,11 @@ impl Server {
     /// The certificate of the CA that signed the server's, in PEM.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
+    }
+
+    /// The key of the CA in PEM, for the `ca_key` of a later server.
+    pub fn ca_key_pem(&self) -> &str {
+        &self.ca_key
     }
 
     /// A kubeconfig (YAML) for kubectl with this token; empty: without one. It speaks HTTPS where that is served,
@@ -160,7 +166,7 @@ impl Listener {
             listener = match reserved.and_then(|socket| socket.listen(BACKLOG)) {
                 Ok(listener) => listener,
                 Err(error) => {
-                    tracing::error!(address = %self.address, %error, "cannot listen again; the server stays down");
+                    tracing::error!(address = %self.address, %error, "cannot listen again; the server stops");
                     return;
                 }
             };

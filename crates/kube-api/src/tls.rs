@@ -15,14 +15,21 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 pub struct Identity {
     pub(crate) config: Arc<ServerConfig>,
     pub(crate) ca_pem: String,
+    pub(crate) ca_key: String,
 }
 
-/// Makes a CA and a server certificate for these names and addresses.
+/// Makes a CA (with a given key, or a new one) and a server certificate for these names and addresses.
+///
+/// A CA made again with the same key and name is the same to whoever trusts it.
 ///
 /// # Errors
-/// If a name cannot stand in a certificate.
-pub fn identity(names: &[String], ips: &[IpAddr]) -> io::Result<Identity> {
-    let ca_key = KeyPair::generate().map_err(io::Error::other)?;
+/// If the key is no PEM, or a name cannot stand in a certificate.
+pub fn identity(ca_key: Option<&str>, names: &[String], ips: &[IpAddr]) -> io::Result<Identity> {
+    let ca_key = match ca_key {
+        Some(pem) => KeyPair::from_pem(pem).map_err(|error| io::Error::other(format!("ca_key: {error}")))?,
+        None => KeyPair::generate().map_err(io::Error::other)?,
+    };
+    let ca_key_pem = ca_key.serialize_pem();
     let mut ca = CertificateParams::default();
     ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
@@ -43,5 +50,5 @@ pub fn identity(names: &[String], ips: &[IpAddr]) -> io::Result<Identity> {
         .with_single_cert(vec![certificate.der().clone()], key)
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Identity { config: Arc::new(config), ca_pem })
+    Ok(Identity { config: Arc::new(config), ca_pem, ca_key: ca_key_pem })
 }

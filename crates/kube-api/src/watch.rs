@@ -45,7 +45,8 @@ pub struct Watch {
     /// The revision of the bookmark that ends the initial events.
     initial_end: Option<u64>,
     bookmarks: bool,
-    next_bookmark: Instant,
+    /// `None`: no more of them.
+    next_bookmark: Option<Instant>,
     bookmark_interval: Duration,
     deadline: Instant,
     changes: Receiver<u64>,
@@ -85,7 +86,7 @@ impl Watch {
             initial: initial.into_iter().filter(|object| options.selector.matches(&object.value)).collect(),
             initial_end: (options.initial_events && options.bookmarks).then_some(position),
             bookmarks: options.bookmarks,
-            next_bookmark: deadline,
+            next_bookmark: None,
             bookmark_interval,
             deadline,
             changes,
@@ -232,7 +233,7 @@ impl Watch {
     }
 
     async fn wait(&mut self) {
-        let wake = self.deadline.min(self.next_bookmark);
+        let wake = self.next_bookmark.map_or(self.deadline, |next| next.min(self.deadline));
         tokio::select! {
             biased;
             changed = self.injections.changed() => match changed {
@@ -242,11 +243,12 @@ impl Watch {
             changed = self.changes.changed() => if changed.is_err() { self.end() },
             () = sleep_until(wake) => {
                 let now = Instant::now();
-                if now >= self.deadline {
-                    self.end();
-                } else {
+                // A bookmark that is due comes first, so a late timer does not swallow it.
+                if self.next_bookmark.is_some_and(|next| now >= next) {
                     self.bookmark(self.position, false);
                     self.plan_bookmark(now);
+                } else if now >= self.deadline {
+                    self.end();
                 }
             }
         }
@@ -275,15 +277,10 @@ impl Watch {
 
     // Every interval, and once shortly before the end.
     fn plan_bookmark(&mut self, now: Instant) {
-        // Beyond the deadline means never.
-        let never = self.deadline + Duration::from_secs(1);
-        if !self.bookmarks {
-            self.next_bookmark = never;
-            return;
-        }
         let regular = now + self.bookmark_interval;
         // A watch too short for it has none (as recorded: none in 3 s, one in 4 s).
         let last = self.deadline.checked_sub(BEFORE_END).filter(|&last| last >= now + BEFORE_END);
-        self.next_bookmark = last.map_or(regular, |last| last.min(regular)).min(never);
+        let next = last.map_or(regular, |last| last.min(regular));
+        self.next_bookmark = Some(next).filter(|&next| self.bookmarks && next < self.deadline);
     }
 }

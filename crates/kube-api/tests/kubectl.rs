@@ -11,6 +11,13 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use kube_api::{Anonymous, Config, Server, Token};
 use serde_json::{Value, json};
 
+// Runs a test where it may block, while the server runs in the test's runtime. Without kubectl there is no test.
+async fn with_cluster(test: impl FnOnce(&Cluster) + Send + 'static) {
+    if let Some(cluster) = Cluster::start() {
+        tokio::task::spawn_blocking(move || test(&cluster)).await.unwrap();
+    }
+}
+
 struct Cluster {
     server: Server,
     folder: tempfile::TempDir,
@@ -19,7 +26,8 @@ struct Cluster {
 impl Cluster {
     // None where kubectl cannot be run.
     fn start() -> Option<Self> {
-        if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
+        let found = Command::new("kubectl").args(["version", "--client"]).output();
+        if !found.is_ok_and(|output| output.status.success()) {
             println!("skipped: kubectl is not installed");
             return None;
         }
@@ -120,9 +128,9 @@ fn columns(output: &str) -> Vec<Vec<String>> {
     output.lines().filter(|line| !line.is_empty()).map(words).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn get_prints_the_columns_of_a_real_server() {
-    let Some(cluster) = Cluster::start() else { return };
+    with_cluster(|cluster| {
     let store = cluster.server.store();
     store.apply(slice("pet-1", "127.0.0.2")).unwrap();
     store.apply(pod("pet-a", true)).unwrap();
@@ -142,79 +150,96 @@ async fn get_prints_the_columns_of_a_real_server() {
     assert_eq!(rows[5].join(" "), "service/pet ClusterIP 10.0.0.1 <none> 80/TCP app=pet");
     assert_eq!(cluster.ok(&["get", "pods", "-n", "demo", "-l", "app=dog", "-o", "name"]), "");
     assert_eq!(cluster.ok(&["get", "ns", "-o", "name"]), "namespace/default\nnamespace/demo\n");
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn get_w_prints_each_change() {
-    let Some(cluster) = Cluster::start() else { return };
-    let store = cluster.server.store();
-    store.apply(slice("pet-1", "127.0.0.2")).unwrap();
-    store.apply(pod("pet-a", false)).unwrap();
+    with_cluster(|cluster| {
+        let store = cluster.server.store();
+        store.apply(slice("pet-1", "127.0.0.2")).unwrap();
+        store.apply(pod("pet-a", false)).unwrap();
 
-    let mut slices = cluster.watch(&["get", "endpointslices", "-w", "-n", "demo"]);
-    let mut pods = cluster.watch(&["get", "pods", "-w", "-n", "demo"]);
-    assert!(slices.line().starts_with("NAME ADDRESSTYPE PORTS ENDPOINTS"));
-    assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.2"));
-    assert!(pods.line().starts_with("NAME READY STATUS RESTARTS"));
-    assert!(pods.line().starts_with("pet-a 1/2 Running 1"));
+        let mut slices = cluster.watch(&["get", "endpointslices", "-w", "-n", "demo"]);
+        let mut pods = cluster.watch(&["get", "pods", "-w", "-n", "demo"]);
+        assert!(slices.line().starts_with("NAME ADDRESSTYPE PORTS ENDPOINTS"));
+        assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.2"));
+        assert!(pods.line().starts_with("NAME READY STATUS RESTARTS"));
+        assert!(pods.line().starts_with("pet-a 1/2 Running 1"));
 
-    store.apply(slice("pet-1", "127.0.0.3")).unwrap();
-    store.apply(pod("pet-a", true)).unwrap();
-    assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.3"));
-    assert!(pods.line().starts_with("pet-a 2/2 Running 1"));
+        store.apply(slice("pet-1", "127.0.0.3")).unwrap();
+        store.apply(pod("pet-a", true)).unwrap();
+        assert!(slices.line().starts_with("pet-1 IPv4 8080 127.0.0.3"));
+        assert!(pods.line().starts_with("pet-a 2/2 Running 1"));
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn objects_are_applied_changed_and_deleted() {
-    let Some(cluster) = Cluster::start() else { return };
-    let store = cluster.server.store();
-    let stored = |pointer: &str| {
-        store.get("endpointslices", "demo", "pet-1").unwrap().pointer(pointer).cloned().unwrap_or_default()
-    };
+    with_cluster(|cluster| {
+        let store = cluster.server.store();
+        let stored = |pointer: &str| {
+            store
+                .get("endpointslices", "demo", "pet-1")
+                .unwrap()
+                .pointer(pointer)
+                .cloned()
+                .unwrap_or_default()
+        };
 
-    let name = "endpointslice.discovery.k8s.io/pet-1";
-    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} created\n"));
-    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} unchanged\n"));
-    assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.3"), &[]), format!("{name} configured\n"));
-    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.3");
-    let applied = cluster.applied(&slice("pet-1", "127.0.0.4"), &["--server-side", "--force-conflicts"]);
-    assert_eq!(applied, format!("{name} serverside-applied\n"));
-    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.4");
+        let name = "endpointslice.discovery.k8s.io/pet-1";
+        assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} created\n"));
+        assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.2"), &[]), format!("{name} unchanged\n"));
+        assert_eq!(cluster.applied(&slice("pet-1", "127.0.0.3"), &[]), format!("{name} configured\n"));
+        assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.3");
+        let applied = cluster.applied(&slice("pet-1", "127.0.0.4"), &["--server-side", "--force-conflicts"]);
+        assert_eq!(applied, format!("{name} serverside-applied\n"));
+        assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.4");
 
-    cluster.ok(&["label", "endpointslice", "pet-1", "-n", "demo", "zone=a"]);
-    assert_eq!(stored("/metadata/labels/zone"), "a");
-    let patch = r#"{"endpoints":[{"addresses":["127.0.0.5"]}]}"#;
-    cluster.ok(&["patch", "endpointslice", "pet-1", "-n", "demo", "--type=merge", "-p", patch]);
-    assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.5");
-    let before = stored("/metadata/resourceVersion");
-    cluster.applied(&slice("pet-1", "127.0.0.6"), &["--dry-run=server"]);
-    assert_eq!(stored("/metadata/resourceVersion"), before, "a dry run changes nothing");
+        cluster.ok(&["label", "endpointslice", "pet-1", "-n", "demo", "zone=a"]);
+        assert_eq!(stored("/metadata/labels/zone"), "a");
+        let patch = r#"{"endpoints":[{"addresses":["127.0.0.5"]}]}"#;
+        cluster.ok(&["patch", "endpointslice", "pet-1", "-n", "demo", "--type=merge", "-p", patch]);
+        assert_eq!(stored("/endpoints/0/addresses/0"), "127.0.0.5");
+        let before = stored("/metadata/resourceVersion");
+        cluster.applied(&slice("pet-1", "127.0.0.6"), &["--dry-run=server"]);
+        assert_eq!(stored("/metadata/resourceVersion"), before, "a dry run changes nothing");
 
-    cluster.ok(&["delete", "endpointslice", "pet-1", "-n", "demo"]);
-    assert!(store.get("endpointslices", "demo", "pet-1").is_none());
-    let missing = cluster.run(&["get", "endpointslice", "pet-1", "-n", "demo"]);
-    assert!(String::from_utf8_lossy(&missing.stderr).contains("(NotFound): endpointslices.discovery.k8s.io"));
+        cluster.ok(&["delete", "endpointslice", "pet-1", "-n", "demo"]);
+        assert!(store.get("endpointslices", "demo", "pet-1").is_none());
+        let missing = cluster.run(&["get", "endpointslice", "pet-1", "-n", "demo"]);
+        assert!(
+            String::from_utf8_lossy(&missing.stderr).contains("(NotFound): endpointslices.discovery.k8s.io")
+        );
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_pod_is_created_patched_and_deleted() {
-    let Some(cluster) = Cluster::start() else { return };
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
-    assert_eq!(cluster.applied(&namespace, &[]), "namespace/other created\n");
-    cluster.ok(&["run", "web", "--image=pet", "--labels=app=web", "-n", "other"]);
-    cluster.ok(&["set", "image", "pod/web", "web=pet:2", "-n", "other"]);
-    let image =
-        cluster.ok(&["get", "pod", "web", "-n", "other", "-o", "jsonpath={.spec.containers[0].image}"]);
-    assert_eq!(image, "pet:2");
-    cluster.ok(&["delete", "pods", "--all", "-n", "other"]);
-    assert!(cluster.server.store().list("pods", Some("other")).is_empty());
+    with_cluster(|cluster| {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});
+        assert_eq!(cluster.applied(&namespace, &[]), "namespace/other created\n");
+        cluster.ok(&["run", "web", "--image=pet", "--labels=app=web", "-n", "other"]);
+        cluster.ok(&["set", "image", "pod/web", "web=pet:2", "-n", "other"]);
+        let image =
+            cluster.ok(&["get", "pod", "web", "-n", "other", "-o", "jsonpath={.spec.containers[0].image}"]);
+        assert_eq!(image, "pet:2");
+        cluster.ok(&["delete", "pods", "--all", "-n", "other"]);
+        assert!(cluster.server.store().list("pods", Some("other")).is_empty());
+    })
+    .await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_wrong_token_is_refused() {
-    let Some(cluster) = Cluster::start() else { return };
-    let refused = cluster.run(&["get", "pods", "--token=wrong"]);
-    assert!(!refused.status.success());
-    let error = String::from_utf8_lossy(&refused.stderr);
-    assert!(error.contains("Unauthorized") || error.contains("must be logged in"), "{error}");
+    with_cluster(|cluster| {
+        let refused = cluster.run(&["get", "pods", "--token=wrong"]);
+        assert!(!refused.status.success());
+        let error = String::from_utf8_lossy(&refused.stderr);
+        assert!(error.contains("Unauthorized") || error.contains("must be logged in"), "{error}");
+    })
+    .await;
 }

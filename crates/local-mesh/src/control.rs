@@ -31,7 +31,7 @@ pub enum Request {
         service: String,
         /// Living pods wanted.
         replicas: u32,
-        /// End leaving pods at once, instead of letting them serve until every caller has heard of it.
+        /// Kill leaving pods at once, instead of letting them serve until every caller has heard of it.
         now: bool,
     },
     /// A signal to every process of a pod.

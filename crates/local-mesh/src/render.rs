@@ -27,10 +27,9 @@ pub fn config(file: &Path, address: Ipv4Addr, dns: SocketAddr) -> Result<String,
     let name = file.display().to_string();
     check(&name, &text)?;
     let own = |written: &str| OWN_ADDRESSES.contains(&written).then(|| address.to_string());
-    let moved = xds::rewrite_addresses(&name, &text, &own);
-    let rendered =
-        moved.and_then(|text| xds::add_dns_resolver(&name, &text, &dns.ip().to_string(), dns.port()));
-    let rendered = rendered.map_err(|found| bad(&[found], &text))?;
+    let moved = xds::rewrite_addresses(&name, &text, &own).map_err(|found| bad(&found, &text))?;
+    let rendered = xds::add_dns_resolver(&name, &moved, &dns.ip().to_string(), dns.port());
+    let rendered = rendered.map_err(|found| bad(&found, &moved))?;
     check("the rendered file", &rendered)?;
     Ok(format!("# Made from {name} for {address}; changes here last until the next start.\n{rendered}"))
 }

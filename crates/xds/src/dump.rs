@@ -4,7 +4,9 @@
 
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use prost_types::Any;
+use serde_json::Value;
 
+use crate::api::envoy::service::discovery::v3::DiscoveryResponse;
 use crate::resource::Resource;
 use crate::schema;
 
@@ -22,12 +24,12 @@ pub enum AnyError {
 }
 
 /// A message as JSON, with Any expanded and names as in the files. Absent fields are left out.
-pub fn to_json<M: Resource>(message: &M) -> serde_json::Value {
+pub fn to_json<M: Resource>(message: &M) -> Value {
     bytes_to_json(&M::full_name(), &message.to_bytes())
 }
 
 /// An Any as JSON with its `@type`; what is of an unknown type shows that alone.
-pub fn dump_any(any: &Any) -> serde_json::Value {
+pub fn dump_any(any: &Any) -> Value {
     let mut value = bytes_to_json(type_name(&any.type_url), &any.value);
     if let Some(object) = value.as_object_mut() {
         object.insert("@type".to_owned(), any.type_url.clone().into());
@@ -51,6 +53,11 @@ pub fn decode_any_checked<M: Resource>(any: &Any) -> Result<M, AnyError> {
     if found.is_empty() { decode_any(any) } else { Err(AnyError::Refused(found)) }
 }
 
+/// The resources of a response, all of one type, after the checks that a file goes through.
+pub fn resources<M: Resource>(response: &DiscoveryResponse) -> Result<Vec<M>, AnyError> {
+    response.resources.iter().map(decode_any_checked).collect()
+}
+
 /// A message packed in an Any.
 pub fn pack<M: Resource>(message: &M) -> Any {
     Any { type_url: M::url(), value: message.to_bytes() }
@@ -60,10 +67,26 @@ fn type_name(type_url: &str) -> &str {
     type_url.rsplit('/').next().unwrap_or_default()
 }
 
-fn bytes_to_json(full_name: &str, bytes: &[u8]) -> serde_json::Value {
-    let empty = || serde_json::Value::Object(serde_json::Map::new());
+fn bytes_to_json(full_name: &str, bytes: &[u8]) -> Value {
+    let empty = || Value::Object(serde_json::Map::new());
     let Some(descriptor) = schema::message(full_name) else { return empty() };
     let Ok(message) = DynamicMessage::decode(descriptor, bytes) else { return empty() };
     let options = SerializeOptions::new().use_proto_field_name(true).stringify_64_bit_integers(false);
-    message.serialize_with_options(serde_json::value::Serializer, &options).unwrap_or_else(|_| empty())
+    let json = message.serialize_with_options(serde_json::value::Serializer, &options);
+    json.map_or_else(|_| empty(), whole_numbers)
+}
+
+/// `20.0` as `20`, because in YAML `20.0` is a text to whoever reads a free value.
+fn whole_numbers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => match number.as_f64() {
+            Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 1e15 => {
+                Value::from(float as i64)
+            }
+            _ => Value::Number(number),
+        },
+        Value::Array(items) => items.into_iter().map(whole_numbers).collect(),
+        Value::Object(fields) => fields.into_iter().map(|(key, value)| (key, whole_numbers(value))).collect(),
+        other => other,
+    }
 }

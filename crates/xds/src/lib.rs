@@ -2,7 +2,8 @@
 //!
 //! Reading order: `proto/` (what is understood: Envoy's messages with our marks), `read` (text to message, station by
 //! station), `diagnostic` (what is wrong and where), `dump` (message to JSON), `resource` (what stands on its own),
-//! `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017), `supported` (the page of fields).
+//! `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017), `supported` (prints
+//! docs/supported-fields.md).
 //!
 //! ```
 //! let read = xds::read_bootstrap("envoy.yaml", "static_resources: {clusters: [{name: pet, type: eds}]}");
@@ -17,6 +18,7 @@ mod resource;
 mod rewrite;
 mod schema;
 pub mod sds_v1;
+#[cfg(test)]
 mod supported;
 #[cfg(test)]
 mod tests;
@@ -29,12 +31,11 @@ mod api {
 
 pub use api::{envoy, google};
 pub use diagnostic::{Code, Diagnostic, Severity, render_json, render_text};
-pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, to_json};
+pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, resources, to_json};
 pub use prost_types::Any;
 pub use read::{Positions, Read, ReadResult};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
-pub use supported::supported_fields;
 
 use prost::Message;
 

@@ -4,7 +4,9 @@
 
 use std::fmt::Write;
 
-use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use prost_reflect::{
+    DescriptorPool, EnumDescriptor, FieldDescriptor, FileDescriptor, Kind, MessageDescriptor,
+};
 
 use crate::schema::{self, Bounds, Status};
 
@@ -18,7 +20,9 @@ is a **warning**; a name that is not listed is unknown to Envoy as well.
 /// The whole page, in Markdown.
 pub fn supported_fields() -> String {
     let mut page = HEAD.to_owned();
-    let mut messages: Vec<_> = schema::pool().all_messages().collect();
+    let bytes = &include_bytes!(concat!(env!("OUT_DIR"), "/documented.bin"))[..];
+    let documented = DescriptorPool::decode(bytes).unwrap();
+    let mut messages: Vec<_> = documented.all_messages().collect();
     messages.retain(|message| !message.is_map_entry() && shown(message.full_name()));
     messages.sort_by_key(|message| message.full_name().to_owned());
     for message in &messages {
@@ -59,11 +63,17 @@ fn section(page: &mut String, message: &MessageDescriptor) {
             Status::Harmless(reason) => format!("harmless: {reason}"),
             Status::Implemented => marks.bounds.as_ref().map(rule).unwrap_or_default(),
         };
-        let _ = writeln!(rows, "| `{name}` | {} | {note} |", kind(field));
+        let comment = comment(&message.parent_file(), field.path());
+        let _ = writeln!(rows, "| `{name}` | {} | {comment} | {note} |", kind(field));
     }
-    let _ = writeln!(page, "\n## {}\n", message.full_name());
+    let about = comment(&message.parent_file(), message.path());
+    let _ = writeln!(page, "\n## {}\n\n{about}\n", message.full_name());
     if !rows.is_empty() {
-        let _ = writeln!(page, "| field | type | rule |\n| --- | --- | --- |\n{}", rows.trim_end());
+        let _ = writeln!(
+            page,
+            "| field | type | what it does | rule |\n| --- | --- | --- | --- |\n{}",
+            rows.trim_end()
+        );
     }
     if !refused.is_empty() {
         let _ = writeln!(page, "\nNot implemented: {}.", refused.join(", "));
@@ -119,4 +129,12 @@ fn rule(bounds: &Bounds) -> String {
     count(bounds.min_items, "entries at least");
     count(bounds.max_items, "entries at most");
     rules.join(", ")
+}
+
+/// The comment above a declaration, on one line.
+fn comment(file: &FileDescriptor, path: &[i32]) -> String {
+    let info = file.file_descriptor_proto().source_code_info.as_ref();
+    let location = info.and_then(|info| info.location.iter().find(|location| location.path == path));
+    let text = location.and_then(|location| location.leading_comments.clone()).unwrap_or_default();
+    text.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }

@@ -3,8 +3,10 @@
 mod broken;
 mod forms;
 mod hostile;
+mod resources;
 
-use crate::{read_bootstrap, render_text, supported_fields, to_json};
+use crate::supported::supported_fields;
+use crate::{read_bootstrap, render_text, to_json};
 
 /// A file of `tests/data`.
 fn data(name: &str) -> String {
@@ -84,4 +86,34 @@ fn later_findings_point_at_old_forms_in_their_own_spelling() {
         positions.error("static_resources.clusters[0].circuit_breakers", crate::Code::Structure, "no");
     assert_eq!(absent.path.as_deref(), Some("static_resources.clusters[0].circuit_breakers"));
     assert_eq!(absent.line, Some(28));
+}
+
+#[test]
+fn a_file_with_everything_reads_without_a_word_and_is_dumped_whole() {
+    let text = data("everything.yaml");
+    let read =
+        read_bootstrap("everything.yaml", &text).map_err(|findings| render_text(&findings, &text)).unwrap();
+    assert_eq!(render_text(&read.warnings, &text), "");
+    let dump = format!("{:#}\n", to_json(&read.message));
+    assert_committed(&data_path("everything.json"), &dump);
+    assert!(
+        format!("{:#}\n", json("everything.json", &dump)) == dump,
+        "what is dumped reads as something else"
+    );
+    let checked: crate::envoy::config::bootstrap::v3::Bootstrap =
+        crate::decode_any_checked(&crate::pack(&read.message)).unwrap();
+    assert_eq!(checked, read.message);
+}
+
+/// Ten thousand routes must not be a matter of patience, even in a build for tests.
+#[test]
+fn a_large_file_is_read_whole() {
+    let mut text = data("nginx-sidecar.yaml");
+    let route = "              - match: { prefix: \"/\" }\n                route:\n                  cluster: targetCluster\n";
+    let at = text.find(route).unwrap();
+    text.insert_str(at, &route.repeat(10_000));
+    let read = read_bootstrap("large.yaml", &text).unwrap();
+    let positions = read.positions;
+    let path = "static_resources.listeners[0].filter_chains[0].filters[0].typed_config.route_config.virtual_hosts[0].routes[9999].route.cluster";
+    assert_eq!(positions.line_column(path), Some((10_000 * 3 + 22, 28)));
 }

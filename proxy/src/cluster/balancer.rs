@@ -9,7 +9,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::host::PrioritySet;
 use super::{EndpointView, Host};
@@ -153,7 +152,8 @@ fn least_busy(
     choices: u32,
     random: &mut impl FnMut(u64) -> u64,
 ) -> Option<usize> {
-    let busy = |at: usize| view.hosts.get(at).map_or(i64::MAX, |host| host.stats.rq_active.load(Relaxed));
+    let busy =
+        |at: usize| view.hosts.get(at).map_or(i64::MAX, |host| host.stats.level(|shard| &shard.rq_active));
     (0..choices.max(1))
         .filter_map(|_| members.get(below(random, members.len())).copied())
         .min_by_key(|&at| busy(at))

@@ -6,9 +6,10 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::{Endpoint, Health, NEXT_HOST};
+use crate::stats::{Counter, Gauge};
 
 /// Where an endpoint runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -34,22 +35,53 @@ pub struct Host {
     pub stats: Arc<HostStats>,
 }
 
-/// Counts of one host, shared by the workers (`/clusters` shows them).
-#[derive(Debug, Default)]
+/// Counts of one host: a shard for each worker, which alone writes it; `/clusters` shows the sums.
+#[derive(Debug)]
 pub struct HostStats {
-    pub cx_active: AtomicI64,
-    pub cx_connect_fail: AtomicU64,
-    pub cx_total: AtomicU64,
-    pub rq_active: AtomicI64,
-    pub rq_error: AtomicU64,
-    pub rq_success: AtomicU64,
-    pub rq_timeout: AtomicU64,
-    pub rq_total: AtomicU64,
+    shards: Box<[HostShard]>,
     /// The host left the cluster: no new requests, its connections are closed when they are idle.
     removed: AtomicBool,
 }
 
+/// One worker's counts of one host.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct HostShard {
+    pub cx_active: Gauge,
+    pub cx_connect_fail: Counter,
+    pub cx_total: Counter,
+    pub rq_active: Gauge,
+    pub rq_error: Counter,
+    pub rq_success: Counter,
+    pub rq_timeout: Counter,
+    pub rq_total: Counter,
+}
+
 impl HostStats {
+    fn new(workers: usize) -> Self {
+        Self {
+            shards: (0..workers.max(1)).map(|_| HostShard::default()).collect(),
+            removed: AtomicBool::new(false),
+        }
+    }
+
+    /// The counts of a worker.
+    pub fn shard(&self, worker: usize) -> &HostShard {
+        // There is a shard for every worker, so that the index always exists; the last stands in rather than a panic.
+        let last = self.shards.len().saturating_sub(1);
+        &self.shards[worker.min(last)]
+    }
+
+    /// The sum of one counter over the workers.
+    pub fn total(&self, counter: impl Fn(&HostShard) -> &Counter) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).get()).sum()
+    }
+
+    /// The sum of one gauge over the workers.
+    pub fn level(&self, gauge: impl Fn(&HostShard) -> &Gauge) -> i64 {
+        self.shards.iter().map(|shard| gauge(shard).get()).sum()
+    }
+
     pub fn is_removed(&self) -> bool {
         self.removed.load(Relaxed)
     }
@@ -63,6 +95,8 @@ pub struct EndpointView {
     pub priorities: Vec<PrioritySet>,
     /// What discovery said last (SDS version, DNS serial); empty when it has none.
     pub version: String,
+    /// For how many workers hosts have counts.
+    workers: usize,
 }
 
 /// The hosts of one priority.
@@ -77,6 +111,11 @@ pub struct PrioritySet {
 }
 
 impl EndpointView {
+    /// No members yet; hosts that come will have counts for that many workers.
+    pub fn empty(workers: usize) -> Self {
+        Self { workers, ..Self::default() }
+    }
+
     /// The view after discovery said `endpoints`: hosts that stay keep their identity and counts. Repeated addresses are one host.
     pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
@@ -85,13 +124,13 @@ impl EndpointView {
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
         for endpoint in endpoints {
             if seen.insert(endpoint.address) {
-                hosts.push(host_of(endpoint, before.remove(&endpoint.address)));
+                hosts.push(host_of(endpoint, before.remove(&endpoint.address), self.workers));
             }
         }
         for gone in before.values() {
             gone.stats.removed.store(true, Relaxed);
         }
-        Self { priorities: priorities_of(&hosts), hosts, version }
+        Self { priorities: priorities_of(&hosts), hosts, version, workers: self.workers }
     }
 
     /// Members that may be used in normal operation (`membership_healthy`).
@@ -104,9 +143,9 @@ impl EndpointView {
     }
 }
 
-fn host_of(endpoint: &Endpoint, before: Option<&Arc<Host>>) -> Arc<Host> {
+fn host_of(endpoint: &Endpoint, before: Option<&Arc<Host>>, workers: usize) -> Arc<Host> {
     let (id, stats) = before.map_or_else(
-        || (NEXT_HOST.fetch_add(1, Relaxed), Arc::default()),
+        || (NEXT_HOST.fetch_add(1, Relaxed), Arc::new(HostStats::new(workers))),
         |host| (host.id, Arc::clone(&host.stats)),
     );
     let host = Host {
@@ -166,9 +205,9 @@ mod tests {
     fn a_host_that_stays_keeps_its_counts_and_one_that_returns_is_new() {
         let first = EndpointView::default()
             .update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
-        first.hosts[0].stats.rq_total.store(7, Relaxed);
+        first.hosts[0].stats.shard(0).rq_total.add(7);
         let second = first.update(&[endpoint("127.0.0.1:1")], String::new());
-        assert_eq!(second.hosts[0].stats.rq_total.load(Relaxed), 7);
+        assert_eq!(second.hosts[0].stats.total(|shard| &shard.rq_total), 7);
         assert!(first.hosts[1].stats.is_removed());
         let third = second.update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
         assert_ne!(third.hosts[1].id, first.hosts[1].id);

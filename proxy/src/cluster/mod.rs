@@ -12,7 +12,7 @@ pub mod balancer;
 pub mod breaker;
 mod host;
 
-pub use host::{EndpointView, Host, HostStats, Locality};
+pub use host::{EndpointView, Host, HostShard, HostStats, Locality};
 
 /// Everything about a cluster but its endpoints.
 #[derive(Debug)]
@@ -31,11 +31,10 @@ pub struct ClusterPolicy {
     pub breakers: [breaker::Thresholds; 2],
     /// Below this share of healthy endpoints all are used (percent; Envoy's panic threshold, 50).
     pub panic_threshold: f64,
-    /// HTTP/1 options of upstream requests.
-    pub http1: crate::http1::EncodeOptions,
+    /// HTTP/1 options of upstream connections.
+    pub http1: crate::http1::ClientOptions,
     /// HTTP/2 options of upstream connections.
     pub http2: crate::http2::Options,
-    pub max_response_headers_kb: Option<u32>,
     pub tcp_keepalive: Option<TcpKeepalive>,
     /// Same when connections made under one policy may serve another.
     pub fingerprint: u64,

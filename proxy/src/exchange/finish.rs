@@ -2,7 +2,7 @@
 //!
 //! Part of `exchange`; calls `access_log`.
 
-use super::{ConnectionContext, Exchange, Outcome};
+use super::{Exchange, Outcome};
 use crate::error::Flag;
 use crate::time;
 
@@ -10,11 +10,7 @@ impl Exchange<'_> {
     /// The ordinary end.
     pub(super) fn end(mut self) -> Outcome {
         self.finish();
-        Outcome {
-            keep_alive: self.complete,
-            request: std::mem::take(&mut self.request),
-            response: std::mem::take(&mut self.response),
-        }
+        Outcome { keep_alive: self.complete, head: std::mem::take(&mut self.request) }
     }
 
     fn finish(&mut self) {
@@ -52,13 +48,6 @@ impl Drop for Exchange<'_> {
             self.info.details = std::borrow::Cow::Borrowed("downstream_local_disconnect");
             self.finish();
         }
-    }
-}
-
-impl ConnectionContext {
-    /// Whether the shortest of two directions is over: the connection may not carry another request.
-    pub fn is_closing(&self) -> bool {
-        self.closing.get()
     }
 }
 

@@ -19,10 +19,10 @@ use crate::attempt::{Attempt, Report};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::local_reply::{LocalReply, details_after_response};
-use crate::message::Frame;
+use crate::message::{Frame, HeadKind};
 use crate::route::{Forward, HostRewrite};
 use crate::time;
-use crate::upstream::{HeadKind, LocalCluster, ResponseReader, UpstreamStream};
+use crate::upstream::{LocalCluster, ResponseReader, UpstreamStream};
 
 /// Why a try gave no answer.
 #[derive(Debug)]
@@ -69,7 +69,12 @@ impl<F: Future<Output = Ended>> RequestSide<'_, F> {
 
 impl<'x> Exchange<'x> {
     /// Carries the request to its cluster and the answer back; the error is an answer to be made here.
-    pub(super) async fn forward(&mut self, down: &mut Downstream<'_>, matched: Matched<'x>, forward: &'x Forward) -> Result<(), LocalReply> {
+    pub(super) async fn forward(
+        &mut self,
+        down: &mut Downstream<'_>,
+        matched: Matched<'x>,
+        forward: &'x Forward,
+    ) -> Result<(), LocalReply> {
         let cluster = self.cluster(matched, forward)?;
         let limits = Limits::of(&mut self.request, forward, &self.context.manager.rules);
         self.prepare_request(forward);
@@ -95,17 +100,21 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    fn cluster(&mut self, matched: Matched<'x>, forward: &'x Forward) -> Result<Rc<LocalCluster>, LocalReply> {
+    fn cluster(
+        &mut self,
+        matched: Matched<'x>,
+        forward: &'x Forward,
+    ) -> Result<Rc<LocalCluster>, LocalReply> {
         let local = &self.context.local;
         let chosen = forward.target.choose(&self.request, local.random_bits()[0]);
-        let by_header = chosen.as_ref().is_some_and(|chosen| chosen.by_header);
-        let found = chosen.as_ref().and_then(|chosen| local.clusters.get(chosen.cluster));
+        let by_header = chosen.is_some_and(|chosen| chosen.by_header);
+        let found = chosen.and_then(|chosen| local.clusters.get(chosen.cluster));
+        let weighted = chosen.and_then(|chosen| chosen.weighted);
         let Some(cluster) = found.filter(|cluster| !by_header || cluster.policy.selectable_by_header) else {
             self.context.http().no_cluster.inc();
             return Err(LocalReply::cluster_not_found(forward.not_found_status));
         };
         self.info.cluster = Some(Arc::clone(&cluster.policy.name));
-        let weighted = chosen.and_then(|chosen| chosen.weighted);
         self.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
             self.rewrite_host(host.as_bytes().to_vec(), forward);
@@ -144,14 +153,22 @@ impl<'x> Exchange<'x> {
     }
 
     /// One try, up to its end: good when the client was answered, in whole or in part.
-    async fn attempt(&mut self, down: &mut Downstream<'_>, tries: &mut Tries<'x>, mut timer: Pin<&mut Sleep>) -> Result<(), Failure> {
+    async fn attempt(
+        &mut self,
+        down: &mut Downstream<'_>,
+        tries: &mut Tries<'x>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Result<(), Failure> {
         let local = &self.context.local;
         let retry = tries.limits.retry.as_deref();
         let chosen = Attempt::choose(local, &tries.cluster, retry, &tries.tried, tries.forward.priority);
         let mut attempt = chosen.ok_or(Failure::NoHost)?;
         tries.count += 1;
         self.begin_try(&attempt, tries);
-        let mut stream = self.connect(down, &mut attempt, timer.as_mut()).await.inspect_err(|failure| attempt.report(report_of(failure)))?;
+        let mut stream = self
+            .connect(down, &mut attempt, timer.as_mut())
+            .await
+            .inspect_err(|failure| attempt.report(report_of(failure)))?;
         self.info.upstream.local = stream.local;
         self.info.upstream.version = Some(stream.version);
         self.timers.set_per_try(time::now(), tries.limits.per_try);
@@ -184,11 +201,16 @@ impl<'x> Exchange<'x> {
     }
 
     /// A stream to the host, unless the client leaves or the time runs out before there is one.
-    async fn connect(&mut self, down: &mut Downstream<'_>, attempt: &mut Attempt, timer: Pin<&mut Sleep>) -> Result<UpstreamStream, Failure> {
+    async fn connect(
+        &mut self,
+        down: &mut Downstream<'_>,
+        attempt: &mut Attempt,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<UpstreamStream, Failure> {
         let whole = down.rx.is_end();
         tokio::select! {
             biased;
-            stream = attempt.connect(self.request.version) => stream.map_err(Failure::Upstream),
+            stream = attempt.connect(&self.request) => stream.map_err(Failure::Upstream),
             error = closed(&mut down.rx), if whole => Err(Failure::Client(error)),
             expiry = self.timers.expired(timer) => Err(Failure::Expired(expiry)),
         }
@@ -204,18 +226,19 @@ impl<'x> Exchange<'x> {
         mut timer: Pin<&mut Sleep>,
     ) -> Result<bool, Failure> {
         let Downstream { rx: body, tx: answer } = down;
+        let UpstreamStream { tx, rx, .. } = stream;
         let bodyless = body.is_end() && tries.replay.is_empty();
-        stream.tx.head(&self.request, bodyless).await.map_err(Failure::Upstream)?;
+        tx.head(&self.request, bodyless).await.map_err(Failure::Upstream)?;
         let progress = Progress::default();
         let (replay, timers, route_timeout) = (&mut tries.replay, self.timers, tries.limits.timeout);
-        let upload = Upload { body, tx: &mut stream.tx, replay, progress: &progress, timers, route_timeout }.run();
+        let upload = Upload { body, tx, replay, progress: &progress, timers, route_timeout }.run();
         let mut side = RequestSide { upload: pin!(upload), refused: false };
-        let end = self.await_head(&mut stream.rx, answer, &mut side, timer.as_mut()).await;
+        let end = self.await_head(rx, answer, &mut side, timer.as_mut()).await;
         self.note_progress(&progress);
         let end = end?;
         self.timers.set_per_try(time::now(), None);
         self.answer_head(attempt, &progress);
-        let whole = self.send_answer(answer, stream, &mut side, &progress, timer, end).await;
+        let whole = self.send_answer(answer, rx, &mut side, &progress, timer, end).await;
         self.note_progress(&progress);
         attempt.report(if self.complete { Report::Status(self.info.status) } else { Report::Abandoned });
         Ok(whole && progress.sent.get().is_some())
@@ -251,13 +274,12 @@ impl<'x> Exchange<'x> {
     async fn send_answer(
         &mut self,
         answer: &mut ResponseWriter<'_>,
-        stream: &mut UpstreamStream,
+        rx: &mut ResponseReader,
         side: &mut RequestSide<'_, impl Future<Output = Ended>>,
         progress: &Progress,
         mut timer: Pin<&mut Sleep>,
         end: bool,
     ) -> bool {
-        let rx = &mut stream.rx;
         if self.send_head(answer, progress.received.get().is_some(), end).await.is_err() || end {
             return end;
         }
@@ -283,8 +305,12 @@ impl<'x> Exchange<'x> {
                     self.trailers = Some(trailers);
                     (true, sent.map_err(Failure::Client))
                 }
-                Ok(Frame::End) => (true, self.send_piece(answer, nothing(), true, side, timer.as_mut()).await),
-                Ok(Frame::Data(piece)) => (false, self.send_piece(answer, piece, false, side, timer.as_mut()).await),
+                Ok(Frame::End) => {
+                    (true, self.send_piece(answer, nothing(), true, side, timer.as_mut()).await)
+                }
+                Ok(Frame::Data(piece)) => {
+                    (false, self.send_piece(answer, piece, false, side, timer.as_mut()).await)
+                }
             };
             if let Err(failure) = sent {
                 self.cut(answer, &failure);

@@ -53,7 +53,12 @@ impl Exchange<'_> {
     }
 
     /// Waits before a retry, unless the client leaves or the time runs out.
-    pub(super) async fn back_off(&mut self, down: &mut Downstream<'_>, wait: Duration, timer: Pin<&mut Sleep>) -> Result<(), Failure> {
+    pub(super) async fn back_off(
+        &mut self,
+        down: &mut Downstream<'_>,
+        wait: Duration,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<(), Failure> {
         let whole = down.rx.is_end();
         tokio::select! {
             () = tokio::time::sleep(wait) => Ok(()),
@@ -129,7 +134,11 @@ impl Exchange<'_> {
     pub(super) fn count_reset(&self, failure: &Failure, tries: &Tries<'_>) {
         let stats = tries.cluster.stats();
         match failure {
-            Failure::Upstream(UpstreamError::RemoteReset | UpstreamError::RemoteRefused | UpstreamError::ConnectionTermination) => {
+            Failure::Upstream(
+                UpstreamError::RemoteReset
+                | UpstreamError::RemoteRefused
+                | UpstreamError::ConnectionTermination,
+            ) => {
                 stats.upstream_rq_rx_reset.inc();
             }
             Failure::Upstream(UpstreamError::Protocol(_)) => stats.upstream_cx_protocol_error.inc(),
@@ -161,7 +170,9 @@ impl Exchange<'_> {
         } else {
             let since = progress.received.get().unwrap_or(self.info.start);
             let millis = now.saturating_duration_since(since).as_millis();
-            response.fields.set(Known::XEnvoyUpstreamServiceTime, itoa::Buffer::new().format(millis).as_bytes());
+            response
+                .fields
+                .set(Known::XEnvoyUpstreamServiceTime, itoa::Buffer::new().format(millis).as_bytes());
         }
         if self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response) {
             response.fields.set(Known::XEnvoyAttemptCount, self.info.attempts.to_string().as_bytes());

@@ -41,7 +41,13 @@ pub struct Timers {
 
 impl Timers {
     /// At the beginning of an exchange.
-    pub fn start(&self, now: Instant, idle: Option<Duration>, request: Option<Duration>, max: Option<Duration>) {
+    pub fn start(
+        &self,
+        now: Instant,
+        idle: Option<Duration>,
+        request: Option<Duration>,
+        max: Option<Duration>,
+    ) {
         self.active.set(Some(now));
         self.idle.set(idle);
         self.request.set(after(now, request));

@@ -32,6 +32,13 @@ pub struct Context<'a> {
     pub local_reply_body: &'a str,
 }
 
+impl<'a> Context<'a> {
+    /// What is known before there are heads.
+    pub fn new(info: &'a StreamInfo) -> Self {
+        Self { info, request: None, response: None, response_trailers: None, local_reply_body: "" }
+    }
+}
+
 /// A parsed format.
 #[derive(Clone, Debug, Default)]
 pub struct Format {

@@ -1,17 +1,33 @@
 //! HTTP/1.1 (RFC 9112): our own parser and writer for heads and bodies, for both sides.
 //!
+//! Reading order: `fields` and `request`/`response` (heads), `body` (framing), `encode`, `buffers` (the socket), `server`, `client`.
 //! Called by `connection` and `upstream`; calls `message`, `error`.
+
+use crate::error::Flag;
+
+mod body;
+mod buffers;
+mod client;
+mod encode;
+mod fields;
+mod request;
+mod response;
+mod server;
+
+pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
+pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
 /// How heads are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EncodeOptions {
     /// `Content-Length` instead of `content-length` (Envoy's `proper_case_words`).
     pub proper_case: bool,
+    /// Trailers are passed on; by default they are read and dropped, as in Envoy.
     pub enable_trailers: bool,
 }
 
 /// What a server connection accepts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ServerOptions {
     pub encode: EncodeOptions,
     pub accept_http10: bool,
@@ -19,4 +35,157 @@ pub struct ServerOptions {
     pub default_host: Box<str>,
     /// `GET http://host/path` is taken apart (on by default).
     pub allow_absolute_url: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            encode: EncodeOptions::default(),
+            accept_http10: false,
+            default_host: Box::default(),
+            allow_absolute_url: true,
+        }
+    }
+}
+
+/// The largest head that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes of target, names and values.
+    pub bytes: usize,
+    pub fields: usize,
+}
+
+impl Default for HeadLimits {
+    /// Envoy's: 60 KiB, 100 fields.
+    fn default() -> Self {
+        Self { bytes: 60 * 1024, fields: 100 }
+    }
+}
+
+/// Why a request is answered by the codec: what the local reply and the access log say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: u16,
+    pub body: &'static str,
+    /// Envoy's response code detail.
+    pub details: &'static str,
+    /// `DownstreamProtocolError` where the client broke the protocol.
+    pub flag: Option<Flag>,
+}
+
+impl Refusal {
+    /// `request_timeout` ran out before the head was whole.
+    pub const TIMEOUT: Self =
+        Self { status: 408, body: "request timeout", details: "request_overall_timeout", flag: None };
+    /// `stream_idle_timeout` ran out before the head was whole.
+    pub const IDLE_TIMEOUT: Self = Self {
+        status: 408,
+        body: "stream timeout",
+        details: "stream_idle_timeout",
+        flag: Some(Flag::StreamIdleTimeout),
+    };
+    /// `request_headers_timeout` ran out.
+    pub const HEADER_TIMEOUT: Self =
+        Self { status: 408, body: "request header timeout", details: "request_header_timeout", flag: None };
+    /// A request without an authority.
+    pub const MISSING_HOST: Self = Malformed::MissingHost.refusal();
+    /// A field name with an underscore where the configuration rejects them.
+    pub const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
+
+    const fn bad_request(details: &'static str) -> Self {
+        Self { status: 400, body: "Bad Request", details, flag: Some(Flag::DownstreamProtocolError) }
+    }
+}
+
+/// What is wrong with a head or a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Malformed {
+    /// Anything that breaks the grammar.
+    Syntax,
+    /// A character that no value or authority may hold.
+    Characters,
+    Target,
+    TooLarge,
+    TooManyFields,
+    /// A repeated or unreadable `content-length`.
+    Length,
+    /// `content-length` beside `transfer-encoding`.
+    LengthAndEncoding,
+    /// A `transfer-encoding` other than exactly one `chunked`.
+    Encoding,
+    /// Framing fields on a message that may have none (CONNECT, 1xx, 204, HTTP/1.0).
+    BodyNotAllowed,
+    /// Not HTTP/1.1 (nor an accepted HTTP/1.0).
+    Version,
+    MissingHost,
+    /// More than one `host`: RFC 9112, 3.2 (Envoy joins them; we refuse, since two servers may read two hosts).
+    RepeatedHost,
+    Fragment,
+    /// A 101 that nobody asked for, or more interim answers than anybody needs.
+    Interim,
+    /// The connection ended inside a message.
+    EarlyEnd,
+}
+
+impl Malformed {
+    /// The local reply to a request of that kind.
+    pub(crate) const fn refusal(self) -> Refusal {
+        match self {
+            Self::Syntax | Self::RepeatedHost | Self::Length | Self::Interim | Self::EarlyEnd => {
+                Refusal::bad_request("http1.codec_error")
+            }
+            Self::Characters => Refusal::bad_request("http1.invalid_characters"),
+            Self::Target => Refusal::bad_request("http1.invalid_url"),
+            Self::LengthAndEncoding => Refusal::bad_request("http1.content_length_and_chunked_not_allowed"),
+            Self::BodyNotAllowed => Refusal::bad_request("http1.body_disallowed"),
+            Self::TooLarge => too_large("http1.headers_too_large"),
+            Self::TooManyFields => too_large("http1.too_many_headers"),
+            Self::Encoding => Refusal {
+                status: 501,
+                body: "Not Implemented",
+                details: "http1.invalid_transfer_encoding",
+                flag: Some(Flag::DownstreamProtocolError),
+            },
+            Self::Version => {
+                Refusal { status: 426, body: "Upgrade Required", details: "low_version", flag: None }
+            }
+            Self::MissingHost => {
+                Refusal { status: 400, body: "", details: "missing_host_header", flag: None }
+            }
+            Self::Fragment => {
+                Refusal { status: 400, body: "", details: "path_normalization_failed", flag: None }
+            }
+        }
+    }
+
+    /// What an upstream did that sent such an answer.
+    pub(crate) const fn upstream(self) -> &'static str {
+        match self {
+            Self::TooLarge => "response headers too large",
+            Self::TooManyFields => "too many response headers",
+            Self::Length => "bad content-length",
+            Self::LengthAndEncoding => "content-length and transfer-encoding together",
+            Self::Encoding => "unsupported transfer-encoding",
+            Self::BodyNotAllowed => "framing fields on an answer without a body",
+            Self::Interim => "unexpected interim answer",
+            Self::EarlyEnd => "closed inside an answer",
+            Self::Characters => "invalid characters in the head",
+            Self::Syntax
+            | Self::Target
+            | Self::Version
+            | Self::MissingHost
+            | Self::RepeatedHost
+            | Self::Fragment => "malformed answer",
+        }
+    }
+}
+
+const fn too_large(details: &'static str) -> Refusal {
+    Refusal {
+        status: 431,
+        body: "Request Header Fields Too Large",
+        details,
+        flag: Some(Flag::DownstreamProtocolError),
+    }
 }

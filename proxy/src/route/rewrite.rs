@@ -8,18 +8,18 @@ use crate::message::RequestHead;
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Chosen<'r> {
+pub struct Chosen<'t, 'h> {
     /// Its name; it need not exist.
-    pub cluster: &'r str,
+    pub cluster: &'h str,
     /// The request named it, by a header.
     pub by_header: bool,
     /// The entry of a weighted choice, with its own mutations and host.
-    pub weighted: Option<&'r Weighted>,
+    pub weighted: Option<&'t Weighted>,
 }
 
 impl Target {
     /// The cluster for a request that drew `random`; `None` when it names none.
-    pub fn choose<'r>(&'r self, head: &'r RequestHead, random: u64) -> Option<Chosen<'r>> {
+    pub fn choose<'t: 'h, 'h>(&'t self, head: &'h RequestHead, random: u64) -> Option<Chosen<'t, 'h>> {
         match self {
             Self::Cluster(cluster) => Some(Chosen { cluster, by_header: false, weighted: None }),
             Self::Header(name) => {

@@ -103,6 +103,11 @@ impl LocalCluster {
         self.stats.shard(self.shard)
     }
 
+    /// This worker's number, for the counts of hosts.
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
     /// The statistics beyond the life of a borrow of the cluster: for guards.
     pub(super) fn stats_scope(&self) -> (Arc<Scope<ClusterStats>>, usize) {
         (Arc::clone(&self.stats), self.shard)
@@ -118,11 +123,23 @@ impl LocalCluster {
     }
 
     /// The host of the next try; hosts whose id is in `avoid` are passed over while another can be found in `attempts` draws.
-    pub fn pick(&self, random: &mut impl FnMut(u64) -> u64, avoid: &[u64], attempts: u32) -> Option<Rc<LocalHost>> {
+    pub fn pick(
+        &self,
+        random: &mut impl FnMut(u64) -> u64,
+        avoid: &[u64],
+        attempts: u32,
+    ) -> Option<Rc<LocalHost>> {
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
         let policy = &self.policy;
-        let host = balancer::pick(&view, policy.balancer, policy.panic_threshold, &mut cursor, random, (avoid, attempts))?;
+        let host = balancer::pick(
+            &view,
+            policy.balancer,
+            policy.panic_threshold,
+            &mut cursor,
+            random,
+            (avoid, attempts),
+        )?;
         Some(self.members.local(host))
     }
 }

@@ -3,35 +3,36 @@
 //! Part of `upstream`; called by `pool` and `tcp`.
 
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::cluster::{ClusterPolicy, Host, TcpKeepalive};
+use super::clusters::LocalCluster;
+use crate::cluster::{Host, TcpKeepalive};
 use crate::error::UpstreamError;
-use crate::stats::ClusterStats;
 use crate::time;
 
 /// A connection to `host` within the cluster's `connect_timeout`; what fails is counted.
-pub async fn connect(host: &Host, policy: &ClusterPolicy, stats: &ClusterStats) -> Result<TcpStream, UpstreamError> {
+pub async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpStream, UpstreamError> {
+    let (policy, stats) = (&cluster.policy, cluster.stats());
+    let counts = host.stats.shard(cluster.shard());
     let begun = time::now();
     match tokio::time::timeout(policy.connect_timeout, open(host.address, policy.tcp_keepalive)).await {
         Ok(Ok(stream)) => {
             stats.upstream_cx_total.inc();
-            host.stats.cx_total.fetch_add(1, Relaxed);
+            counts.cx_total.inc();
             stats.upstream_cx_connect_ms.record(millis(begun.elapsed()));
             Ok(stream)
         }
         Ok(Err(error)) => {
             stats.upstream_cx_connect_fail.inc();
-            host.stats.cx_connect_fail.fetch_add(1, Relaxed);
+            counts.cx_connect_fail.inc();
             Err(UpstreamError::ConnectFailure(os_text(&error)))
         }
         Err(_elapsed) => {
             stats.upstream_cx_connect_timeout.inc();
             stats.upstream_cx_connect_fail.inc();
-            host.stats.cx_connect_fail.fetch_add(1, Relaxed);
+            counts.cx_connect_fail.inc();
             Err(UpstreamError::ConnectTimeout)
         }
     }

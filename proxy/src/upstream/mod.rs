@@ -11,4 +11,4 @@ mod stream;
 pub use clusters::{Clusters, LocalCluster, Update};
 pub use connect::connect;
 pub use pool::{LocalHost, UpstreamStream};
-pub use stream::{HeadKind, RequestWriter, ResponseReader};
+pub use stream::{RequestWriter, ResponseReader};

@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use tokio::sync::{Notify, oneshot};
@@ -21,7 +20,7 @@ use super::stream::{RequestWriter, ResponseReader};
 use crate::cluster::breaker::Permit;
 use crate::cluster::{ClusterPolicy, Host};
 use crate::error::UpstreamError;
-use crate::message::Version;
+use crate::message::{RequestHead, Version};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
 use crate::{http1, http2, time};
@@ -50,7 +49,9 @@ struct Idle {
 /// An HTTP/1 connection and what ends with it.
 struct Open {
     connection: http1::ClientConnection,
+    /// Requests sent so far.
     uses: u32,
+    local: Option<SocketAddr>,
     held: Held,
 }
 
@@ -85,8 +86,15 @@ pub struct UpstreamStream {
 
 /// The way back into the pool.
 enum Back {
-    Http1 { host: Rc<LocalHost>, uses: u32, held: Held },
-    Http2 { active: Rc<Cell<usize>>, idle_since: Rc<Cell<Option<Instant>>>, _held: Rc<Held> },
+    Http1 { host: Rc<LocalHost>, uses: u32, local: Option<SocketAddr>, held: Held },
+    Http2(SharedUse),
+}
+
+/// One stream on a shared connection.
+struct SharedUse {
+    active: Rc<Cell<usize>>,
+    idle_since: Rc<Cell<Option<Instant>>>,
+    _held: Rc<Held>,
 }
 
 impl LocalHost {
@@ -103,15 +111,21 @@ impl LocalHost {
     }
 
     /// A stream over HTTP/1 or HTTP/2, on a connection that is idle, shared, or made for it.
-    pub async fn stream(self: &Rc<Self>, cluster: &LocalCluster, version: Version, priority: Priority) -> Result<UpstreamStream, UpstreamError> {
+    pub async fn stream(
+        self: &Rc<Self>,
+        cluster: &LocalCluster,
+        version: Version,
+        priority: Priority,
+        head: &RequestHead,
+    ) -> Result<UpstreamStream, UpstreamError> {
         if version == Version::Http2 {
-            return self.http2_stream(cluster, priority).await;
+            return self.http2_stream(cluster, priority, head).await;
         }
         let open = match self.take_idle() {
             Some(open) => open,
             None => self.pending(cluster, priority, self.open_or_wait(cluster, priority)).await?,
         };
-        Ok(self.start(open))
+        Ok(self.start(open, head))
     }
 
     /// No new streams, and nothing is kept: the host left, or the policy changed.
@@ -123,7 +137,9 @@ impl LocalHost {
 
     /// Closes what was idle for longer than the policy says, and what the host closed.
     pub fn close_idle(&self, policy: &ClusterPolicy, stats: &ClusterStats, now: Instant) {
-        let too_long = |since: Instant| policy.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit);
+        let too_long = |since: Instant| {
+            policy.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+        };
         self.idle.borrow_mut().retain(|idle| {
             let timed_out = too_long(idle.since);
             if timed_out {
@@ -141,7 +157,7 @@ impl LocalHost {
             if timed_out {
                 stats.upstream_cx_idle_timeout.inc();
             }
-            if timed_out || connection.connection.is_closed() {
+            if timed_out || !connection.connection.is_usable() {
                 shared.take();
             }
         }
@@ -159,7 +175,12 @@ impl LocalHost {
     }
 
     /// Counts a try as pending while it waits for its connection.
-    async fn pending<T>(&self, cluster: &LocalCluster, priority: Priority, ready: impl Future<Output = Result<T, UpstreamError>>) -> Result<T, UpstreamError> {
+    async fn pending<T>(
+        &self,
+        cluster: &LocalCluster,
+        priority: Priority,
+        ready: impl Future<Output = Result<T, UpstreamError>>,
+    ) -> Result<T, UpstreamError> {
         let stats = cluster.stats();
         let (breaker, limits) = cluster.breaker(priority);
         let Some(_permit) = breaker.pending.acquire(limits.max_pending_requests) else {
@@ -189,23 +210,23 @@ impl LocalHost {
                 return receiver.await.map_err(|_gone| UpstreamError::ConnectionTermination);
             }
         };
-        let stream = connect(&self.host, &cluster.policy, cluster.stats()).await?;
+        let stream = connect(&self.host, cluster).await?;
         cluster.stats().upstream_cx_http1_total.inc();
         bump(&self.open, 1);
+        let local = stream.local_addr().ok();
         let connection = http1::ClientConnection::new(stream, cluster.policy.http1);
-        Ok(Open { connection, uses: 0, held: Held::new(cluster, &self.host, permit) })
+        Ok(Open { connection, uses: 0, local, held: Held::new(cluster, &self.host, permit) })
     }
 
-    fn start(self: &Rc<Self>, open: Open) -> UpstreamStream {
-        let Open { connection, uses, held } = open;
-        let local = connection.local_addr();
-        let (tx, rx) = connection.start();
+    fn start(self: &Rc<Self>, open: Open, head: &RequestHead) -> UpstreamStream {
+        let Open { connection, uses, local, held } = open;
+        let (tx, rx) = connection.start(head);
         UpstreamStream {
             tx: RequestWriter::Http1(tx),
             rx: ResponseReader::Http1(rx),
             version: Version::Http11,
             local,
-            back: Back::Http1 { host: Rc::clone(self), uses: uses + 1, held },
+            back: Back::Http1 { host: Rc::clone(self), uses: uses + 1, local, held },
         }
     }
 
@@ -232,11 +253,17 @@ impl LocalHost {
         }
     }
 
-    async fn http2_stream(self: &Rc<Self>, cluster: &LocalCluster, priority: Priority) -> Result<UpstreamStream, UpstreamError> {
+    async fn http2_stream(
+        self: &Rc<Self>,
+        cluster: &LocalCluster,
+        priority: Priority,
+        head: &RequestHead,
+    ) -> Result<UpstreamStream, UpstreamError> {
         loop {
             if let Some(ready) = self.on_shared(cluster) {
-                let (back, connection, local) = ready;
-                let (tx, rx) = connection.start().await?;
+                let (back, mut connection, local) = ready;
+                connection.ready().await?;
+                let (tx, rx) = connection.start(head);
                 let (tx, rx) = (RequestWriter::Http2(tx), ResponseReader::Http2(rx));
                 return Ok(UpstreamStream { tx, rx, version: Version::Http2, local, back });
             }
@@ -244,17 +271,22 @@ impl LocalHost {
         }
     }
 
-    fn on_shared(&self, cluster: &LocalCluster) -> Option<(Back, http2::ClientConnection, Option<SocketAddr>)> {
+    fn on_shared(
+        &self,
+        cluster: &LocalCluster,
+    ) -> Option<(Back, http2::ClientConnection, Option<SocketAddr>)> {
         let mut shared = self.shared.borrow_mut();
-        let used_up = |shared: &Shared| cluster.policy.max_requests_per_connection.is_some_and(|limit| shared.uses.get() >= limit);
-        if shared.as_ref().is_some_and(|shared| shared.connection.is_closed() || used_up(shared)) {
+        let used_up = |shared: &Shared| {
+            cluster.policy.max_requests_per_connection.is_some_and(|limit| shared.uses.get() >= limit)
+        };
+        if shared.as_ref().is_some_and(|shared| !shared.connection.is_usable() || used_up(shared)) {
             shared.take();
         }
         let shared = shared.as_ref()?;
         shared.uses.set(shared.uses.get().saturating_add(1));
         bump(&shared.active, 1);
-        let back =
-            Back::Http2 { active: Rc::clone(&shared.active), idle_since: Rc::clone(&shared.idle_since), _held: Rc::clone(&shared.held) };
+        let (active, idle_since) = (Rc::clone(&shared.active), Rc::clone(&shared.idle_since));
+        let back = Back::Http2(SharedUse { active, idle_since, _held: Rc::clone(&shared.held) });
         Some((back, shared.connection.clone(), shared.local))
     }
 
@@ -273,9 +305,10 @@ impl LocalHost {
         });
         let (breaker, _) = cluster.breaker(priority);
         let permit = breaker.connections.take();
-        let stream = connect(&self.host, &cluster.policy, cluster.stats()).await?;
+        let stream = connect(&self.host, cluster).await?;
         let local = stream.local_addr().ok();
-        let connection = http2::ClientConnection::handshake(stream, &cluster.policy.http2).await?;
+        let (connection, driver) = http2::ClientConnection::handshake(stream, &cluster.policy.http2).await?;
+        tokio::task::spawn_local(driver);
         cluster.stats().upstream_cx_http2_total.inc();
         *self.shared.borrow_mut() = Some(Shared {
             connection,
@@ -294,34 +327,36 @@ impl UpstreamStream {
     pub fn finish(self, policy: &ClusterPolicy) {
         let Self { tx, rx, back, .. } = self;
         match (tx, rx, back) {
-            (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Back::Http1 { host, uses, held }) => {
+            (
+                RequestWriter::Http1(tx),
+                ResponseReader::Http1(rx),
+                Back::Http1 { host, uses, local, held },
+            ) => {
                 let used_up = policy.max_requests_per_connection.is_some_and(|limit| uses >= limit);
                 if used_up {
                     held.stats().upstream_cx_max_requests.inc();
                 }
-                match http1::ClientConnection::reunite(tx, rx).filter(|_| !used_up) {
-                    Some(connection) => host.give_back(Open { connection, uses, held }, time::now()),
+                match http1::ClientConnection::rejoin(tx, rx).filter(|_| !used_up) {
+                    Some(connection) => host.give_back(Open { connection, uses, local, held }, time::now()),
                     None => host.lost_one(),
                 }
             }
-            (_, _, Back::Http2 { .. }) | (_, _, Back::Http1 { .. }) => {}
+            (_, _, Back::Http1 { .. } | Back::Http2(_)) => {}
         }
     }
 }
 
-impl Drop for Back {
+impl Drop for SharedUse {
     fn drop(&mut self) {
-        if let Self::Http2 { active, idle_since, .. } = self {
-            bump(active, -1);
-            idle_since.set((active.get() == 0).then(time::now));
-        }
+        bump(&self.active, -1);
+        self.idle_since.set((self.active.get() == 0).then(time::now));
     }
 }
 
 impl Held {
     fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
         cluster.stats().upstream_cx_active.inc();
-        host.stats.cx_active.fetch_add(1, Relaxed);
+        host.stats.shard(cluster.shard()).cx_active.inc();
         Self { stats: cluster.stats_scope(), host: Arc::clone(host), opened: time::now(), _permit: permit }
     }
 
@@ -336,7 +371,7 @@ impl Drop for Held {
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
         stats.upstream_cx_length_ms.record(millis(self.opened.elapsed()));
-        self.host.stats.cx_active.fetch_sub(1, Relaxed);
+        self.host.stats.shard(self.stats.1).cx_active.dec();
     }
 }
 

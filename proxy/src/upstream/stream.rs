@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::error::UpstreamError;
+pub use crate::message::HeadKind;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead};
 use crate::{http1, http2};
 
@@ -21,15 +22,6 @@ pub enum ResponseReader {
     Http2(http2::ResponseReader),
 }
 
-/// What kind of head came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
-    /// 1xx but 101; another head follows.
-    Interim,
-    /// The answer; with `end`, it has no body.
-    Final { end: bool },
-}
-
 impl RequestWriter {
     /// The request's head; with `end`, it is whole and sent at once. Without, it may wait for the first data or a `flush`.
     pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
@@ -39,19 +31,20 @@ impl RequestWriter {
         }
     }
 
-    /// A piece of the body; waits while the upstream does not take it.
-    pub async fn data(&mut self, data: Bytes, end: bool) -> Result<(), UpstreamError> {
+    /// A piece of the body: taken at once, even if the future is dropped. Waits while the upstream does not take it.
+    pub fn data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), UpstreamError>> {
         match self {
-            Self::Http1(writer) => writer.data(data, end).await,
-            Self::Http2(writer) => writer.data(data, end).await,
+            Self::Http1(writer) => writer.take(data, end),
+            Self::Http2(writer) => writer.take(data, end),
         }
+        self.flush()
     }
 
     /// Trailers, which end the request.
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(writer) => writer.trailers(trailers).await,
-            Self::Http2(writer) => writer.trailers(trailers),
+            Self::Http2(writer) => writer.trailers(trailers).await,
         }
     }
 
@@ -59,15 +52,31 @@ impl RequestWriter {
     pub fn needs_flush(&self) -> bool {
         match self {
             Self::Http1(writer) => writer.needs_flush(),
-            Self::Http2(_) => false,
+            Self::Http2(writer) => writer.needs_flush(),
         }
     }
 
-    /// Sends what waits in the buffer.
+    /// Sends what waits.
     pub async fn flush(&mut self) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(writer) => writer.flush().await,
-            Self::Http2(_) => Ok(()),
+            Self::Http2(writer) => writer.flush().await,
+        }
+    }
+
+    /// The upgrade was accepted: data now goes as it is, and its end ends our side.
+    pub fn tunnel(&mut self) {
+        match self {
+            Self::Http1(writer) => writer.tunnel(),
+            Self::Http2(_) => {}
+        }
+    }
+
+    /// Gives up on the request: HTTP/1 closes the connection when both sides are dropped, HTTP/2 resets the stream.
+    pub fn reset(&mut self) {
+        match self {
+            Self::Http1(_) => {}
+            Self::Http2(writer) => writer.reset(),
         }
     }
 }
@@ -78,6 +87,14 @@ impl ResponseReader {
         match self {
             Self::Http1(reader) => reader.head(head).await,
             Self::Http2(reader) => reader.head(head).await,
+        }
+    }
+
+    /// Whether the whole answer has been received: known with the last data where the framing tells.
+    pub fn is_end(&self) -> bool {
+        match self {
+            Self::Http1(reader) => reader.is_end(),
+            Self::Http2(reader) => reader.is_end(),
         }
     }
 

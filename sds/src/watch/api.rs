@@ -61,7 +61,7 @@ pub(super) struct Events {
 impl Api {
     /// Opens no connection yet; fails when the certificate authority cannot be read.
     pub fn new(kubernetes: &Kubernetes, timing: Timing) -> Result<Self, Trouble> {
-        let unusable = |error: kube::Error| Trouble::Unreachable(chain(&error));
+        let unusable = |error: kube::Error| Trouble::Unreachable(causes(&error));
         let mut config = kube::Config::new(kubernetes.api_host.clone());
         config.root_cert_file.clone_from(&kubernetes.ca_path);
         if kubernetes.api_host.scheme_str() == Some("http") {
@@ -139,7 +139,7 @@ impl Api {
         if let Some(token) = self.token()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
-        let response = self.client.send(request).await.map_err(|e| Trouble::Unreachable(chain(&e)))?;
+        let response = self.client.send(request).await.map_err(|e| Trouble::Unreachable(causes(&e)))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
@@ -165,7 +165,7 @@ impl Events {
             }
             match self.body.frame().await {
                 None => return Err(Trouble::Closed),
-                Some(Err(error)) => return Err(Trouble::Broken(chain(&error))),
+                Some(Err(error)) => return Err(Trouble::Broken(causes(&error))),
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.lines.push(&bytes)?;
@@ -211,6 +211,14 @@ async fn refusal(response: Response<Body>) -> Trouble {
 
 fn unbuildable(error: &kube::core::request::Error) -> Trouble {
     Trouble::Unreachable(chain(error))
+}
+
+/// What is below kube's own wrapping.
+fn causes(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Service(inner) => chain(inner.as_ref()),
+        other => chain(other),
+    }
 }
 
 /// An error with its causes: the outermost alone says little more than "client error".

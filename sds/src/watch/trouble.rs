@@ -112,6 +112,16 @@ impl Trouble {
 }
 
 impl Reason {
+    pub const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Expired,
+        Self::WentBack,
+        Self::Garbage,
+        Self::Quiet,
+        Self::Fruitless,
+        Self::Audit,
+    ];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Start => "start",

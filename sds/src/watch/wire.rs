@@ -133,6 +133,21 @@ mod tests {
     }
 
     #[test]
+    fn a_recorded_watch_reads_the_same_in_pieces_of_any_size() {
+        let recording = kube_api::recording::Recording::named("03-watch").unwrap();
+        let lines: Vec<String> = recording.events().iter().map(|event| format!("{event}\n")).collect();
+        let text = lines.concat();
+        let whole = read(&[&text]);
+        assert_eq!(whole.len(), lines.len());
+        assert!(whole.iter().all(Result::is_ok), "{whole:?}");
+        for size in [1, 7, 2048, 4096] {
+            let pieces: Vec<&str> =
+                text.as_bytes().chunks(size).map(|one| str::from_utf8(one).unwrap()).collect();
+            assert_eq!(read(&pieces), whole, "pieces of {size} bytes");
+        }
+    }
+
+    #[test]
     fn a_garbage_line_is_told_and_the_next_line_still_read() {
         let events = read(&["{\"type\":\"ADDED\",\"obj\n", ADDED, "\n"]);
         assert!(matches!(&events[0], Err(Trouble::Garbage(why)) if why.contains("{\"type\"")), "{events:?}");

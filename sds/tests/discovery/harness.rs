@@ -55,8 +55,7 @@ pub struct Setup {
     pub objects: Vec<Value>,
     /// The code of every answer of the API server, until its faults are cleared.
     pub failing: Option<u16>,
-    /// See [`Limits::linger`].
-    pub linger: Duration,
+    pub limits: Limits,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -90,7 +89,7 @@ impl Default for Setup {
             all_namespaces: false,
             objects: Vec::new(),
             failing: None,
-            linger: Duration::ZERO,
+            limits: Limits { linger: Duration::ZERO, ..Limits::default() },
         }
     }
 }
@@ -129,8 +128,8 @@ impl Setup {
         let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let settings = Settings { listen: loopback, xds_listen: loopback, envoy_port: 10000, kubernetes };
         let lifecycle = Lifecycle::manual();
-        let limits = Limits { linger: self.linger, ..Limits::default() };
-        let running = sds::app::start(&settings, self.timing, limits, &lifecycle.shutdown()).await.unwrap();
+        let running =
+            sds::app::start(&settings, self.timing, self.limits, &lifecycle.shutdown()).await.unwrap();
         Sds { running, lifecycle }
     }
 }

@@ -95,6 +95,16 @@ async fn two_pages_and_a_watch_from_their_version() {
 }
 
 #[tokio::test]
+async fn asking_sds_never_asks_kubernetes() {
+    let replayed = replay([recording("01-list-selector")], &[]).await;
+    replayed.sds.until_state(|state| state.connected).await;
+    for _ in 0..50 {
+        assert!(!replayed.sds.hosts("web").await.is_empty());
+    }
+    assert_eq!(replayed.replay.requests().len(), 2, "one list, one watch");
+}
+
+#[tokio::test]
 async fn a_service_comes_and_goes_and_a_deployment_is_scaled() {
     let replayed = replay([empty_at("737")], &["03-watch"]).await;
     replayed.until_watched_from("823").await;

@@ -264,3 +264,14 @@ async fn it_ends_in_good_order_and_leaves_the_port() {
     assert_eq!(outcome, Outcome::Done);
     assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the port is free again");
 }
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_hung_up_on() {
+    let mut setup = Setup::default();
+    setup.limits.head = Duration::from_millis(50);
+    let discovery = setup.start().await;
+    let mut silent = tokio::net::TcpStream::connect(discovery.running.address).await.unwrap();
+    let mut rest = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut silent, &mut rest).await.unwrap();
+    assert_eq!(rest, b"");
+}

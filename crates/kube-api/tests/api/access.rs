@@ -55,25 +55,38 @@ async fn rotated_and_expired_tokens_are_refused() {
     assert_eq!(status(&server, "GET", SLICES, "new").await, 200);
 }
 
-#[tokio::test]
-async fn tls_is_served_under_the_ca_of_the_server() {
-    let server = Server::start(Config::default()).unwrap();
+// Whether a client that trusts this CA gets an answer under this name.
+async fn trusts(ca_pem: &str, server: &Server, name: &'static str) -> bool {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(server.ca_pem().as_bytes()).unwrap()).unwrap();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
     let client = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
+    let socket = TcpStream::connect(server.tls_addr().unwrap()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(client));
-    for name in ["127.0.0.1", "localhost"] {
-        let socket = TcpStream::connect(server.tls_addr().unwrap()).await.unwrap();
-        let mut stream = connector.connect(ServerName::try_from(name).unwrap(), socket).await.unwrap();
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        assert!(answer.ends_with(b"\r\n\r\nok"), "{}", String::from_utf8_lossy(&answer));
-    }
+    let Ok(mut stream) = connector.connect(ServerName::try_from(name).unwrap(), socket).await else {
+        return false;
+    };
+    stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    answer.ends_with(b"\r\n\r\nok")
+}
+
+#[tokio::test]
+async fn tls_is_served_under_the_ca_of_the_server() {
+    let server = Server::start(Config::default()).unwrap();
+    assert!(trusts(server.ca_pem(), &server, "127.0.0.1").await);
+    assert!(trusts(server.ca_pem(), &server, "localhost").await);
+    assert!(!trusts(server.ca_pem(), &server, "example.org").await);
+
+    let other = Server::start(Config::default()).unwrap();
+    assert!(!trusts(server.ca_pem(), &other, "localhost").await);
+    let ca_key = Some(server.ca_key_pem().to_owned());
+    let again = Server::start(Config { ca_key, ..Config::default() }).unwrap();
+    assert!(trusts(server.ca_pem(), &again, "localhost").await, "the same CA after a restart");
 }
 
 #[tokio::test]
@@ -92,10 +105,12 @@ async fn large_bodies_and_too_many_objects_are_refused() {
 #[tokio::test]
 async fn a_stopped_server_frees_its_ports() {
     let server = Server::start(Config::default()).unwrap();
+    let faults = server.faults();
     let address = server.plain_addr().unwrap();
     let mut open = Client::watch(&server, &format!("{SLICES}?watch=1")).await;
     server.stop().await;
     open.closed().await;
+    faults.down().await;
     let again = Server::start(Config { plain: Some(address), tls: None, ..Config::default() }).unwrap();
     assert_eq!(again.plain_addr(), Some(address));
     let taken = Server::start(Config { plain: Some(address), tls: None, ..Config::default() }).unwrap_err();

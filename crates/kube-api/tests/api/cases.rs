@@ -20,7 +20,7 @@ pub struct Case {
     pub anonymous: Anonymous,
     /// What happens to the server before the request.
     pub before: Option<fn(&Server)>,
-    /// timeoutSeconds instead of the recorded one.
+    /// timeoutSeconds instead of the recorded one, where nothing happens in that time.
     pub seconds: Option<u64>,
     /// Whether sizes are compared: not where texts differ that mean nothing.
     pub same_size: bool,
@@ -131,7 +131,12 @@ fn versions() -> Vec<Case> {
         Case { state: SECOND, ..at("05-list-future-rv", 813) },
         at("05-list-limit-before-compaction", 0),
         Case { state: &["05-list-old-rv-notolderthan"], ..at("05-list-old-rv-notolderthan", 0) },
-        Case { mode: Mode::Live, state: &[], ..at("05-watch-after-compaction-still-in-cache", 0) },
+        Case {
+            mode: Mode::Live,
+            state: &[],
+            seconds: None,
+            ..at("05-watch-after-compaction-still-in-cache", 0)
+        },
         Case { state: SECOND, ..at("05-watch-future-rv", 813) },
         at("05-watch-garbage-rv", 813),
         at("05-watch-rv1", 319),
@@ -181,7 +186,7 @@ fn formats() -> Vec<Case> {
         not("11-list-gzip-big", NO_GZIP),
         Case { state: &["11-list-gzip-small"], ..at("11-list-gzip-small") },
         Case { state: &["11-list-nogzip-big"], ..at("11-list-nogzip-big") },
-        Case { mode: Mode::Live, state: &[], ..at("11-watch-gzip") },
+        Case { mode: Mode::Live, state: &[], seconds: None, ..at("11-watch-gzip") },
         Case { state: &["11-watch-gzip-big"], ..at("11-watch-gzip-big") },
         at("12-accept-any"),
         not("12-accept-cbor", OTHER_FORMATS),

@@ -77,13 +77,13 @@ impl Client {
     /// The next line of the body.
     pub async fn line(&mut self) -> Vec<u8> {
         loop {
-            let body = wire::parse(&self.received).map(|response| response.body).unwrap_or_default();
-            let rest = body.get(self.taken..).unwrap_or_default();
+            let answer = wire::parse(&self.received).unwrap_or_default();
+            let rest = answer.body.get(self.taken..).unwrap_or_default();
             if let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
                 self.taken += end + 1;
                 return rest[..end].to_vec();
             }
-            assert!(self.read().await, "closed in the middle of a line");
+            assert!(!answer.complete && self.read().await, "the end in the middle of a line");
         }
     }
 
@@ -105,6 +105,15 @@ impl Client {
     pub fn has_nothing(&self) -> bool {
         let read = self.stream.try_read(&mut [0]);
         read.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Reads on until the last chunk.
+    pub async fn last_chunk(&mut self) -> Response {
+        // Without taking apart again and again what may be megabytes.
+        while !self.received.ends_with(b"\r\n0\r\n\r\n") {
+            assert!(self.read().await, "closed before the last chunk");
+        }
+        wire::parse(&self.received).expect("an answer")
     }
 
     /// Waits for the server to close the connection, with a half-sent chunk or without.

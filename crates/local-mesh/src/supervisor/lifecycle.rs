@@ -58,14 +58,17 @@ impl Mesh {
         leaving.chain(boot).min().unwrap_or_else(|| Instant::now() + IDLE)
     }
 
-    /// Begins the end of a pod. A crashed one has nothing to serve any more.
+    /// Begins the end of a pod. A crashed one has nothing to serve any more; `at_once` kills instead.
     pub(super) fn leave(&mut self, name: &str, then: Then, at_once: bool) {
         let serve = self.options.refresh_delay * LEAVE_REFRESHES;
         let Some(pod) = self.pod_mut(name) else { return };
         let serves = matches!(pod.phase, Phase::Up) && pod.ready && !at_once;
-        tracing::info!(pod = name, ?then, serves, "leaving");
+        tracing::info!(pod = name, ?then, serves, at_once, "leaving");
         let until = if serves { Instant::now() + serve } else { Instant::now() };
         pod.phase = Phase::Leaving(Leaving { step: Step::Serving, until, then });
+        if at_once {
+            pod.processes().for_each(|process| process.signal(Signal::KILL));
+        }
     }
 
     /// Restarts the next pod of a rolling restart once the one before is ready again (or has crashed, or gone).

@@ -255,14 +255,21 @@ impl<'f> Converter<'f> {
 
     fn violation(
         &mut self,
-        violation: check::Violation,
+        mut violation: check::Violation,
         span: Span,
         places: &HashMap<u32, (Span, Span)>,
         path: &Path<'_>,
     ) {
         let (span, field_path) = match &violation.field {
             Some(field) => match places.get(&field.number()) {
-                Some((_, value)) => (*value, path.key(field.name())),
+                Some((_, value)) => {
+                    if violation.code == Code::MissingField {
+                        violation.code = Code::BadValue;
+                        violation.message = format!("`{}` is empty", field.name());
+                        violation.expected = "a value".to_owned();
+                    }
+                    (*value, path.key(field.name()))
+                }
                 None => (span, *path),
             },
             None => (span, *path),

@@ -15,6 +15,8 @@ enum Change {
     Wrap(&'static str, &'static [&'static str]),
     /// Nothing: it has no meaning any more.
     Drop,
+    /// An error with this help: petmesh implements neither the old form nor today's.
+    Refuse(&'static str),
     /// Addresses of endpoints to a load assignment.
     Hosts,
 }
@@ -42,9 +44,14 @@ const FIELDS: &[(&str, &str, Change)] = &[
     ),
     ("envoy.extensions.filters.http.router.v3.Router", "deprecated_v1", Change::Drop),
     (HCM, "deprecated_v1", Change::Drop),
-    (TCP_PROXY, "deprecated_v1", Change::Rename("deprecated_v1_routes")),
     (HCM, "idle_timeout", Change::Wrap("common_http_protocol_options", &["idle_timeout"])),
-    ("envoy.config.bootstrap.v3.Bootstrap", "runtime", Change::Rename("layered_runtime")),
+    (
+        "envoy.config.bootstrap.v3.Bootstrap",
+        "runtime",
+        Change::Refuse(
+            "runtime values stand in `layered_runtime` today, and those of a folder are not implemented",
+        ),
+    ),
 ];
 
 const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -109,10 +116,16 @@ pub(crate) fn message(converter: &mut Converter<'_>, full_name: &str, node: &mut
             Change::Rename(new) | Change::Wrap(new, _) => Some(*new),
             Change::Hosts => Some("load_assignment"),
             Change::Drop => None,
+            Change::Refuse(help) => {
+                let text = format!("`{}` is a form of 2018, and petmesh does not implement it", entry.name);
+                let finding = converter.error(Code::NotImplemented, text, entry.span, &old);
+                converter.push(finding.suggestion(*help));
+                continue;
+            }
         };
         old_form(converter, &entry.name, new, entry.span, &old);
         match change {
-            Change::Drop => continue,
+            Change::Drop | Change::Refuse(_) => continue,
             Change::Rename(new) => {
                 entry.written = Some(entry.name.as_str().into());
                 entry.name = (*new).to_owned();
@@ -147,7 +160,9 @@ pub(crate) fn any(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_
 /// `name` and `config` to `typed_config` with the type that the name stands for.
 fn named(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_>) {
     let Some(name) = node.get_text("name").map(str::to_owned) else { return };
-    let Some((_, full_name)) = TYPES.iter().find(|(known, _)| *known == name) else { return };
+    let Some((_, full_name)) = TYPES.iter().find(|(known, _)| *known == name) else {
+        return unknown_name(converter, &name, node, path);
+    };
     let span = node.span;
     let Kind::Map(entries) = &mut node.kind else { return };
     if entries
@@ -172,6 +187,16 @@ fn named(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_>) {
         let value = Node::new(span, Kind::Map(vec![type_entry]));
         entries.push(Entry::new("typed_config", value));
     }
+}
+
+/// A `config` block gives no type, so an unknown name says nothing about what is inside.
+fn unknown_name(converter: &mut Converter<'_>, name: &str, node: &mut Node, path: &Path<'_>) {
+    let Kind::Map(entries) = &mut node.kind else { return };
+    let Some(index) = entries.iter().position(|entry| entry.name == "config") else { return };
+    let entry = entries.remove(index);
+    let text = format!("`{}` is not an extension that petmesh implements", super::scalar::shown(name));
+    let finding = converter.error(Code::NotImplemented, text, entry.span, &path.key("config"));
+    converter.push(finding.suggestion("its settings stand in `typed_config` today, with an `@type`"));
 }
 
 /// `host_rewrite` is a text with operators today; without one it is the old field, a literal.

@@ -15,7 +15,7 @@ const MAX_DEPTH: usize = 100;
 /// Largest text, in bytes.
 const MAX_BYTES: usize = 64 << 20;
 /// Most nodes, those copied by aliases included.
-const MAX_NODES: usize = 2_000_000;
+const MAX_NODES: usize = 1_000_000;
 /// Most bytes copied by aliases.
 const MAX_COPIED: usize = 32 << 20;
 
@@ -95,9 +95,7 @@ impl<'a> Builder<'a> {
                 }
                 Event::SequenceStart(_, anchor, _) | Event::MappingStart(_, anchor, _) => {
                     let map = matches!(event, Event::MappingStart(..));
-                    if let Some(Open { node: Node { kind: Kind::Map(_), .. }, key: None, .. }) = open.last() {
-                        return Err(self.error(Code::Syntax, "a key must be a text", span));
-                    }
+                    self.not_a_key(open.last(), span)?;
                     let kind = if map { Kind::Map(Vec::new()) } else { Kind::List(Vec::new()) };
                     open.push(Open { node: Node::new(span, kind), anchor, key: None, height: 1 });
                     if open.len() > MAX_DEPTH {
@@ -111,7 +109,10 @@ impl<'a> Builder<'a> {
                     self.anchor(done.anchor, &done.node, done.height)?;
                     (done.node, done.height)
                 }
-                Event::Alias(anchor) => self.alias(anchor, span)?,
+                Event::Alias(anchor) => {
+                    self.not_a_key(open.last(), span)?;
+                    self.alias(anchor, span)?
+                }
                 _ => continue,
             };
             self.nodes += 1;
@@ -119,13 +120,40 @@ impl<'a> Builder<'a> {
                 return Err(self.error(Code::Limit, "the file holds too many values", span));
             }
             let depth = open.len();
-            let Some(parent) = open.last_mut() else { return Ok(Some(node)) };
+            let Some(parent) = open.last_mut() else { return self.rest().map(|()| Some(node)) };
             parent.height = parent.height.max(height + 1);
             if depth + height > MAX_DEPTH {
                 return Err(self.too_deep(span));
             }
             attach(parent, node);
         }
+    }
+
+    /// Only a text may stand where a key is due.
+    fn not_a_key(&self, open: Option<&Open>, span: Span) -> Result<(), Box<Diagnostic>> {
+        match open {
+            Some(Open { node: Node { kind: Kind::Map(_), .. }, key: None, .. }) => {
+                Err(self.error(Code::Syntax, "a key must be a text", span))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Nothing but empty documents may follow the first; Envoy would ignore them in silence.
+    fn rest(&mut self) -> Result<(), Box<Diagnostic>> {
+        for next in self.parser.by_ref() {
+            match next {
+                Ok((Event::DocumentStart(..) | Event::DocumentEnd | Event::StreamEnd, _)) => {}
+                Ok((Event::Scalar(text, ..), _)) if matches!(&*text, "" | "~") => {}
+                Ok((_, source)) => {
+                    let text = "a second document: a file holds one configuration";
+                    let finding = Diagnostic::error(self.file, Code::Syntax, text);
+                    return Err(Box::new(finding.at(span(&source))));
+                }
+                Err(error) => return Err(self.scan_error(&error)),
+            }
+        }
+        Ok(())
     }
 
     /// A copy of the node that an alias names.

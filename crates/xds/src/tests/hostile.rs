@@ -1,7 +1,7 @@
 //! Input made to hurt: one clear error, bounded memory, no panic.
 
 use super::data;
-use crate::{Code, read_bootstrap, read_discovery_response};
+use crate::{Code, read_bootstrap};
 
 fn code(text: &str) -> Code {
     let findings = read_bootstrap("hostile.yaml", text).unwrap_err();
@@ -63,6 +63,10 @@ fn what_is_no_configuration_is_said_to_be_none() {
     assert_eq!(code("\u{0}\u{1}\u{7f}ELF"), Code::Syntax);
     assert_eq!(code("just words"), Code::WrongType);
     assert_eq!(code("- a\n- b"), Code::WrongType);
+    assert_eq!(code("admin: {}\n---\nadmin: {}\n"), Code::Syntax);
+    assert!(read_bootstrap("envoy.yaml", "admin: {}\n---\n").is_ok());
+    assert_eq!(code("{} junk"), Code::Syntax);
+    assert_eq!(code("&a node: {}\n*a : {}"), Code::Syntax);
     assert_eq!(code("a: b\n\tc: d"), Code::Syntax);
 }
 
@@ -71,14 +75,4 @@ fn deep_free_data_is_refused_and_not_lost() {
     let deep = format!("{}1{}", "{a: ".repeat(80), "}".repeat(80));
     let text = format!("node: {{id: a, cluster: b, metadata: {deep}}}");
     assert!(matches!(read_bootstrap("deep.yaml", &text), Err(findings) if findings[0].code == Code::Limit));
-}
-
-#[test]
-fn a_discovery_response_reads_its_resources() {
-    let text = r#"{"version_info": "2", "resources": [{"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        "cluster_name": "pet", "endpoints": []}]}"#;
-    let response = read_discovery_response("eds.json", text).unwrap().message;
-    let assignment: crate::envoy::config::endpoint::v3::ClusterLoadAssignment =
-        crate::decode_any_checked(&response.resources[0]).unwrap();
-    assert_eq!(assignment.cluster_name, "pet");
 }

@@ -46,9 +46,11 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         breakers: breakers(message),
         panic_threshold: lb.and_then(|lb| lb.healthy_panic_threshold).map_or(50.0, |percent| percent.value),
-        http1: manager::encode(http.http1.as_ref()),
+        http1: crate::http1::ClientOptions {
+            encode: manager::encode(http.http1.as_ref()),
+            ..Default::default()
+        },
         http2: manager::http2(http.http2.as_ref()),
-        max_response_headers_kb: None,
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),

@@ -1,0 +1,180 @@
+//! What became of each request, and what "0 failed" means.
+//!
+//! Filled by `load`; its assertions are called by the tests.
+
+use std::collections::BTreeMap;
+use std::fmt::{Display, Write};
+use std::time::{Duration, Instant};
+
+/// All requests of one load.
+#[derive(Debug)]
+pub struct Report {
+    /// When the load began.
+    pub began: Instant,
+    /// How many requests the rate asks for in the time that the load lasted.
+    pub planned: u64,
+    /// How many were sent.
+    pub sent: u64,
+    /// One for each, by the time of sending.
+    pub records: Vec<Record>,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// When it was sent, since the beginning.
+    pub at: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Status 200 with the right body, complete.
+    Answered,
+    /// It was never accepted: the connection was refused, or a proxy on the way says that of the next part.
+    Refused(String),
+    /// Anything else.
+    Failed(String),
+}
+
+/// Whether a proxy's own 503 says that the request reached no application: Envoy's texts for no endpoint and for an
+/// endpoint that refuses connections.
+#[must_use]
+pub fn means_refused(body: &str) -> bool {
+    body.contains("no healthy upstream")
+        || body.contains("remote connection failure")
+        || body.contains("reset reason: connection failure")
+}
+
+impl Report {
+    /// Requests with a right answer.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.count(|record| record.outcome == Outcome::Answered)
+    }
+
+    /// Requests without one.
+    #[must_use]
+    pub fn failed(&self) -> usize {
+        self.count(|record| record.outcome != Outcome::Answered)
+    }
+
+    /// Requests that were accepted by somebody and yet have no right answer.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.count(|record| matches!(record.outcome, Outcome::Failed(_)))
+    }
+
+    /// "0 failed": the load was whole and every request has its answer.
+    pub fn assert_none_failed(&self) {
+        self.assert_whole();
+        assert_eq!(self.failed(), 0, "{self}");
+    }
+
+    /// The same for the kill of a process at `instant`: what was under way then is reported apart.
+    pub fn assert_none_failed_but_in_flight_at(&self, instant: Instant) {
+        self.assert_whole();
+        let at = instant.duration_since(self.began);
+        let in_flight = |record: &Record| record.at <= at && at <= record.at + record.took;
+        let apart = self.count(|record| in_flight(record) && record.outcome != Outcome::Answered);
+        println!("under way at the kill and not answered: {apart}");
+        assert_eq!(self.failed() - apart, 0, "beside {apart} requests under way at {at:?}: {self}");
+    }
+
+    /// For the orderly end of a part that has no second: what was accepted is answered; what was refused is counted apart.
+    pub fn assert_nothing_accepted_was_lost(&self) {
+        self.assert_whole();
+        println!("refused: {}", self.failed() - self.lost());
+        assert_eq!(self.lost(), 0, "{self}");
+    }
+
+    fn assert_whole(&self) {
+        println!("{self}");
+        assert!(self.sent > 0 && self.sent >= self.planned, "the load fell behind: {self}");
+        assert_eq!(self.sent as usize, self.answered() + self.failed(), "{self}");
+    }
+
+    fn count(&self, which: impl Fn(&Record) -> bool) -> usize {
+        self.records.iter().filter(|record| which(record)).count()
+    }
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "{} planned, {} sent, {} answered, {} failed",
+            self.planned,
+            self.sent,
+            self.answered(),
+            self.failed()
+        )?;
+        let mut kinds: BTreeMap<String, (usize, Duration, Duration)> = BTreeMap::new();
+        for record in &self.records {
+            let kind = match &record.outcome {
+                Outcome::Answered => continue,
+                Outcome::Refused(why) => format!("refused: {why}"),
+                Outcome::Failed(why) => format!("failed: {why}"),
+            };
+            let entry = kinds.entry(kind).or_insert((0, record.at, record.at));
+            entry.0 += 1;
+            entry.2 = record.at;
+        }
+        let mut text = String::new();
+        for (kind, (count, first, last)) in kinds {
+            let _ = write!(text, "\n  {count} x {kind} (sent {first:.2?} to {last:.2?} after the beginning)");
+        }
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(outcomes: &[(u64, u64, Outcome)]) -> Report {
+        let records = outcomes.iter().map(|(at, took, outcome)| Record {
+            at: Duration::from_millis(*at),
+            took: Duration::from_millis(*took),
+            outcome: outcome.clone(),
+        });
+        Report { began: Instant::now(), planned: 2, sent: outcomes.len() as u64, records: records.collect() }
+    }
+
+    fn lost() -> Outcome {
+        Outcome::Failed("reset".to_owned())
+    }
+
+    #[test]
+    fn one_failure_fails_the_test() {
+        report(&[(0, 5, Outcome::Answered), (10, 5, Outcome::Answered)]).assert_none_failed();
+        let bad = report(&[(0, 5, Outcome::Answered), (10, 5, lost())]);
+        assert!(std::panic::catch_unwind(|| bad.assert_none_failed()).is_err());
+    }
+
+    #[test]
+    fn a_load_that_fell_behind_proves_nothing() {
+        let thin = report(&[(0, 5, Outcome::Answered)]);
+        assert!(std::panic::catch_unwind(|| thin.assert_none_failed()).is_err());
+    }
+
+    #[test]
+    fn only_what_was_under_way_at_the_kill_is_excused() {
+        let report = report(&[(0, 20, lost()), (30, 5, Outcome::Answered)]);
+        report.assert_none_failed_but_in_flight_at(report.began + Duration::from_millis(10));
+        let later = report.began + Duration::from_millis(25);
+        assert!(std::panic::catch_unwind(|| report.assert_none_failed_but_in_flight_at(later)).is_err());
+    }
+
+    #[test]
+    fn a_refusal_is_not_a_loss() {
+        let refused = Outcome::Refused("connection refused".to_owned());
+        report(&[(0, 5, Outcome::Answered), (10, 5, refused)]).assert_nothing_accepted_was_lost();
+        let bad = report(&[(0, 5, Outcome::Answered), (10, 5, lost())]);
+        assert!(std::panic::catch_unwind(|| bad.assert_nothing_accepted_was_lost()).is_err());
+    }
+}

@@ -1,0 +1,483 @@
+//! One downstream connection: which version it speaks, its timeouts, and how it ends; each request goes to `exchange`.
+//!
+//! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
+//! Called by `listener`; calls `exchange`, `http1`, `http2`.
+
+use std::cell::{Cell, RefCell};
+use std::future::pending;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::downstream::{Downstream, RequestBody, ResponseWriter};
+use crate::exchange::{self, ConnectionContext};
+use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
+use crate::http2;
+use crate::message::{Known, RequestHead, ResponseHead};
+use crate::snapshot::{Codec, Timeouts, Underscores};
+use crate::state::Drain;
+
+/// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
+pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
+    let begun = now();
+    let stats = context.http();
+    stats.downstream_cx_total.inc();
+    stats.downstream_cx_active.inc();
+    let end = serve(stream, &context, begun).await;
+    stats.downstream_cx_active.dec();
+    stats.downstream_cx_destroy.inc();
+    let (all, with_request) = if end.remote {
+        (&stats.downstream_cx_destroy_remote, &stats.downstream_cx_destroy_remote_active_rq)
+    } else {
+        (&stats.downstream_cx_destroy_local, &stats.downstream_cx_destroy_local_active_rq)
+    };
+    all.inc();
+    if end.active_request {
+        with_request.inc();
+        stats.downstream_cx_destroy_active_rq.inc();
+    }
+    if end.protocol_error {
+        stats.downstream_cx_protocol_error.inc();
+    }
+    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    stats.downstream_cx_length_ms.record(millis);
+}
+
+/// How a connection ended, for statistics.
+#[derive(Clone, Copy, Debug, Default)]
+struct End {
+    /// The client ended it.
+    remote: bool,
+    active_request: bool,
+    protocol_error: bool,
+}
+
+async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instant) -> End {
+    let manager = &context.manager;
+    let limits =
+        HeadLimits { bytes: manager.limits.max_request_headers_bytes, fields: manager.limits.max_headers };
+    let mut connection = http1::ServerConnection::new(stream, limits, manager.http1.encode);
+    let http2 = match manager.codec {
+        Codec::Http1 => false,
+        Codec::Http2 => true,
+        Codec::Auto => {
+            let due =
+                earliest(head_due(&manager.timeouts).map(|(due, _)| due), idle_due(manager.timeouts.idle));
+            let mut timer = pin!(timer(due));
+            let mut drain = context.drain.clone();
+            let first = tokio::select! {
+                biased;
+                first = connection.first_bytes() => first,
+                () = until(timer.as_mut(), due) => FirstBytes::Other,
+                () = closing(&mut drain) => FirstBytes::Closed,
+            };
+            match first {
+                FirstBytes::Http2 => true,
+                FirstBytes::Other => false,
+                FirstBytes::Closed => return End { remote: true, ..End::default() },
+            }
+        }
+    };
+    let stats = context.http();
+    if http2 {
+        let Some((stream, front)) = connection.into_stream() else { return End::default() };
+        stats.downstream_cx_http2_total.inc();
+        stats.downstream_cx_http2_active.inc();
+        let end = serve_http2(stream, front, context, begun).await;
+        stats.downstream_cx_http2_active.dec();
+        end
+    } else {
+        stats.downstream_cx_http1_total.inc();
+        stats.downstream_cx_http1_active.inc();
+        let end = serve_http1(&mut connection, context, begun).await;
+        count_http1(&mut connection, context);
+        stats.downstream_cx_http1_active.dec();
+        end
+    }
+}
+
+/// What an HTTP/1 connection waits for between requests.
+enum Wake {
+    Data,
+    Due,
+    Drained,
+}
+
+async fn serve_http1(
+    connection: &mut http1::ServerConnection,
+    context: &Rc<ConnectionContext>,
+    begun: Instant,
+) -> End {
+    let timeouts = &context.manager.timeouts;
+    let stats = context.http();
+    let mut drain = context.drain.clone();
+    let last = timeouts.max_connection_duration.map(|most| begun + most);
+    let first_due = earliest(timeouts.idle.map(|idle| begun + idle), last);
+    let mut timer = pin!(timer(first_due));
+    let mut requests = 0u32;
+    loop {
+        let due = if requests == 0 { first_due } else { earliest(idle_due(timeouts.idle), last) };
+        let wake = tokio::select! {
+            biased;
+            () = connection.readable() => Wake::Data,
+            () = until(timer.as_mut(), due) => Wake::Due,
+            () = closing(&mut drain) => Wake::Drained,
+        };
+        match wake {
+            Wake::Data => {}
+            Wake::Due if due == last => {
+                stats.downstream_cx_max_duration_reached.inc();
+                return End::default();
+            }
+            Wake::Due => {
+                stats.downstream_cx_idle_timeout.inc();
+                return End::default();
+            }
+            Wake::Drained => {
+                stats.downstream_cx_drain_close.inc();
+                return End::default();
+            }
+        }
+        requests = requests.saturating_add(1);
+        announce_close(connection, context, requests, last);
+        if let Some(end) = one_request(connection, context).await {
+            return end;
+        }
+        count_http1(connection, context);
+    }
+}
+
+/// Reads and answers a request; `None` when the connection goes on.
+async fn one_request(
+    connection: &mut http1::ServerConnection,
+    context: &Rc<ConnectionContext>,
+) -> Option<End> {
+    let manager = &context.manager;
+    let mut head = take_head();
+    let mut event = {
+        let due = head_due(&manager.timeouts);
+        tokio::select! {
+            biased;
+            event = connection.read_head(&mut head, &manager.http1) => event,
+            refusal = too_late(due) => {
+                if refusal == Refusal::HEADER_TIMEOUT {
+                    context.http().downstream_rq_header_timeout.inc();
+                }
+                connection.close_after();
+                HeadEvent::Refused(refusal)
+            }
+        }
+    };
+    if event == HeadEvent::Request && !underscores(&mut head, manager.underscores) {
+        connection.close_after();
+        event = HeadEvent::Refused(Refusal::UNDERSCORE);
+    }
+    let mut active_request = false;
+    match event {
+        HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
+        HeadEvent::Refused(refusal) => {
+            let (_, writer) = connection.split();
+            let mut writer = ResponseWriter::Http1(writer);
+            exchange::refuse(context, refusal, &head, &mut writer).await;
+            give_head(head);
+        }
+        HeadEvent::Request => {
+            let (rx, tx) = connection.split();
+            let mut down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
+            expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
+            let outcome = exchange::run(context, head, down).await;
+            give_head(outcome.head);
+            if outcome.keep_alive && connection.reusable() {
+                return None;
+            }
+            active_request = !outcome.keep_alive;
+        }
+    }
+    finish_http1(connection, context).await;
+    let remote = connection.client_gone();
+    Some(End {
+        remote,
+        active_request: active_request && remote,
+        protocol_error: connection.protocol_error(),
+    })
+}
+
+/// Lets the answer reach the client before the socket is closed.
+async fn finish_http1(connection: &mut http1::ServerConnection, context: &ConnectionContext) {
+    if !connection.answered() || connection.client_gone() {
+        return;
+    }
+    let Some(delay) = context.manager.timeouts.delayed_close else { return };
+    let due = Some(now() + delay);
+    let mut timer = pin!(timer(due));
+    tokio::select! {
+        biased;
+        () = async {
+            if connection.flush().await.is_ok() {
+                connection.linger().await;
+            }
+        } => {}
+        () = until(timer.as_mut(), due) => context.http().downstream_cx_delayed_close_timeout.inc(),
+    }
+}
+
+/// Decides whether this request is the connection's last, so that its answer says so.
+fn announce_close(
+    connection: &http1::ServerConnection,
+    context: &ConnectionContext,
+    requests: u32,
+    last: Option<Instant>,
+) {
+    let stats = context.http();
+    if context.manager.limits.max_requests_per_connection.is_some_and(|most| requests >= most) {
+        stats.downstream_cx_max_requests_reached.inc();
+        connection.close_after();
+    }
+    if last.is_some_and(|last| now() >= last) {
+        stats.downstream_cx_max_duration_reached.inc();
+        connection.close_after();
+    }
+    if *context.drain.borrow() != Drain::No {
+        stats.downstream_cx_drain_close.inc();
+        connection.close_after();
+    }
+}
+
+fn count_http1(connection: &mut http1::ServerConnection, context: &ConnectionContext) {
+    let (received, sent) = connection.take_counts();
+    context.http().downstream_cx_rx_bytes_total.add(received);
+    context.http().downstream_cx_tx_bytes_total.add(sent);
+}
+
+/// The streams of one HTTP/2 connection.
+struct Streams {
+    active: Cell<usize>,
+    /// When the last one ended.
+    quiet_since: Cell<Instant>,
+}
+
+async fn serve_http2(
+    stream: TcpStream,
+    front: Bytes,
+    context: &Rc<ConnectionContext>,
+    begun: Instant,
+) -> End {
+    let manager = &context.manager;
+    let timeouts = &manager.timeouts;
+    let last = timeouts.max_connection_duration.map(|most| begun + most);
+    let head_due = head_due(timeouts).map(|(due, _)| due);
+    let streams = Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun) });
+    let mut options = manager.http2.clone();
+    options.max_head_bytes = manager.limits.max_request_headers_bytes;
+    options.max_fields = manager.limits.max_headers;
+    let mut timer = pin!(timer(earliest(earliest(timeouts.idle.map(|idle| begun + idle), last), head_due)));
+    let handshake = tokio::select! {
+        biased;
+        handshake = http2::ServerConnection::handshake(stream, front, &options) => handshake,
+        () = until(timer.as_mut(), earliest(head_due, last)) => return End::default(),
+    };
+    let Ok(mut connection) = handshake else {
+        return End { protocol_error: true, ..End::default() };
+    };
+    let counts = connection.counts();
+    let mut drain = context.drain.clone();
+    let (mut head, mut requests, mut ending) = (take_head(), 0u32, false);
+    loop {
+        let idle = timeouts
+            .idle
+            .map(|idle| if streams.active.get() == 0 { streams.quiet_since.get() } else { now() } + idle);
+        // A client that has not managed one request head is held to the head's timeout.
+        let due = earliest(earliest(idle, last.filter(|_| !ending)), head_due.filter(|_| requests == 0));
+        let accepted = tokio::select! {
+            biased;
+            accepted = connection.accept(&mut head) => Some(accepted),
+            () = until(timer.as_mut(), due) => None,
+            () = announced(&mut drain), if !ending => {
+                context.http().downstream_cx_drain_close.inc();
+                connection.graceful_shutdown();
+                ending = true;
+                continue;
+            }
+        };
+        let (received, sent) = counts.take();
+        context.http().downstream_cx_rx_bytes_total.add(received);
+        context.http().downstream_cx_tx_bytes_total.add(sent);
+        match accepted {
+            Some(http2::Accepted::Request(rx, tx)) => {
+                requests = requests.saturating_add(1);
+                let head = std::mem::replace(&mut head, take_head());
+                start_stream(context, &streams, head, rx, tx);
+                let full = manager.limits.max_requests_per_connection.is_some_and(|most| requests >= most);
+                if full && !ending {
+                    context.http().downstream_cx_max_requests_reached.inc();
+                    connection.graceful_shutdown();
+                    ending = true;
+                }
+            }
+            Some(http2::Accepted::TooLarge) => requests = requests.saturating_add(1),
+            Some(http2::Accepted::Closed { protocol_error }) => {
+                give_head(head);
+                let active_request = streams.active.get() > 0;
+                return End { remote: !ending && !protocol_error, active_request, protocol_error };
+            }
+            None if last.is_some_and(|last| now() >= last) && !ending => {
+                context.http().downstream_cx_max_duration_reached.inc();
+                connection.graceful_shutdown();
+                ending = true;
+            }
+            None if streams.active.get() == 0 && due.is_some_and(|due| now() >= due) => {
+                context.http().downstream_cx_idle_timeout.inc();
+                return End::default();
+            }
+            None => {}
+        }
+    }
+}
+
+/// Gives a stream its own task.
+fn start_stream(
+    context: &Rc<ConnectionContext>,
+    streams: &Rc<Streams>,
+    mut head: RequestHead,
+    rx: http2::RequestBody,
+    tx: http2::ResponseWriter,
+) {
+    let (context, streams) = (context.clone(), streams.clone());
+    streams.active.set(streams.active.get() + 1);
+    tokio::task::spawn_local(async move {
+        let mut down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
+        let manager = &context.manager;
+        let refusal = if head.authority.is_empty() {
+            Some(Refusal::MISSING_HOST)
+        } else {
+            (!underscores(&mut head, manager.underscores)).then_some(Refusal::UNDERSCORE)
+        };
+        let head = if let Some(refusal) = refusal {
+            exchange::refuse(&context, refusal, &head, &mut down.tx).await;
+            head
+        } else {
+            expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
+            exchange::run(&context, head, down).await.head
+        };
+        give_head(head);
+        streams.active.set(streams.active.get() - 1);
+        streams.quiet_since.set(now());
+    });
+}
+
+/// Answers `expect: 100-continue` in the upstream's place, unless it is to be passed on.
+async fn expect_continue(head: &mut RequestHead, writer: &mut ResponseWriter<'_>, pass_on: bool) {
+    let expects =
+        head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    if expects && !pass_on {
+        head.fields.remove(Known::Expect);
+        // A client that is gone is noticed by the exchange.
+        let _ = writer.interim(&ResponseHead::new(100)).await;
+    }
+}
+
+/// Treats names with underscores as configured; false when the request is to be refused.
+fn underscores(head: &mut RequestHead, policy: Underscores) -> bool {
+    match policy {
+        Underscores::Allow => true,
+        Underscores::RejectRequest => !head.fields.iter().any(|(name, _)| name.as_bytes().contains(&b'_')),
+        Underscores::DropHeader => {
+            head.fields.retain(|name, _| !name.as_bytes().contains(&b'_'));
+            true
+        }
+    }
+}
+
+thread_local! {
+    /// Heads between two requests: their buffers are reused, and an idle connection holds none.
+    static HEADS: RefCell<Vec<RequestHead>> = const { RefCell::new(Vec::new()) };
+}
+
+const MAX_SPARE_HEADS: usize = 64;
+
+fn take_head() -> RequestHead {
+    HEADS.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_head(mut head: RequestHead) {
+    head.clear();
+    HEADS.with_borrow_mut(|heads| {
+        if heads.len() < MAX_SPARE_HEADS {
+            heads.push(head);
+        }
+    });
+}
+
+fn now() -> Instant {
+    Instant::from_std(crate::time::now())
+}
+
+fn idle_due(idle: Option<Duration>) -> Option<Instant> {
+    idle.map(|idle| now() + idle)
+}
+
+/// When a head must be whole, and the answer when it is not.
+fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
+    let candidates = [
+        (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
+        (timeouts.request, Refusal::TIMEOUT),
+        (timeouts.stream_idle, Refusal::IDLE_TIMEOUT),
+    ];
+    let first = candidates.into_iter().filter_map(|(limit, refusal)| Some((limit?, refusal)));
+    first.min_by_key(|(limit, _)| *limit).map(|(limit, refusal)| (now() + limit, refusal))
+}
+
+async fn too_late(due: Option<(Instant, Refusal)>) -> Refusal {
+    match due {
+        Some((due, refusal)) => {
+            sleep_until(due).await;
+            refusal
+        }
+        None => pending().await,
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn timer(due: Option<Instant>) -> Sleep {
+    sleep_until(due.unwrap_or_else(now))
+}
+
+/// Waits until `due`. One timer serves a connection: it is set again only when it fires too early, not with each request.
+async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
+    let Some(due) = due else { return pending().await };
+    loop {
+        timer.as_mut().await;
+        if timer.deadline() >= due {
+            return;
+        }
+        timer.as_mut().reset(due);
+    }
+}
+
+/// Waits until draining has come to the point where idle connections are closed.
+async fn closing(drain: &mut watch::Receiver<Drain>) {
+    reached(drain, Drain::Closed).await;
+}
+
+/// Waits until the close is to be announced.
+async fn announced(drain: &mut watch::Receiver<Drain>) {
+    reached(drain, Drain::Announce).await;
+}
+
+async fn reached(drain: &mut watch::Receiver<Drain>, stage: Drain) {
+    let gone = drain.wait_for(|drain| *drain >= stage).await.is_err();
+    if gone {
+        pending::<()>().await;
+    }
+}

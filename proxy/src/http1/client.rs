@@ -1,0 +1,322 @@
+//! One HTTP/1 connection to an upstream: a request out, its answer in, and the connection back when both are whole.
+//!
+//! The two halves are owned, so that a connection can only be used again by joining them (`ClientConnection::rejoin`).
+//! Every verb may be dropped while it waits. Called by `upstream`; calls `response`, `body`, `encode`, `buffers`.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::net::TcpStream;
+
+use super::body::{BodyDecoder, Framing};
+use super::buffers::{Input, Output};
+use super::encode::{self, BodyWriter};
+use super::fields::{EndScan, Parsed};
+use super::response::{self, Asked, ResponseMeta};
+use super::{EncodeOptions, HeadLimits, Malformed};
+use crate::error::UpstreamError;
+use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead};
+
+/// How a connection to an upstream writes and what it reads at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClientOptions {
+    pub encode: EncodeOptions,
+    pub limits: HeadLimits,
+}
+
+/// A connection between two requests.
+#[derive(Debug)]
+pub struct ClientConnection {
+    input: Input,
+    output: Output,
+    options: ClientOptions,
+}
+
+/// Where the request goes.
+#[derive(Debug)]
+pub struct RequestWriter {
+    output: Output,
+    options: ClientOptions,
+    state: Writing,
+}
+
+/// Where the answer comes from.
+#[derive(Debug)]
+pub struct ResponseReader {
+    input: Input,
+    options: ClientOptions,
+    asked: Asked,
+    scan: EndScan,
+    decoder: BodyDecoder,
+    /// `None` before the final head.
+    meta: Option<ResponseMeta>,
+    interim: u32,
+    failed: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    Head,
+    Body(BodyWriter),
+    /// Whole, as far as it was given to us.
+    Complete,
+    Tunnel,
+    /// More or less was given than the head announced.
+    Broken,
+}
+
+/// Interim answers that are read before one request's answer; beyond that they are an attack.
+const MAX_INTERIM: u32 = 32;
+
+impl ClientConnection {
+    pub fn new(stream: TcpStream, options: ClientOptions) -> Self {
+        let (read, write) = stream.into_split();
+        Self { input: Input::new(read, BytesMut::new()), output: Output::new(write), options }
+    }
+
+    /// The two sides of the next request; `head` is the one that will be written.
+    pub fn start(self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
+        let asked = Asked {
+            head: head.method == Method::Head,
+            connect: head.method == Method::Connect,
+            upgrade: encode::wants_upgrade(&head.fields),
+        };
+        let writer = RequestWriter { output: self.output, options: self.options, state: Writing::Head };
+        let reader = ResponseReader {
+            input: self.input,
+            options: self.options,
+            asked,
+            scan: EndScan::default(),
+            decoder: BodyDecoder::new(Framing::None, false),
+            meta: None,
+            interim: 0,
+            failed: false,
+        };
+        (writer, reader)
+    }
+
+    /// The connection again, when the request was sent whole, the answer received whole, and both sides keep it alive.
+    pub fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
+        if !(writer.is_complete() && reader.reusable()) {
+            return None;
+        }
+        reader.input.release();
+        Some(Self { input: reader.input, output: writer.output, options: reader.options })
+    }
+
+    /// Whether an idle connection was closed by the upstream, or holds bytes that nobody asked for. No system call while nothing came.
+    pub fn is_stale(&self) -> bool {
+        self.input.is_disturbed()
+    }
+
+    /// Waits until an idle connection is closed by the upstream (or disturbed).
+    pub async fn closed(&mut self) {
+        poll_fn(|cx| self.input.poll_ready(cx)).await;
+    }
+}
+
+impl RequestWriter {
+    /// The request's head; with `end` it is whole and sent at once. Without, it waits for the first data or a `flush`.
+    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+        if self.state == Writing::Head {
+            let body = encode::request_head(self.output.buffer(), head, end, self.options.encode);
+            self.state = if body == BodyWriter::Done { Writing::Complete } else { Writing::Body(body) };
+        }
+        if end { self.flush().await } else { Ok(()) }
+    }
+
+    /// Trailers, which end the request.
+    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+        if self.state == Writing::Body(BodyWriter::Chunked) {
+            encode::last_chunk(self.output.buffer(), Some(trailers), self.options.encode);
+            self.state = Writing::Complete;
+        } else {
+            self.take(Bytes::new(), true);
+        }
+        self.flush().await
+    }
+
+    /// The upgrade was accepted: data now goes as it is; its end ends our side of the connection.
+    pub fn tunnel(&mut self) {
+        self.state = Writing::Tunnel;
+    }
+
+    /// Whether something waits for a `flush`.
+    pub fn needs_flush(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Sends what waits.
+    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+        let sent = poll_fn(|cx| self.output.poll_flush(cx)).await;
+        match (sent, self.state) {
+            (Err(_), _) => Err(UpstreamError::ConnectionTermination),
+            (Ok(()), Writing::Broken) => Err(UpstreamError::Protocol("content-length mismatch")),
+            (Ok(()), _) => Ok(()),
+        }
+    }
+
+    /// The request was sent whole.
+    pub fn is_complete(&self) -> bool {
+        self.state == Writing::Complete && self.output.is_empty()
+    }
+
+    /// Ends our side of a tunnel.
+    pub async fn shutdown(&mut self) {
+        // The peer learns it, or is gone already.
+        let _ = poll_fn(|cx| self.output.poll_shutdown(cx)).await;
+    }
+
+    /// Bytes sent since the last call.
+    pub fn take_sent(&mut self) -> u64 {
+        self.output.take_sent()
+    }
+
+    /// Takes a piece of the body; `flush` sends it. One piece at a time waits without being copied.
+    pub fn take(&mut self, data: Bytes, end: bool) {
+        match self.state {
+            Writing::Tunnel => self.output.push(data),
+            Writing::Body(BodyWriter::Length(left)) => {
+                match left.checked_sub(data.len() as u64).filter(|left| !end || *left == 0) {
+                    None => self.state = Writing::Broken,
+                    Some(left) => {
+                        self.output.push(data);
+                        self.state = Writing::Body(BodyWriter::Length(left));
+                    }
+                }
+            }
+            Writing::Body(BodyWriter::Chunked) => {
+                if !data.is_empty() {
+                    encode::chunk_line(self.output.buffer(), data.len());
+                    self.output.push(data);
+                    self.output.buffer().extend_from_slice(b"\r\n");
+                }
+                if end {
+                    encode::last_chunk(self.output.buffer(), None, self.options.encode);
+                }
+            }
+            Writing::Head | Writing::Body(_) | Writing::Complete | Writing::Broken => {}
+        }
+        if end && matches!(self.state, Writing::Body(_)) {
+            self.state = Writing::Complete;
+        }
+    }
+}
+
+impl ResponseReader {
+    /// The next head, into a reused one; whether it is interim and whether the answer ends with it.
+    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+        let read = poll_fn(|cx| self.poll_head(cx, head)).await;
+        self.scan = EndScan::default();
+        let meta = read.inspect_err(|_| self.failed = true)?;
+        if head.status < 200 && !meta.tunnel {
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                self.failed = true;
+                return Err(UpstreamError::Protocol(Malformed::Interim.upstream()));
+            }
+            return Ok(HeadKind::Interim);
+        }
+        self.decoder = BodyDecoder::new(meta.framing, self.options.encode.enable_trailers);
+        self.meta = Some(meta);
+        Ok(HeadKind::Final { end: self.decoder.is_end() })
+    }
+
+    /// Whether the whole answer has been received.
+    pub fn is_end(&self) -> bool {
+        self.meta.is_some() && self.decoder.is_end()
+    }
+
+    /// The next piece of the body; `Frame::End` or trailers come once, at the end.
+    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Bytes received since the last call.
+    pub fn take_received(&mut self) -> u64 {
+        self.input.take_received()
+    }
+
+    fn reusable(&self) -> bool {
+        let keep_alive = self.meta.is_some_and(|meta| meta.keep_alive && !meta.tunnel);
+        keep_alive && self.decoder.is_end() && !self.failed && self.input.rest.is_empty()
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<ResponseMeta, UpstreamError>> {
+        let (limits, asked) = (self.options.limits, self.asked);
+        let protocol = |error: Malformed| UpstreamError::Protocol(error.upstream());
+        let mut fresh = !self.input.rest.is_empty() && self.scan == EndScan::default();
+        loop {
+            if fresh || (!self.input.rest.is_empty() && self.scan.complete(&self.input.rest)) {
+                let parsed = response::parse(&self.input.rest, head, asked, limits).map_err(protocol)?;
+                if let (Parsed::Complete(used), meta) = parsed {
+                    self.input.rest.advance(used);
+                    return Poll::Ready(Ok(meta));
+                }
+                self.scan.complete(&self.input.rest);
+                fresh = false;
+            }
+            if self.input.rest.len() > limits.bytes + 4 * limits.fields + 64 {
+                return Poll::Ready(Err(protocol(Malformed::TooLarge)));
+            }
+            let read = if self.input.rest.is_empty() {
+                ready!(self.input.poll_read(cx, |rest, scratch| {
+                    let read = scratch.len();
+                    let parsed = response::parse(scratch, head, asked, limits);
+                    if let Ok((Parsed::Complete(used), _)) = &parsed {
+                        scratch.advance(*used);
+                    }
+                    rest.extend_from_slice(scratch);
+                    (read, Some(parsed))
+                }))
+            } else {
+                ready!(self.input.poll_fill(cx)).map(|read| (read, None))
+            };
+            match read {
+                // Before the first byte, the upstream has merely gone away; behind it, it broke off.
+                Ok((0, _)) | Err(_) => {
+                    let begun = !self.input.rest.is_empty();
+                    return Poll::Ready(Err(if begun {
+                        protocol(Malformed::EarlyEnd)
+                    } else {
+                        UpstreamError::ConnectionTermination
+                    }));
+                }
+                Ok((_, Some(parsed))) => {
+                    if let (Parsed::Complete(_), meta) = parsed.map_err(protocol)? {
+                        return Poll::Ready(Ok(meta));
+                    }
+                }
+                Ok((_, None)) => {}
+            }
+        }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, UpstreamError>> {
+        loop {
+            match self.decoder.decode(&mut self.input.rest) {
+                Ok(Some(frame)) => return Poll::Ready(Ok(frame)),
+                Ok(None) => {}
+                Err(error) => {
+                    self.failed = true;
+                    return Poll::Ready(Err(UpstreamError::Protocol(error.upstream())));
+                }
+            }
+            let ended = match ready!(self.input.poll_fill(cx)) {
+                Ok(0) => {
+                    self.decoder.end_of_input().map_err(|error| UpstreamError::Protocol(error.upstream()))
+                }
+                // A reset is not the end of a body, however it is framed.
+                Err(_) => Err(UpstreamError::ConnectionTermination),
+                Ok(_) => continue,
+            };
+            self.failed |= ended.is_err();
+            return Poll::Ready(ended);
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Heads and chunks as they are sent. Framing fields are decided here: what a head says of them is only a hint.
+//!
+//! Called by `server` and `client`; calls `message`.
+
+use super::EncodeOptions;
+use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};
+
+/// How a body that is sent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BodyWriter {
+    /// Nothing more may be sent.
+    Done,
+    /// The receiver reads no body (HEAD, 304): data is swallowed until the end.
+    Swallow,
+    Length(u64),
+    Chunked,
+    /// As it comes, until the close (tunnels, answers to HTTP/1.0).
+    UntilClose,
+}
+
+/// What of the request and its connection decides about an answer's head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answering {
+    pub(super) head: bool,
+    pub(super) connect: bool,
+    pub(super) http10: bool,
+    /// `connection: close` is announced.
+    pub(super) close: bool,
+}
+
+/// Appends a request's head; with `end` there is no body.
+pub(super) fn request_head(
+    out: &mut Vec<u8>,
+    head: &RequestHead,
+    end: bool,
+    options: EncodeOptions,
+) -> BodyWriter {
+    let connect = head.method == Method::Connect;
+    let tunnel = connect || wants_upgrade(&head.fields);
+    let target: &[u8] = if connect { &head.authority } else { &head.path };
+    for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
+    }
+    field(out, Name::Known(Known::Host), &head.authority, options);
+    let length = fields(out, &head.fields, tunnel, true, options);
+    let body = match (length, end) {
+        _ if tunnel => BodyWriter::Done,
+        (_, true) => {
+            if length.is_none() && may_have_body(&head.method) {
+                field(out, Known::ContentLength.into(), b"0", options);
+            }
+            BodyWriter::Done
+        }
+        (Some(length), false) => BodyWriter::Length(length),
+        (None, false) => {
+            field(out, Known::TransferEncoding.into(), b"chunked", options);
+            BodyWriter::Chunked
+        }
+    };
+    out.extend_from_slice(b"\r\n");
+    body
+}
+
+/// Appends an answer's head; with `end` there is no body.
+pub(super) fn response_head(
+    out: &mut Vec<u8>,
+    head: &ResponseHead,
+    end: bool,
+    answering: Answering,
+    options: EncodeOptions,
+) -> BodyWriter {
+    status_line(out, head.status, answering.http10);
+    let status = head.status;
+    let tunnel = status == 101 || (answering.connect && (200..300).contains(&status));
+    let no_length = status < 200 || status == 204 || tunnel;
+    let length = fields(out, &head.fields, status == 101, !no_length, options);
+    let body = if tunnel {
+        BodyWriter::UntilClose
+    } else if no_length {
+        BodyWriter::Swallow
+    } else if let Some(length) = length {
+        if answering.head || status == 304 { BodyWriter::Swallow } else { BodyWriter::Length(length) }
+    } else if status == 304 {
+        BodyWriter::Swallow
+    } else if end && !answering.head {
+        field(out, Known::ContentLength.into(), b"0", options);
+        BodyWriter::Done
+    } else if answering.http10 {
+        if answering.head { BodyWriter::Swallow } else { BodyWriter::UntilClose }
+    } else {
+        // For HEAD this is a guess at what GET would say, as Envoy makes it.
+        field(out, Known::TransferEncoding.into(), b"chunked", options);
+        if answering.head { BodyWriter::Swallow } else { BodyWriter::Chunked }
+    };
+    let until_close = body == BodyWriter::UntilClose && !tunnel;
+    if (answering.close || until_close) && !tunnel && status >= 200 {
+        field(out, Known::Connection.into(), b"close", options);
+    }
+    out.extend_from_slice(b"\r\n");
+    if end { BodyWriter::Done } else { body }
+}
+
+/// The last chunk, with trailers where there are some.
+pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>, options: EncodeOptions) {
+    out.extend_from_slice(b"0\r\n");
+    if let Some(trailers) = trailers.filter(|_| options.enable_trailers) {
+        for (name, value) in trailers.iter() {
+            field(out, name, value, options);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The line before a chunk of that size.
+pub(super) fn chunk_line(out: &mut Vec<u8>, size: usize) {
+    let digits = (usize::BITS - size.leading_zeros()).div_ceil(4).max(1);
+    for at in (0..digits).rev() {
+        let digit = (size >> (at * 4)) & 0xf;
+        out.extend(char::from_digit(u32::try_from(digit).unwrap_or(0), 16).map(|digit| digit as u8));
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a head asks for another protocol: only then `connection` and `upgrade` are sent as they are.
+pub(super) fn wants_upgrade(fields: &Fields) -> bool {
+    fields.contains(Known::Upgrade) && has_token(fields, Known::Connection, b"upgrade")
+}
+
+pub(super) fn has_token(fields: &Fields, name: Known, token: &[u8]) -> bool {
+    fields
+        .get_all(name)
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .any(|have| have.trim_ascii().eq_ignore_ascii_case(token))
+}
+
+fn status_line(out: &mut Vec<u8>, status: u16, http10: bool) {
+    let version = if http10 { Version::Http10 } else { Version::Http11 };
+    out.extend_from_slice(version.as_str().as_bytes());
+    out.push(b' ');
+    let digit = |number: u16| b'0' + u8::try_from(number % 10).unwrap_or(0);
+    out.extend_from_slice(&[digit(status / 100), digit(status / 10), digit(status), b' ']);
+    out.extend_from_slice(reason(status).as_bytes());
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends all fields but those of framing and connection; returns the `content-length`, which is sent where allowed.
+fn fields(
+    out: &mut Vec<u8>,
+    list: &Fields,
+    upgrade: bool,
+    length_allowed: bool,
+    options: EncodeOptions,
+) -> Option<u64> {
+    let mut length = None;
+    for (name, value) in list.iter() {
+        match name {
+            Name::Known(Known::ContentLength) => {
+                let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+                if !length_allowed || length.is_some() || number.is_none() {
+                    continue;
+                }
+                length = number;
+            }
+            Name::Known(Known::Connection | Known::Upgrade) if upgrade => {}
+            Name::Known(
+                Known::Connection
+                | Known::KeepAlive
+                | Known::ProxyConnection
+                | Known::TransferEncoding
+                | Known::Upgrade
+                | Known::Host,
+            ) => continue,
+            Name::Known(_) | Name::Other(_) => {}
+        }
+        field(out, name, value, options);
+    }
+    length
+}
+
+fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions) {
+    let name = name.as_bytes();
+    if options.proper_case {
+        let mut start = true;
+        for &byte in name {
+            out.push(if start { byte.to_ascii_uppercase() } else { byte });
+            start = !byte.is_ascii_alphanumeric();
+        }
+    } else {
+        out.extend_from_slice(name);
+    }
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Whether a request of that method without a body says so by `content-length: 0`.
+fn may_have_body(method: &Method) -> bool {
+    !matches!(method, Method::Get | Method::Head | Method::Delete | Method::Trace | Method::Connect)
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        _ => error_reason(status),
+    }
+}
+
+fn error_reason(status: u16) -> &'static str {
+    match status {
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Payload Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Entity",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        510 => "Not Extended",
+        511 => "Network Authentication Required",
+        _ => "Unknown",
+    }
+}

@@ -1,0 +1,226 @@
+//! Field lines (RFC 9112, 5): names, values and what they say about framing; the end of a section found piece by piece.
+//!
+//! Called by `request`, `response` and `body`; calls `message`.
+
+use memchr::memchr;
+
+use super::{HeadLimits, Malformed};
+use crate::message::{Fields, Known};
+
+/// How far a parser came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    /// The section takes that many bytes.
+    Complete(usize),
+    Partial,
+}
+
+/// What the field lines of a head said about the message and its connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    pub(super) hosts: u8,
+    pub(super) length: Option<u64>,
+    pub(super) encoding: Option<TransferEncoding>,
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TransferEncoding {
+    Chunked,
+    Unsupported,
+}
+
+impl Summary {
+    fn note(&mut self, known: Known, value: &[u8]) -> Result<(), Malformed> {
+        match known {
+            Known::ContentLength => {
+                // Two of them are refused even when they agree, as Envoy does.
+                if self.length.replace(decimal(value).ok_or(Malformed::Length)?).is_some() {
+                    return Err(Malformed::Length);
+                }
+            }
+            Known::TransferEncoding => {
+                let plain = value.eq_ignore_ascii_case(b"chunked") && self.encoding.is_none();
+                self.encoding =
+                    Some(if plain { TransferEncoding::Chunked } else { TransferEncoding::Unsupported });
+            }
+            Known::Connection => {
+                for token in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= token.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A `content-length`: digits alone, without overflow.
+fn decimal(value: &[u8]) -> Option<u64> {
+    if value.is_empty() {
+        return None;
+    }
+    value.iter().try_fold(0u64, |sum, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        sum.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// Reads field lines up to the empty line into `fields`; a `host` goes to `host` instead.
+///
+/// `used` are bytes that already count towards the limit (the target).
+pub(super) fn parse(
+    bytes: &[u8],
+    fields: &mut Fields,
+    host: &mut Vec<u8>,
+    summary: &mut Summary,
+    limits: HeadLimits,
+    used: usize,
+) -> Result<Parsed, Malformed> {
+    let (mut at, mut size, mut count) = (0, used, 0usize);
+    loop {
+        let Some(end) = line_end(bytes, at) else { return Ok(Parsed::Partial) };
+        let line = strip_cr(bytes.get(at..end).unwrap_or_default());
+        if line.is_empty() {
+            return Ok(Parsed::Complete(end + 1));
+        }
+        let Some(end) = folded_end(bytes, end) else { return Ok(Parsed::Partial) };
+        let line = bytes.get(at..end).unwrap_or_default();
+        at = end + 1;
+        let (name, value) = split(line)?;
+        size += name.len() + value.len();
+        count += 1;
+        if size > limits.bytes {
+            return Err(Malformed::TooLarge);
+        }
+        if count > limits.fields {
+            return Err(Malformed::TooManyFields);
+        }
+        // Only a folded or otherwise odd value needs a copy: its line ends are taken out, as Envoy does.
+        let cleaned;
+        let value = if value.iter().all(|&byte| VALUE[usize::from(byte)]) {
+            value
+        } else {
+            cleaned = clean(value)?;
+            &cleaned
+        };
+        if name.eq_ignore_ascii_case(b"host") {
+            summary.hosts = summary.hosts.saturating_add(1);
+            host.clear();
+            host.extend_from_slice(value);
+        } else if let Some(known) = fields.push_any_case(name, value) {
+            summary.note(known, value)?;
+        }
+    }
+}
+
+/// The place of the line feed that ends the line beginning at `from`.
+pub(super) fn line_end(bytes: &[u8], from: usize) -> Option<usize> {
+    memchr(b'\n', bytes.get(from..)?).map(|at| from + at)
+}
+
+/// The end of a line with its continuations (obs-fold); `None` while the byte behind is not known.
+fn folded_end(bytes: &[u8], mut end: usize) -> Option<usize> {
+    while matches!(bytes.get(end + 1)?, b' ' | b'\t') {
+        end = line_end(bytes, end + 1)?;
+    }
+    Some(end)
+}
+
+pub(super) fn strip_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
+    let colon = memchr(b':', line).ok_or(Malformed::Syntax)?;
+    let (name, rest) = line.split_at(colon);
+    if name.is_empty() || !name.iter().all(|&byte| NAME[usize::from(byte)]) {
+        return Err(Malformed::Syntax);
+    }
+    Ok((name, trim(rest.get(1..).unwrap_or_default())))
+}
+
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = value {
+        value = rest;
+    }
+    while let [rest @ .., b' ' | b'\t' | b'\r'] = value {
+        value = rest;
+    }
+    value
+}
+
+fn clean(value: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let cleaned: Vec<u8> = value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
+    let valid = cleaned.iter().all(|&byte| VALUE[usize::from(byte)]);
+    if valid { Ok(trim(&cleaned).to_vec()) } else { Err(Malformed::Characters) }
+}
+
+/// `tchar` (RFC 9110, 5.6.2).
+const NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || token_mark(byte);
+        byte += 1;
+    }
+    table
+};
+
+/// Visible characters, space, tab and bytes above ASCII (RFC 9110, 5.5).
+const VALUE: [bool; 256] = {
+    let mut table = [true; 256];
+    let mut byte = 0u8;
+    while byte < b' ' {
+        table[byte as usize] = byte == b'\t';
+        byte += 1;
+    }
+    table[0x7f] = false;
+    table
+};
+
+const fn token_mark(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    )
+}
+
+/// Finds the end of a section (its empty line) in bytes that come piece by piece, looking at each byte once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct EndScan {
+    /// Where the line that is not yet whole begins.
+    line: usize,
+    scanned: usize,
+}
+
+impl EndScan {
+    /// Whether `bytes` (those of the last call and more) hold the whole section, whose lines begin at 0.
+    pub(super) fn complete(&mut self, bytes: &[u8]) -> bool {
+        while let Some(end) = line_end(bytes, self.scanned) {
+            let line = strip_cr(bytes.get(self.line..end).unwrap_or_default());
+            self.line = end + 1;
+            self.scanned = end + 1;
+            if line.is_empty() {
+                return true;
+            }
+        }
+        self.scanned = bytes.len();
+        false
+    }
+}

@@ -1,0 +1,273 @@
+//! The client side of HTTP/2: one connection to an upstream, shared by many requests.
+//!
+//! Called by `upstream`; calls `convert`, `sender`.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use h2::client::{ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::net::TcpStream;
+
+use super::convert;
+use super::sender::Outgoing;
+use super::{Counts, Io, Options};
+use crate::error::UpstreamError;
+use crate::message::{Fields, Frame, HeadKind, RequestHead, ResponseHead};
+
+/// A connection to an upstream; clones share it.
+#[derive(Clone)]
+pub struct ClientConnection {
+    send: SendRequest<Bytes>,
+    counts: Counts,
+    max_head_bytes: usize,
+    max_fields: usize,
+}
+
+/// Drives a connection until it ends; to be spawned on the worker's thread.
+pub struct Driver(h2::client::Connection<Io, Bytes>);
+
+/// Where the request goes.
+pub struct RequestWriter {
+    send: SendRequest<Bytes>,
+    stream: Option<SendStream<Bytes>>,
+    outgoing: Outgoing,
+    answer: Rc<RefCell<Answer>>,
+}
+
+/// Where the answer comes from.
+pub struct ResponseReader {
+    answer: Rc<RefCell<Answer>>,
+    body: Option<RecvStream>,
+    done: bool,
+    /// The request asked for another protocol, so that 200 means 101.
+    upgrade: bool,
+    max_head_bytes: usize,
+    max_fields: usize,
+}
+
+/// What the writer leaves for the reader once the head was sent.
+#[derive(Default)]
+struct Answer {
+    future: Option<ResponseFuture>,
+    waker: Option<Waker>,
+}
+
+impl ClientConnection {
+    /// Prepares the connection; nothing is sent before the driver runs.
+    pub async fn handshake(stream: TcpStream, options: &Options) -> Result<(Self, Driver), UpstreamError> {
+        let io = Io::new(stream, Bytes::new());
+        let counts = io.counts.clone();
+        let mut builder = h2::client::Builder::new();
+        builder
+            .enable_push(false)
+            .initial_window_size(options.initial_stream_window)
+            .initial_connection_window_size(options.initial_connection_window)
+            .header_table_size(options.header_table_size)
+            .max_header_list_size(options.decode_limit())
+            .max_send_buffer_size(options.send_buffer);
+        let (send, connection) = builder.handshake(io).await.map_err(|error| upstream(&error))?;
+        let Options { max_head_bytes, max_fields, .. } = *options;
+        Ok((Self { send, counts, max_head_bytes, max_fields }, Driver(connection)))
+    }
+
+    /// Whether new requests may be started: false once the upstream said GOAWAY or the connection ended.
+    pub fn is_usable(&self) -> bool {
+        let mut send = self.send.clone();
+        !matches!(send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// Waits until a request can be started.
+    pub async fn ready(&mut self) -> Result<(), UpstreamError> {
+        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))
+    }
+
+    /// How many requests the upstream lets us have at once.
+    pub fn max_streams(&self) -> usize {
+        self.send.current_max_send_streams()
+    }
+
+    /// Bytes received and sent since the last call.
+    pub fn take_counts(&self) -> (u64, u64) {
+        self.counts.take()
+    }
+
+    /// The two sides of a request; `head` is the one that will be written.
+    pub fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
+        let answer = Rc::<RefCell<Answer>>::default();
+        let writer = RequestWriter {
+            send: self.send.clone(),
+            stream: None,
+            outgoing: Outgoing::default(),
+            answer: answer.clone(),
+        };
+        let upgrade = convert::wants_upgrade(head);
+        let Self { max_head_bytes, max_fields, .. } = *self;
+        let reader = ResponseReader { answer, body: None, done: false, upgrade, max_head_bytes, max_fields };
+        (writer, reader)
+    }
+}
+
+impl Future for Driver {
+    type Output = Result<(), UpstreamError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        pin!(&mut self.0).poll(cx).map_err(|error| upstream(&error))
+    }
+}
+
+impl RequestWriter {
+    /// The request's head; with `end` it is whole.
+    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+        if self.stream.is_some() {
+            return Ok(());
+        }
+        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))?;
+        let request =
+            convert::request_out(head).ok_or(UpstreamError::Protocol("request not expressible in HTTP/2"))?;
+        let (future, stream) = self.send.send_request(request, end).map_err(|error| upstream(&error))?;
+        self.stream = Some(stream);
+        if end {
+            self.outgoing.finish();
+        }
+        let mut answer = self.answer.borrow_mut();
+        answer.future = Some(future);
+        if let Some(waker) = answer.waker.take() {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Takes a piece of the body; `flush` sends it.
+    pub fn take(&mut self, data: Bytes, end: bool) {
+        self.outgoing.take(data, end);
+    }
+
+    /// Trailers, which end the request.
+    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+        match convert::trailers_out(trailers) {
+            Some(trailers) => self.outgoing.take_trailers(trailers),
+            None => self.outgoing.take(Bytes::new(), true),
+        }
+        self.flush().await
+    }
+
+    /// Whether something waits for a `flush`.
+    pub fn needs_flush(&self) -> bool {
+        self.outgoing.is_waiting()
+    }
+
+    /// Sends what waits, as the upstream's window opens.
+    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        poll_fn(|cx| self.outgoing.poll_send(stream, cx)).await.map_err(|error| upstream(&error))
+    }
+
+    /// The request was given whole to the connection.
+    pub fn is_complete(&self) -> bool {
+        self.outgoing.is_done()
+    }
+
+    /// Gives up on the request (RST_STREAM, CANCEL).
+    pub fn reset(&mut self) {
+        if let Some(stream) = &mut self.stream {
+            stream.send_reset(Reason::CANCEL);
+        }
+    }
+}
+
+impl ResponseReader {
+    /// The next head, into a reused one; whether it is interim and whether the answer ends with it.
+    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+        poll_fn(|cx| self.poll_head(cx, head)).await
+    }
+
+    /// Whether the whole answer has been received.
+    pub fn is_end(&self) -> bool {
+        self.done || self.body.as_ref().is_some_and(RecvStream::is_end_stream)
+    }
+
+    /// The next piece of the body; taking it opens the window for more.
+    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut ResponseHead,
+    ) -> Poll<Result<HeadKind, UpstreamError>> {
+        let mut answer = self.answer.borrow_mut();
+        let Some(future) = &mut answer.future else {
+            answer.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        match future.poll_informational(cx) {
+            Poll::Ready(Some(Ok(interim))) => {
+                convert::response_in(&interim, head);
+                return Poll::Ready(Ok(HeadKind::Interim));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(upstream(&error))),
+            Poll::Ready(None) | Poll::Pending => {}
+        }
+        let Poll::Ready(response) = Pin::new(future).poll(cx) else { return Poll::Pending };
+        let response = response.map_err(|error| upstream(&error))?;
+        let (bytes, fields) = convert::measure(response.headers());
+        if bytes > self.max_head_bytes || fields > self.max_fields {
+            return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
+        }
+        convert::response_in(&response, head);
+        if self.upgrade && head.status == 200 {
+            head.status = 101;
+        }
+        let body = response.into_body();
+        let end = body.is_end_stream();
+        self.body = Some(body);
+        Poll::Ready(Ok(HeadKind::Final { end }))
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, UpstreamError>> {
+        let Some(body) = self.body.as_mut().filter(|_| !self.done) else {
+            return Poll::Ready(Ok(Frame::End));
+        };
+        match body.poll_data(cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Some(Ok(data))) => {
+                // Only fails for a stream that has ended, where the window no longer matters.
+                let _ = body.flow_control().release_capacity(data.len());
+                return Poll::Ready(Ok(Frame::Data(data)));
+            }
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(upstream(&error))),
+            Poll::Ready(None) => {}
+        }
+        body.poll_trailers(cx).map(|trailers| {
+            self.done = true;
+            match trailers.map_err(|error| upstream(&error))? {
+                None => Ok(Frame::End),
+                Some(map) => {
+                    let mut trailers = Fields::default();
+                    convert::fields_in(&map, &mut trailers);
+                    Ok(Frame::Trailers(trailers))
+                }
+            }
+        })
+    }
+}
+
+/// Envoy's reason for an `h2` error. A GOAWAY that leaves our stream out means that it was not processed.
+fn upstream(error: &h2::Error) -> UpstreamError {
+    let refused = error.reason() == Some(Reason::REFUSED_STREAM);
+    if error.is_remote() && (refused || error.is_go_away()) {
+        UpstreamError::RemoteRefused
+    } else if error.is_remote() && error.is_reset() {
+        UpstreamError::RemoteReset
+    } else if error.is_library() || (error.is_reset() && !error.is_remote()) {
+        UpstreamError::Protocol("HTTP/2 protocol error")
+    } else {
+        UpstreamError::ConnectionTermination
+    }
+}
