@@ -50,7 +50,8 @@ fn start(text: &str, file: Option<&Path>) -> Running {
 impl Running {
     /// The first snapshot that is as wanted.
     async fn snapshot(&mut self, wanted: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
-        let found = self.handles.snapshots.wait_for(|snapshot| snapshot.version > 0 && wanted(snapshot)).await;
+        let found =
+            self.handles.snapshots.wait_for(|snapshot| snapshot.version > 0 && wanted(snapshot)).await;
         Arc::clone(&found.unwrap())
     }
 
@@ -88,7 +89,9 @@ fn bootstrap(clusters: &str) -> String {
 /// A cluster of a type with endpoints at host:port pairs, and further fields.
 fn cluster(name: &str, kind: &str, members: &[(&str, u16)], more: &str) -> String {
     let endpoint = |(host, port): &(&str, u16)| {
-        format!("{{ endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }} }}")
+        format!(
+            "{{ endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }} }}"
+        )
     };
     let members: Vec<_> = members.iter().map(endpoint).collect();
     format!(

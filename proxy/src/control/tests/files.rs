@@ -33,7 +33,8 @@ async fn a_changed_file_is_swapped_in_and_what_did_not_change_is_kept() {
     assert!(hosts(&first)[0].stats.is_removed());
 
     replace(&path, &one(2, "connect_timeout: 1s,"));
-    let third = running.snapshot(|snapshot| snapshot.clusters["one"].policy.connect_timeout.as_secs() == 1).await;
+    let third =
+        running.snapshot(|snapshot| snapshot.clusters["one"].policy.connect_timeout.as_secs() == 1).await;
     assert_eq!(hosts(&third)[0].id, hosts(&second)[0].id);
     assert!(Arc::ptr_eq(&third.clusters["one"].breakers, &first.clusters["one"].breakers));
 }
@@ -49,7 +50,8 @@ async fn a_bad_file_changes_nothing_but_is_counted_and_shown() {
 
     replace(&path, &one(2, "connect_timeout: soon,"));
     let mut status = running.handles.status.clone();
-    let rejected = status.wait_for(|status| status.rejected.is_some()).await.unwrap().rejected.clone().unwrap();
+    let rejected =
+        status.wait_for(|status| status.rejected.is_some()).await.unwrap().rejected.clone().unwrap();
     assert!(rejected.diagnostics.iter().any(|found| found.line == Some(9)), "{rejected:?}");
     assert_eq!(running.handles.snapshots.borrow().version, first.version);
     let stats = running.registry.scope::<ListenerManagerStats>("listener_manager.");
@@ -113,7 +115,9 @@ async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
     let first = running.hosts("one", &["127.0.0.1:1"]).await;
     assert_eq!(first.clusters["one"].endpoints.version, "v1");
     let stats = running.stats("one");
-    for (rejected, bad) in [(1, assignment("other", 2)), (2, "resources: [{ \"@type\": nonsense }]".to_owned())] {
+    for (rejected, bad) in
+        [(1, assignment("other", 2)), (2, "resources: [{ \"@type\": nonsense }]".to_owned())]
+    {
         replace(&path, &bad);
         while stats.shard(1).update_rejected.get() < rejected {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
@@ -127,8 +131,7 @@ async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cluster_whose_file_does_not_come_holds_the_start_up_for_fifteen_seconds() {
-    let source =
-        "{ name: one, type: EDS, eds_cluster_config: { eds_config: { path_config_source: { path: /nowhere } } } }";
+    let source = "{ name: one, type: EDS, eds_cluster_config: { eds_config: { path_config_source: { path: /nowhere } } } }";
     let begun = tokio::time::Instant::now();
     let mut running = start(&bootstrap(source), None);
     assert_eq!(running.handles.status.borrow().warming, ["one".into()]);

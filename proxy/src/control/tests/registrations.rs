@@ -14,7 +14,9 @@ fn sds(server: SocketAddr, more: &str) -> String {
 
 fn registration(hosts: &[(&str, u16)]) -> Reply {
     let host = |(ip, port): &(&str, u16)| {
-        format!(r#"{{"ip_address":"{ip}","port":{port},"tags":{{"az":"a","canary":true,"load_balancing_weight":3}}}}"#)
+        format!(
+            r#"{{"ip_address":"{ip}","port":{port},"tags":{{"az":"a","canary":true,"load_balancing_weight":3}}}}"#
+        )
     };
     let hosts: Vec<_> = hosts.iter().map(host).collect();
     Reply::Answer(200, format!(r#"{{"hosts":[{}]}}"#, hosts.join(",")))
@@ -30,7 +32,10 @@ async fn registrations_become_endpoints() {
     let (server, mut requests) = http(replies).await;
     let mut running = start(&sds(server, ""), None);
     let head = requests.recv().await.unwrap().to_ascii_lowercase();
-    assert!(head.starts_with("get /v1/registration/pet http/1.1\r\n") && head.contains("\r\nhost: sds\r\n"), "{head}");
+    assert!(
+        head.starts_with("get /v1/registration/pet http/1.1\r\n") && head.contains("\r\nhost: sds\r\n"),
+        "{head}"
+    );
     tokio::spawn(async move { while requests.recv().await.is_some() {} });
     let first = running.hosts("one", &["127.0.0.1:1", "127.0.0.2:2"]).await;
     let host = &first.clusters["one"].endpoints.hosts[1];

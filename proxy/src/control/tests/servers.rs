@@ -40,7 +40,8 @@ pub async fn http(replies: Vec<Reply>) -> (SocketAddr, mpsc::Receiver<String>) {
             let reply = if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() };
             match reply.unwrap() {
                 Reply::Answer(status, body) => {
-                    let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    let answer =
+                        format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
                     stream.write_all(answer.as_bytes()).await.unwrap();
                 }
                 Reply::Garbage => stream.write_all(b"\0\0\0\0").await.unwrap(),
