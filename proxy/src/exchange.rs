@@ -23,7 +23,7 @@ use crate::mutation::{Changes, Mutations};
 use crate::route::{Action, Decision, Route, VirtualHost, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
-use crate::stats::HttpStats;
+use crate::stats::{HttpStats, ListenerHttpStats};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
 
@@ -94,7 +94,7 @@ impl ConnectionContext {
         self.manager.stats.shard(self.local.shard)
     }
 
-    fn listener_http(&self) -> &HttpStats {
+    fn listener_http(&self) -> &ListenerHttpStats {
         self.manager.listener_stats.shard(self.local.shard)
     }
 }
@@ -160,6 +160,10 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Step<'x> {
         let context = self.context;
         let manager = &*context.manager;
+        if edge::is_upgrade(&self.request) {
+            context.http().downstream_rq_ws_on_non_ws_route.inc();
+            return Step::Reply(LocalReply::upgrade_failed());
+        }
         if let Some(reply) = self.normalize_path() {
             return Step::Reply(reply);
         }
@@ -189,7 +193,6 @@ impl<'x> Exchange<'x> {
         match &route.action {
             Action::Forward(forward) => Step::Forward(matched, forward),
             Action::Redirect(redirect) => {
-                context.http().rq_redirect.inc();
                 Step::Reply(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
             }
             Action::Direct { status, body } => {
@@ -233,10 +236,8 @@ impl<'x> Exchange<'x> {
         self.info.details = reply.details.clone();
         let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
         self.response = rendered.head;
-        // Answers that the route itself gives carry its fields; those that report a failure do not.
-        if self.matched.is_some_and(|matched| !matches!(matched.route.action, Action::Forward(_))) {
-            self.mutate_response();
-        }
+        self.attempts_in_response();
+        self.mutate_response();
         self.own_fields();
         // Whatever of the request is still on its way would have to be read first.
         if !request_end {
@@ -262,6 +263,15 @@ impl<'x> Exchange<'x> {
         let response = &mut self.response;
         self.context.local.date.with(self.info.start_time, |date| answer::set_own(response, rules, date));
         self.request_id_in_response();
+    }
+
+    fn attempts_in_response(&mut self) {
+        let asked =
+            self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response);
+        if asked && self.info.attempts > 0 {
+            let count = self.info.attempts.to_string();
+            self.response.fields.set(Known::XEnvoyAttemptCount, count.as_bytes());
+        }
     }
 
     fn request_id_in_response(&mut self) {

@@ -8,6 +8,7 @@
 //! `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`, `time`, `args`.
 
 pub mod access_log;
+pub mod admin;
 pub mod app;
 pub mod args;
 pub mod attempt;

@@ -9,13 +9,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+mod collect;
 mod groups;
 mod histogram;
 
-pub use groups::{
-    ClusterManagerStats, ClusterStats, FilesystemStats, HttpStats, ListenerManagerStats, ListenerStats,
-    ServerStats, VirtualClusterStats,
-};
+pub use collect::{Collected, Stat, Value};
+pub use groups::*;
 pub use histogram::{Histogram, Summary};
 
 /// A number that only grows (until `/reset_counters`). One thread writes it.
@@ -41,10 +40,19 @@ impl Counter {
 }
 
 /// A level. One thread writes it; the value shown is the sum over the shards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Gauge(AtomicI64);
 
+impl Default for Gauge {
+    fn default() -> Self {
+        Self(AtomicI64::new(Self::NEVER_SET))
+    }
+}
+
 impl Gauge {
+    /// Marks a gauge that nobody has set: `usedonly` leaves it out.
+    const NEVER_SET: i64 = i64::MIN;
+
     pub fn inc(&self) {
         self.add(1);
     }
@@ -61,8 +69,16 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
+    /// 0 before it was set.
     pub fn get(&self) -> i64 {
-        self.0.load(Relaxed)
+        match self.0.load(Relaxed) {
+            Self::NEVER_SET => 0,
+            value => value,
+        }
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.0.load(Relaxed) != Self::NEVER_SET
     }
 }
 
@@ -104,10 +120,16 @@ pub enum Sample<'a> {
     Histogram(&'a Histogram),
     /// Its entries are named after the statistic: `upstream_rq` gives `upstream_rq_200` and `upstream_rq_2xx`.
     Codes(&'a Codes),
+    /// Only the classes, which are always shown: `downstream_rq` gives `downstream_rq_1xx` to `downstream_rq_5xx`.
+    Classes(&'a Codes),
 }
 
 /// The statistics of one kind of thing; written with `stats_group!`.
 pub trait Group: Default + Send + Sync + 'static {
+    /// Statistics that are not shown before their first value.
+    const ON_DEMAND: &'static [&'static str];
+    /// Statistics that are shown for each worker too, under `worker_N.`.
+    const PER_WORKER: &'static [&'static str];
     /// Shows each statistic under its name within the scope.
     fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
 }
@@ -146,6 +168,10 @@ pub trait AnyScope: Send + Sync {
     fn prefix(&self) -> &str;
     /// Shows each statistic of each shard: the same names come once for each shard.
     fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
+    /// Shows each statistic that is shown per worker, with the worker's number.
+    fn visit_workers<'s>(&'s self, show: &mut dyn FnMut(usize, &'static str, Sample<'s>));
+    /// Whether a statistic is not shown before its first value.
+    fn is_on_demand(&self, name: &str) -> bool;
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -158,6 +184,21 @@ impl<T: Group> AnyScope for Scope<T> {
         for shard in self.shards() {
             shard.visit(show);
         }
+    }
+
+    fn visit_workers<'s>(&'s self, show: &mut dyn FnMut(usize, &'static str, Sample<'s>)) {
+        let workers = self.shards.len().saturating_sub(1);
+        for (worker, shard) in self.shards().take(workers).enumerate().filter(|_| !T::PER_WORKER.is_empty()) {
+            shard.visit(&mut |name, sample| {
+                if T::PER_WORKER.contains(&name) {
+                    show(worker, name, sample);
+                }
+            });
+        }
+    }
+
+    fn is_on_demand(&self, name: &str) -> bool {
+        T::ON_DEMAND.contains(&name)
     }
 
     fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -209,7 +250,7 @@ impl Registry {
         for scope in self.scopes() {
             scope.visit(&mut |_, sample| match sample {
                 Sample::Counter(counter) => counter.reset(),
-                Sample::Codes(codes) => codes.reset(),
+                Sample::Codes(codes) | Sample::Classes(codes) => codes.reset(),
                 Sample::Gauge(_) | Sample::Histogram(_) => {}
             });
         }

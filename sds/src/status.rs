@@ -96,19 +96,21 @@ impl Status {
         });
     }
 
-    /// The watch or list has ended. Says whether that is worth a line in the log.
+    /// The watch or list has ended. Says whether that is worth a line in the log: an end in good order is not.
     pub(crate) fn troubled(&self, trouble: &Trouble) -> bool {
         let kind = trouble.kind();
         self.metrics.troubles.get_or_create(&[("kind", kind)]).inc();
         let mut log = false;
         self.state.send_modify(|state| {
+            state.connected = false;
+            if *trouble == Trouble::Closed {
+                return;
+            }
             let now = Instant::now();
-            log = *trouble != Trouble::Closed
-                && state.logged.is_none_or(|(last, when)| last != kind || now - when >= LOG_AGAIN);
+            log = state.logged.is_none_or(|(last, when)| last != kind || now - when >= LOG_AGAIN);
             if log {
                 state.logged = Some((kind, now));
             }
-            state.connected = false;
             state.troubles += 1;
             state.last_trouble = Some(trouble.clone());
         });
@@ -160,9 +162,8 @@ impl State {
     }
 
     fn hear(&mut self, version: &str) {
-        if let Some((_, since)) = self.logged.take() {
-            let seconds = since.elapsed().as_secs();
-            info!("Kubernetes answers again ({} troubles, the last logged {seconds} s ago)", self.troubles);
+        if self.logged.take().is_some() {
+            info!("Kubernetes answers again; failed attempts: {}", self.troubles);
         }
         self.heard = Some(Instant::now());
         version.clone_into(&mut self.version);

@@ -241,9 +241,7 @@ impl Watch {
         } else if self.backoff.failures() > FRUITLESS && self.position.is_ok() {
             self.position = Err(Reason::Fruitless);
         }
-        if *trouble == Trouble::Closed {
-            debug!("{trouble}");
-        } else if self.status.troubled(trouble) {
+        if self.status.troubled(trouble) {
             let meanwhile = if self.writer.is_synced() {
                 "the last known endpoints are served"
             } else {

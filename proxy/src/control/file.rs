@@ -49,7 +49,7 @@ impl Stamp {
 }
 
 /// The text of a file, if it is not larger than it may be.
-pub(super) fn read(path: &Path) -> std::io::Result<String> {
+pub fn read(path: &Path) -> std::io::Result<String> {
     let size = path.metadata()?.len();
     if size > SIZE_LIMIT {
         let text = format!("the file has {size} bytes, at most {SIZE_LIMIT} are read");

@@ -5,11 +5,8 @@
 //! Called by `app`; calls `snapshot::build`, `client`, `cluster`, `stats`. Never imports the data plane: they meet in `snapshot`.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use tokio::sync::mpsc;
-use xds::Diagnostic;
-use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::cluster::Endpoint;
 use crate::stats::{ClusterStats, Scope};
@@ -25,7 +22,7 @@ mod store;
 mod tests;
 mod writer;
 
-pub use file::Origin;
+pub use file::{Origin, read as read_file};
 pub use writer::{Control, Handles, Start};
 
 /// Events that may wait for the writer; a source that finds the channel full waits.
@@ -49,24 +46,6 @@ pub enum Update {
     Members { endpoints: Vec<Endpoint>, version: String },
     /// There is no answer and the cluster need not wait for one.
     GaveUp,
-}
-
-/// What `/config_dump` and `/server_info` say about the configuration.
-#[derive(Clone, Debug)]
-pub struct Status {
-    pub accepted: Arc<Bootstrap>,
-    pub accepted_at: SystemTime,
-    /// Of the last attempt to change it, if it was refused.
-    pub rejected: Option<Rejected>,
-    /// Clusters that wait for their first endpoints.
-    pub warming: Vec<Arc<str>>,
-}
-
-/// A configuration that was refused; the accepted one stays.
-#[derive(Clone, Debug)]
-pub struct Rejected {
-    pub at: SystemTime,
-    pub diagnostics: Arc<[Diagnostic]>,
 }
 
 /// A source's way to the writer, and to its cluster's counters.

@@ -66,6 +66,11 @@ impl Store {
         self.graph.as_ref()
     }
 
+    /// The graph that warms, else the one in use.
+    pub fn candidate(&self) -> Option<&Graph> {
+        self.warming.as_ref().map(|warming| &warming.graph).or(self.graph.as_ref())
+    }
+
     /// Begins to warm a graph; one that was warming is given up.
     pub fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();

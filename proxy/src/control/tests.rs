@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::access_log::LogWriter;
 use crate::snapshot::Snapshot;
+use crate::snapshot::build::Flavor;
 use crate::state::{Phase, ServerState};
 use crate::stats::Registry;
 
@@ -35,6 +36,7 @@ fn start(text: &str, file: Option<&Path>) -> Running {
         origin: file.map_or(Origin::Text, |path| Origin::File(PathBuf::from(path))),
         text: text.to_owned(),
         read: xds::read_bootstrap("t.yaml", text).unwrap(),
+        flavor: Flavor::Sidecar,
         service_node: None,
         service_cluster: None,
         registry: registry.clone(),
@@ -122,6 +124,7 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
         origin: Origin::Text,
         text: text.clone(),
         read: xds::read_bootstrap("t.yaml", &text).unwrap(),
+        flavor: Flavor::Sidecar,
         service_node: None,
         service_cluster: None,
         registry: registry.clone(),

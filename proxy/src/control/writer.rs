@@ -3,6 +3,7 @@
 //! Part of `control`; runs on the control thread's runtime; calls `store`, `snapshot::build`, `xds`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -12,10 +13,11 @@ use xds::{Diagnostic, Read};
 
 use super::file::{self, Origin};
 use super::store::{Changes, Effect, Sources, Store};
-use super::{Event, Rejected, Status, WAITING_EVENTS};
+use super::{Event, WAITING_EVENTS};
 use crate::access_log::LogWriter;
 use crate::client::Client;
-use crate::snapshot::build::{self, Graph, Node, Parts};
+use crate::snapshot::accepted::{Accepted, Rejected};
+use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::state::{Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
@@ -27,6 +29,7 @@ pub struct Start {
     /// The text that was read, and what was read from it.
     pub text: String,
     pub read: Read<Bootstrap>,
+    pub flavor: Flavor,
     /// `--service-node` and `--service-cluster`.
     pub service_node: Option<String>,
     pub service_cluster: Option<String>,
@@ -40,7 +43,7 @@ pub struct Start {
 pub struct Handles {
     /// Read by workers and `admin`. Empty (version 0) until all clusters of the first configuration are warm.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub status: watch::Receiver<Arc<Status>>,
+    pub accepted: watch::Receiver<Arc<Accepted>>,
     pub events: mpsc::Sender<Event>,
 }
 
@@ -51,13 +54,14 @@ pub struct Control {
     sender: mpsc::Sender<Event>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     directory: watch::Sender<Arc<BTreeMap<Arc<str>, Cluster>>>,
-    status: watch::Sender<Arc<Status>>,
+    accepted: watch::Sender<Arc<Accepted>>,
     origin: Origin,
     /// The last text that was tried.
     text: String,
     /// What warms, to be accepted with its graph.
     candidate: Option<Arc<Bootstrap>>,
     service: (Option<String>, Option<String>),
+    flavor: Flavor,
     registry: Registry,
     logs: Arc<LogWriter>,
     state: Arc<ServerState>,
@@ -70,7 +74,8 @@ impl Control {
     /// Builds the first graph; starts and binds nothing. The warnings, or every finding when the file cannot be used.
     pub fn new(start: Start) -> Result<(Self, Handles, Vec<Diagnostic>), Vec<Diagnostic>> {
         let service = (start.service_node, start.service_cluster);
-        let (graph, warnings) = graph(&start.read, &service, &start.registry, &start.logs, None)?;
+        let (graph, warnings) =
+            graph(&start.read, &service, start.flavor, &start.registry, &start.logs, None)?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let (directory, asked) = watch::channel(Arc::default());
         let sources = Sources {
@@ -82,26 +87,28 @@ impl Control {
         let mut store = Store::new(sources);
         store.begin(graph);
         let bootstrap = Arc::new(start.read.message);
-        let status = Status {
-            accepted: Arc::clone(&bootstrap),
-            accepted_at: time::wall(),
+        let accepted = Accepted {
+            bootstrap: Arc::clone(&bootstrap),
+            loaded_at: time::wall(),
+            dynamic: Vec::new(),
             rejected: None,
             warming: store.waiting(),
         };
         let (snapshots, snapshot) = watch::channel(Arc::default());
-        let (status, status_read) = watch::channel(Arc::new(status));
-        let handles = Handles { snapshots: snapshot, status: status_read, events: sender.clone() };
+        let (accepted, accepted_read) = watch::channel(Arc::new(accepted));
+        let handles = Handles { snapshots: snapshot, accepted: accepted_read, events: sender.clone() };
         let control = Self {
             store,
             events,
             sender,
             snapshots,
             directory,
-            status,
+            accepted,
             origin: start.origin,
             text: start.text,
             candidate: Some(bootstrap),
             service,
+            flavor: start.flavor,
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
             registry: start.registry,
@@ -110,6 +117,17 @@ impl Control {
             version: 0,
         };
         Ok((control, handles, warnings))
+    }
+
+    /// The addresses of the first configuration's listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.store.candidate().into_iter().flat_map(|graph| &graph.listeners);
+        listeners.filter(|part| part.listener.bind).map(|part| part.listener.address).collect()
+    }
+
+    /// Where the first configuration wants its admin interface.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.store.candidate()?.admin
     }
 
     /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
@@ -183,7 +201,8 @@ impl Control {
             Origin::Text => "--config-yaml".to_owned(),
         };
         let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
-            let built = graph(&read, &self.service, &self.registry, &self.logs, self.store.graph());
+            let built =
+                graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.store.graph());
             built.map(|(graph, warnings)| (read.message, graph, warnings))
         });
         match tried {
@@ -204,7 +223,7 @@ impl Control {
                 );
                 self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
                 let rejected = Rejected { at: time::wall(), diagnostics: diagnostics.into() };
-                self.status.send_modify(|status| Arc::make_mut(status).rejected = Some(rejected));
+                self.accepted.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(rejected));
             }
         }
         self.text = text;
@@ -220,19 +239,19 @@ impl Control {
         if let Some((clusters, listeners)) = self.store.commit() {
             self.count(clusters, listeners);
             self.publish();
-            if let Some(accepted) = self.candidate.take() {
-                self.status.send_modify(|status| {
-                    let status = Arc::make_mut(status);
-                    status.accepted = accepted;
-                    status.accepted_at = time::wall();
-                    status.rejected = None;
+            if let Some(bootstrap) = self.candidate.take() {
+                self.accepted.send_modify(|accepted| {
+                    let accepted = Arc::make_mut(accepted);
+                    accepted.bootstrap = bootstrap;
+                    accepted.loaded_at = time::wall();
+                    accepted.rejected = None;
                 });
             }
         }
         let waiting = self.store.waiting();
         let warming = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
         self.clusters.shard(self.registry.control_shard()).warming_clusters.set(warming);
-        self.status.send_modify(|status| Arc::make_mut(status).warming = waiting);
+        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).warming = waiting);
     }
 
     fn publish(&mut self) {
@@ -263,10 +282,11 @@ impl Control {
 fn graph(
     read: &Read<Bootstrap>,
     service: &(Option<String>, Option<String>),
+    flavor: Flavor,
     registry: &Registry,
     logs: &LogWriter,
     previous: Option<&Graph>,
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let node = Node::new(&read.message, service.0.as_deref(), service.1.as_deref());
-    build::graph(read, Parts { node, registry, logs: Some(logs) }, previous)
+    build::graph(read, Parts { node, flavor, registry, logs: Some(logs) }, previous)
 }

@@ -60,7 +60,7 @@ impl<F: Future<Output = Ended>> RequestSide<'_, F> {
         if !self.refused {
             match self.upload.as_mut().await {
                 Ended::Client(error) => return error,
-                Ended::Upstream(_) => self.refused = true,
+                Ended::Upstream => self.refused = true,
             }
         }
         std::future::pending().await
@@ -182,6 +182,9 @@ impl<'x> Exchange<'x> {
             Ok(false) => Ok(()),
             Err(failure) => {
                 attempt.report(report_of(&failure));
+                if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
+                    stream.lost();
+                }
                 self.count_reset(&failure, tries);
                 Err(failure)
             }
@@ -365,7 +368,7 @@ impl<'x> Exchange<'x> {
     fn note_progress(&mut self, progress: &Progress) {
         self.info.request_end = self.info.request_end.or(progress.received.get());
         self.info.upstream.request_sent = progress.sent.get();
-        self.info.bytes_received = self.info.bytes_received.max(progress.bytes.get());
+        self.info.bytes_received += progress.bytes.take();
     }
 }
 

@@ -65,10 +65,10 @@ impl Timers {
         self.max.set(self.max.get().into_iter().chain(new).min());
     }
 
-    /// The request has come whole: its own timeout ends, the route's begins.
+    /// The request has come whole: its own timeout ends, the route's begins, once for all tries.
     pub fn request_complete(&self, now: Instant, route: Option<Duration>) {
         self.request.set(None);
-        self.route.set(after(now, route));
+        self.route.set(self.route.get().or(after(now, route)));
     }
 
     pub fn set_per_try(&self, now: Instant, limit: Option<Duration>) {

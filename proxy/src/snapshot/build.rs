@@ -23,6 +23,7 @@ use crate::stats::{ClusterStats, Registry, Scope};
 mod action;
 mod cluster;
 pub mod discovery;
+mod edge;
 mod listener;
 mod log_filter;
 mod logs;
@@ -37,6 +38,7 @@ mod tests;
 mod values;
 
 pub use discovery::Discovery;
+pub use edge::Flavor;
 use place::{Code, Findings, Place};
 pub use runtime::Runtime;
 
@@ -94,6 +96,7 @@ impl Node {
 #[derive(Clone, Debug)]
 pub struct Parts<'a> {
     pub node: Node,
+    pub flavor: Flavor,
     pub registry: &'a Registry,
     /// Opens access logs; `None` opens nothing, and makes none.
     pub logs: Option<&'a LogWriter>,
@@ -107,6 +110,7 @@ pub struct Cx<'a> {
     findings: Findings,
     runtime: Runtime,
     node: Node,
+    flavor: Flavor,
     resolver: resolver::Resolver,
     /// The clusters of the file; whether each is EDS.
     clusters: HashMap<&'a str, bool>,
@@ -125,6 +129,7 @@ impl<'a> Cx<'a> {
             findings: Findings::default(),
             runtime: Runtime::new(runtime),
             node: parts.node,
+            flavor: parts.flavor,
             resolver: resolver::Resolver::default(),
             clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
             backing: backing(clusters),
@@ -174,8 +179,9 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
 }
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
-pub fn check(read: &Read<Bootstrap>) -> Vec<Diagnostic> {
-    let parts = Parts { node: Node::new(&read.message, None, None), registry: &Registry::new(1), logs: None };
+pub fn check(read: &Read<Bootstrap>, flavor: Flavor) -> Vec<Diagnostic> {
+    let parts =
+        Parts { node: Node::new(&read.message, None, None), flavor, registry: &Registry::new(1), logs: None };
     match graph(read, parts, None) {
         Ok((_, warnings)) => warnings,
         Err(findings) => findings,
@@ -222,7 +228,11 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
 /// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.
 pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
     let registry = Registry::new(0);
-    let mut cx = Cx::new(&[], Parts { node: Node::default(), registry: &registry, logs: None }, None);
+    let mut cx = Cx::new(
+        &[],
+        Parts { node: Node::default(), flavor: Flavor::Sidecar, registry: &registry, logs: None },
+        None,
+    );
     let endpoints = discovery::endpoints(&mut cx, &Place::ROOT, message);
     if !cx.findings.has_errors() {
         return Ok(endpoints);

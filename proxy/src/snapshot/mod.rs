@@ -14,8 +14,9 @@ use crate::filter::rules::Rules;
 use crate::local_reply::Mappers;
 use crate::route::RouteTable;
 use crate::state::Direction;
-use crate::stats::{ClusterStats, HttpStats, ListenerStats, Scope};
+use crate::stats::{ClusterStats, HttpStats, ListenerHttpStats, ListenerStats, Scope};
 
+pub mod accepted;
 pub mod build;
 
 /// One version of everything the data plane needs.
@@ -88,7 +89,7 @@ pub enum Codec {
 pub struct HttpManager {
     pub stats: Arc<Scope<HttpStats>>,
     /// The listener's own counts of answers (`listener.<address>.http.<stat_prefix>.`).
-    pub listener_stats: Arc<Scope<HttpStats>>,
+    pub listener_stats: Arc<Scope<ListenerHttpStats>>,
     pub codec: Codec,
     pub routes: Arc<RouteTable>,
     pub access_log: Vec<Arc<AccessLog>>,

@@ -4,12 +4,27 @@
 
 use super::{Codes, Counter, Gauge, Group, Histogram, Sample};
 
+/// The name that is printed: the field's, unless another is given.
+macro_rules! printed {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $text:literal) => {
+        $text
+    };
+}
+
+/// `counters: [field, field = "printed.name"]` and so on. `codes` are answers by code and class, `classes` by class alone;
+/// what is `on_demand` is not shown before its first value.
 macro_rules! stats_group {
     ($(#[$doc:meta])* $name:ident {
-        counters: [$($counter:ident),* $(,)?],
-        gauges: [$($gauge:ident),* $(,)?],
-        histograms: [$($histogram:ident),* $(,)?],
+        counters: [$($counter:ident $(= $counter_name:literal)?),* $(,)?],
+        gauges: [$($gauge:ident $(= $gauge_name:literal)?),* $(,)?],
+        histograms: [$($histogram:ident $(= $histogram_name:literal)?),* $(,)?],
         codes: [$($codes:ident = $prefix:literal),* $(,)?] $(,)?
+        $(classes: [$($classes:ident = $class_prefix:literal),* $(,)?],)?
+        $(on_demand: [$($demand:literal),* $(,)?],)?
+        $(per_worker: [$($worker:literal),* $(,)?],)?
     }) => {
         $(#[$doc])*
         #[derive(Debug, Default)]
@@ -18,14 +33,19 @@ macro_rules! stats_group {
             $(pub $gauge: Gauge,)*
             $(pub $histogram: Histogram,)*
             $(pub $codes: Codes,)*
+            $($(pub $classes: Codes,)*)?
         }
 
         impl Group for $name {
+            const ON_DEMAND: &'static [&'static str] = &[$($($demand),*)?];
+            const PER_WORKER: &'static [&'static str] = &[$($($worker),*)?];
+
             fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>)) {
-                $(show(stringify!($counter), Sample::Counter(&self.$counter));)*
-                $(show(stringify!($gauge), Sample::Gauge(&self.$gauge));)*
-                $(show(stringify!($histogram), Sample::Histogram(&self.$histogram));)*
+                $(show(printed!($counter $($counter_name)?), Sample::Counter(&self.$counter));)*
+                $(show(printed!($gauge $($gauge_name)?), Sample::Gauge(&self.$gauge));)*
+                $(show(printed!($histogram $($histogram_name)?), Sample::Histogram(&self.$histogram));)*
                 $(show($prefix, Sample::Codes(&self.$codes));)*
+                $($(show($class_prefix, Sample::Classes(&self.$classes));)*)?
             }
         }
     };
@@ -34,8 +54,11 @@ macro_rules! stats_group {
 stats_group! {
     /// `server.`
     ServerStats {
-        counters: [],
-        gauges: [live, state, uptime, concurrency, version, total_connections, parent_connections, memory_allocated],
+        counters: [dynamic_unknown_fields, static_unknown_fields, envoy_bug_failures, debug_assertion_failures],
+        gauges: [
+            live, state, uptime, concurrency, version, total_connections, parent_connections, memory_allocated, memory_heap_size,
+            memory_physical_size, days_until_first_cert_expiring, hot_restart_epoch, hot_restart_generation,
+        ],
         histograms: [initialization_time_ms],
         codes: [],
     }
@@ -44,17 +67,26 @@ stats_group! {
 stats_group! {
     /// `listener_manager.`
     ListenerManagerStats {
-        counters: [listener_added, listener_modified, listener_removed, listener_stopped, listener_create_success, listener_create_failure, lds_update_rejected],
-        gauges: [total_listeners_warming, total_listeners_active, total_listeners_draining, workers_started],
+        counters: [
+            listener_added, listener_modified, listener_in_place_updated, listener_removed, listener_stopped,
+            listener_create_success,
+            listener_create_failure, lds_update_rejected = "lds.update_rejected",
+        ],
+        gauges: [total_listeners_warming, total_listeners_active, total_listeners_draining, total_filter_chains_draining,
+            workers_started],
         histograms: [],
         codes: [],
+        on_demand: ["lds.update_rejected"],
     }
 }
 
 stats_group! {
     /// `cluster_manager.`
     ClusterManagerStats {
-        counters: [cluster_added, cluster_modified, cluster_removed, cluster_updated],
+        counters: [
+            cluster_added, cluster_modified, cluster_removed, cluster_updated, cluster_updated_via_merge, update_merge_cancelled,
+            update_out_of_merge_window,
+        ],
         gauges: [active_clusters, warming_clusters],
         histograms: [],
         codes: [],
@@ -64,10 +96,16 @@ stats_group! {
 stats_group! {
     /// `listener.<address>.`
     ListenerStats {
-        counters: [downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_pre_cx_timeout, no_filter_chain_match],
-        gauges: [downstream_cx_active],
+        counters: [
+            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_cx_overload_reject,
+            downstream_global_cx_overflow,
+            downstream_cx_transport_socket_connect_timeout, downstream_pre_cx_timeout, downstream_listener_filter_error,
+            downstream_listener_filter_remote_close, no_filter_chain_match,
+        ],
+        gauges: [downstream_cx_active, downstream_pre_cx_active],
         histograms: [downstream_cx_length_ms],
         codes: [],
+        per_worker: ["downstream_cx_active", "downstream_cx_total"],
     }
 }
 
@@ -75,21 +113,98 @@ stats_group! {
     /// `http.<stat_prefix>.`: a connection manager.
     HttpStats {
         counters: [
-            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total, downstream_cx_destroy, downstream_cx_destroy_remote,
+            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total, downstream_cx_destroy,
+            downstream_cx_destroy_remote,
             downstream_cx_destroy_local, downstream_cx_destroy_active_rq, downstream_cx_destroy_local_active_rq,
-            downstream_cx_destroy_remote_active_rq, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total, downstream_cx_drain_close,
-            downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached, downstream_cx_overload_disable_keepalive,
+            downstream_cx_destroy_remote_active_rq, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total,
+            downstream_cx_drain_close,
+            downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
+            downstream_cx_overload_disable_keepalive,
             downstream_cx_protocol_error, downstream_cx_delayed_close_timeout, downstream_cx_upgrades_total,
+            downstream_cx_http1_soft_drain,
+            downstream_cx_ssl_total, downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total,
             downstream_rq_total, downstream_rq_http1_total, downstream_rq_http2_total, downstream_rq_response_before_rq_complete,
-            downstream_rq_rx_reset, downstream_rq_tx_reset, downstream_rq_non_relative_path, downstream_rq_too_large, downstream_rq_completed,
-            downstream_rq_failed_path_normalization, downstream_rq_idle_timeout, downstream_rq_max_duration_reached, downstream_rq_timeout,
-            downstream_rq_header_timeout, downstream_rq_overload_close, downstream_rq_redirected_with_normalized_path, downstream_rq_ws_on_non_ws_route,
-            downstream_rq_rejected_via_ip_detection, rs_too_large, no_route, no_cluster, rq_total, rq_direct_response, rq_redirect, rq_retry_skipped_request_not_complete,
-            rq_reset_after_downstream_response_started,
+            downstream_rq_rx_reset, downstream_rq_tx_reset, downstream_rq_non_relative_path, downstream_rq_too_large,
+            downstream_rq_completed,
+            downstream_rq_failed_path_normalization, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
+            downstream_rq_timeout,
+            downstream_rq_header_timeout, downstream_rq_overload_close, downstream_rq_redirected_with_normalized_path,
+            downstream_rq_ws_on_non_ws_route,
+            downstream_rq_rejected_via_ip_detection, rs_too_large, no_route, no_cluster, rq_total, rq_direct_response,
+            rq_redirect, rq_retry_skipped_request_not_complete,
+            rq_reset_after_downstream_response_started, downstream_rq_too_many_premature_resets,
         ],
-        gauges: [downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active, downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, downstream_cx_upgrades_active, downstream_rq_active],
+        gauges: [
+            downstream_cx_active, downstream_cx_ssl_active, downstream_cx_http1_active, downstream_cx_http2_active,
+            downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, downstream_cx_upgrades_active, downstream_rq_active,
+        ],
         histograms: [downstream_cx_length_ms, downstream_rq_time],
-        codes: [downstream_rq_codes = "downstream_rq"],
+        codes: [],
+        classes: [downstream_rq_codes = "downstream_rq"],
+        on_demand: ["rq_retry_skipped_request_not_complete"],
+    }
+}
+
+stats_group! {
+    /// `listener.<address>.http.<stat_prefix>.`: the answers of one listener.
+    ListenerHttpStats {
+        counters: [downstream_rq_completed],
+        gauges: [],
+        histograms: [],
+        codes: [],
+        classes: [downstream_rq_codes = "downstream_rq"],
+    }
+}
+
+stats_group! {
+    /// `tcp.<stat_prefix>.`: a TCP proxy.
+    TcpStats {
+        counters: [
+            downstream_cx_total, downstream_cx_no_route, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total,
+            downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total, idle_timeout,
+            max_downstream_connection_duration, upstream_flush_total,
+        ],
+        gauges: [downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, upstream_flush_active],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http1.`: the HTTP/1 codec.
+    Http1Stats {
+        counters: [
+            dropped_headers_with_underscores, metadata_not_supported_error, requests_rejected_with_underscores_in_headers,
+            response_flood,
+        ],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http2.`: the HTTP/2 codec.
+    Http2Stats {
+        counters: [
+            dropped_headers_with_underscores, header_overflow, requests_rejected_with_underscores_in_headers,
+            rx_messaging_error, rx_reset,
+            trailers, tx_reset, goaway_sent,
+        ],
+        gauges: [streams_active],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster_manager.cds.`, `listener_manager.lds.`, `http.<stat_prefix>.rds.<route>.`: one subscription to a source of configuration.
+    SubscriptionStats {
+        counters: [config_reload, init_fetch_timeout, update_attempt, update_success, update_failure, update_rejected],
+        gauges: [update_time, version],
+        histograms: [update_duration],
+        codes: [],
+        on_demand: ["config_reload"],
     }
 }
 
@@ -97,37 +212,90 @@ stats_group! {
     /// `cluster.<name>.`
     ClusterStats {
         counters: [
-            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail, upstream_cx_connect_timeout, upstream_cx_idle_timeout,
-            upstream_cx_connect_attempts_exceeded, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_destroy_local, upstream_cx_destroy_remote,
-            upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq, upstream_cx_destroy_remote_with_active_rq,
-            upstream_cx_close_notify, upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error, upstream_cx_max_requests, upstream_cx_none_healthy,
+            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail,
+            upstream_cx_connect_timeout, upstream_cx_idle_timeout,
+            upstream_cx_connect_attempts_exceeded, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_destroy_local,
+            upstream_cx_destroy_remote,
+            upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq,
+            upstream_cx_destroy_remote_with_active_rq,
+            upstream_cx_close_notify, upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error,
+            upstream_cx_max_requests, upstream_cx_none_healthy,
             upstream_cx_pool_overflow, upstream_cx_max_duration_reached,
-            upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject, upstream_rq_cancelled,
-            upstream_rq_maintenance_mode, upstream_rq_timeout, upstream_rq_max_duration_reached, upstream_rq_per_try_timeout, upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
-            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited,
-            upstream_rq_completed, upstream_flow_control_paused_reading_total, upstream_flow_control_resumed_reading_total, upstream_flow_control_backed_up_total, upstream_flow_control_drained_total,
+            upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject,
+            upstream_rq_cancelled,
+            upstream_rq_maintenance_mode, upstream_rq_timeout, upstream_rq_max_duration_reached, upstream_rq_per_try_timeout,
+            upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
+            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited,
+            upstream_rq_completed, upstream_rq_active_overflow, upstream_rq_rx_reset_no_error,
+            upstream_flow_control_paused_reading_total, upstream_flow_control_resumed_reading_total,
+            upstream_flow_control_backed_up_total, upstream_flow_control_drained_total,
             upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total, bind_errors,
-            membership_change, update_attempt, update_success, update_failure, update_empty, update_no_rebuild, update_rejected, assignment_stale, assignment_timeout_received, assignment_use_cached, retry_or_shadow_abandoned,
-            lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures, lb_subsets_created, lb_subsets_fallback, lb_subsets_fallback_panic, lb_subsets_removed, lb_subsets_selected, lb_zone_cluster_too_small, lb_zone_no_capacity_left, lb_zone_number_differs, lb_zone_routing_all_directly, lb_zone_routing_cross_zone, lb_zone_routing_sampled, original_dst_host_invalid, external_upstream_rq_completed,
+            membership_change, update_attempt, update_success, update_failure, update_empty, update_no_rebuild, update_rejected,
+            assignment_stale, assignment_timeout_received, assignment_use_cached, retry_or_shadow_abandoned,
+            lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures, lb_subsets_created, lb_subsets_fallback,
+            lb_subsets_fallback_panic, lb_subsets_removed, lb_subsets_selected, lb_zone_cluster_too_small,
+            lb_zone_no_capacity_left, lb_zone_number_differs, lb_zone_routing_all_directly, lb_zone_routing_cross_zone,
+            lb_zone_routing_sampled, original_dst_host_invalid,
+            external_upstream_rq_completed = "external.upstream_rq_completed",
+            internal_upstream_rq_completed = "internal.upstream_rq_completed",
+            canary_upstream_rq_completed = "canary.upstream_rq_completed",
         ],
         gauges: [
-            upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
-            membership_degraded, membership_excluded, membership_total, max_host_weight, version, lb_subsets_active,
-            circuit_breakers_default_cx_open, circuit_breakers_default_cx_pool_open, circuit_breakers_default_rq_open, circuit_breakers_default_rq_pending_open, circuit_breakers_default_rq_retry_open,
-            circuit_breakers_high_cx_open, circuit_breakers_high_cx_pool_open, circuit_breakers_high_rq_open, circuit_breakers_high_rq_pending_open, circuit_breakers_high_rq_retry_open,
+            upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active,
+            upstream_rq_pending_active, membership_healthy,
+            membership_degraded, membership_excluded, membership_total, max_host_weight, version, warming_state,
+            lb_subsets_active,
+            circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
+            circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
+            circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
+            circuit_breakers_default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
+            circuit_breakers_default_rq_retry_open = "circuit_breakers.default.rq_retry_open",
+            circuit_breakers_high_cx_open = "circuit_breakers.high.cx_open",
+            circuit_breakers_high_cx_pool_open = "circuit_breakers.high.cx_pool_open",
+            circuit_breakers_high_rq_open = "circuit_breakers.high.rq_open",
+            circuit_breakers_high_rq_pending_open = "circuit_breakers.high.rq_pending_open",
+            circuit_breakers_high_rq_retry_open = "circuit_breakers.high.rq_retry_open",
+            circuit_breakers_default_remaining_cx = "circuit_breakers.default.remaining_cx",
+            circuit_breakers_default_remaining_cx_pools = "circuit_breakers.default.remaining_cx_pools",
+            circuit_breakers_default_remaining_pending = "circuit_breakers.default.remaining_pending",
+            circuit_breakers_default_remaining_retries = "circuit_breakers.default.remaining_retries",
+            circuit_breakers_default_remaining_rq = "circuit_breakers.default.remaining_rq",
+            circuit_breakers_high_remaining_cx = "circuit_breakers.high.remaining_cx",
+            circuit_breakers_high_remaining_cx_pools = "circuit_breakers.high.remaining_cx_pools",
+            circuit_breakers_high_remaining_pending = "circuit_breakers.high.remaining_pending",
+            circuit_breakers_high_remaining_retries = "circuit_breakers.high.remaining_retries",
+            circuit_breakers_high_remaining_rq = "circuit_breakers.high.remaining_rq",
         ],
-        histograms: [upstream_cx_connect_ms, upstream_cx_length_ms, upstream_rq_time, external_upstream_rq_time, internal_upstream_rq_time],
-        codes: [upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq", internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq"],
+        histograms: [
+            upstream_cx_connect_ms, upstream_cx_length_ms, upstream_rq_per_cx, upstream_rq_time,
+            external_upstream_rq_time = "external.upstream_rq_time", internal_upstream_rq_time = "internal.upstream_rq_time",
+            canary_upstream_rq_time = "canary.upstream_rq_time",
+        ],
+        codes: [upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq",
+            internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq"],
+        on_demand: [
+            "upstream_rq_time", "external.upstream_rq_time", "internal.upstream_rq_time", "canary.upstream_rq_time",
+            "external.upstream_rq_completed", "internal.upstream_rq_completed", "canary.upstream_rq_completed",
+            "update_rejected", "lb_zone_number_differs", "circuit_breakers.default.remaining_cx",
+            "circuit_breakers.default.remaining_cx_pools", "circuit_breakers.default.remaining_pending",
+            "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
+            "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_cx_pools",
+            "circuit_breakers.high.remaining_pending", "circuit_breakers.high.remaining_retries",
+            "circuit_breakers.high.remaining_rq",
+        ],
     }
 }
 
 stats_group! {
     /// `vhost.<name>.vcluster.<name>.`
     VirtualClusterStats {
-        counters: [upstream_rq_total, upstream_rq_retry, upstream_rq_retry_limit_exceeded, upstream_rq_retry_overflow, upstream_rq_retry_success, upstream_rq_timeout],
+        counters: [upstream_rq_total, upstream_rq_completed, upstream_rq_retry, upstream_rq_retry_limit_exceeded,
+            upstream_rq_retry_overflow, upstream_rq_retry_success, upstream_rq_timeout],
         gauges: [],
         histograms: [upstream_rq_time],
         codes: [upstream_rq_codes = "upstream_rq"],
+        on_demand: ["upstream_rq_completed", "upstream_rq_time"],
     }
 }
 
@@ -138,5 +306,6 @@ stats_group! {
         gauges: [write_total_buffered],
         histograms: [],
         codes: [],
+        on_demand: ["write_dropped"],
     }
 }

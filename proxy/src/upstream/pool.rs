@@ -86,8 +86,19 @@ pub struct UpstreamStream {
 
 /// The way back into the pool.
 enum Back {
-    Http1 { host: Rc<LocalHost>, uses: u32, local: Option<SocketAddr>, held: Held },
-    Http2(SharedUse),
+    Http1(Checkout),
+    Http2 { _use: SharedUse },
+}
+
+/// An HTTP/1 connection in use.
+struct Checkout {
+    host: Rc<LocalHost>,
+    uses: u32,
+    local: Option<SocketAddr>,
+    /// Taken out when the connection goes back.
+    held: Option<Held>,
+    /// The host ended it.
+    lost: bool,
 }
 
 /// One stream on a shared connection.
@@ -133,6 +144,7 @@ impl LocalHost {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
+        self.waiting.borrow_mut().clear();
     }
 
     /// Closes what was idle for longer than the policy says, and what the host closed.
@@ -226,7 +238,13 @@ impl LocalHost {
             rx: ResponseReader::Http1(rx),
             version: Version::Http11,
             local,
-            back: Back::Http1 { host: Rc::clone(self), uses: uses + 1, local, held },
+            back: Back::Http1(Checkout {
+                host: Rc::clone(self),
+                uses: uses + 1,
+                local,
+                held: Some(held),
+                lost: false,
+            }),
         }
     }
 
@@ -286,7 +304,7 @@ impl LocalHost {
         shared.uses.set(shared.uses.get().saturating_add(1));
         bump(&shared.active, 1);
         let (active, idle_since) = (Rc::clone(&shared.active), Rc::clone(&shared.idle_since));
-        let back = Back::Http2(SharedUse { active, idle_since, _held: Rc::clone(&shared.held) });
+        let back = Back::Http2 { _use: SharedUse { active, idle_since, _held: Rc::clone(&shared.held) } };
         Some((back, shared.connection.clone(), shared.local))
     }
 
@@ -323,26 +341,46 @@ impl LocalHost {
 }
 
 impl UpstreamStream {
+    /// The host ended the connection under the stream.
+    pub fn lost(&mut self) {
+        if let Back::Http1(checkout) = &mut self.back {
+            checkout.lost = true;
+        }
+    }
+
     /// Ends a stream whose answer is whole: an HTTP/1 connection goes back to the pool when its request was whole, too.
     pub fn finish(self, policy: &ClusterPolicy) {
         let Self { tx, rx, back, .. } = self;
-        match (tx, rx, back) {
-            (
-                RequestWriter::Http1(tx),
-                ResponseReader::Http1(rx),
-                Back::Http1 { host, uses, local, held },
-            ) => {
-                let used_up = policy.max_requests_per_connection.is_some_and(|limit| uses >= limit);
-                if used_up {
-                    held.stats().upstream_cx_max_requests.inc();
-                }
-                match http1::ClientConnection::rejoin(tx, rx).filter(|_| !used_up) {
-                    Some(connection) => host.give_back(Open { connection, uses, local, held }, time::now()),
-                    None => host.lost_one(),
-                }
+        let (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Back::Http1(mut checkout)) = (tx, rx, back)
+        else {
+            return;
+        };
+        if policy.max_requests_per_connection.is_some_and(|limit| checkout.uses >= limit) {
+            if let Some(held) = &checkout.held {
+                held.stats().upstream_cx_max_requests.inc();
             }
-            (_, _, Back::Http1 { .. } | Back::Http2(_)) => {}
+            return;
         }
+        let Some(connection) = http1::ClientConnection::rejoin(tx, rx) else { return };
+        let Some(held) = checkout.held.take() else { return };
+        let open = Open { connection, uses: checkout.uses, local: checkout.local, held };
+        checkout.host.give_back(open, time::now());
+    }
+}
+
+impl Drop for Checkout {
+    fn drop(&mut self) {
+        let Some(held) = &self.held else { return };
+        let stats = held.stats();
+        stats.upstream_cx_destroy_with_active_rq.inc();
+        if self.lost {
+            stats.upstream_cx_destroy_remote.inc();
+            stats.upstream_cx_destroy_remote_with_active_rq.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+            stats.upstream_cx_destroy_local_with_active_rq.inc();
+        }
+        self.host.lost_one();
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Called by the test runner; calls `harness` and the faults of kube-api.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use kube_api::{Anonymous, Config, On, Rule, Token};
@@ -243,9 +244,50 @@ async fn the_audit_runs_beside_the_watch_and_agrees() {
 }
 
 #[tokio::test]
+async fn whatever_happens_in_whatever_order_the_answers_become_right() {
+    let discovery = synced().await;
+    let faults = discovery.api.faults();
+    let mut random = fastrand::Rng::with_seed(20_261_121);
+    let mut slices = BTreeMap::from([("pet-1".to_owned(), vec!["10.0.0.1".to_owned()])]);
+    for _round in 0..25 {
+        for _step in 0..8 {
+            let name = format!("pet-{}", random.u8(1..5));
+            if random.bool() && slices.remove(&name).is_some() {
+                discovery.delete(&name);
+            } else {
+                let addresses: Vec<_> =
+                    (0..random.u8(0..4)).map(|_| format!("10.0.0.{}", random.u8(1..20))).collect();
+                discovery.apply(slice(
+                    "pet",
+                    &name,
+                    &addresses.iter().map(String::as_str).collect::<Vec<_>>(),
+                ));
+                slices.insert(name, addresses);
+            }
+            match random.u8(0..10) {
+                0 => faults.cut(),
+                1 => faults.truncate(),
+                2 => faults.expire_watches(),
+                3 => faults.garbage_line(),
+                4 => faults.end_watches(),
+                5 => faults.compact(),
+                6 => faults.restart(),
+                7 => faults.fail_next(2, [401, 403, 410, 429, 503][random.usize(0..5)], On::All),
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        let all: BTreeSet<std::net::IpAddr> =
+            slices.values().flatten().map(|text| text.parse().unwrap()).collect();
+        let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+        discovery.until_pet(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+    assert!(discovery.metric("sds_audit_drift_total 0").await);
+}
+
+#[tokio::test]
 async fn after_sigterm_it_is_not_ready_and_answers_for_a_while() {
-    let setup =
-        Setup { objects: vec![pet(&["10.0.0.1"])], linger: Duration::from_secs(3600), ..Setup::default() };
+    let mut setup = Setup { objects: vec![pet(&["10.0.0.1"])], ..Setup::default() };
+    setup.limits.linger = Duration::from_secs(3600);
     let discovery = setup.start().await;
     discovery.until_pet(&["10.0.0.1"]).await;
     discovery.lifecycle.shutdown().begin();

@@ -1,23 +1,25 @@
 //! Who may import whom inside the proxy. Run by cargo; calls `tidy`.
 
-use tidy::{Findings, Tree, code, paths_below};
+use tidy::{Findings, Tree, code, code_spans, paths_below, section};
 
 /// From the top: a module imports only modules of lower rungs, none of its own rung.
-const LADDER: [&[&str]; 14] = [
+const LADDER: [&[&str]; 16] = [
     &["main"],
     &["app"],
     &["admin", "control", "worker"],
     &["listener"],
     &["connection"],
-    &["exchange", "tcp"],
-    &["attempt", "client", "snapshot"],
+    &["exchange", "tcp", "client"],
+    &["attempt", "snapshot"],
+    &["local"],
     &["upstream", "downstream", "filter"],
     &["route", "cluster"],
     &["local_reply"],
-    &["access_log", "trace", "retry"],
+    &["access_log", "mutation", "retry"],
     &["format"],
-    &["matcher", "runtime", "tls", "http1", "http2", "stream_info"],
-    &["message", "error", "state", "stats", "time"],
+    &["matcher", "http1", "http2", "grpc"],
+    &["stream_info"],
+    &["message", "error", "state", "stats", "time", "args"],
 ];
 /// The stations of a request; the control plane meets them in `snapshot` and nowhere else.
 const DATA_PLANE: [&str; 5] = ["listener", "connection", "exchange", "tcp", "attempt"];
@@ -68,6 +70,33 @@ fn the_planes_meet_only_in_the_snapshot() -> Result<(), Findings> {
         }
     }
     findings.none_or()
+}
+
+/// The documents show this ladder: a table in `ARCHITECTURE.md`, section "The ladder", and the header of the proxy's library.
+#[test]
+fn the_documents_show_the_same_ladder() -> Result<(), Findings> {
+    const PAGE: &str = "ARCHITECTURE.md";
+    const MAP: &str = "proxy/src/lib.rs";
+    let tree = Tree::read()?;
+    let mut findings = Findings::default();
+    let page = section(&tree.text(PAGE)?, "The ladder").unwrap_or_default();
+    let rows: Vec<Vec<String>> =
+        page.lines().filter(|line| line.starts_with("| ")).map(names).filter(|row| !row.is_empty()).collect();
+    if rows != LADDER {
+        findings.add(format!("{PAGE}, section \"The ladder\", shows\n    {rows:?}\n  but imports are checked against\n    {LADDER:?}\n  make them equal"));
+    }
+    let map = tree.text(MAP)?;
+    let header: Vec<&str> = map.lines().map_while(|line| line.strip_prefix("//!")).collect();
+    let (shown, checked) = (names(&header.join("\n")), LADDER.concat());
+    if shown != checked {
+        findings.add(format!("{MAP}: its header shows the ladder\n    {shown:?}\n  but imports are checked against\n    {checked:?}\n  make them equal"));
+    }
+    findings.none_or()
+}
+
+/// The modules in code spans, in order; files are no modules.
+fn names(text: &str) -> Vec<String> {
+    code_spans(text).into_iter().map(|(_, span)| span).filter(|span| !span.contains('.')).collect()
 }
 
 /// Every `crate::x` of the proxy, within one module left out. `lib.rs` is the map of modules and has no rung.

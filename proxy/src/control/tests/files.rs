@@ -49,7 +49,7 @@ async fn a_bad_file_changes_nothing_but_is_counted_and_shown() {
     running.bound.send_replace(1);
 
     replace(&path, &one(2, "connect_timeout: soon,"));
-    let mut status = running.handles.status.clone();
+    let mut status = running.handles.accepted.clone();
     let rejected =
         status.wait_for(|status| status.rejected.is_some()).await.unwrap().rejected.clone().unwrap();
     assert!(rejected.diagnostics.iter().any(|found| found.line == Some(9)), "{rejected:?}");
@@ -134,7 +134,7 @@ async fn a_cluster_whose_file_does_not_come_holds_the_start_up_for_fifteen_secon
     let source = "{ name: one, type: EDS, eds_cluster_config: { eds_config: { path_config_source: { path: /nowhere } } } }";
     let begun = tokio::time::Instant::now();
     let mut running = start(&bootstrap(source), None);
-    assert_eq!(running.handles.status.borrow().warming, ["one".into()]);
+    assert_eq!(running.handles.accepted.borrow().warming, ["one".into()]);
     let snapshot = running.snapshot(|_| true).await;
     assert_eq!(begun.elapsed().as_secs(), 15);
     assert!(snapshot.clusters["one"].endpoints.hosts.is_empty());

@@ -80,7 +80,7 @@ async fn listeners_come_without_endpoints_when_nobody_answers_in_time() {
     let (server, mut requests) = http(vec![Reply::Stall]).await;
     tokio::spawn(async move { while requests.recv().await.is_some() {} });
     let mut running = start(&sds(server, "initial_fetch_timeout: 0.05s,"), None);
-    assert_eq!(running.handles.status.borrow().warming, ["one".into()]);
+    assert_eq!(running.handles.accepted.borrow().warming, ["one".into()]);
     let snapshot = running.snapshot(|_| true).await;
     assert!(snapshot.clusters["one"].endpoints.hosts.is_empty());
 }

@@ -56,7 +56,8 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         max_connections: cx
             .runtime
-            .number(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+            .number(&format!("envoy.resource_limits.listener.{name}.connection_limit"))
+            .or(cx.flavor.max_connections()),
         stats: cx.registry.scope(&prefix),
         kind: kind?,
     })

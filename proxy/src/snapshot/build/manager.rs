@@ -34,6 +34,7 @@ pub fn manager(
     message: &HttpConnectionManager,
     listener_prefix: &str,
 ) -> HttpManager {
+    let message = &cx.flavor.complete(message);
     let suppress_envoy_headers = http_filters(cx, place, message);
     let routes = route_table(cx, place, message);
     let common = message.common_http_protocol_options.unwrap_or_default();

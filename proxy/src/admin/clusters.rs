@@ -1,0 +1,240 @@
+//! `/clusters`: each cluster's limits and the counts of its hosts; and the gauges of circuit breakers.
+//!
+//! Part of `admin`; calls `snapshot` and `cluster`.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use serde_json::{Value, json};
+
+use super::AdminContext;
+use super::page::{Page, Params};
+use crate::cluster::breaker::{Breaker, Thresholds};
+use crate::cluster::{Health, Host};
+use crate::snapshot::{Cluster, Snapshot};
+use crate::stats::ClusterStats;
+
+const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+
+pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
+    let filter = match params.get("filter").map(super::stats::regex).transpose() {
+        Ok(filter) => filter,
+        Err(_) => return Page::error(400, "Invalid re2 regex"),
+    };
+    let snapshot = context.snapshot.borrow().clone();
+    let by_api = added_by_api(context);
+    let shown = snapshot
+        .clusters
+        .iter()
+        .filter(|(name, _)| filter.as_ref().is_none_or(|filter| filter.is_match(name)))
+        .map(|(_, cluster)| (cluster, by_api.contains(&*cluster.policy.name)));
+    if params.get("format") == Some("json") {
+        let statuses: Vec<_> = shown.map(|(cluster, by_api)| to_json(cluster, by_api)).collect();
+        return Page::json(&json!({ "cluster_statuses": statuses }));
+    }
+    let mut out = String::new();
+    for (cluster, by_api) in shown {
+        // Writing to a string cannot fail.
+        let _ = write_text(&mut out, cluster, by_api);
+    }
+    Page::text(out)
+}
+
+fn added_by_api(context: &AdminContext) -> HashSet<String> {
+    let accepted = context.accepted.borrow();
+    let clusters = accepted.dynamic.iter().filter(|resource| resource.config.type_url == CLUSTER_TYPE);
+    clusters.map(|resource| resource.name.clone()).collect()
+}
+
+fn write_text(out: &mut String, cluster: &Cluster, by_api: bool) -> std::fmt::Result {
+    let name = &cluster.policy.name;
+    writeln!(out, "{name}::observability_name::{name}")?;
+    for (priority, limits) in ["default", "high"].into_iter().zip(&cluster.policy.breakers) {
+        writeln!(out, "{name}::{priority}_priority::max_connections::{}", limits.max_connections)?;
+        writeln!(out, "{name}::{priority}_priority::max_pending_requests::{}", limits.max_pending_requests)?;
+        writeln!(out, "{name}::{priority}_priority::max_requests::{}", limits.max_requests)?;
+        writeln!(out, "{name}::{priority}_priority::max_retries::{}", limits.max_retries)?;
+    }
+    writeln!(out, "{name}::added_via_api::{by_api}")?;
+    for host in &cluster.endpoints.hosts {
+        let address = host.address;
+        for (stat, value) in gauges(host).into_iter().chain(counters(host)) {
+            writeln!(out, "{name}::{address}::{stat}::{value}")?;
+        }
+        writeln!(out, "{name}::{address}::hostname::{}", host.hostname)?;
+        writeln!(out, "{name}::{address}::health_flags::{}", health_flags(host.health))?;
+        writeln!(out, "{name}::{address}::weight::{}", host.weight)?;
+        writeln!(out, "{name}::{address}::region::{}", host.locality.region)?;
+        writeln!(out, "{name}::{address}::zone::{}", host.locality.zone)?;
+        writeln!(out, "{name}::{address}::sub_zone::{}", host.locality.sub_zone)?;
+        writeln!(out, "{name}::{address}::canary::{}", host.canary)?;
+        writeln!(out, "{name}::{address}::priority::{}", host.priority)?;
+        // No outlier detection by success rate: Envoy's value for that.
+        writeln!(out, "{name}::{address}::success_rate::-1")?;
+        writeln!(out, "{name}::{address}::local_origin_success_rate::-1")?;
+    }
+    Ok(())
+}
+
+fn gauges(host: &Host) -> [(&'static str, u64); 3] {
+    // A gauge of several threads may be below zero for a moment.
+    let level = |value: i64| u64::try_from(value).unwrap_or(0);
+    [
+        ("cx_active", level(host.stats.level(|shard| &shard.cx_active))),
+        ("rq_active", level(host.stats.level(|shard| &shard.rq_active))),
+        // Requests wait for a cluster's connection, not for a host's.
+        ("rq_pending_active", 0),
+    ]
+}
+
+fn counters(host: &Host) -> [(&'static str, u64); 6] {
+    let stats = &host.stats;
+    [
+        ("cx_connect_fail", stats.total(|shard| &shard.cx_connect_fail)),
+        ("cx_total", stats.total(|shard| &shard.cx_total)),
+        ("rq_error", stats.total(|shard| &shard.rq_error)),
+        ("rq_success", stats.total(|shard| &shard.rq_success)),
+        ("rq_timeout", stats.total(|shard| &shard.rq_timeout)),
+        ("rq_total", stats.total(|shard| &shard.rq_total)),
+    ]
+}
+
+fn health_flags(health: Health) -> &'static str {
+    match health {
+        Health::Healthy => "healthy",
+        Health::Degraded => "/degraded_eds_health",
+        Health::Unhealthy | Health::Timeout => "/failed_eds_health",
+        Health::Draining => "/failed_eds_health/eds_status_draining",
+    }
+}
+
+fn to_json(cluster: &Cluster, by_api: bool) -> Value {
+    let thresholds: Vec<_> = ["DEFAULT", "HIGH"]
+        .into_iter()
+        .zip(&cluster.policy.breakers)
+        .map(|(priority, limits)| {
+            json!({
+                "priority": priority,
+                "max_connections": limits.max_connections,
+                "max_pending_requests": limits.max_pending_requests,
+                "max_requests": limits.max_requests,
+                "max_retries": limits.max_retries,
+            })
+        })
+        .collect();
+    json!({
+        "name": *cluster.policy.name,
+        "added_via_api": by_api,
+        "observability_name": *cluster.policy.name,
+        "circuit_breakers": { "thresholds": thresholds },
+        "host_statuses": cluster.endpoints.hosts.iter().map(|host| host_json(host)).collect::<Vec<_>>(),
+    })
+}
+
+fn host_json(host: &Host) -> Value {
+    let counters = counters(host).map(|(name, value)| json!({"name": name, "value": value.to_string()}));
+    let gauges =
+        gauges(host).map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
+    let health = match host.health {
+        Health::Healthy => "HEALTHY",
+        Health::Degraded => "DEGRADED",
+        Health::Unhealthy => "UNHEALTHY",
+        Health::Draining => "DRAINING",
+        Health::Timeout => "TIMEOUT",
+    };
+    let locality = json!({
+        "region": host.locality.region,
+        "zone": host.locality.zone,
+        "sub_zone": host.locality.sub_zone,
+    });
+    json!({
+        "address": address(host.address),
+        "stats": counters.into_iter().chain(gauges).collect::<Vec<_>>(),
+        "health_status": { "eds_health_status": health },
+        "weight": host.weight,
+        "hostname": host.hostname,
+        "priority": host.priority,
+        "locality": locality,
+    })
+}
+
+/// `config.core.v3.Address` as JSON.
+pub(super) fn address(address: SocketAddr) -> Value {
+    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+}
+
+/// Sets each cluster's circuit breaker gauges from the permits that are out.
+pub(super) fn refresh(context: &AdminContext) {
+    let snapshot: std::sync::Arc<Snapshot> = context.snapshot.borrow().clone();
+    for cluster in snapshot.clusters.values() {
+        // These gauges have no other writer, so that their shard is ours.
+        let stats = cluster.stats.shard(context.registry.control_shard());
+        let [default, high] = &*cluster.breakers;
+        let [default_limits, high_limits] = &cluster.policy.breakers;
+        refresh_default(stats, default, default_limits);
+        refresh_high(stats, high, high_limits);
+    }
+}
+
+fn refresh_default(stats: &ClusterStats, breaker: &Breaker, limits: &Thresholds) {
+    let level = Level::of(breaker, limits);
+    stats.circuit_breakers_default_cx_open.set(level.cx_open);
+    stats.circuit_breakers_default_cx_pool_open.set(0);
+    stats.circuit_breakers_default_rq_pending_open.set(level.pending_open);
+    stats.circuit_breakers_default_rq_open.set(level.rq_open);
+    stats.circuit_breakers_default_rq_retry_open.set(level.retry_open);
+    if limits.track_remaining {
+        stats.circuit_breakers_default_remaining_cx.set(level.remaining_cx);
+        stats.circuit_breakers_default_remaining_pending.set(level.remaining_pending);
+        stats.circuit_breakers_default_remaining_rq.set(level.remaining_rq);
+        stats.circuit_breakers_default_remaining_retries.set(level.remaining_retries);
+    }
+}
+
+fn refresh_high(stats: &ClusterStats, breaker: &Breaker, limits: &Thresholds) {
+    let level = Level::of(breaker, limits);
+    stats.circuit_breakers_high_cx_open.set(level.cx_open);
+    stats.circuit_breakers_high_cx_pool_open.set(0);
+    stats.circuit_breakers_high_rq_pending_open.set(level.pending_open);
+    stats.circuit_breakers_high_rq_open.set(level.rq_open);
+    stats.circuit_breakers_high_rq_retry_open.set(level.retry_open);
+    if limits.track_remaining {
+        stats.circuit_breakers_high_remaining_cx.set(level.remaining_cx);
+        stats.circuit_breakers_high_remaining_pending.set(level.remaining_pending);
+        stats.circuit_breakers_high_remaining_rq.set(level.remaining_rq);
+        stats.circuit_breakers_high_remaining_retries.set(level.remaining_retries);
+    }
+}
+
+/// A breaker's gauges: 1 where nothing more is allowed, and how much more is.
+struct Level {
+    cx_open: i64,
+    pending_open: i64,
+    rq_open: i64,
+    retry_open: i64,
+    remaining_cx: i64,
+    remaining_pending: i64,
+    remaining_rq: i64,
+    remaining_retries: i64,
+}
+
+impl Level {
+    fn of(breaker: &Breaker, limits: &Thresholds) -> Self {
+        let left = |limit: u32, used: u32| i64::from(limit.saturating_sub(used));
+        let remaining_cx = left(limits.max_connections, breaker.connections.used());
+        let remaining_pending = left(limits.max_pending_requests, breaker.pending.used());
+        let remaining_rq = left(limits.max_requests, breaker.requests.used());
+        let remaining_retries = left(limits.max_retries, breaker.retries.used());
+        Self {
+            cx_open: i64::from(remaining_cx == 0),
+            pending_open: i64::from(remaining_pending == 0),
+            rq_open: i64::from(remaining_rq == 0),
+            retry_open: i64::from(remaining_retries == 0),
+            remaining_cx,
+            remaining_pending,
+            remaining_rq,
+            remaining_retries,
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What configuration is in force and where it came from, as the messages it was read from: what `/config_dump` shows.
+//!
+//! Written by `control`, read by `admin`; calls `xds`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::{Any, Diagnostic};
+
+/// The configuration as accepted. What the file holds is in `bootstrap` alone.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The file, after a reload the new one.
+    pub bootstrap: Arc<Bootstrap>,
+    pub loaded_at: SystemTime,
+    /// What discovery services gave.
+    pub dynamic: Vec<DynamicResource>,
+    /// The last change of the file, if it was refused; the one above stays.
+    pub rejected: Option<Rejected>,
+    /// Clusters that wait for their first endpoints.
+    pub warming: Vec<Arc<str>>,
+}
+
+/// A file that was refused.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    pub at: SystemTime,
+    pub diagnostics: Arc<[Diagnostic]>,
+}
+
+/// One resource that a discovery service gave: a cluster, listener, route configuration, endpoint assignment or secret, by the type of
+/// `config`.
+#[derive(Clone, Debug)]
+pub struct DynamicResource {
+    pub name: String,
+    /// `version_info` of the answer it came in.
+    pub version: String,
+    pub standing: Standing,
+    pub config: Any,
+    pub updated_at: SystemTime,
+    /// Why the last update was refused, while this one stays in force.
+    pub refused: Option<Refused>,
+}
+
+/// How far a resource has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Active,
+    /// Accepted, not yet used: it waits for what it needs.
+    Warming,
+    /// Never accepted; `refused` says why.
+    Refused,
+}
+
+/// An update that was not accepted.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    pub config: Any,
+    pub version: String,
+    pub details: String,
+    pub at: SystemTime,
+}

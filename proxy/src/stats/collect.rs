@@ -1,0 +1,203 @@
+//! All statistics at one moment, added up over the threads, under the names that Envoy prints.
+//!
+//! Part of `stats`, called by `admin`; calls nothing of ours.
+
+use std::collections::BTreeMap;
+
+use super::{AnyScope, Registry, Sample, Summary};
+
+/// Statistics by full name.
+pub type Collected = BTreeMap<String, Stat>;
+
+/// A statistic, and where its name within its scope begins: names of clusters may have dots.
+#[derive(Clone, Debug)]
+pub struct Stat {
+    /// Length of the scope's prefix (`cluster.pet.` is 12).
+    pub prefix: usize,
+    pub value: Value,
+}
+
+/// A statistic's value.
+#[derive(Clone, Debug)]
+pub enum Value {
+    Counter(u64),
+    /// `set` is false for one that nobody has set yet.
+    Gauge {
+        value: i64,
+        set: bool,
+    },
+    Histogram(Summary),
+}
+
+impl Value {
+    /// Whether anything was counted, set or recorded (`usedonly`).
+    pub fn is_used(&self) -> bool {
+        match self {
+            Self::Counter(count) => *count > 0,
+            Self::Gauge { set, .. } => *set,
+            Self::Histogram(summary) => summary.count() > 0,
+        }
+    }
+
+    fn add(&mut self, sample: &Sample<'_>) {
+        match (self, sample) {
+            (Self::Counter(count), Sample::Counter(counter)) => *count += counter.get(),
+            (Self::Gauge { value, set }, Sample::Gauge(gauge)) => {
+                *value += gauge.get();
+                *set |= gauge.is_set();
+            }
+            (Self::Histogram(summary), Sample::Histogram(histogram)) => histogram.add_to(summary),
+            _ => {}
+        }
+    }
+
+    fn empty(sample: &Sample<'_>) -> Self {
+        match sample {
+            Sample::Counter(_) | Sample::Codes(_) | Sample::Classes(_) => Self::Counter(0),
+            Sample::Gauge(_) => Self::Gauge { value: 0, set: false },
+            Sample::Histogram(_) => Self::Histogram(Summary::default()),
+        }
+    }
+}
+
+impl Registry {
+    /// Every statistic that Envoy would show.
+    pub fn collect(&self) -> Collected {
+        let mut all = Collected::new();
+        for scope in self.scopes() {
+            collect_scope(&*scope, &mut all);
+        }
+        all
+    }
+}
+
+fn collect_scope(scope: &dyn AnyScope, all: &mut Collected) {
+    let prefix = scope.prefix();
+    let mut found: BTreeMap<&'static str, Value> = BTreeMap::new();
+    scope.visit(&mut |name, sample| match sample {
+        Sample::Codes(codes) => {
+            for (status, count) in codes.seen() {
+                add(all, prefix, &format!("{name}_{status}"), count);
+                add(all, prefix, &format!("{name}_{}xx", status / 100), count);
+            }
+        }
+        Sample::Classes(codes) => {
+            (1..=5).for_each(|class| add(all, prefix, &format!("{name}_{class}xx"), 0));
+            for (status, count) in codes.seen() {
+                add(all, prefix, &format!("{name}_{}xx", status / 100), count);
+            }
+        }
+        sample => found.entry(name).or_insert_with(|| Value::empty(&sample)).add(&sample),
+    });
+    found.retain(|name, value| value.is_used() || !scope.is_on_demand(name));
+    let stat = |value| Stat { prefix: prefix.len(), value };
+    all.extend(found.into_iter().map(|(name, value)| (format!("{prefix}{name}"), stat(value))));
+    scope.visit_workers(&mut |worker, name, sample| {
+        let name = format!("{prefix}worker_{worker}.{name}");
+        all.entry(name).or_insert_with(|| stat(Value::empty(&sample))).value.add(&sample);
+    });
+}
+
+fn add(all: &mut Collected, prefix: &str, name: &str, more: u64) {
+    let new = || Stat { prefix: prefix.len(), value: Value::Counter(0) };
+    if let Value::Counter(count) = &mut all.entry(format!("{prefix}{name}")).or_insert_with(new).value {
+        *count += more;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{ClusterStats, HttpStats, ListenerStats};
+
+    fn show(registry: &Registry, wanted: &str) -> Vec<String> {
+        let collected = registry.collect();
+        let shown = collected.iter().filter(|(name, _)| name.contains(wanted));
+        shown
+            .map(|(name, stat)| match &stat.value {
+                Value::Counter(count) => format!("{name}: {count}"),
+                Value::Gauge { value, .. } => format!("{name}: {value}"),
+                Value::Histogram(summary) => format!("{name}: {} values", summary.count()),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn shards_are_added_up_under_envoys_names() {
+        let registry = Registry::new(2);
+        let cluster = registry.scope::<ClusterStats>("cluster.one.");
+        cluster.shard(0).upstream_rq_codes.record(200);
+        cluster.shard(1).upstream_rq_codes.record(204);
+        cluster.shard(1).external_upstream_rq_codes.record(204);
+        cluster.shard(0).circuit_breakers_default_cx_open.set(1);
+        assert_eq!(
+            show(&registry, "upstream_rq_2"),
+            [
+                "cluster.one.external.upstream_rq_204: 1",
+                "cluster.one.external.upstream_rq_2xx: 1",
+                "cluster.one.upstream_rq_200: 1",
+                "cluster.one.upstream_rq_204: 1",
+                "cluster.one.upstream_rq_2xx: 2"
+            ]
+        );
+        assert_eq!(show(&registry, "default.cx_open"), ["cluster.one.circuit_breakers.default.cx_open: 1"]);
+    }
+
+    #[test]
+    fn what_is_made_on_demand_appears_with_its_first_value() {
+        let registry = Registry::new(1);
+        let cluster = registry.scope::<ClusterStats>("cluster.one.");
+        assert!(show(&registry, "remaining").is_empty());
+        assert!(show(&registry, "upstream_rq_time").iter().all(|line| line.contains("timeout")));
+        cluster.shard(1).circuit_breakers_high_remaining_rq.set(0);
+        cluster.shard(0).upstream_rq_time.record(3);
+        assert_eq!(show(&registry, "remaining"), ["cluster.one.circuit_breakers.high.remaining_rq: 0"]);
+        assert!(
+            show(&registry, "upstream_rq_time")
+                .contains(&"cluster.one.upstream_rq_time: 1 values".to_owned())
+        );
+    }
+
+    #[test]
+    fn answers_of_a_connection_manager_are_shown_by_class_from_the_start() {
+        let registry = Registry::new(1);
+        let http = registry.scope::<HttpStats>("http.in.");
+        http.shard(0).downstream_rq_codes.record(404);
+        let classes: Vec<_> = show(&registry, "xx");
+        assert_eq!(
+            classes,
+            [
+                "http.in.downstream_rq_1xx: 0",
+                "http.in.downstream_rq_2xx: 0",
+                "http.in.downstream_rq_3xx: 0",
+                "http.in.downstream_rq_4xx: 1",
+                "http.in.downstream_rq_5xx: 0"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_listener_shows_its_connections_by_worker() {
+        let registry = Registry::new(2);
+        let listener = registry.scope::<ListenerStats>("listener.0.0.0.0_1.");
+        listener.shard(1).downstream_cx_total.inc();
+        assert_eq!(
+            show(&registry, "downstream_cx_total"),
+            [
+                "listener.0.0.0.0_1.downstream_cx_total: 1",
+                "listener.0.0.0.0_1.worker_0.downstream_cx_total: 0",
+                "listener.0.0.0.0_1.worker_1.downstream_cx_total: 1"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_gauge_that_was_set_to_nothing_is_used_and_one_that_was_not_is_not() {
+        let registry = Registry::new(1);
+        let cluster = registry.scope::<ClusterStats>("cluster.one.");
+        cluster.shard(1).membership_degraded.set(0);
+        let collected = registry.collect();
+        assert!(collected["cluster.one.membership_degraded"].value.is_used());
+        assert!(!collected["cluster.one.membership_excluded"].value.is_used());
+    }
+}
