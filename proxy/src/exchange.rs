@@ -23,7 +23,7 @@ use crate::mutation::{Changes, Mutations};
 use crate::route::{Action, Decision, Route, VirtualHost, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
-use crate::stats::HttpStats;
+use crate::stats::{HttpStats, ListenerHttpStats};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
 
@@ -94,7 +94,7 @@ impl ConnectionContext {
         self.manager.stats.shard(self.local.shard)
     }
 
-    fn listener_http(&self) -> &HttpStats {
+    fn listener_http(&self) -> &ListenerHttpStats {
         self.manager.listener_stats.shard(self.local.shard)
     }
 }
