@@ -49,7 +49,7 @@ inside_the_mesh() {
   ask "http://$petstore:9900/" 503 "" "Host: nobody"
   title "What petstore's sidecar knows of pet"
   local command="curl -s 'http://$petstore:8081/clusters' | grep -c '^pet::.*::cx_active'"
-  expect "$command" "$pods" "$(hosts_of_pet)"
+  expect "$command" "$pods" "$(eventually hosts_of_pet "$pods")"
 }
 
 # The pods of pet as petstore's sidecar counts them.

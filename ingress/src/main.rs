@@ -1,3 +1,11 @@
-//! The edge of the mesh: the proxy's library with edge defaults.
+//! The edge of the mesh: the proxy with an edge's defaults.
+//!
+//! A peer is anybody: its address is the client's, its `x-forwarded-*` and `x-envoy-*` fields are replaced or removed, paths are
+//! normalised, names with underscores are refused, and connections, streams and the time for a head are limited, unless the file says
+//! otherwise (`proxy::snapshot::build::Flavor`). Calls the proxy's library.
 
-fn main() {}
+use proxy::snapshot::build::Flavor;
+
+fn main() -> std::process::ExitCode {
+    proxy::app::main(Flavor::Edge)
+}

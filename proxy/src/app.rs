@@ -1,88 +1,270 @@
 //! Wiring: arguments and bootstrap -> snapshot -> workers, control, admin; and the ordered shutdown.
 //!
-//! Called by `main`; calls everything.
+//! The control plane runs on the main thread; workers, the admin interface and the log writer have threads of their own. Nothing is
+//! bound before the configuration is known to be good and every address to be free.
+//! Called by `main` (and the ingress's); calls everything.
 
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use tokio::sync::watch;
+use anyhow::{Context, anyhow};
+use lifecycle::{Lifecycle, Reload, Shutdown, exit};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::{Args, Source};
+use crate::access_log::LogWriter;
+use crate::admin::{self, AdminContext, Command, CommandLine, Order};
+use crate::args::{Args, Mode, Source};
+use crate::control::{Control, Event, Handles, Origin, Start};
 use crate::local::Local;
-use crate::snapshot::{Cluster, Snapshot, build};
-use crate::state::{Phase, ServerState};
+use crate::snapshot::build::{self, Flavor};
+use crate::state::{Direction, Drain, ServerState};
 use crate::stats::Registry;
-use crate::{time, worker};
+use crate::worker::{self, Bound};
+use crate::{listener, time};
 
 pub mod drain;
+mod reports;
 
-/// Stand-in until control lands.
-pub fn main() -> ExitCode {
+/// Runs the proxy from the process's arguments to its exit code.
+pub fn main(flavor: Flavor) -> ExitCode {
     let args = Args::from_process();
-    let _log =
-        telemetry::init(telemetry::LogOptions { level: args.log_level.clone(), path: args.log_path.clone() });
-    let Ok(Source::File(path)) =
-        args.source(|name| std::env::var(name).ok(), |path| std::path::Path::new(path).exists())
-    else {
-        return ExitCode::FAILURE;
-    };
-    let text = std::fs::read_to_string(&path).unwrap_or_default();
-    let read = match xds::read_bootstrap(&path.to_string_lossy(), &text) {
-        Ok(read) => read,
-        Err(diagnostics) => {
-            eprintln!("{}", xds::render_text(&diagnostics, &text));
-            return ExitCode::FAILURE;
+    match run(&args, flavor) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            reports::failure(&error);
+            ExitCode::from(exit::FAILED)
         }
-    };
+    }
+}
+
+fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
+    let options = telemetry::LogOptions { level: args.log_level.clone(), path: args.log_path.clone() };
+    let log = telemetry::init(options).context("cannot set up the log")?;
+    reports::ignored_flags(args);
+    let (origin, name, text) = read(args)?;
     let registry = Registry::new(args.workers());
-    let (graph, findings) =
-        build::graph(&read.message, build::Node::new(&read.message, None, None), &registry, None);
-    let Some(graph) = graph else {
-        eprintln!("{findings:?}");
-        return ExitCode::FAILURE;
+    let read = match xds::read_bootstrap(&name, &text) {
+        Ok(read) => read,
+        Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
+    if args.mode == Mode::Validate {
+        let findings = build::check(&read, flavor);
+        return Ok(reports::validated(args, &name, &findings, &text));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let admin_log = read.message.admin.clone();
     let state = Arc::new(ServerState::new(time::now()));
-    let mut snapshot = Snapshot::default();
-    for (name, part) in &graph.clusters {
-        let endpoints = match &*part.discovery {
-            build::Discovery::Static(endpoints) => endpoints.clone(),
-            build::Discovery::Dns(dns) => dns
-                .names
-                .iter()
-                .filter_map(|name| {
-                    let ip: std::net::IpAddr = name.host.parse().ok()?;
-                    let mut endpoint = name.template.clone();
-                    endpoint.address.set_ip(ip);
-                    Some(endpoint)
-                })
-                .collect(),
-            _ => Vec::new(),
+    let logs = Arc::new(LogWriter::start(&registry).context("cannot start the log writer")?);
+    let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let start = Start {
+        origin,
+        text: text.clone(),
+        read,
+        flavor,
+        service_node: given(&args.service_node),
+        service_cluster: given(&args.service_cluster),
+        registry: registry.clone(),
+        logs: Arc::clone(&logs),
+        state: Arc::clone(&state),
+    };
+    // The control plane's channels belong to the runtime they are used on.
+    let built = runtime.block_on(async { Control::new(start) });
+    let (control, handles, warnings) = match built {
+        Ok(built) => built,
+        Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
+    };
+    reports::warnings(args, &warnings, &text);
+    if let Some(admin) = &admin_log {
+        reports::admin_log(admin);
+    }
+    let server = Server { args, registry, state, logs, log, handles };
+    runtime.block_on(server.serve(control))
+}
+
+/// The configuration's text and where it came from.
+fn read(args: &Args) -> anyhow::Result<(Origin, String, String)> {
+    let source = args
+        .source(|name| std::env::var(name).ok(), |path| Path::new(path).exists())
+        .map_err(|text| anyhow!(text))?;
+    match source {
+        Source::Text(text) => Ok((Origin::Text, "--config-yaml".to_owned(), text)),
+        Source::File(path) => {
+            let name = path.display().to_string();
+            let text = crate::control::read_file(&path)
+                .with_context(|| format!("cannot read the configuration {name}"))?;
+            Ok((Origin::File(path), name, text))
+        }
+    }
+}
+
+/// Everything that runs, once the configuration is good.
+struct Server<'a> {
+    args: &'a Args,
+    registry: Registry,
+    state: Arc<ServerState>,
+    logs: Arc<LogWriter>,
+    log: telemetry::LogHandle,
+    handles: Handles,
+}
+
+impl Server<'_> {
+    async fn serve(self, control: Control) -> anyhow::Result<u8> {
+        let lifecycle = Lifecycle::from_signals().context("cannot listen for signals")?;
+        let reload = Reload::from_signals().context("cannot listen for SIGHUP")?;
+        for address in control.addresses() {
+            listener::probe(address)
+                .with_context(|| format!("cannot listen on {address}: {}", reports::remedy(address)))?;
+        }
+        let end = CancellationToken::new();
+        let (orders, commands) = mpsc::channel(16);
+        let admin = match control.admin() {
+            Some(address) => Some(self.start_admin(address, orders, end.clone())?),
+            None => None,
         };
-        let view = crate::cluster::EndpointView::empty(args.workers()).update(&endpoints, String::new());
-        snapshot.clusters.insert(
-            Arc::clone(name),
-            Cluster {
-                policy: Arc::clone(&part.policy),
-                endpoints: Arc::new(view),
-                stats: Arc::clone(&part.stats),
-                breakers: Arc::clone(&part.breakers),
-            },
-        );
+        let bound = Bound::new(self.args.workers());
+        let workers = self.start_workers(&bound, &end)?;
+        let control = control.run(bound.subscribe());
+        let shutdown = lifecycle.shutdown();
+        let until_end = self.wait(&shutdown, reload, commands);
+        tokio::pin!(control);
+        let code = tokio::select! {
+            () = &mut control => exit::FAILED,
+            code = until_end => code,
+        };
+        end.cancel();
+        for thread in workers.into_iter().chain(admin) {
+            if thread.join().is_err() {
+                tracing::error!("a thread ended by a panic; please report it");
+            }
+        }
+        self.logs.flush();
+        Ok(code)
     }
-    snapshot.listeners = graph.listeners.iter().map(|part| Arc::clone(&part.listener)).collect();
-    let (sender, receiver) = watch::channel(Arc::new(snapshot));
-    let end = CancellationToken::new();
-    let setups = worker::setups(args.workers(), &receiver, &end, |at| {
-        let state = Arc::clone(&state);
-        Box::new(move || Local::new(at, state))
-    });
-    let threads: Vec<_> =
-        setups.into_iter().enumerate().map(|(at, setup)| worker::spawn(at, setup)).collect();
-    state.set_phase(Phase::Live);
-    for thread in threads.into_iter().flatten() {
-        let _ = thread.join();
+
+    fn start_workers(&self, bound: &Bound, end: &CancellationToken) -> anyhow::Result<Vec<JoinHandle<()>>> {
+        let setups = worker::setups(self.args.workers(), &self.handles.snapshots, end, bound, |at| {
+            let state = Arc::clone(&self.state);
+            Box::new(move || Local::new(at, state))
+        });
+        let spawned = setups.into_iter().enumerate().map(|(at, setup)| worker::spawn(at, setup));
+        spawned.collect::<std::io::Result<_>>().context("cannot start the workers")
     }
-    drop(sender);
-    ExitCode::SUCCESS
+
+    fn start_admin(
+        &self,
+        address: SocketAddr,
+        commands: mpsc::Sender<Order>,
+        end: CancellationToken,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let socket = TcpListener::bind(address).with_context(|| {
+            format!("cannot open the admin interface on {address}: {}", reports::remedy(address))
+        })?;
+        socket.set_nonblocking(true)?;
+        let context = AdminContext {
+            state: Arc::clone(&self.state),
+            registry: self.registry.clone(),
+            snapshot: self.handles.snapshots.clone(),
+            accepted: self.handles.accepted.clone(),
+            commands,
+            log: Some(self.log.clone()),
+            options: self.command_line(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let serve = async move {
+            match tokio::net::TcpListener::from_std(socket) {
+                Ok(socket) => admin::serve(socket, context, end.cancelled_owned()).await,
+                Err(error) => tracing::error!(%error, "cannot serve the admin interface"),
+            }
+        };
+        let thread =
+            std::thread::Builder::new().name("admin".to_owned()).spawn(move || runtime.block_on(serve));
+        thread.context("cannot start the admin interface")
+    }
+
+    fn command_line(&self) -> CommandLine {
+        let args = self.args;
+        CommandLine {
+            concurrency: args.workers(),
+            config_path: args.config_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            config_yaml: args.config_yaml.clone().unwrap_or_default(),
+            log_level: args.log_level.clone().unwrap_or_default(),
+            log_path: args.log_path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            service_cluster: args.service_cluster.clone(),
+            service_node: args.service_node.clone(),
+            drain_time: args.drain_time(),
+        }
+    }
+
+    /// Carries out commands until the process is to end, and drains.
+    async fn wait(&self, shutdown: &Shutdown, mut reload: Reload, mut commands: mpsc::Receiver<Order>) -> u8 {
+        loop {
+            tokio::select! {
+                () = shutdown.requested() => break,
+                () = reload.requested() => {
+                    tracing::info!("SIGHUP: reading the configuration again");
+                    // The writer is gone only when the process ends anyway.
+                    let _ = self.handles.events.send(Event::Reload).await;
+                }
+                Some(order) = commands.recv() => {
+                    if order.command == Command::Quit {
+                        return exit::DONE;
+                    }
+                    self.carry_out(&order.command);
+                    let _ = order.done.send(());
+                }
+            }
+        }
+        tracing::info!(deadline_s = self.args.drain_time_s, "draining: inbound, then outbound");
+        tokio::select! {
+            _whole = drain::drain(&self.state, self.args.drain_time()) => exit::DONE,
+            () = shutdown.aborted() => exit::FAILED,
+            () = quit(&mut commands) => exit::DONE,
+        }
+    }
+
+    fn carry_out(&self, command: &Command) {
+        match command {
+            Command::Drain { inbound_only, graceful, skip_exit } => {
+                let directions: &[Direction] = if *inbound_only {
+                    &[Direction::Inbound]
+                } else {
+                    &[Direction::Inbound, Direction::Outbound]
+                };
+                for direction in directions.iter().copied() {
+                    let (state, wait) = (Arc::clone(&self.state), self.args.drain_time());
+                    if *graceful || *skip_exit {
+                        state.set_drain(direction, Drain::Announce);
+                    }
+                    match (graceful, skip_exit) {
+                        (_, true) => {}
+                        (false, false) => state.stop_listeners(direction),
+                        (true, false) => drop(tokio::spawn(async move {
+                            tokio::time::sleep(wait).await;
+                            state.stop_listeners(direction);
+                        })),
+                    }
+                }
+            }
+            Command::FailHealthCheck(failed) => self.state.set_health_failed(*failed),
+            Command::ReopenLogs => self.logs.reopen(),
+            Command::SetRuntime(_) | Command::Quit => {}
+        }
+    }
+}
+
+/// Waits for `/quitquitquit`; other commands come too late now.
+async fn quit(commands: &mut mpsc::Receiver<Order>) {
+    while let Some(order) = commands.recv().await {
+        if order.command == Command::Quit {
+            return;
+        }
+    }
+    std::future::pending().await
 }

@@ -1,5 +1,7 @@
 //! The sidecar binary. Calls `app`.
 
+use proxy::snapshot::build::Flavor;
+
 fn main() -> std::process::ExitCode {
-    proxy::app::main()
+    proxy::app::main(Flavor::Sidecar)
 }

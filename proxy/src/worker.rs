@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -29,6 +29,7 @@ pub struct Setup {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Ends the worker with whatever it has.
     pub end: CancellationToken,
+    pub bound: Bound,
     inbox: mpsc::Receiver<Handed>,
     /// The inboxes of all workers; only the first one hands over.
     peers: Vec<mpsc::Sender<Handed>>,
@@ -37,11 +38,39 @@ pub struct Setup {
 /// Makes the worker's own part on its own thread.
 pub type LocalSetup = Box<dyn FnOnce() -> Local + Send>;
 
+/// Which snapshot each worker has taken over, listeners included.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    versions: Arc<Mutex<Vec<u64>>>,
+    oldest: watch::Sender<u64>,
+}
+
+impl Bound {
+    pub fn new(workers: usize) -> Self {
+        Self { versions: Arc::new(Mutex::new(vec![0; workers])), oldest: watch::Sender::new(0) }
+    }
+
+    /// The newest version that every worker has.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.oldest.subscribe()
+    }
+
+    fn report(&self, worker: usize, version: u64) {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = versions.get_mut(worker) {
+            *slot = version;
+        }
+        let oldest = versions.iter().copied().min().unwrap_or(0);
+        self.oldest.send_if_modified(|at| std::mem::replace(at, oldest) != oldest);
+    }
+}
+
 /// The setups of `count` workers that may hand connections to each other.
 pub fn setups(
     count: usize,
     snapshots: &watch::Receiver<Arc<Snapshot>>,
     end: &CancellationToken,
+    bound: &Bound,
     local: impl Fn(usize) -> LocalSetup,
 ) -> Vec<Setup> {
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::channel(INBOX)).unzip();
@@ -49,6 +78,7 @@ pub fn setups(
         local: local(at),
         snapshots: snapshots.clone(),
         end: end.clone(),
+        bound: bound.clone(),
         inbox,
         peers: if at == 0 { senders.clone() } else { Vec::new() },
     };
@@ -64,12 +94,13 @@ pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle
 }
 
 async fn run(setup: Setup) {
-    let Setup { local, mut snapshots, end, mut inbox, peers } = setup;
+    let Setup { local, mut snapshots, end, bound, mut inbox, peers } = setup;
     let local = Rc::new(local());
     let peers = Rc::new(peers);
     let mut acceptors = Acceptors::default();
     let first = Arc::clone(&snapshots.borrow_and_update());
     apply(&first, &local, &mut acceptors, &peers);
+    bound.report(local.shard, first.version);
     let mut state = local.state.subscribe();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
@@ -80,6 +111,7 @@ async fn run(setup: Setup) {
                 }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 apply(&snapshot, &local, &mut acceptors, &peers);
+                bound.report(local.shard, snapshot.version);
             }
             Some((stream, peer, listener)) = inbox.recv() => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => listener::serve(&local, listener, stream, peer),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::answer::{self, Body};
@@ -31,6 +32,20 @@ pub struct Api {
     pub(crate) config: Config,
     pub(crate) store: Store,
     pub(crate) faults: Faults,
+    pub(crate) counts: watch::Sender<Counts>,
+}
+
+/// How many requests for resources there were, answered or refused, of those with a valid token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Gets of single objects.
+    pub gets: u64,
+    /// Lists, each page for itself.
+    pub lists: u64,
+    /// Watches begun.
+    pub watches: u64,
+    /// Everything that changes something.
+    pub writes: u64,
 }
 
 impl Api {
@@ -64,10 +79,11 @@ impl Api {
     ) -> Result<Response<Body>, Status> {
         let (route, query) = (Route::parse(&parts.uri), Query::parse(&parts.uri));
         let verb = route::verb(&parts.method, &route, &query).ok_or_else(Status::method_not_allowed)?;
-        if let Route::Resource(target) = &route
-            && let Some(code) = self.faults.take_failure(verb)
-        {
-            return injected(code, user, target, verb);
+        if let Route::Resource(target) = &route {
+            self.counts.send_modify(|counts| *counts.of(verb) += 1);
+            if let Some(code) = self.faults.take_failure(verb) {
+                return injected(code, user, target, verb);
+            }
         }
         auth::authorize(user, &route, verb)?;
         match &route {
@@ -94,7 +110,8 @@ impl Api {
         parts: &http::request::Parts,
         body: &[u8],
     ) -> Result<Response<Body>, Status> {
-        if !resource.verbs.contains(&verb) {
+        let of_status = matches!(verb, "get" | "patch" | "update");
+        if !resource.verbs.contains(&verb) || (target.subresource.is_some() && !of_status) {
             return Err(Status::method_not_allowed());
         }
         let format =
@@ -154,6 +171,17 @@ impl Api {
                     format!("the request body is broken or larger than {} bytes", self.config.max_body);
                 Err(Status::failure(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", message))
             }
+        }
+    }
+}
+
+impl Counts {
+    fn of(&mut self, verb: &str) -> &mut u64 {
+        match verb {
+            "get" => &mut self.gets,
+            "list" => &mut self.lists,
+            "watch" => &mut self.watches,
+            _ => &mut self.writes,
         }
     }
 }

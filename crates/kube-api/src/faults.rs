@@ -101,8 +101,9 @@ impl Faults {
     /// Goes down: when this returns, connecting is refused and all connections are cut. The ports stay reserved.
     pub async fn down(&self) {
         self.shared.up.send_replace(false);
-        self.cut();
         self.wait_for_listeners(0).await;
+        // Last, for a listener may accept until it ends.
+        self.cut();
     }
 
     /// Comes up again: when this returns, connecting works.

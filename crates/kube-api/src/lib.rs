@@ -23,8 +23,9 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What differs from a real server: a Pod is deleted at once unless a finalizer holds it; nothing allocates Service
-//! addresses; no managedFields, and so no ownership in a server-side apply; JSON only (no YAML, protobuf, gzip).
+//! What differs from a real server: a Pod is deleted at once unless a finalizer holds it (there is no kubelet); nothing allocates Service
+//! addresses; no managedFields, and so no ownership in a server-side apply; JSON only (no YAML,
+//! protobuf, gzip), so `kubectl apply` and `create -f` work, while `kubectl create namespace x` (protobuf) gets 415.
 //!
 //! Reading order: `server` (listeners), `api` (one request), `store` (objects and history), `list`, `watch`, `write`;
 //! `resources` is the table of kinds. [`recording`] reads and serves recorded exchanges.
@@ -57,6 +58,7 @@ mod tls;
 mod watch;
 mod write;
 
+pub use api::Counts;
 pub use auth::{Anonymous, Rule, Token};
 pub use config::Config;
 pub use faults::{Faults, On};

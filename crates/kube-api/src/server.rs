@@ -15,13 +15,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Api;
+use crate::api::{Api, Counts};
 use crate::config::Config;
 use crate::faults::Faults;
 use crate::gate::Gated;
@@ -29,7 +29,7 @@ use crate::kubeconfig;
 use crate::store::Store;
 use crate::tls::{self, Identity};
 
-/// Time for a client to send the head of a request, and for a connection to be idle (as Go's server).
+/// Time for a TLS handshake, for a client to send the head of a request, and for a connection to be idle (as Go's server).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
 /// Pause after a failed accept, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -79,7 +79,7 @@ impl Server {
         let count = usize::from(plain.is_some()) + usize::from(tls.is_some());
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let faults = Faults::new(&store, config.tokens.clone(), count, stop.clone());
-        let api = Arc::new(Api { config, store, faults });
+        let api = Arc::new(Api { config, store, faults, counts: watch::Sender::default() });
         let Identity { config: tls_config, ca_pem, ca_key } = identity;
         for (listener, tls) in [(plain, None), (tls, Some(TlsAcceptor::from(tls_config)))] {
             let Some(listener) = listener else { continue };
@@ -133,6 +133,12 @@ impl Server {
         self.api.faults.clone()
     }
 
+    /// The requests so far; a test waits with it for what a client does next:
+    /// `server.counts().wait_for(|counts| counts.watches >= 2).await`.
+    pub fn counts(&self) -> watch::Receiver<Counts> {
+        self.api.counts.subscribe()
+    }
+
     /// Stops: cuts all connections, and returns when the ports are free.
     pub async fn stop(self) {
         self.stop.cancel();
@@ -167,6 +173,7 @@ impl Listener {
                 Ok(listener) => listener,
                 Err(error) => {
                     tracing::error!(address = %self.address, %error, "cannot listen again; the server stops");
+                    self.stop.cancel();
                     return;
                 }
             };
@@ -217,7 +224,7 @@ async fn converse(api: Arc<Api>, stream: TcpStream, tls: Option<TlsAcceptor>) {
         // Gated on both sides: below, a stall also freezes the handshake; above, a truncated chunk is a whole record.
         Some(acceptor) => {
             let below = Gated::frozen_only(stream, gate.clone());
-            if let Ok(stream) = acceptor.accept(below).await {
+            if let Ok(Ok(stream)) = timeout(HEADER_TIMEOUT, acceptor.accept(below)).await {
                 serve(api, Gated::new(stream, gate)).await;
             }
         }

@@ -33,7 +33,8 @@ pub(crate) type Objects = BTreeMap<Key, Arc<Object>>;
 #[derive(Clone, Debug)]
 pub struct Store {
     state: Arc<Mutex<State>>,
-    // The revision, for whoever waits for the next change. A restore sends an older one.
+    // The revision, for whoever waits for the next change. Sent under the lock, so that the last one sent is the last
+    // one made; a restore sends an older one.
     revision: watch::Sender<u64>,
 }
 
@@ -45,7 +46,7 @@ struct State {
     max_objects: usize,
 }
 
-/// Why a write may not go ahead; decided under the store's lock.
+/// What a write makes of an object: the new one, `None` to delete it, or a refusal. Runs under the store's lock.
 pub(crate) type Change<'a> = &'a mut dyn FnMut(Option<&Object>) -> Result<Option<Value>, Status>;
 
 impl Store {
@@ -131,7 +132,6 @@ impl Store {
         state.objects = loaded;
         state.revision = revision;
         state.history.forget(revision);
-        drop(state);
         self.revision.send_replace(revision);
         Ok(())
     }
@@ -151,7 +151,6 @@ impl Store {
         }
         let revision = object.revision;
         state.put(key, object, event == EventType::Deleted);
-        drop(state);
         self.revision.send_replace(revision);
         Ok(())
     }
@@ -162,7 +161,6 @@ impl Store {
         let mut state = self.lock();
         if revision > state.revision {
             state.revision = revision;
-            drop(state);
             self.revision.send_replace(revision);
         }
     }
@@ -186,9 +184,8 @@ impl Store {
         };
         state.objects = objects;
         state.revision = revision;
-        // The new server's cache starts here: whoever comes with an older or a "future" version learns nothing.
+        // The new server's cache starts here: an earlier version is too old, and a later one just waits.
         state.history.forget(revision);
-        drop(state);
         self.revision.send_replace(revision);
         Ok(())
     }
@@ -221,7 +218,6 @@ impl Store {
             return Ok(object);
         }
         state.put(key.clone(), Arc::clone(&object), false);
-        drop(state);
         self.revision.send_replace(revision);
         Ok(object)
     }
@@ -233,7 +229,6 @@ impl Store {
         value["metadata"]["resourceVersion"] = revision.to_string().into();
         let last = Arc::new(Object::new(key.resource(), value));
         state.put(key.clone(), Arc::clone(&last), true);
-        drop(state);
         self.revision.send_replace(revision);
         last
     }

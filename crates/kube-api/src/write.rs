@@ -40,6 +40,11 @@ impl Write<'_> {
             self.need_namespace(&namespace)?;
         }
         let (namespace, name) = object::place(self.resource, &object)?;
+        if self.resource.has_status
+            && let Some(object) = object.as_object_mut()
+        {
+            object.remove("status"); // As on every write but those to /status.
+        }
         let key = Key::new(self.resource, &namespace, &name);
         let created = self.store.change(&key, self.dry_run, &mut |old| match old {
             Some(_) => Err(Status::already_exists(self.resource, &name)),
@@ -58,7 +63,7 @@ impl Write<'_> {
         let updated = self.store.change(&self.key(name), self.dry_run, &mut |old| {
             let old = old.ok_or_else(|| Status::not_found(self.resource, name))?;
             self.check_version(&object, old, name)?;
-            Ok(Some(object.clone()))
+            Ok(Some(self.own_part(object.clone(), old)))
         })?;
         Ok(self.answer(StatusCode::OK, &updated))
     }
@@ -85,10 +90,14 @@ impl Write<'_> {
                 (None, _) => return Err(Status::not_found(self.resource, name)),
             };
             patch.apply(&mut object)?;
-            if let Some(old) = old {
-                self.check_version(&object, old, name)?;
+            if let (None, true, Some(object)) = (old, self.resource.has_status, object.as_object_mut()) {
+                object.remove("status");
             }
             self.same("name", text(&object, "/metadata/name"), name)?;
+            if let Some(old) = old {
+                self.check_version(&object, old, name)?;
+                object = self.own_part(object, old);
+            }
             Ok(Some(object))
         })?;
         Ok(self.answer(code, &patched))
@@ -211,6 +220,20 @@ impl Write<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    // A write to /status changes nothing else, and no other write changes the status.
+    fn own_part(&self, mut new: Value, old: &Object) -> Value {
+        if !self.resource.has_status {
+            return new;
+        }
+        if self.target.subresource.is_some() {
+            let mut whole = old.value.clone();
+            whole["status"] = new["status"].take();
+            return whole;
+        }
+        new["status"] = old.value["status"].clone();
+        new
     }
 
     fn key(&self, name: &str) -> Key {

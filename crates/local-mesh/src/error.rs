@@ -6,6 +6,8 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
+use crate::plan::SERVICES;
+
 /// Each message names the thing and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,7 +20,7 @@ pub enum Error {
         pid: u32,
     },
     /// A command that needs a running mesh.
-    #[error("no mesh is running in {}; `petmesh up` starts one", .0.display())]
+    #[error("no mesh is running (its folder would be {}); `petmesh up` starts one", .0.display())]
     NotRunning(PathBuf),
     /// A program of the mesh is not where it should be.
     #[error("missing {} in {}: run `make build` first", .missing.join(", "), .dir.display())]
@@ -97,7 +99,16 @@ impl std::fmt::Display for PortInUse {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "  {} (for {}), ", self.address, self.pod)?;
         match &self.owner {
-            Some((pid, name)) => write!(f, "held by {name} (process {pid})"),
+            Some((pid, name)) => {
+                write!(f, "held by {name} (process {pid})")?;
+                let is_ours =
+                    SERVICES.iter().any(|service| [service.app, service.proxy].contains(&Some(name)));
+                if is_ours {
+                    f.write_str("; of another mesh? `petmesh down` in its folder stops it")
+                } else {
+                    Ok(())
+                }
+            }
             None => write!(f, "held by an unknown process"),
         }
     }

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// All requests of one load.
@@ -75,14 +76,19 @@ impl Report {
         assert_eq!(self.failed(), 0, "{self}");
     }
 
-    /// The same for the kill of a process at `instant`: what was under way then is reported apart.
-    pub fn assert_none_failed_but_in_flight_at(&self, instant: Instant) {
+    /// The same for the kill of a process within `instants`: what was under way then is reported apart.
+    pub fn assert_none_failed_but_in_flight_at(&self, instants: &RangeInclusive<Instant>) {
         self.assert_whole();
-        let at = instant.duration_since(self.began);
-        let in_flight = |record: &Record| record.at <= at && at <= record.at + record.took;
+        let from = instants.start().duration_since(self.began);
+        let to = instants.end().duration_since(self.began);
+        let in_flight = |record: &Record| record.at <= to && from <= record.at + record.took;
         let apart = self.count(|record| in_flight(record) && record.outcome != Outcome::Answered);
         println!("under way at the kill and not answered: {apart}");
-        assert_eq!(self.failed() - apart, 0, "beside {apart} requests under way at {at:?}: {self}");
+        assert_eq!(
+            self.failed() - apart,
+            0,
+            "beside {apart} requests under way at {from:?} to {to:?}: {self}"
+        );
     }
 
     /// For the orderly end of a part that has no second: what was accepted is answered; what was refused is counted apart.
@@ -165,9 +171,12 @@ mod tests {
     #[test]
     fn only_what_was_under_way_at_the_kill_is_excused() {
         let report = report(&[(0, 20, lost()), (30, 5, Outcome::Answered)]);
-        report.assert_none_failed_but_in_flight_at(report.began + Duration::from_millis(10));
-        let later = report.began + Duration::from_millis(25);
-        assert!(std::panic::catch_unwind(|| report.assert_none_failed_but_in_flight_at(later)).is_err());
+        let at =
+            |from, to| report.began + Duration::from_millis(from)..=report.began + Duration::from_millis(to);
+        report.assert_none_failed_but_in_flight_at(&at(10, 12));
+        assert!(
+            std::panic::catch_unwind(|| report.assert_none_failed_but_in_flight_at(&at(25, 27))).is_err()
+        );
     }
 
     #[test]

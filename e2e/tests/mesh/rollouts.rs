@@ -62,12 +62,13 @@ async fn a_killed_pod_loses_no_request_but_those_it_held() {
     let loads = loads(&mesh);
     tokio::time::sleep(CALM).await;
     let pids = ["app", "proxy"].map(|container| mesh.pid("pet-2", container));
-    let killed = Instant::now();
+    let before = Instant::now();
     mesh.kill("pet-2", "KILL");
+    let killed = before..=Instant::now();
     mesh.until("pet-2 is gone", || pids.iter().all(|pid| !process_exists(*pid))).await;
     tokio::time::sleep(CALM * 2).await;
     for report in finish(loads).await {
-        report.assert_none_failed_but_in_flight_at(killed);
+        report.assert_none_failed_but_in_flight_at(&killed);
     }
     mesh.restart("pet-2").await;
     assert_eq!(mesh.get("/pet/pets?petStoreId=2").await.status, 200);

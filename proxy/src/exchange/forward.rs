@@ -60,7 +60,7 @@ impl<F: Future<Output = Ended>> RequestSide<'_, F> {
         if !self.refused {
             match self.upload.as_mut().await {
                 Ended::Client(error) => return error,
-                Ended::Upstream(_) => self.refused = true,
+                Ended::Upstream => self.refused = true,
             }
         }
         std::future::pending().await

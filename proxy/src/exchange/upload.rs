@@ -17,7 +17,12 @@ use crate::upstream::RequestWriter;
 #[derive(Debug)]
 pub enum Ended {
     Client(DownstreamError),
-    Upstream(UpstreamError),
+    /// The upstream takes no more of the request. Its answer, or the reading of it, tells why.
+    Upstream,
+}
+
+fn upstream(_reading_tells: UpstreamError) -> Ended {
+    Ended::Upstream
 }
 
 /// What the other side of the exchange may see of the upload.
@@ -57,7 +62,7 @@ impl Upload<'_, '_> {
             return Ok(());
         }
         for piece in self.replay.pieces() {
-            self.tx.data(piece.clone(), false).await.map_err(Ended::Upstream)?;
+            self.tx.data(piece.clone(), false).await.map_err(upstream)?;
         }
         if self.body.is_end() {
             self.received();
@@ -65,7 +70,7 @@ impl Upload<'_, '_> {
                 Some(trailers) => self.tx.trailers(trailers).await,
                 None => self.tx.data(super::nothing(), true).await,
             }
-            .map_err(Ended::Upstream);
+            .map_err(upstream);
         }
         self.pump().await
     }
@@ -81,7 +86,7 @@ impl Upload<'_, '_> {
                 biased;
                 frame = self.body.next() => frame.map_err(Ended::Client)?,
                 flushed = self.tx.flush(), if self.tx.needs_flush() => {
-                    flushed.map_err(Ended::Upstream)?;
+                    flushed.map_err(upstream)?;
                     continue;
                 }
             };
@@ -94,7 +99,7 @@ impl Upload<'_, '_> {
                     if end {
                         self.received();
                     }
-                    self.tx.data(piece, end).await.map_err(Ended::Upstream)?;
+                    self.tx.data(piece, end).await.map_err(upstream)?;
                     if end {
                         return Ok(());
                     }
@@ -102,11 +107,11 @@ impl Upload<'_, '_> {
                 Frame::Trailers(trailers) => {
                     self.replay.set_trailers(&trailers);
                     self.received();
-                    return self.tx.trailers(&trailers).await.map_err(Ended::Upstream);
+                    return self.tx.trailers(&trailers).await.map_err(upstream);
                 }
                 Frame::End => {
                     self.received();
-                    return self.tx.data(super::nothing(), true).await.map_err(Ended::Upstream);
+                    return self.tx.data(super::nothing(), true).await.map_err(upstream);
                 }
             }
         }

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use xds::Any;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::{Any, Diagnostic};
 
 /// The configuration as accepted. What the file holds is in `bootstrap` alone.
 #[derive(Clone, Debug)]
@@ -16,6 +16,17 @@ pub struct Accepted {
     pub loaded_at: SystemTime,
     /// What discovery services gave.
     pub dynamic: Vec<DynamicResource>,
+    /// The last change of the file, if it was refused; the one above stays.
+    pub rejected: Option<Rejected>,
+    /// Clusters that wait for their first endpoints.
+    pub warming: Vec<Arc<str>>,
+}
+
+/// A file that was refused.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    pub at: SystemTime,
+    pub diagnostics: Arc<[Diagnostic]>,
 }
 
 /// One resource that a discovery service gave: a cluster, listener, route configuration, endpoint assignment or secret, by the type of

@@ -1,26 +1,31 @@
 //! Envoy's messages -> our own graph, with every finding by field path.
 //!
-//! One run finds everything that is wrong; nothing is bound, opened or asked. A part whose message did not change keeps its `Arc`.
+//! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
 //! Called by `control` and `app` (`--mode validate`); calls `xds`, `route`, `cluster`, `filter`, `format`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::bootstrap::v3::{Bootstrap, LayeredRuntime};
 use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
+use xds::{Diagnostic, Read};
 
 use super::Listener;
-use crate::cluster::ClusterPolicy;
+use crate::access_log::LogWriter;
 use crate::cluster::breaker::Breaker;
+use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
 mod cluster;
 pub mod discovery;
+mod edge;
 mod listener;
+mod log_filter;
 mod logs;
 mod manager;
 mod matchers;
@@ -33,7 +38,8 @@ mod tests;
 mod values;
 
 pub use discovery::Discovery;
-pub use place::{Finding, Findings, Kind, Place};
+pub use edge::Flavor;
+use place::{Code, Findings, Place};
 pub use runtime::Runtime;
 
 /// A whole configuration, ready to be used.
@@ -86,23 +92,54 @@ impl Node {
     }
 }
 
+/// What a build needs besides the messages.
+#[derive(Clone, Debug)]
+pub struct Parts<'a> {
+    pub node: Node,
+    pub flavor: Flavor,
+    pub registry: &'a Registry,
+    /// Opens access logs; `None` opens nothing, and makes none.
+    pub logs: Option<&'a LogWriter>,
+}
+
 /// What the parts of one build share.
-pub(super) struct Cx<'a> {
+pub struct Cx<'a> {
     registry: &'a Registry,
+    /// `None` when nothing may be opened.
+    logs: Option<&'a LogWriter>,
     findings: Findings,
     runtime: Runtime,
     node: Node,
+    flavor: Flavor,
     resolver: resolver::Resolver,
     /// The clusters of the file; whether each is EDS.
     clusters: HashMap<&'a str, bool>,
     /// Clusters that are asked for configuration.
     backing: BTreeSet<&'a str>,
     used: BTreeSet<String>,
+    /// A route takes the cluster's name from a header, so that any may be meant.
+    any_by_header: bool,
 }
 
-impl Cx<'_> {
+impl<'a> Cx<'a> {
+    fn new(clusters: &'a [ClusterMessage], parts: Parts<'a>, runtime: Option<&LayeredRuntime>) -> Self {
+        Self {
+            registry: parts.registry,
+            logs: parts.logs,
+            findings: Findings::default(),
+            runtime: Runtime::new(runtime),
+            node: parts.node,
+            flavor: parts.flavor,
+            resolver: resolver::Resolver::default(),
+            clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
+            backing: backing(clusters),
+            used: BTreeSet::new(),
+            any_by_header: false,
+        }
+    }
+
     /// Notes that a cluster is used, and a finding of `kind` when it does not exist.
-    fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Kind) {
+    fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Code) {
         self.used.insert(name.to_owned());
         if !self.clusters.contains_key(name) {
             let nearest = nearest(name, self.clusters.keys().copied());
@@ -113,10 +150,10 @@ impl Cx<'_> {
 
     /// A cluster that is asked for configuration must be there without asking.
     fn check_backing_cluster(&mut self, place: &Place<'_>, name: &str) {
-        self.check_cluster(place, name, Kind::Reference);
+        self.check_cluster(place, name, Code::Reference);
         if self.clusters.get(name) == Some(&true) {
             let text = format!("the cluster `{name}` is EDS itself: it cannot be asked for endpoints");
-            self.findings.add(place, Kind::Structure, text).suggest("make it STATIC or STRICT_DNS");
+            self.findings.add(place, Code::Structure, text).suggest("make it STATIC or STRICT_DNS");
         }
     }
 }
@@ -141,31 +178,38 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Everything that is wrong with a bootstrap, without using it.
-pub fn check(bootstrap: &Bootstrap, node: Node) -> Vec<Finding> {
-    graph(bootstrap, node, &Registry::new(1), None).1
+/// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
+pub fn check(read: &Read<Bootstrap>, flavor: Flavor) -> Vec<Diagnostic> {
+    let parts =
+        Parts { node: Node::new(&read.message, None, None), flavor, registry: &Registry::new(1), logs: None };
+    match graph(read, parts, None) {
+        Ok((_, warnings)) => warnings,
+        Err(findings) => findings,
+    }
 }
 
-/// The graph of a bootstrap; `None` when there are errors among the findings.
+/// The graph of a bootstrap with the warnings, or all findings (at least one of them an error); both ordered by place, those of the
+/// reader included.
 pub fn graph(
-    bootstrap: &Bootstrap,
-    node: Node,
-    registry: &Registry,
+    read: &Read<Bootstrap>,
+    parts: Parts<'_>,
     previous: Option<&Graph>,
-) -> (Option<Graph>, Vec<Finding>) {
+) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (graph, findings) = build(&read.message, parts, previous);
+    let mut diagnostics = read.warnings.clone();
+    diagnostics.extend(findings.0.into_iter().map(|finding| finding.diagnostic(&read.positions)));
+    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+    match graph {
+        Some(graph) => Ok((graph, diagnostics)),
+        None => Err(diagnostics),
+    }
+}
+
+fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (Option<Graph>, Findings) {
     let resources = bootstrap.static_resources.as_ref();
     let clusters = resources.map(|resources| &*resources.clusters).unwrap_or_default();
     let listeners = resources.map(|resources| &*resources.listeners).unwrap_or_default();
-    let mut cx = Cx {
-        registry,
-        findings: Findings::default(),
-        runtime: Runtime::new(bootstrap.layered_runtime.as_ref()),
-        node,
-        resolver: resolver::Resolver::default(),
-        clusters: clusters.iter().map(|cluster| (cluster.name.as_str(), is_eds(cluster))).collect(),
-        backing: backing(clusters),
-        used: BTreeSet::new(),
-    };
+    let mut cx = Cx::new(clusters, parts, bootstrap.layered_runtime.as_ref());
     cx.resolver = resolver::of_bootstrap(
         &mut cx,
         bootstrap.typed_dns_resolver_config.as_ref(),
@@ -175,9 +219,38 @@ pub fn graph(
     let admin = admin(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);
     let listeners = build_listeners(&mut cx, listeners, previous);
+    unused_clusters(&mut cx, resources.map(|resources| &*resources.clusters).unwrap_or_default());
     let graph = Graph { listeners, clusters, admin, runtime: cx.runtime, node: cx.node };
     let refused = cx.findings.has_errors();
-    ((!refused).then_some(graph), cx.findings.0)
+    ((!refused).then_some(graph), cx.findings)
+}
+
+/// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.
+pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
+    let registry = Registry::new(0);
+    let mut cx = Cx::new(
+        &[],
+        Parts { node: Node::default(), flavor: Flavor::Sidecar, registry: &registry, logs: None },
+        None,
+    );
+    let endpoints = discovery::endpoints(&mut cx, &Place::ROOT, message);
+    if !cx.findings.has_errors() {
+        return Ok(endpoints);
+    }
+    let all: Vec<_> =
+        cx.findings.0.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
+    Err(all.join("; "))
+}
+
+fn unused_clusters(cx: &mut Cx<'_>, messages: &[ClusterMessage]) {
+    let root = Place::ROOT.field("static_resources");
+    for (at, message) in messages.iter().enumerate() {
+        let unused = !cx.used.contains(&message.name) && !cx.any_by_header;
+        if unused && !cx.backing.contains(message.name.as_str()) {
+            let text = format!("nothing in this file uses the cluster `{}`", message.name);
+            cx.error(&root.item("clusters", at).field("name"), Code::Lint, text);
+        }
+    }
 }
 
 fn is_eds(cluster: &ClusterMessage) -> bool {
@@ -201,7 +274,7 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
         Err(text) => {
             if let Some(text) = text {
                 let message = format!("`{text}` is not an IP address: the admin page is bound to one");
-                cx.error(&place.field("socket_address").field("address"), Kind::BadValue, message);
+                cx.error(&place.field("socket_address").field("address"), Code::BadValue, message);
             }
             return None;
         }
@@ -209,7 +282,7 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
     if address.ip().is_unspecified() {
         let text =
             format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
-        cx.error(&place.field("socket_address").field("address"), Kind::Lint, text).suggest("127.0.0.1");
+        cx.error(&place.field("socket_address").field("address"), Code::Lint, text).suggest("127.0.0.1");
     }
     Some(address)
 }
@@ -241,7 +314,7 @@ fn build_clusters(
         };
         if parts.insert(Arc::clone(&part.policy.name), part).is_some() {
             let text = format!("the name `{}` belongs to another cluster already", message.name);
-            cx.error(&place.field("name"), Kind::Structure, text);
+            cx.error(&place.field("name"), Code::Structure, text);
         }
     }
     parts
@@ -261,10 +334,10 @@ fn build_listeners(
         for other in &parts {
             if other.listener.name == listener.name {
                 let text = format!("the name `{}` belongs to another listener already", listener.name);
-                cx.error(&place.field("name"), Kind::Structure, text);
+                cx.error(&place.field("name"), Code::Structure, text);
             } else if other.listener.address == listener.address && listener.address.port() != 0 {
                 let text = format!("`{}` listens on {} already", other.listener.name, listener.address);
-                cx.error(&place.field("address"), Kind::Structure, text);
+                cx.error(&place.field("address"), Code::Structure, text);
             }
         }
         let before = previous.and_then(|graph| graph.listeners.iter().find(|part| part.message == *message));

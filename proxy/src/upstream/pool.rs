@@ -87,7 +87,7 @@ pub struct UpstreamStream {
 /// The way back into the pool.
 enum Back {
     Http1(Checkout),
-    Http2(SharedUse),
+    Http2 { _use: SharedUse },
 }
 
 /// An HTTP/1 connection in use.
@@ -296,7 +296,7 @@ impl LocalHost {
         shared.uses.set(shared.uses.get().saturating_add(1));
         bump(&shared.active, 1);
         let (active, idle_since) = (Rc::clone(&shared.active), Rc::clone(&shared.idle_since));
-        let back = Back::Http2(SharedUse { active, idle_since, _held: Rc::clone(&shared.held) });
+        let back = Back::Http2 { _use: SharedUse { active, idle_since, _held: Rc::clone(&shared.held) } };
         Some((back, shared.connection.clone(), shared.local))
     }
 

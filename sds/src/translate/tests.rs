@@ -149,6 +149,15 @@ fn options_and_zones_reach_the_endpoints() {
 }
 
 #[test]
+fn an_option_may_be_a_label_of_the_service_and_an_annotation_wins() {
+    let labelled = |more: &str| {
+        pods("pet-a", more, &pod("10.0.0.1", "a", READY)).replace("pet}", "pet, petmesh.dev/weight: \"3\"}")
+    };
+    check(&labelled(""), &["10.0.0.1:10000 weight=3"]);
+    check(&labelled(", annotations: {petmesh.dev/weight: \"9\"}"), &["10.0.0.1:10000 weight=9"]);
+}
+
+#[test]
 fn bad_values_are_ignored_and_told() {
     let options = ", annotations: {petmesh.dev/weight: \"0\", petmesh.dev/canary: \"yes\"}";
     let endpoints = pod("10.0.0.1", "a", READY) + &pod("10.0.0", "b", READY) + "- {addresses: []}\n";

@@ -41,6 +41,8 @@ async fn the_next_answers_fail_as_ordered() {
         codes.push(client.call("GET", path, "", &Value::Null).await.status);
     }
     assert_eq!(codes, [503, 410, 503, 200, 200]);
+    let counts = *server.counts().borrow();
+    assert_eq!((counts.lists, counts.watches, counts.gets, counts.writes), (3, 1, 0, 0));
 }
 
 #[tokio::test]

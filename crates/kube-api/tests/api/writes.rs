@@ -117,3 +117,20 @@ async fn a_collection_is_deleted_by_selector() {
     let namespaces = client.call("DELETE", "/api/v1/namespaces/demo", "", &Value::Null).await;
     assert_eq!(namespaces.status, 405);
 }
+
+#[tokio::test]
+async fn a_status_is_written_apart() {
+    let server = start();
+    let mut client = Client::connect(&server).await;
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": []}, "status": {"phase": "Running"}});
+    let path = "/api/v1/namespaces/demo/pods";
+    assert_eq!(body(&client.call("POST", path, "", &pod).await)["status"]["phase"], "Pending");
+    let patch = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Running"}});
+    client.call("PATCH", &format!("{path}/a"), "", &patch).await;
+    let found = client.get(&format!("{path}/a")).await;
+    assert_eq!((&found["spec"]["nodeName"], &found["status"]["phase"]), (&json!("n"), &json!("Pending")));
+    let patch = json!({"spec": {"nodeName": "other"}, "status": {"phase": "Running"}});
+    client.call("PATCH", &format!("{path}/a/status"), "", &patch).await;
+    let found = client.get(&format!("{path}/a")).await;
+    assert_eq!((&found["spec"]["nodeName"], &found["status"]["phase"]), (&json!("n"), &json!("Running")));
+}

@@ -17,7 +17,7 @@ use crate::pod::{APP_END, Kind, Leaving, PROXY_END, Phase, Pod, Slot, Step, Then
 /// A leaving pod serves for as many refresh delays: polls are up to two delays apart, and one may just have begun.
 const LEAVE_REFRESHES: u32 = 3;
 
-/// Time for each group of processes at the end of the mesh, before it is killed.
+/// Time for each of the two groups of processes at the end of the mesh, before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Time for the kernel to end what was killed.
@@ -89,9 +89,10 @@ impl Mesh {
         self.leave(&name, Then::Restart, false);
     }
 
-    /// Ends every process: the edge and the proxies, so that what is under way is answered, then the apps, then sds.
+    /// Ends every process: first the proxies, which answer what is under way, then the apps and sds.
     /// Nothing is answered any more when the start has failed (`at_once`).
     pub(super) async fn end(&mut self, inbox: &mut Inbox, at_once: bool) -> Ended {
+        let is_proxy = |_: &Pod, kind| kind == Kind::Proxy;
         let all = self.running(|_, _| true);
         self.end_to_end.take().inspect(tokio::task::AbortHandle::abort);
         for pod in &mut self.pods {
@@ -100,19 +101,17 @@ impl Mesh {
                 Phase::Leaving(Leaving { step: Step::Gone, until: Instant::now(), then: Then::Remove });
         }
         if !at_once {
-            self.end_group(inbox, |_, kind| kind == Kind::Proxy).await;
-            self.end_group(inbox, |pod, _| pod.service.proxy.is_some()).await;
-            self.end_group(inbox, |_, _| true).await;
+            self.signal(Signal::TERM, is_proxy);
+            self.wait(inbox, END_PATIENCE, is_proxy).await;
+            // Nobody can call any more: the second signal spares the apps their wait for stragglers.
+            self.signal(Signal::TERM, |_, _| true);
+            self.signal(Signal::INT, |_, _| true);
+            self.wait(inbox, END_PATIENCE, |_, _| true).await;
         }
         let left = self.running(|_, _| true);
         self.signal(Signal::KILL, |_, _| true);
         self.wait(inbox, KILL_PATIENCE, |_, _| true).await;
         Ended { orderly: all - left, killed: left }
-    }
-
-    async fn end_group(&mut self, inbox: &mut Inbox, which: impl Fn(&Pod, Kind) -> bool + Copy) {
-        self.signal(Signal::TERM, which);
-        self.wait(inbox, END_PATIENCE, which).await;
     }
 
     fn signal(&self, signal: Signal, which: impl Fn(&Pod, Kind) -> bool) {

@@ -21,7 +21,7 @@ fn relative_links_lead_somewhere() -> Result<(), Findings> {
     findings.none_or()
 }
 
-/// A path is a code span whose first part is one of our folders: `proxy/src/exchange.rs`, `deploy/config/`, or, with a
+/// A path is a code span whose first part is a folder, of the root or beside the document: `proxy/src/exchange.rs`, `deploy/config/`, or, with a
 /// name from the file, `proxy/src/exchange.rs::exchange`. A bare `exchange.rs` must be the name of some file.
 #[test]
 fn paths_named_in_documents_exist() -> Result<(), Findings> {
@@ -35,7 +35,7 @@ fn paths_named_in_documents_exist() -> Result<(), Findings> {
             {
                 findings.add(format!("{file}:{line}: no file is called `{path}`: correct the name"));
             }
-            if !names_a_path(&tree, path) {
+            if !names_a_path(&tree, file, path) {
                 continue;
             }
             if !exists(&tree, file, path) && !tree.exists(path) {
@@ -109,9 +109,11 @@ fn names_a_source(span: &str) -> bool {
     span.ends_with(".rs") && is_plain(span) && !span.contains('/')
 }
 
-fn names_a_path(tree: &Tree, span: &str) -> bool {
-    let folder = span.split_once('/').map(|(first, _)| format!("{first}/"));
-    is_plain(span) && folder.is_some_and(|folder| tree.files.iter().any(|file| file.starts_with(&folder)))
+fn names_a_path(tree: &Tree, document: &str, span: &str) -> bool {
+    let beside = document.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let folders = span.split_once('/').map(|(first, _)| [format!("{first}/"), format!("{beside}/{first}/")]);
+    let known = |folder: &String| tree.files.iter().any(|file| file.starts_with(folder.as_str()));
+    is_plain(span) && folders.is_some_and(|folders| folders.iter().any(known))
 }
 
 /// No pattern, placeholder or command.

@@ -18,7 +18,7 @@ use xds::envoy::config::route::v3::{
     DirectResponseAction, RedirectAction, RetryPolicy as RetryMessage, RouteAction, WeightedCluster,
 };
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
 use super::{Cx, matchers};
@@ -82,12 +82,15 @@ fn target(
             known_cluster(cx, &place.field("cluster"), name, options);
             Some(Target::Cluster(name.as_str().into()))
         }
-        ClusterSpecifier::ClusterHeader(name) => Some(Target::Header(name.to_ascii_lowercase().into())),
+        ClusterSpecifier::ClusterHeader(name) => {
+            cx.any_by_header = true;
+            Some(Target::Header(name.to_ascii_lowercase().into()))
+        }
         ClusterSpecifier::WeightedClusters(choice) => {
             Some(Target::Weighted(weighted(cx, &place.field("weighted_clusters"), choice, options)))
         }
         ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
-            cx.error(place, Kind::NotImplemented, "cluster specifier plugins are not implemented");
+            cx.error(place, Code::NotImplemented, "cluster specifier plugins are not implemented");
             None
         }
     }
@@ -95,7 +98,7 @@ fn target(
 
 fn known_cluster(cx: &mut Cx<'_>, place: &Place<'_>, name: &str, options: &TableOptions) {
     if options.check_clusters {
-        cx.check_cluster(place, name, Kind::Reference);
+        cx.check_cluster(place, name, Code::Reference);
     }
 }
 
@@ -110,7 +113,7 @@ fn weighted(
         entries.extend(weighted_entry(cx, &place.item("clusters", at), entry, options));
     }
     if !message.clusters.is_empty() && message.clusters.iter().all(|entry| entry.weight == Some(0)) {
-        cx.error(place, Kind::BadValue, "the sum of the weights is 0: no cluster could be chosen");
+        cx.error(place, Code::BadValue, "the sum of the weights is 0: no cluster could be chosen");
     }
     entries
 }
@@ -123,21 +126,24 @@ fn weighted_entry(
 ) -> Option<Weighted> {
     let cluster = match (entry.name.as_str(), entry.cluster_header.as_str()) {
         ("", "") => {
-            cx.error(place, Kind::Missing, "one of `name` and `cluster_header` is needed");
+            cx.error(place, Code::MissingField, "one of `name` and `cluster_header` is needed");
             return None;
         }
-        ("", header) => ClusterName::Header(header.to_ascii_lowercase().into()),
+        ("", header) => {
+            cx.any_by_header = true;
+            ClusterName::Header(header.to_ascii_lowercase().into())
+        }
         (name, "") => {
             known_cluster(cx, &place.field("name"), name, options);
             ClusterName::Given(name.into())
         }
         _ => {
-            cx.error(place, Kind::Structure, "only one of `name` and `cluster_header` can be given");
+            cx.error(place, Code::Structure, "only one of `name` and `cluster_header` can be given");
             return None;
         }
     };
     let Some(weight) = entry.weight else {
-        cx.error(place, Kind::Missing, "a `weight` is needed");
+        cx.error(place, Code::MissingField, "a `weight` is needed");
         return None;
     };
     let host_rewrite = entry.host_rewrite_specifier.as_ref().map(|WeightHost::HostRewriteLiteral(host)| host);
@@ -161,7 +167,7 @@ fn path_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Pa
             let place = place.field("regex_rewrite");
             cx.error(
                 &place,
-                Kind::Structure,
+                Code::Structure,
                 "only one of `prefix_rewrite` and `regex_rewrite` can be given",
             );
             PathRewrite::Keep
@@ -227,7 +233,7 @@ pub fn direct(
 ) -> Action {
     if message.body_format.is_some() {
         let place = place.field("body_format");
-        cx.error(&place, Kind::NotImplemented, "`body_format` of a direct response is not implemented")
+        cx.error(&place, Code::NotImplemented, "`body_format` of a direct response is not implemented")
             .suggest("use `body`");
     }
     let place = place.field("body");
@@ -235,7 +241,7 @@ pub fn direct(
     if body.len() > options.max_direct_body {
         let text =
             format!("the body has {} bytes, at most {} are allowed", body.len(), options.max_direct_body);
-        cx.error(&place, Kind::BadValue, text)
+        cx.error(&place, Code::BadValue, text)
             .suggest("raise `max_direct_response_body_size_bytes` of the route table");
     }
     Action::Direct { status: u16::try_from(message.status).unwrap_or(500), body: body.into() }
@@ -247,7 +253,7 @@ pub fn retry(cx: &mut Cx<'_>, place: &Place<'_>, message: &RetryMessage) -> Opti
         Ok(on) => on,
         Err(name) => {
             let text = format!("the retry condition `{name}` is not implemented");
-            cx.error(&place.field("retry_on"), Kind::NotImplemented, text)
+            cx.error(&place.field("retry_on"), Code::NotImplemented, text)
                 .suggest("known are connect-failure, refused-stream and reset");
             return None;
         }
@@ -259,7 +265,7 @@ pub fn retry(cx: &mut Cx<'_>, place: &Place<'_>, message: &RetryMessage) -> Opti
             previous_hosts = true;
         } else {
             let text = format!("the host predicate `{}` is not implemented", predicate.name);
-            cx.error(&place.field("name"), Kind::NotImplemented, text)
+            cx.error(&place.field("name"), Code::NotImplemented, text)
                 .suggest("envoy.retry_host_predicates.previous_hosts");
         }
     }
@@ -270,7 +276,7 @@ pub fn retry(cx: &mut Cx<'_>, place: &Place<'_>, message: &RetryMessage) -> Opti
     if max.is_some_and(|max| max < base_interval) {
         let place = place.field("retry_back_off");
         let text = "`max_interval` is shorter than `base_interval`";
-        cx.error(&place.field("max_interval"), Kind::BadValue, text);
+        cx.error(&place.field("max_interval"), Code::BadValue, text);
     }
     Some(RetryPolicy {
         on,

@@ -16,7 +16,7 @@ use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::limit;
 use super::{Cx, manager};
 use crate::cluster::balancer::Policy;
@@ -70,13 +70,13 @@ struct HttpOptions {
 
 fn http_options(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> HttpOptions {
     if let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) {
-        if let Ok(options) = any.to_msg::<HttpProtocolOptions>() {
+        if let Ok(options) = xds::decode_any::<HttpProtocolOptions>(any) {
             return today(options);
         }
     }
     for name in message.typed_extension_protocol_options.keys().filter(|name| *name != HTTP_OPTIONS) {
         let place = place.key("typed_extension_protocol_options", name);
-        cx.error(&place, Kind::NotImplemented, format!("the protocol options `{name}` are not implemented"))
+        cx.error(&place, Code::NotImplemented, format!("the protocol options `{name}` are not implemented"))
             .suggest(HTTP_OPTIONS);
     }
     let selection = ClusterProtocolSelection::try_from(message.protocol_selection);

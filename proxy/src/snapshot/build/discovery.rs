@@ -13,7 +13,7 @@ use xds::envoy::config::core::v3::{ApiConfigSource, ConfigSource, HealthStatus};
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::{self, duration, limit};
 use super::{Cx, resolver};
 use crate::cluster::{Endpoint, Health, Locality};
@@ -95,7 +95,7 @@ pub fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Optio
         Some(ClusterDiscoveryType::ClusterType(_)) => {
             cx.error(
                 &place.field("cluster_type"),
-                Kind::NotImplemented,
+                Code::NotImplemented,
                 "cluster types by name are not implemented",
             );
             return None;
@@ -110,7 +110,7 @@ pub fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Optio
         DiscoveryType::OriginalDst => {
             cx.error(
                 &place.field("type"),
-                Kind::NotImplemented,
+                Code::NotImplemented,
                 "original-destination clusters are not implemented",
             );
             None
@@ -132,7 +132,7 @@ pub fn endpoints(cx: &mut Cx<'_>, place: &Place<'_>, assignment: &ClusterLoadAss
             Ok(ip) => endpoints.push(at(&name.template, ip)),
             Err(_) => {
                 cx.findings
-                    .add_at(path, Kind::BadValue, format!("`{}` is not an IP address", name.host))
+                    .add_at(path, Code::BadValue, format!("`{}` is not an IP address", name.host))
                     .suggest("set the cluster's `type` to STRICT_DNS or LOGICAL_DNS for host names");
             }
         }
@@ -164,7 +164,7 @@ fn name(
     member: &LbEndpoint,
 ) -> Option<(String, Name)> {
     let Some(HostIdentifier::Endpoint(endpoint)) = &member.host_identifier else {
-        cx.error(place, Kind::Missing, "an `endpoint` is needed");
+        cx.error(place, Code::MissingField, "an `endpoint` is needed");
         return None;
     };
     let place = place.field("endpoint");
@@ -199,9 +199,9 @@ fn dns(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, logical: bool) -> 
     };
     if logical && names.len() != 1 {
         let text = format!("a LOGICAL_DNS cluster has exactly one endpoint, this one has {}", names.len());
-        cx.error(&place_of_assignment, Kind::Structure, text).suggest("use STRICT_DNS for several");
+        cx.error(&place_of_assignment, Code::Structure, text).suggest("use STRICT_DNS for several");
     } else if names.is_empty() {
-        cx.error(place, Kind::Lint, "the cluster has no endpoint").suggest("add `load_assignment`");
+        cx.error(place, Code::Lint, "the cluster has no endpoint").suggest("add `load_assignment`");
     }
     let failure = message.dns_failure_refresh_rate.as_ref();
     let base = failure.and_then(|rate| duration(rate.base_interval.as_ref()));
@@ -236,7 +236,7 @@ fn eds(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discover
     let place = place.field("eds_cluster_config");
     let config = message.eds_cluster_config.as_ref();
     let Some(source) = config.and_then(|config| config.eds_config.as_ref()) else {
-        cx.error(&place, Kind::Missing, "an EDS cluster needs an `eds_config`");
+        cx.error(&place, Code::MissingField, "an EDS cluster needs an `eds_config`");
         return None;
     };
     let service = config.map(|config| config.service_name.clone()).filter(|name| !name.is_empty());
@@ -254,7 +254,7 @@ fn eds(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discover
             sds_v1(cx, &place.field("api_config_source"), api, service, initial_fetch_timeout)
         }
         _ => {
-            cx.error(&place, Kind::NotImplemented, "this source of endpoints is not implemented")
+            cx.error(&place, Code::NotImplemented, "this source of endpoints is not implemented")
                 .suggest("use `api_config_source` with REST_LEGACY, or `path_config_source`");
             None
         }
@@ -271,7 +271,7 @@ fn sds_v1(
     if !matches!(ApiType::try_from(api.api_type), Ok(ApiType::RestLegacy)) {
         cx.error(
             &place.field("api_type"),
-            Kind::NotImplemented,
+            Code::NotImplemented,
             "this way to ask for endpoints is not implemented",
         )
         .suggest("REST_LEGACY");
@@ -279,14 +279,14 @@ fn sds_v1(
     }
     let [cluster] = &*api.cluster_names else {
         let text = format!("exactly one cluster to ask is needed, there are {}", api.cluster_names.len());
-        cx.error(&place.field("cluster_names"), Kind::Structure, text);
+        cx.error(&place.field("cluster_names"), Code::Structure, text);
         return None;
     };
     cx.check_backing_cluster(&place.item("cluster_names", 0), cluster);
     let Some(refresh_delay) = limit(api.refresh_delay.as_ref(), None) else {
         cx.error(
             &place.field("refresh_delay"),
-            Kind::Missing,
+            Code::MissingField,
             "a `refresh_delay` above 0 is needed to ask again",
         );
         return None;

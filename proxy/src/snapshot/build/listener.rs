@@ -13,7 +13,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpC
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::{Cx, logs, manager, values};
 use crate::snapshot::{Listener, ListenerKind, TcpProxy};
 use crate::state::Direction;
@@ -26,7 +26,7 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
             if let Some(text) = text {
                 let place = place.field("address");
                 let message = format!("`{text}` is not an IP address: a listener is bound to one");
-                cx.error(&place.field("socket_address").field("address"), Kind::BadValue, message)
+                cx.error(&place.field("socket_address").field("address"), Code::BadValue, message)
                     .suggest("use 127.0.0.1 or 0.0.0.0");
             }
             None
@@ -43,7 +43,7 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
     let name = if message.name.is_empty() { shown } else { message.name.clone() };
     if !message.access_log.is_empty() {
         let place = place.field("access_log");
-        cx.error(&place, Kind::NotImplemented, "access logs of a listener are not implemented")
+        cx.error(&place, Code::NotImplemented, "access logs of a listener are not implemented")
             .suggest("put the access log into the connection manager");
     }
     Some(Listener {
@@ -56,7 +56,8 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         max_connections: cx
             .runtime
-            .number(&format!("envoy.resource_limits.listener.{name}.connection_limit")),
+            .number(&format!("envoy.resource_limits.listener.{name}.connection_limit"))
+            .or(cx.flavor.max_connections()),
         stats: cx.registry.scope(&prefix),
         kind: kind?,
     })
@@ -75,13 +76,13 @@ fn direction(message: &Message, address: SocketAddr) -> Direction {
 fn kind(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> Option<ListenerKind> {
     let chain = match &*message.filter_chains {
         [] => {
-            cx.error(&place.field("filter_chains"), Kind::Missing, "a listener needs a filter chain");
+            cx.error(&place.field("filter_chains"), Code::MissingField, "a listener needs a filter chain");
             return None;
         }
         [chain] => chain,
         [_, ..] => {
             let text = "only one filter chain is implemented";
-            cx.error(&place.item("filter_chains", 1), Kind::NotImplemented, text)
+            cx.error(&place.item("filter_chains", 1), Code::NotImplemented, text)
                 .suggest("give each kind of connection a listener of its own");
             return None;
         }
@@ -90,7 +91,7 @@ fn kind(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> 
     match &*chain.filters {
         [] => {
             let text = "without a network filter every connection would be closed at once";
-            cx.error(&place.field("filters"), Kind::Missing, text).suggest(
+            cx.error(&place.field("filters"), Code::MissingField, text).suggest(
                 "add envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy",
             );
             None
@@ -100,7 +101,7 @@ fn kind(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> 
             let first_kind = network_filter(cx, &place.item("filters", 0), first, prefix);
             if first_kind.is_some() {
                 let text = format!("`{}` ends the chain: nothing can follow it", first.name);
-                cx.error(&place.item("filters", 1), Kind::Structure, text);
+                cx.error(&place.item("filters", 1), Code::Structure, text);
             }
             first_kind
         }
@@ -110,18 +111,18 @@ fn kind(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> 
 fn network_filter(cx: &mut Cx<'_>, place: &Place<'_>, filter: &Filter, prefix: &str) -> Option<ListenerKind> {
     let Some(ConfigType::TypedConfig(any)) = &filter.config_type else {
         let text = format!("the filter `{}` needs its configuration", filter.name);
-        cx.error(place, Kind::Missing, text).suggest("add `typed_config`");
+        cx.error(place, Code::MissingField, text).suggest("add `typed_config`");
         return None;
     };
     let place_of_config = place.field("typed_config");
-    if let Ok(message) = any.to_msg::<HttpConnectionManager>() {
+    if let Ok(message) = xds::decode_any::<HttpConnectionManager>(any) {
         let manager = manager::manager(cx, &place_of_config, &message, prefix);
         return Some(ListenerKind::Http(Arc::new(manager)));
     }
-    if let Ok(message) = any.to_msg::<TcpMessage>() {
+    if let Ok(message) = xds::decode_any::<TcpMessage>(any) {
         return tcp_proxy(cx, &place_of_config, &message).map(|proxy| ListenerKind::Tcp(Arc::new(proxy)));
     }
-    cx.error(place, Kind::NotImplemented, format!("the network filter `{}` is not implemented", filter.name));
+    cx.error(place, Code::NotImplemented, format!("the network filter `{}` is not implemented", filter.name));
     None
 }
 
@@ -130,13 +131,13 @@ fn tcp_proxy(cx: &mut Cx<'_>, place: &Place<'_>, message: &TcpMessage) -> Option
         Some(ClusterSpecifier::Cluster(cluster)) => cluster,
         Some(ClusterSpecifier::WeightedClusters(_)) => {
             let place = place.field("weighted_clusters");
-            cx.error(&place, Kind::NotImplemented, "a choice of clusters is not implemented for TCP");
+            cx.error(&place, Code::NotImplemented, "a choice of clusters is not implemented for TCP");
             return None;
         }
         None => return None,
     };
     // Envoy starts with it and closes every connection.
-    cx.check_cluster(&place.field("cluster"), cluster, Kind::Lint);
+    cx.check_cluster(&place.field("cluster"), cluster, Code::Lint);
     Some(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
         cluster: cluster.as_str().into(),

@@ -15,7 +15,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::{duration, limit};
 use super::{Cx, logs, routes};
 use crate::filter::rules::{
@@ -34,6 +34,7 @@ pub fn manager(
     message: &HttpConnectionManager,
     listener_prefix: &str,
 ) -> HttpManager {
+    let message = &cx.flavor.complete(message);
     let suppress_envoy_headers = http_filters(cx, place, message);
     let routes = route_table(cx, place, message);
     let common = message.common_http_protocol_options.unwrap_or_default();
@@ -83,7 +84,7 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
     match &message.route_specifier {
         Some(RouteSpecifier::RouteConfig(table)) => routes::table(cx, &place.field("route_config"), table),
         Some(RouteSpecifier::Rds(_) | RouteSpecifier::ScopedRoutes(_)) => {
-            cx.error(place, Kind::NotImplemented, "routes from a control plane are not implemented yet")
+            cx.error(place, Code::NotImplemented, "routes from a control plane are not implemented yet")
                 .suggest("write them as `route_config`");
             RouteTable::default()
         }
@@ -95,14 +96,14 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
 fn http_filters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> bool {
     let Some(last) = message.http_filters.len().checked_sub(1) else {
         let text = "there is no router filter: it is added, as no request would be answered without it";
-        cx.error(&place.field("http_filters"), Kind::Lint, text).suggest("add `envoy.filters.http.router`");
+        cx.error(&place.field("http_filters"), Code::Lint, text).suggest("add `envoy.filters.http.router`");
         return false;
     };
     let mut suppress = false;
     for (at, filter) in message.http_filters.iter().enumerate() {
         let place = place.item("http_filters", at);
         let router = match &filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => any.to_msg::<Router>().ok(),
+            Some(ConfigType::TypedConfig(any)) => xds::decode_any::<Router>(any).ok(),
             // Envoy's own old form: a filter without configuration, known by its name.
             _ => (filter.name == "envoy.filters.http.router").then(Router::default),
         };
@@ -110,11 +111,11 @@ fn http_filters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionMana
             Some(router) if at == last => suppress = router.suppress_envoy_headers,
             Some(_) => {
                 let text = "the router ends the chain: it must be the last HTTP filter";
-                cx.error(&place, Kind::Structure, text);
+                cx.error(&place, Code::Structure, text);
             }
             None => {
                 let text = format!("the HTTP filter `{}` is not implemented", filter.name);
-                cx.error(&place, Kind::NotImplemented, text);
+                cx.error(&place, Code::NotImplemented, text);
             }
         }
     }
@@ -179,7 +180,7 @@ fn internal_addresses(
     {
         let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
             let text = format!("`{}` is not an IP address", range.address_prefix);
-            cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Kind::BadValue, text);
+            cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Code::BadValue, text);
             continue;
         };
         let longest = if address.is_ipv4() { 32 } else { 128 };

@@ -11,7 +11,7 @@ use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, StringMatcher};
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::Cx;
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use crate::matcher::{
     FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch, regex,
 };
@@ -87,7 +87,7 @@ pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Op
             full_regex(cx, &place.field("safe_regex"), &value.regex).map(StringMatch::Regex)
         }
         MatchPattern::Custom(_) => {
-            cx.error(&place.field("custom"), Kind::NotImplemented, "custom matchers are not implemented");
+            cx.error(&place.field("custom"), Code::NotImplemented, "custom matchers are not implemented");
             None
         }
     }
@@ -98,7 +98,7 @@ pub fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, pattern: &str) -> Option<:
     match regex::full(pattern) {
         Ok(pattern) => Some(pattern),
         Err(problem) => {
-            cx.error(&place.field("regex"), Kind::BadValue, problem);
+            cx.error(&place.field("regex"), Code::BadValue, problem);
             None
         }
     }
@@ -108,13 +108,13 @@ pub fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, pattern: &str) -> Option<:
 pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubstitute) -> Option<Rewrite> {
     let pattern = message.pattern.as_ref()?;
     if let Err(problem) = regex::part(&pattern.regex) {
-        cx.error(&place.field("pattern").field("regex"), Kind::BadValue, problem);
+        cx.error(&place.field("pattern").field("regex"), Code::BadValue, problem);
         return None;
     }
     match regex::rewrite(&pattern.regex, &message.substitution) {
         Ok(rewrite) => Some(rewrite),
         Err(problem) => {
-            cx.error(&place.field("substitution"), Kind::BadValue, problem);
+            cx.error(&place.field("substitution"), Code::BadValue, problem);
             None
         }
     }

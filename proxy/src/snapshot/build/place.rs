@@ -1,8 +1,11 @@
 //! Where in a configuration something stands, and what was found there.
 //!
-//! A place is a chain on the stack that becomes a text only for a finding. Part of `build`; findings become `xds::Diagnostic`s in `control`.
+//! A place is a chain on the stack that becomes a text only for a finding. Part of `build`; calls `xds` for positions.
 
 use std::fmt;
+
+pub use xds::Code;
+use xds::{Diagnostic, Positions};
 
 /// A field path from the root of the file, in the names of the schema.
 #[derive(Clone, Copy)]
@@ -55,31 +58,14 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What is wrong at a place.
+/// What is wrong at a place; a `Code::Lint` is a warning, everything else refuses the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub path: String,
-    pub kind: Kind,
+    pub code: Code,
     pub message: String,
     /// The remedy.
     pub suggestion: Option<String>,
-}
-
-/// The kinds of findings; all but `Lint` refuse the configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// A value that is not allowed.
-    BadValue,
-    /// Valid in Envoy, not implemented here.
-    NotImplemented,
-    /// Something that must be present is not.
-    Missing,
-    /// A name of something that does not exist.
-    Reference,
-    /// Parts that do not fit together.
-    Structure,
-    /// Valid, but hardly meant.
-    Lint,
 }
 
 /// All findings of one build.
@@ -87,18 +73,18 @@ pub enum Kind {
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
-    pub fn add(&mut self, place: &Place<'_>, kind: Kind, message: impl Into<String>) -> &mut Finding {
-        self.add_at(place.to_string(), kind, message)
+    pub fn add(&mut self, place: &Place<'_>, code: Code, message: impl Into<String>) -> &mut Finding {
+        self.add_at(place.to_string(), code, message)
     }
 
-    pub fn add_at(&mut self, path: String, kind: Kind, message: impl Into<String>) -> &mut Finding {
+    pub fn add_at(&mut self, path: String, code: Code, message: impl Into<String>) -> &mut Finding {
         let at = self.0.len();
-        self.0.push(Finding { path, kind, message: message.into(), suggestion: None });
+        self.0.push(Finding { path, code, message: message.into(), suggestion: None });
         &mut self.0[at]
     }
 
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.kind != Kind::Lint)
+        self.0.iter().any(|finding| finding.code != Code::Lint)
     }
 }
 
@@ -106,5 +92,17 @@ impl Finding {
     /// Adds the remedy.
     pub fn suggest(&mut self, suggestion: impl Into<String>) {
         self.suggestion = Some(suggestion.into());
+    }
+
+    /// As a diagnostic at its place in the file.
+    pub fn diagnostic(self, positions: &Positions) -> Diagnostic {
+        let diagnostic = match self.code {
+            Code::Lint => positions.warning(&self.path, self.code, self.message),
+            _ => positions.error(&self.path, self.code, self.message),
+        };
+        match self.suggestion {
+            Some(suggestion) => diagnostic.suggestion(suggestion),
+            None => diagnostic,
+        }
     }
 }

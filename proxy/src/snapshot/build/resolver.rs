@@ -10,7 +10,7 @@ use xds::envoy::config::core::v3::{Address, DnsResolutionConfig, TypedExtensionC
 use xds::envoy::extensions::network::dns_resolver::cares::v3::CaresDnsResolverConfig;
 
 use super::Cx;
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values;
 
 /// DNS servers and how to ask them.
@@ -61,7 +61,8 @@ pub fn of_bootstrap(
 }
 
 fn typed_resolver(cx: &mut Cx<'_>, place: &Place<'_>, typed: &TypedExtensionConfig) -> Resolver {
-    let config = typed.typed_config.as_ref().and_then(|any| any.to_msg::<CaresDnsResolverConfig>().ok());
+    let config =
+        typed.typed_config.as_ref().and_then(|any| xds::decode_any::<CaresDnsResolverConfig>(any).ok());
     // The other kind, getaddrinfo, is the system's resolver.
     let Some(config) = config else { return Resolver::default() };
     let options = config.dns_resolver_options.unwrap_or_default();
@@ -92,7 +93,7 @@ fn servers(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, addresses: &[Address
             Ok(server) => servers.push(server),
             Err(Some(text)) => {
                 let message = format!("`{text}` is not an IP address: a DNS server is named by one");
-                cx.error(&place.field("socket_address").field("address"), Kind::BadValue, message);
+                cx.error(&place.field("socket_address").field("address"), Code::BadValue, message);
             }
             Err(None) => {}
         }

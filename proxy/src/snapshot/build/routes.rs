@@ -12,7 +12,7 @@ use xds::envoy::config::route::v3::{
     Route as RouteMessage, RouteConfiguration, RouteMatch, VirtualHost as HostMessage,
 };
 
-use super::place::{Kind, Place};
+use super::place::{Code, Place};
 use super::values::{self, level};
 use super::{Cx, action, matchers};
 use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
@@ -57,7 +57,7 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
             if stars > 1 || (stars == 1 && !domain.starts_with('*') && !domain.ends_with('*')) {
                 cx.error(
                     &place,
-                    Kind::BadValue,
+                    Code::BadValue,
                     format!("`{domain}`: a star stands once, at the beginning or the end"),
                 );
                 continue;
@@ -69,7 +69,7 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
             }
             let owner = owners.get(&lower).copied().unwrap_or_default();
             let message = format!("the domain `{domain}` belongs to the virtual host `{owner}` already");
-            cx.error(&place, Kind::Structure, message).suggest("each domain stands once in a route table");
+            cx.error(&place, Code::Structure, message).suggest("each domain stands once in a route table");
         }
     }
     domains
@@ -87,7 +87,7 @@ fn virtual_host(
         let place = place.item("routes", at);
         if let Some(before) = shadow {
             let text = format!("no request reaches this route: `routes[{before}]` takes them all");
-            cx.error(&place, Kind::Lint, text).suggest("put the route that takes everything last");
+            cx.error(&place, Code::Lint, text).suggest("put the route that takes everything last");
         } else if takes_everything(route_message) {
             shadow = Some(at);
         }
@@ -162,7 +162,7 @@ fn route(
             Some(action::direct(cx, &place.field("direct_response"), direct, options))
         }
         ActionMessage::FilterAction(_) | ActionMessage::NonForwardingAction(_) => {
-            cx.error(place, Kind::NotImplemented, "this action of a route is not implemented");
+            cx.error(place, Code::NotImplemented, "this action of a route is not implemented");
             None
         }
     };
@@ -187,7 +187,7 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
         PathSpecifier::Path(text) => {
             if text.contains('?') {
                 let message = format!("`{text}` never matches: paths are compared without their query");
-                cx.error(&place.field("path"), Kind::Lint, message).suggest("use `query_parameters`");
+                cx.error(&place.field("path"), Code::Lint, message).suggest("use `query_parameters`");
             }
             Some(PathMatch::Exact { text: boxed(text), ignore_case })
         }
@@ -200,7 +200,7 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
         PathSpecifier::ConnectMatcher(_) => Some(PathMatch::Connect),
         PathSpecifier::PathMatchPolicy(_) => {
             let place = place.field("path_match_policy");
-            cx.error(&place, Kind::NotImplemented, "path match policies are not implemented");
+            cx.error(&place, Code::NotImplemented, "path match policies are not implemented");
             None
         }
     }

@@ -1,6 +1,6 @@
 //! Small messages -> our values: durations, addresses, texts from files, header changes.
 //!
-//! Part of `build`; calls `format` and `filter::mutation`.
+//! Part of `build`; calls `format` and `mutation`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,8 +11,9 @@ use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds::envoy::config::core::v3::socket_address::PortSpecifier;
 use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
 
-use super::place::{Finding, Kind, Place};
-use super::{Cx, logs};
+use super::Cx;
+use super::place::{Code, Finding, Place};
+use crate::format::Format;
 use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
@@ -38,11 +39,11 @@ pub fn socket_address<'a>(
     match address.and_then(|address| address.address.as_ref()) {
         Some(Kind_::SocketAddress(address)) => Some(address),
         Some(_) => {
-            cx.error(place, Kind::NotImplemented, "only socket addresses are implemented");
+            cx.error(place, Code::NotImplemented, "only socket addresses are implemented");
             None
         }
         None => {
-            cx.error(place, Kind::Missing, "an address is needed").suggest("add `socket_address`");
+            cx.error(place, Code::MissingField, "an address is needed").suggest("add `socket_address`");
             None
         }
     }
@@ -75,14 +76,14 @@ pub fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> Vec<u8> 
         Some(Specifier::InlineString(text)) => text.clone().into_bytes(),
         Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
         Some(Specifier::Filename(path)) => std::fs::read(path).unwrap_or_else(|error| {
-            cx.error(&place.field("filename"), Kind::BadValue, format!("cannot read `{path}`: {error}"));
+            cx.error(&place.field("filename"), Code::BadValue, format!("cannot read `{path}`: {error}"));
             Vec::new()
         }),
         Some(Specifier::EnvironmentVariable(name)) => {
             let value = std::env::var(name).unwrap_or_default();
             if value.is_empty() {
                 let place = place.field("environment_variable");
-                cx.error(&place, Kind::BadValue, format!("the variable `{name}` is not set"));
+                cx.error(&place, Code::BadValue, format!("the variable `{name}` is not set"));
             }
             value.into_bytes()
         }
@@ -141,14 +142,14 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
     let place_of_header = place.field("header");
     if fixed(&header.key) {
         let message = format!("`{}` cannot be changed by a header rule", header.key);
-        cx.error(&place_of_header.field("key"), Kind::BadValue, message)
+        cx.error(&place_of_header.field("key"), Code::BadValue, message)
             .suggest("rewrite the path or host with `prefix_rewrite` or `host_rewrite_literal`");
         return None;
     }
-    let value = match logs::header_format(&header.value) {
+    let value = match Format::parse_header(&header.value) {
         Ok(value) => value,
         Err(problem) => {
-            cx.error(&place_of_header.field("value"), Kind::BadValue, problem);
+            cx.error(&place_of_header.field("value"), Code::BadValue, problem);
             return None;
         }
     };
@@ -168,7 +169,7 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
 fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<Box<str>> {
     for (at, name) in names.iter().enumerate().filter(|(_, name)| fixed(name)) {
         let message = format!("`{name}` cannot be removed: every request needs it");
-        cx.error(&place.item(field, at), Kind::BadValue, message);
+        cx.error(&place.item(field, at), Code::BadValue, message);
     }
     names.iter().map(|name| name.to_ascii_lowercase().into()).collect()
 }
@@ -178,7 +179,7 @@ fn fixed(name: &str) -> bool {
 }
 
 impl Cx<'_> {
-    pub fn error(&mut self, place: &Place<'_>, kind: Kind, message: impl Into<String>) -> &mut Finding {
+    pub fn error(&mut self, place: &Place<'_>, kind: Code, message: impl Into<String>) -> &mut Finding {
         self.findings.add(place, kind, message)
     }
 }

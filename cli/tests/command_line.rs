@@ -1,0 +1,82 @@
+//! The command line without a mesh: words and exit codes. (With one: the e2e tests.)
+//!
+//! Run by cargo; calls the `petmesh` executable.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
+
+use std::path::Path;
+use std::process::Command;
+
+const GOOD: &str =
+    "static_resources:\n  clusters:\n  - name: pet\n    connect_timeout: 1s\n    type: STATIC\n";
+const BAD: &str =
+    "static_resources:\n  clusters:\n  - name: pet\n    connect_timeut: 1s\n    type: STATICK\n";
+
+/// Exit code, standard output, standard error.
+fn petmesh(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_petmesh")).args(args).current_dir(dir).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn without_a_mesh_there_is_nothing_to_stop_and_nothing_to_show() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(petmesh(dir.path(), &["down"]), (0, "no mesh is running\n".to_owned(), String::new()));
+    for args in
+        [&["ps"][..], &["scale", "pet=2"], &["kill", "pet-1"], &["restart", "pet"], &["logs", "pet-1"]]
+    {
+        let (code, _, said) = petmesh(dir.path(), args);
+        assert_eq!(code, 1, "{args:?}");
+        assert!(said.contains("no mesh is running") && said.contains("petmesh up"), "{args:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_missing_for_a_mesh_is_named_with_its_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, _, said) = petmesh(dir.path(), &["up", "--bin-dir", "."]);
+    assert_eq!(code, 1);
+    assert!(said.contains("missing ingress, pet, petstore, proxy, sds in .: run `make build`"), "{said}");
+    let (code, _, said) = petmesh(dir.path(), &["up", "--replicas", "dog=2"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("there is no service dog; there are ingress, petstore, pet, sds"), "{said}");
+    for name in ["ingress", "pet", "petstore", "proxy", "sds"] {
+        std::fs::write(dir.path().join(name), "").unwrap();
+    }
+    let args = ["up", "--bin-dir", ".", "--ingress-address", "127.0.9.1", "--pod-addresses", "127.0.9.2"];
+    let (code, _, said) = petmesh(dir.path(), &args);
+    assert_eq!(code, 1);
+    assert!(said.contains("no configuration deploy/config/ingress.yaml"), "{said}");
+}
+
+#[test]
+fn files_are_checked_together_and_every_error_is_placed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("good.yaml"), GOOD).unwrap();
+    std::fs::write(dir.path().join("bad.yaml"), BAD).unwrap();
+    let (code, said, _) = petmesh(dir.path(), &["config", "validate", "good.yaml"]);
+    assert_eq!((code, said.as_str()), (0, "configuration 'good.yaml' OK\n"));
+    let (code, said, errors) = petmesh(dir.path(), &["config", "validate", "good.yaml", "bad.yaml"]);
+    assert_eq!((code, said.as_str()), (1, "configuration 'good.yaml' OK\n"));
+    for expected in ["bad.yaml:4:5", "connect_timeut", "bad.yaml:5:11", "STATICK"] {
+        assert!(errors.contains(expected), "{expected} is not in\n{errors}");
+    }
+    let (code, json, _) =
+        petmesh(dir.path(), &["config", "validate", "good.yaml", "bad.yaml", "--format", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, found[0]["file"].as_str(), found[0]["line"].as_u64()), (1, Some("bad.yaml"), Some(4)));
+    let (code, _, said) = petmesh(dir.path(), &["config", "validate", "none.yaml"]);
+    assert_eq!(code, 1);
+    assert!(said.contains("cannot read none.yaml"), "{said}");
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in
+        [&["fly"][..], &["scale", "pet"], &["up", "--replicas", "pet=x"], &["config", "validate"], &[]]
+    {
+        assert_eq!(petmesh(dir.path(), args).0, 2, "{args:?}");
+    }
+}

@@ -1,0 +1,123 @@
+//! One request of our own to a cluster by name: a small answer, whole, in bounded time and size.
+//!
+//! A connection for each request: such requests are seconds apart. Called by `control` alone; calls `cluster` and hyper.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+use crate::cluster::Host;
+use crate::cluster::balancer::{self, Cursor};
+use crate::snapshot::Cluster;
+
+/// The clusters that can be asked, as `control` knows them at the moment.
+pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Cluster>>>;
+
+/// Asks clusters.
+#[derive(Clone, Debug)]
+pub struct Client {
+    directory: Directory,
+}
+
+/// What is asked.
+#[derive(Clone, Debug)]
+pub struct Get<'a> {
+    pub cluster: &'a str,
+    pub path: &'a str,
+    /// From the connection to the last byte.
+    pub timeout: Duration,
+    /// Bytes of the answer's body.
+    pub limit: usize,
+}
+
+/// The answer.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub body: Bytes,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("there is no cluster `{0}`")]
+    NoCluster(String),
+    #[error("the cluster `{0}` has no endpoint")]
+    NoHost(String),
+    #[error("{host}: {problem}")]
+    Failed { host: std::net::SocketAddr, problem: String },
+    #[error("{host}: no answer within {timeout:?}")]
+    Timeout { host: std::net::SocketAddr, timeout: Duration },
+}
+
+impl Client {
+    pub fn new(directory: Directory) -> Self {
+        Self { directory }
+    }
+
+    /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
+    pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+        let (host, connect_timeout) = self.host(get.cluster, cursor)?;
+        let address = host.address;
+        let failed = |problem: String| Error::Failed { host: address, problem };
+        let exchange = async {
+            let connecting = tokio::time::timeout(connect_timeout, TcpStream::connect(address));
+            let stream = match connecting.await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return Err(failed(format!("cannot connect: {error}"))),
+                Err(_) => return Err(Error::Timeout { host: address, timeout: connect_timeout }),
+            };
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+                .await
+                .map_err(|error| failed(error.to_string()))?;
+            let request = request(&get).map_err(|error| failed(error.to_string()))?;
+            // The connection is driven beside the request and dropped with it.
+            tokio::select! {
+                answer = answer(sender.send_request(request), get.limit) => answer.map_err(failed),
+                ended = connection => Err(failed(match ended {
+                    Ok(()) => "the connection ended before the answer".to_owned(),
+                    Err(error) => error.to_string(),
+                })),
+            }
+        };
+        let timed = tokio::time::timeout(get.timeout, exchange).await;
+        timed.unwrap_or(Err(Error::Timeout { host: address, timeout: get.timeout }))
+    }
+
+    fn host(&self, name: &str, cursor: &mut Cursor) -> Result<(Arc<Host>, Duration), Error> {
+        let directory = Arc::clone(&self.directory.borrow());
+        let cluster = directory.get(name).ok_or_else(|| Error::NoCluster(name.to_owned()))?;
+        let policy = &cluster.policy;
+        let mut random = |below: u64| fastrand::u64(..below.max(1));
+        let threshold = policy.panic_threshold;
+        let host =
+            balancer::pick(&cluster.endpoints, policy.balancer, threshold, cursor, &mut random, (&[], 0));
+        let host = host.ok_or_else(|| Error::NoHost(name.to_owned()))?;
+        Ok((Arc::clone(host), policy.connect_timeout))
+    }
+}
+
+fn request(get: &Get<'_>) -> Result<http::Request<Empty<Bytes>>, http::Error> {
+    http::Request::get(get.path)
+        .header(http::header::HOST, get.cluster)
+        .header(http::header::ACCEPT, "application/json")
+        .header(http::header::CONNECTION, "close")
+        .body(Empty::new())
+}
+
+async fn answer(
+    response: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
+    limit: usize,
+) -> Result<Answer, String> {
+    let response = response.await.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    let body = Limited::new(response.into_body(), limit).collect().await;
+    let body = body.map_err(|error| format!("the body could not be read: {error}"))?;
+    Ok(Answer { status, body: body.to_bytes() })
+}

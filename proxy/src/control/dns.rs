@@ -1,0 +1,123 @@
+//! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
+//!
+//! Strict: every address of every name is an endpoint. Logical: the first address of the one name. A name that does not exist has no
+//! endpoints; a failed look-up keeps its last answer. A name that is an IP address is not looked up. The first round, whatever it
+//! brought, ends the cluster's warming.
+//! A task of `control`; calls `resolve`.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::resolve::{Answer, Resolver};
+use super::{Reporter, Update, jitter};
+use crate::cluster::Endpoint;
+use crate::snapshot::build::discovery::{Dns, Name, at};
+
+/// No record's life makes us ask more often than this.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Looks up until the writer has gone.
+pub(super) async fn run(dns: Dns, reporter: Reporter) {
+    let resolver = match Resolver::new(&dns.resolver) {
+        Ok(resolver) => resolver,
+        Err(problem) => {
+            tracing::error!("no DNS resolver: {problem}");
+            reporter.tell(Update::GaveUp).await;
+            return;
+        }
+    };
+    let mut names: Vec<Known<'_>> = dns.names.iter().map(Known::new).collect();
+    let fixed = names.iter().all(|known| known.fixed);
+    let mut failures = 0_u32;
+    let mut sent: Option<Vec<Endpoint>> = None;
+    loop {
+        let failed = round(&dns, &resolver, &mut names, &reporter).await;
+        failures = if failed { failures.saturating_add(1) } else { 0 };
+        let endpoints = endpoints(&dns, &names);
+        if sent.as_ref() != Some(&endpoints) {
+            let update = Update::Members { endpoints: endpoints.clone(), version: String::new() };
+            if !reporter.tell(update).await {
+                return;
+            }
+            sent = Some(endpoints);
+        } else if !fixed {
+            reporter.stats().update_no_rebuild.inc();
+        }
+        if fixed {
+            return;
+        }
+        tokio::time::sleep(wait(&dns, &names, failures)).await;
+    }
+}
+
+/// A name and its last answer.
+struct Known<'n> {
+    name: &'n Name,
+    answer: Answer,
+    fixed: bool,
+    failing: bool,
+}
+
+impl<'n> Known<'n> {
+    fn new(name: &'n Name) -> Self {
+        let ip: Option<IpAddr> = name.host.parse().ok();
+        let answer = Answer { ips: ip.into_iter().collect(), ttl: None };
+        Self { name, answer, fixed: ip.is_some(), failing: false }
+    }
+}
+
+/// Looks all names up once; true when a look-up failed.
+async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter: &Reporter) -> bool {
+    let look_ups = names.iter_mut().filter(|known| !known.fixed).map(|known| async {
+        let stats = reporter.stats();
+        stats.update_attempt.inc();
+        match resolver.look_up(&known.name.host, dns.family).await {
+            Ok(answer) => {
+                stats.update_success.inc();
+                if answer.ips.is_empty() {
+                    stats.update_empty.inc();
+                }
+                known.answer = answer;
+                known.failing = false;
+            }
+            Err(problem) => {
+                stats.update_failure.inc();
+                if !known.failing {
+                    tracing::warn!(name = known.name.host, "the name could not be looked up: {problem}");
+                }
+                known.failing = true;
+            }
+        }
+        known.failing
+    });
+    join_all(look_ups).await.into_iter().any(|failing| failing)
+}
+
+fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
+    let most = if dns.logical { 1 } else { usize::MAX };
+    let mut all: Vec<Endpoint> = Vec::new();
+    for known in names {
+        let mut ips = known.answer.ips.clone();
+        // Servers rotate their answers; the order must not look like a change.
+        if !dns.logical {
+            ips.sort_unstable();
+            ips.dedup();
+        }
+        all.extend(ips.into_iter().take(most).map(|ip| at(&known.name.template, ip)));
+    }
+    all
+}
+
+fn wait(dns: &Dns, names: &[Known<'_>], failures: u32) -> Duration {
+    let base = match (failures, dns.failure_refresh) {
+        (1.., Some((base, longest))) => base.saturating_mul(1 << (failures - 1).min(16)).min(longest),
+        (0, _) if dns.respect_ttl => {
+            let ttl = names.iter().filter_map(|known| known.answer.ttl).min();
+            ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(dns.refresh)
+        }
+        _ => dns.refresh,
+    };
+    (base + jitter(dns.jitter)).max(SHORTEST_WAIT)
+}

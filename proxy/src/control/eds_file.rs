@@ -1,0 +1,76 @@
+//! EDS from a file: a `DiscoveryResponse` in YAML or JSON, read again when it changes (`path_config_source`).
+//!
+//! The file must hold the assignment of the cluster's service; anything else is rejected and the endpoints stay.
+//! A task of `control`; calls `xds`, `file`, `snapshot::build`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
+
+use super::file::{Stamp, off_thread, text};
+use super::{Reporter, Update};
+use crate::cluster::Endpoint;
+use crate::snapshot::build::{assignment, discovery::File};
+
+/// How often the file is looked at.
+const PERIOD: Duration = Duration::from_millis(200);
+
+/// Follows the file until the writer has gone.
+pub(super) async fn run(file: File, reporter: Reporter) {
+    let path = PathBuf::from(&file.path);
+    let mut known = None;
+    loop {
+        let stamp = off_thread({
+            let path = path.clone();
+            move || Stamp::of(&path)
+        });
+        let now = stamp.await.flatten();
+        if now.is_some() && now != known {
+            known = now;
+            if !update(&file, path.clone(), &reporter).await {
+                return;
+            }
+        }
+        tokio::time::sleep(PERIOD).await;
+    }
+}
+
+/// Reads the file once; false when the writer has gone.
+async fn update(file: &File, path: PathBuf, reporter: &Reporter) -> bool {
+    let stats = reporter.stats();
+    stats.update_attempt.inc();
+    let read = match text(path).await {
+        Ok(text) => endpoints(file, &text),
+        Err(error) => {
+            tracing::warn!(file = file.path, "cannot be read: {error}");
+            stats.update_failure.inc();
+            return true;
+        }
+    };
+    match read {
+        Ok((endpoints, version)) => {
+            stats.update_success.inc();
+            reporter.tell(Update::Members { endpoints, version }).await
+        }
+        Err(problem) => {
+            tracing::warn!(file = file.path, "rejected, the endpoints stay: {problem}");
+            stats.update_rejected.inc();
+            true
+        }
+    }
+}
+
+fn endpoints(file: &File, text: &str) -> Result<(Vec<Endpoint>, String), String> {
+    let read = xds::read_discovery_response(&file.path, text)
+        .map_err(|diagnostics| xds::render_text(&diagnostics, text))?;
+    let [resource] = &*read.message.resources else {
+        return Err(format!("one resource is expected, there are {}", read.message.resources.len()));
+    };
+    let found: ClusterLoadAssignment =
+        xds::decode_any_checked(resource).map_err(|error| format!("the resource cannot be used: {error}"))?;
+    if found.cluster_name != file.service {
+        return Err(format!("it is about `{}`, not `{}`", found.cluster_name, file.service));
+    }
+    Ok((assignment(&found)?, read.message.version_info))
+}

@@ -1,0 +1,74 @@
+//! The control plane of one proxy: the single writer of snapshots.
+//!
+//! Sources (file, DNS, SDS v1) are tasks that send events over one bounded channel; the writer applies them to its store and
+//! publishes. Reading order: `writer`, `store`, then the sources.
+//! Called by `app`; calls `snapshot::build`, `client`, `cluster`, `stats`. Never imports the data plane: they meet in `snapshot`.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::cluster::Endpoint;
+use crate::stats::{ClusterStats, Scope};
+
+mod dns;
+mod eds_file;
+mod file;
+mod members;
+mod resolve;
+mod sds_v1;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+pub use file::{Origin, read as read_file};
+pub use writer::{Control, Handles, Start};
+
+/// Events that may wait for the writer; a source that finds the channel full waits.
+const WAITING_EVENTS: usize = 64;
+
+/// What a source or a person tells the writer.
+#[derive(Debug)]
+pub enum Event {
+    /// A source's answer.
+    Endpoints { source: u64, update: Update },
+    /// The configuration's text as it is now.
+    Configuration(std::io::Result<String>),
+    /// Read the configuration again (SIGHUP).
+    Reload,
+}
+
+/// One answer of a source.
+#[derive(Debug)]
+pub enum Update {
+    /// All endpoints of the cluster, and what discovery calls this version.
+    Members { endpoints: Vec<Endpoint>, version: String },
+    /// There is no answer and the cluster need not wait for one.
+    GaveUp,
+}
+
+/// A source's way to the writer, and to its cluster's counters.
+#[derive(Clone, Debug)]
+pub(crate) struct Reporter {
+    source: u64,
+    events: mpsc::Sender<Event>,
+    stats: Arc<Scope<ClusterStats>>,
+    shard: usize,
+}
+
+impl Reporter {
+    fn stats(&self) -> &ClusterStats {
+        self.stats.shard(self.shard)
+    }
+
+    /// Tells the writer; false when it has gone.
+    async fn tell(&self, update: Update) -> bool {
+        self.events.send(Event::Endpoints { source: self.source, update }).await.is_ok()
+    }
+}
+
+/// A random part of `longest`, so that many proxies do not ask at once.
+fn jitter(longest: std::time::Duration) -> std::time::Duration {
+    longest.mul_f64(fastrand::f64())
+}

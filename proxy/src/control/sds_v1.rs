@@ -1,0 +1,128 @@
+//! SDS v1: `GET /v1/registration/{service}` at a cluster, again and again (`REST_LEGACY`).
+//!
+//! Only a 200 with a whole, valid registration changes anything; whatever else comes keeps the last known endpoints and is counted.
+//! Until the first success the wait grows from 100 ms to `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
+//! A task of `control`; calls `client` and `xds`.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use xds::sds_v1::{Host, Registration};
+
+use super::{Reporter, Update, jitter};
+use crate::client::{Client, Get};
+use crate::cluster::balancer::Cursor;
+use crate::cluster::{Endpoint, Health, Locality};
+use crate::snapshot::build::discovery::SdsV1;
+
+/// Bytes of an answer: some 50,000 hosts.
+const BODY_LIMIT: usize = 8 << 20;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// Asks until the writer has gone.
+pub(super) async fn run(sds: SdsV1, client: Client, reporter: Reporter) {
+    let path = format!("/v1/registration/{}", sds.service);
+    let mut cursor = Cursor::default();
+    let mut known = false;
+    let mut failures = 0_u32;
+    loop {
+        match ask(&sds, &client, &path, &mut cursor, &reporter).await {
+            Ok(endpoints) => {
+                if failures > 0 {
+                    tracing::info!(cluster = sds.cluster, service = sds.service, "registrations come again");
+                }
+                (known, failures) = (true, 0);
+                if !reporter.tell(Update::Members { endpoints, version: String::new() }).await {
+                    return;
+                }
+            }
+            Err(problem) => {
+                // Said once for each outage; the counters tell the rest.
+                if failures == 0 {
+                    tracing::warn!(
+                        cluster = sds.cluster,
+                        service = sds.service,
+                        "no registration: {problem}"
+                    );
+                }
+                failures = failures.saturating_add(1);
+            }
+        }
+        tokio::time::sleep(wait(&sds, known, failures)).await;
+    }
+}
+
+fn wait(sds: &SdsV1, known: bool, failures: u32) -> Duration {
+    if known {
+        return sds.refresh_delay + jitter(sds.refresh_delay / 2);
+    }
+    let longest = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(sds.refresh_delay);
+    longest / 2 + jitter(longest / 2)
+}
+
+async fn ask(
+    sds: &SdsV1,
+    client: &Client,
+    path: &str,
+    cursor: &mut Cursor,
+    reporter: &Reporter,
+) -> Result<Vec<Endpoint>, String> {
+    let stats = reporter.stats();
+    stats.update_attempt.inc();
+    let get = Get { cluster: &sds.cluster, path, timeout: sds.request_timeout, limit: BODY_LIMIT };
+    let answer = match client.get(get, cursor).await {
+        Ok(answer) if answer.status == 200 => answer,
+        Ok(answer) => {
+            stats.update_failure.inc();
+            return Err(format!("the answer's status is {}", answer.status));
+        }
+        Err(error) => {
+            stats.update_failure.inc();
+            return Err(error.to_string());
+        }
+    };
+    let endpoints = serde_json::from_slice(&answer.body)
+        .map_err(|error| format!("the answer is no registration: {error}"))
+        .and_then(|registration| endpoints(&registration));
+    match &endpoints {
+        Ok(endpoints) => {
+            stats.update_success.inc();
+            if endpoints.is_empty() {
+                stats.update_empty.inc();
+            }
+        }
+        Err(_) => {
+            stats.update_failure.inc();
+            stats.update_rejected.inc();
+        }
+    }
+    endpoints
+}
+
+/// All hosts, or what is wrong with the first bad one: half a registration would look like a lost half.
+fn endpoints(registration: &Registration) -> Result<Vec<Endpoint>, String> {
+    registration.hosts.iter().map(endpoint).collect()
+}
+
+fn endpoint(host: &Host) -> Result<Endpoint, String> {
+    let ip: IpAddr =
+        host.ip_address.parse().map_err(|_| format!("`{}` is not an IP address", host.ip_address))?;
+    if host.port == 0 {
+        return Err(format!("{ip} has the port 0"));
+    }
+    let weight = host.tags.load_balancing_weight;
+    if !(1..=128).contains(&weight) {
+        return Err(format!("{ip} has the weight {weight}, which is not in 1 to 128"));
+    }
+    Ok(Endpoint {
+        address: SocketAddr::new(ip, host.port),
+        hostname: String::new(),
+        weight,
+        priority: 0,
+        locality: Locality { zone: host.tags.az.clone(), ..Locality::default() },
+        locality_weight: 0,
+        canary: host.tags.canary,
+        health: Health::Healthy,
+    })
+}

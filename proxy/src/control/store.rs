@@ -1,0 +1,249 @@
+//! What is accepted and what is warming: the graph in use, and the one that waits for its clusters' first endpoints.
+//!
+//! A graph replaces the one before as a whole, when all of its new clusters are warm or have waited long enough. Clusters whose
+//! discovery did not change keep their source and their members. Part of `control`; called by `writer`; calls `members`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::members::{Member, Phase};
+use super::{Event, Reporter, Update};
+use crate::client::Client;
+use crate::snapshot::build::{Graph, ListenerPart};
+use crate::snapshot::{Cluster, Listener};
+
+/// The graph in use and the one that warms.
+pub(super) struct Store {
+    current: BTreeMap<Arc<str>, Member>,
+    graph: Option<Graph>,
+    warming: Option<Warming>,
+    sources: Sources,
+}
+
+/// A graph that is not used yet, with the clusters that are new in it.
+struct Warming {
+    graph: Graph,
+    fresh: BTreeMap<Arc<str>, Member>,
+}
+
+/// What starts sources.
+pub(super) struct Sources {
+    pub client: Client,
+    pub events: mpsc::Sender<Event>,
+    pub shard: usize,
+    pub next: u64,
+}
+
+/// What an event did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Nothing,
+    /// Members of a cluster changed.
+    Members,
+    /// Something came nearer to being warm.
+    Warmed,
+}
+
+/// How many parts a new graph added, changed and removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Changes {
+    pub added: u64,
+    pub modified: u64,
+    pub removed: u64,
+}
+
+impl Store {
+    pub fn new(sources: Sources) -> Self {
+        Self { current: BTreeMap::new(), graph: None, warming: None, sources }
+    }
+
+    /// The graph in use, for the next build to share with.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.graph.as_ref()
+    }
+
+    /// The graph that warms, else the one in use.
+    pub fn candidate(&self) -> Option<&Graph> {
+        self.warming.as_ref().map(|warming| &warming.graph).or(self.graph.as_ref())
+    }
+
+    /// Begins to warm a graph; one that was warming is given up.
+    pub fn begin(&mut self, graph: Graph) {
+        let mut fresh = BTreeMap::new();
+        for (name, part) in &graph.clusters {
+            let kept = self
+                .current
+                .get(name)
+                .is_some_and(|member| Arc::ptr_eq(&member.part.discovery, &part.discovery));
+            if !kept {
+                self.sources.next += 1;
+                fresh.insert(Arc::clone(name), Member::new(part.clone(), self.sources.next));
+            }
+        }
+        self.warming = Some(Warming { graph, fresh });
+    }
+
+    /// Starts the sources that nothing keeps from starting.
+    pub fn start_sources(&mut self) {
+        let Some(warming) = &mut self.warming else { return };
+        let warm = |name: &str| match warming.fresh.get(name) {
+            Some(member) => member.is_warm(),
+            None => true,
+        };
+        let deferred = warming.fresh.iter().filter(|(_, member)| member.source.phase == Phase::Deferred);
+        let free: Vec<_> = deferred
+            .filter(|(_, member)| member.depends_on().is_none_or(warm))
+            .map(|(name, _)| Arc::clone(name))
+            .collect();
+        for name in free {
+            if let Some(member) = warming.fresh.get_mut(&name) {
+                let reporter = self.sources.reporter(member);
+                member.start(&self.sources.client, reporter);
+            }
+        }
+    }
+
+    /// Takes a source's answer; one of a source that was replaced is dropped.
+    pub fn update(&mut self, source: u64, update: Update) -> Effect {
+        let shard = self.sources.shard;
+        let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
+        let of_source = |member: &&mut Member| member.source.id == source;
+        if let Some(member) = fresh.into_iter().find(of_source) {
+            match update {
+                Update::Members { endpoints, version } => {
+                    member.update(endpoints, version, shard);
+                }
+                Update::GaveUp => member.source.phase = Phase::Warm,
+            }
+            return Effect::Warmed;
+        }
+        let member = self.current.values_mut().find(of_source);
+        let (Some(member), Update::Members { endpoints, version }) = (member, update) else {
+            return Effect::Nothing;
+        };
+        if member.update(endpoints, version, shard) { Effect::Members } else { Effect::Nothing }
+    }
+
+    /// Lets the clusters go on that have waited as long as they may.
+    pub fn expire(&mut self, now: Instant) {
+        for member in self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut()) {
+            if matches!(member.source.phase, Phase::Waiting(Some(deadline)) if deadline <= now) {
+                tracing::warn!(
+                    cluster = &*member.part.policy.name,
+                    "no endpoints in time, going on without them"
+                );
+                member.source.phase = Phase::Warm;
+            }
+        }
+    }
+
+    /// When `expire` has something to do.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
+        fresh
+            .filter_map(
+                |member| if let Phase::Waiting(deadline) = member.source.phase { deadline } else { None },
+            )
+            .min()
+    }
+
+    /// The clusters that wait for their first endpoints.
+    pub fn waiting(&self) -> Vec<Arc<str>> {
+        let fresh = self.warming.iter().flat_map(|warming| &warming.fresh);
+        fresh.filter(|(_, member)| !member.is_warm()).map(|(name, _)| Arc::clone(name)).collect()
+    }
+
+    /// Whether the clusters that need nobody's answer but DNS's are known.
+    pub fn primaries_are_warm(&self) -> bool {
+        let mut fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
+        fresh.all(|member| member.is_warm() || member.depends_on().is_some())
+    }
+
+    /// Puts the warming graph in use, once everything in it is warm: what it changed of clusters and of listeners.
+    pub fn commit(&mut self) -> Option<(Changes, Changes)> {
+        if !self.warming.as_ref()?.fresh.values().all(Member::is_warm) {
+            return None;
+        }
+        let Warming { graph, mut fresh } = self.warming.take()?;
+        let mut before = std::mem::take(&mut self.current);
+        let shard = self.sources.shard;
+        let mut clusters = Changes::default();
+        for (name, part) in &graph.clusters {
+            let old = before.remove(name);
+            clusters.count(old.as_ref().map(|old| old.part.message == part.message));
+            let member = match (fresh.remove(name), old) {
+                (Some(mut member), old) => {
+                    if let Some(old) = old {
+                        member.replace(&old, shard);
+                    }
+                    member.show(shard);
+                    member
+                }
+                (None, Some(old)) => Member { part: part.clone(), ..old },
+                (None, None) => continue,
+            };
+            self.current.insert(Arc::clone(name), member);
+        }
+        clusters.removed += before.len() as u64;
+        before.values().for_each(Member::retire);
+        let old = self.graph.as_ref().map(|graph| &*graph.listeners).unwrap_or_default();
+        let listeners = changes_of_listeners(old, &graph.listeners);
+        self.graph = Some(graph);
+        Some((clusters, listeners))
+    }
+
+    /// The listeners in use.
+    pub fn listeners(&self) -> Vec<Arc<Listener>> {
+        let graph = self.graph.iter().flat_map(|graph| &graph.listeners);
+        graph.map(|part| Arc::clone(&part.listener)).collect()
+    }
+
+    /// The clusters in use.
+    pub fn clusters(&self) -> BTreeMap<Arc<str>, Cluster> {
+        self.current.iter().map(|(name, member)| (Arc::clone(name), member.cluster())).collect()
+    }
+
+    /// The clusters that `control` itself may ask: those in use and, before them, those that are warming.
+    pub fn directory(&self) -> BTreeMap<Arc<str>, Cluster> {
+        let mut all = self.clusters();
+        let fresh = self.warming.iter().flat_map(|warming| &warming.fresh);
+        all.extend(fresh.map(|(name, member)| (Arc::clone(name), member.cluster())));
+        all
+    }
+}
+
+impl Sources {
+    fn reporter(&self, member: &Member) -> Reporter {
+        Reporter {
+            source: member.source.id,
+            events: self.events.clone(),
+            stats: Arc::clone(&member.part.stats),
+            shard: self.shard,
+        }
+    }
+}
+
+impl Changes {
+    /// Counts a part of the new graph: whether it equals the one before, `None` when there was none.
+    fn count(&mut self, same: Option<bool>) {
+        match same {
+            None => self.added += 1,
+            Some(false) => self.modified += 1,
+            Some(true) => {}
+        }
+    }
+}
+
+fn changes_of_listeners(before: &[ListenerPart], after: &[ListenerPart]) -> Changes {
+    let mut changes = Changes::default();
+    for part in after {
+        let old = before.iter().find(|old| old.listener.name == part.listener.name);
+        changes.count(old.map(|old| old.message == part.message));
+    }
+    let gone = before.iter().filter(|old| after.iter().all(|part| part.listener.name != old.listener.name));
+    changes.removed = gone.count() as u64;
+    changes
+}

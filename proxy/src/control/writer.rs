@@ -1,0 +1,292 @@
+//! The single writer: applies events to the store and publishes what comes of them.
+//!
+//! Part of `control`; runs on the control thread's runtime; calls `store`, `snapshot::build`, `xds`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::{Diagnostic, Read};
+
+use super::file::{self, Origin};
+use super::store::{Changes, Effect, Sources, Store};
+use super::{Event, WAITING_EVENTS};
+use crate::access_log::LogWriter;
+use crate::client::Client;
+use crate::snapshot::accepted::{Accepted, Rejected};
+use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
+use crate::snapshot::{Cluster, Snapshot};
+use crate::state::{Phase, ServerState};
+use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
+use crate::time;
+
+/// Everything that the control plane starts from.
+pub struct Start {
+    pub origin: Origin,
+    /// The text that was read, and what was read from it.
+    pub text: String,
+    pub read: Read<Bootstrap>,
+    pub flavor: Flavor,
+    /// `--service-node` and `--service-cluster`.
+    pub service_node: Option<String>,
+    pub service_cluster: Option<String>,
+    pub registry: Registry,
+    pub logs: Arc<LogWriter>,
+    pub state: Arc<ServerState>,
+}
+
+/// What the other threads hold of the control plane.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// Read by workers and `admin`. Empty (version 0) until all clusters of the first configuration are warm.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub accepted: watch::Receiver<Arc<Accepted>>,
+    pub events: mpsc::Sender<Event>,
+}
+
+/// The control plane.
+pub struct Control {
+    store: Store,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    directory: watch::Sender<Arc<BTreeMap<Arc<str>, Cluster>>>,
+    accepted: watch::Sender<Arc<Accepted>>,
+    origin: Origin,
+    /// The last text that was tried.
+    text: String,
+    /// What warms, to be accepted with its graph.
+    candidate: Option<Arc<Bootstrap>>,
+    service: (Option<String>, Option<String>),
+    flavor: Flavor,
+    registry: Registry,
+    logs: Arc<LogWriter>,
+    state: Arc<ServerState>,
+    clusters: Arc<Scope<ClusterManagerStats>>,
+    listeners: Arc<Scope<ListenerManagerStats>>,
+    version: u64,
+}
+
+impl Control {
+    /// Builds the first graph; starts and binds nothing. The warnings, or every finding when the file cannot be used.
+    pub fn new(start: Start) -> Result<(Self, Handles, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let service = (start.service_node, start.service_cluster);
+        let (graph, warnings) =
+            graph(&start.read, &service, start.flavor, &start.registry, &start.logs, None)?;
+        let (sender, events) = mpsc::channel(WAITING_EVENTS);
+        let (directory, asked) = watch::channel(Arc::default());
+        let sources = Sources {
+            client: Client::new(asked),
+            events: sender.clone(),
+            shard: start.registry.control_shard(),
+            next: 0,
+        };
+        let mut store = Store::new(sources);
+        store.begin(graph);
+        let bootstrap = Arc::new(start.read.message);
+        let accepted = Accepted {
+            bootstrap: Arc::clone(&bootstrap),
+            loaded_at: time::wall(),
+            dynamic: Vec::new(),
+            rejected: None,
+            warming: store.waiting(),
+        };
+        let (snapshots, snapshot) = watch::channel(Arc::default());
+        let (accepted, accepted_read) = watch::channel(Arc::new(accepted));
+        let handles = Handles { snapshots: snapshot, accepted: accepted_read, events: sender.clone() };
+        let control = Self {
+            store,
+            events,
+            sender,
+            snapshots,
+            directory,
+            accepted,
+            origin: start.origin,
+            text: start.text,
+            candidate: Some(bootstrap),
+            service,
+            flavor: start.flavor,
+            clusters: start.registry.scope("cluster_manager."),
+            listeners: start.registry.scope("listener_manager."),
+            registry: start.registry,
+            logs: start.logs,
+            state: start.state,
+            version: 0,
+        };
+        Ok((control, handles, warnings))
+    }
+
+    /// The addresses of the first configuration's listeners.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let listeners = self.store.candidate().into_iter().flat_map(|graph| &graph.listeners);
+        listeners.filter(|part| part.listener.bind).map(|part| part.listener.address).collect()
+    }
+
+    /// Where the first configuration wants its admin interface.
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.store.candidate()?.admin
+    }
+
+    /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
+    /// live when the first ones are.
+    pub async fn run(mut self, mut bound: watch::Receiver<u64>) {
+        if let Origin::File(path) = &self.origin {
+            // The first look reads the file again, in case it changed since it was read.
+            tokio::spawn(file::watch(path.clone(), None, self.sender.clone()));
+        }
+        self.progress();
+        // The first snapshot that is published has the listeners.
+        while *bound.borrow_and_update() == 0 {
+            tokio::select! {
+                changed = bound.changed() => if changed.is_err() { return },
+                () = self.step() => {}
+            }
+        }
+        if self.state.phase() != Phase::Draining {
+            self.state.set_phase(Phase::Live);
+        }
+        loop {
+            self.step().await;
+        }
+    }
+
+    /// Waits for one event, or for a cluster's time to run out. Cancel safe: nothing waits once an event is taken.
+    async fn step(&mut self) {
+        let deadline = self.store.next_deadline();
+        tokio::select! {
+            event = self.events.recv() => if let Some(event) = event { self.handle(event) },
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                self.store.expire(Instant::now());
+                self.progress();
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Endpoints { source, update } => match self.store.update(source, update) {
+                Effect::Nothing => {}
+                Effect::Members => {
+                    self.clusters.shard(self.registry.control_shard()).cluster_updated.inc();
+                    self.publish();
+                }
+                Effect::Warmed => self.progress(),
+            },
+            Event::Configuration(Ok(text)) => self.configure(text),
+            Event::Configuration(Err(error)) => {
+                tracing::error!("the configuration cannot be read, the old one stays: {error}");
+            }
+            Event::Reload => {
+                if let Origin::File(path) = &self.origin {
+                    let (path, events) = (path.clone(), self.sender.clone());
+                    tokio::spawn(async move {
+                        // Nobody listens any more: the process ends.
+                        let _ = events.send(Event::Configuration(file::text(path).await)).await;
+                    });
+                }
+            }
+        }
+    }
+
+    /// Tries a new text: warms its graph, or rejects it and keeps what is in use.
+    fn configure(&mut self, text: String) {
+        if text == self.text {
+            return;
+        }
+        let name = match &self.origin {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Text => "--config-yaml".to_owned(),
+        };
+        let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
+            let built =
+                graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.store.graph());
+            built.map(|(graph, warnings)| (read.message, graph, warnings))
+        });
+        match tried {
+            Ok((message, graph, warnings)) => {
+                if !warnings.is_empty() {
+                    tracing::warn!("{}", xds::render_text(&warnings, &text));
+                }
+                tracing::info!(file = name, "configuration changed");
+                self.candidate = Some(Arc::new(message));
+                self.store.begin(graph);
+                self.progress();
+            }
+            Err(diagnostics) => {
+                tracing::error!(
+                    file = name,
+                    "configuration refused, the old one stays\n{}",
+                    xds::render_text(&diagnostics, &text)
+                );
+                self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
+                let rejected = Rejected { at: time::wall(), diagnostics: diagnostics.into() };
+                self.accepted.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(rejected));
+            }
+        }
+        self.text = text;
+    }
+
+    /// Starts what can be started and puts the warming graph in use when it is ready.
+    fn progress(&mut self) {
+        self.directory.send_replace(Arc::new(self.store.directory()));
+        self.store.start_sources();
+        if self.store.primaries_are_warm() && self.state.phase() == Phase::PreInitializing {
+            self.state.set_phase(Phase::Initializing);
+        }
+        if let Some((clusters, listeners)) = self.store.commit() {
+            self.count(clusters, listeners);
+            self.publish();
+            if let Some(bootstrap) = self.candidate.take() {
+                self.accepted.send_modify(|accepted| {
+                    let accepted = Arc::make_mut(accepted);
+                    accepted.bootstrap = bootstrap;
+                    accepted.loaded_at = time::wall();
+                    accepted.rejected = None;
+                });
+            }
+        }
+        let waiting = self.store.waiting();
+        let warming = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
+        self.clusters.shard(self.registry.control_shard()).warming_clusters.set(warming);
+        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).warming = waiting);
+    }
+
+    fn publish(&mut self) {
+        self.version += 1;
+        let clusters = self.store.clusters();
+        let snapshot = Snapshot { version: self.version, listeners: self.store.listeners(), clusters };
+        self.snapshots.send_replace(Arc::new(snapshot));
+        self.directory.send_replace(Arc::new(self.store.directory()));
+    }
+
+    fn count(&self, clusters: Changes, listeners: Changes) {
+        let shard = self.registry.control_shard();
+        let stats = self.clusters.shard(shard);
+        stats.cluster_added.add(clusters.added);
+        stats.cluster_modified.add(clusters.modified);
+        stats.cluster_removed.add(clusters.removed);
+        let total = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        stats.active_clusters.set(total(self.store.clusters().len()));
+        let stats = self.listeners.shard(shard);
+        stats.listener_added.add(listeners.added);
+        stats.listener_modified.add(listeners.modified);
+        stats.listener_removed.add(listeners.removed);
+        stats.listener_create_success.add(listeners.added + listeners.modified);
+        stats.total_listeners_active.set(total(self.store.listeners().len()));
+    }
+}
+
+fn graph(
+    read: &Read<Bootstrap>,
+    service: &(Option<String>, Option<String>),
+    flavor: Flavor,
+    registry: &Registry,
+    logs: &LogWriter,
+    previous: Option<&Graph>,
+) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let node = Node::new(&read.message, service.0.as_deref(), service.1.as_deref());
+    build::graph(read, Parts { node, flavor, registry, logs: Some(logs) }, previous)
+}
