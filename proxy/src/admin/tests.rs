@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::cluster::EndpointView;
 use crate::snapshot::Cluster;
-use crate::snapshot::build::{self, Discovery, Node};
+use crate::snapshot::build::{self, Discovery, Flavor, Node, Parts};
 use crate::state::Phase;
 use crate::stats::ClusterStats;
 
@@ -58,10 +58,10 @@ struct Fixture {
 impl Fixture {
     async fn new() -> Self {
         let registry = Registry::new(1);
-        let bootstrap = xds::read_bootstrap("test.yaml", FILE).map(|read| read.message).unwrap();
-        let node = Node::new(&bootstrap, None, None);
-        let (graph, findings) = build::graph(&bootstrap, node, &registry, None);
-        let graph = graph.unwrap_or_else(|| panic!("{findings:?}"));
+        let read = xds::read_bootstrap("test.yaml", FILE).unwrap();
+        let node = Node::new(&read.message, None, None);
+        let parts = Parts { node, flavor: Flavor::Sidecar, registry: &registry, logs: None, runtime: &[] };
+        let graph = build::graph(&read, parts, None).unwrap().0;
         let clusters: BTreeMap<_, _> = graph
             .clusters
             .iter()
@@ -76,8 +76,13 @@ impl Fixture {
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
         let snapshot = Snapshot { version: 1, listeners, clusters };
-        let accepted =
-            Accepted { bootstrap: Arc::new(bootstrap), loaded_at: UNIX_EPOCH, dynamic: Vec::new() };
+        let accepted = Accepted {
+            bootstrap: Arc::new(read.message),
+            loaded_at: UNIX_EPOCH,
+            dynamic: Vec::new(),
+            rejected: None,
+            warming: Vec::new(),
+        };
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));
         let state = Arc::new(ServerState::new(crate::time::now()));
