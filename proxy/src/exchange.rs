@@ -193,7 +193,6 @@ impl<'x> Exchange<'x> {
         match &route.action {
             Action::Forward(forward) => Step::Forward(matched, forward),
             Action::Redirect(redirect) => {
-                context.http().rq_redirect.inc();
                 Step::Reply(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
             }
             Action::Direct { status, body } => {
@@ -237,10 +236,8 @@ impl<'x> Exchange<'x> {
         self.info.details = reply.details.clone();
         let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
         self.response = rendered.head;
-        // Answers that the route itself gives carry its fields; those that report a failure do not.
-        if self.matched.is_some_and(|matched| !matches!(matched.route.action, Action::Forward(_))) {
-            self.mutate_response();
-        }
+        self.attempts_in_response();
+        self.mutate_response();
         self.own_fields();
         // Whatever of the request is still on its way would have to be read first.
         if !request_end {
@@ -266,6 +263,15 @@ impl<'x> Exchange<'x> {
         let response = &mut self.response;
         self.context.local.date.with(self.info.start_time, |date| answer::set_own(response, rules, date));
         self.request_id_in_response();
+    }
+
+    fn attempts_in_response(&mut self) {
+        let asked =
+            self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response);
+        if asked && self.info.attempts > 0 {
+            let count = self.info.attempts.to_string();
+            self.response.fields.set(Known::XEnvoyAttemptCount, count.as_bytes());
+        }
     }
 
     fn request_id_in_response(&mut self) {

@@ -182,6 +182,9 @@ impl<'x> Exchange<'x> {
             Ok(false) => Ok(()),
             Err(failure) => {
                 attempt.report(report_of(&failure));
+                if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
+                    stream.lost();
+                }
                 self.count_reset(&failure, tries);
                 Err(failure)
             }

@@ -174,11 +174,10 @@ impl Exchange<'_> {
                 .fields
                 .set(Known::XEnvoyUpstreamServiceTime, itoa::Buffer::new().format(millis).as_bytes());
         }
-        if self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response) {
-            response.fields.set(Known::XEnvoyAttemptCount, self.info.attempts.to_string().as_bytes());
-        }
         self.context.local.date.with(self.info.start_time, |date| answer::response(response, rules, date));
         self.request_id_in_response();
+        self.attempts_in_response();
+        self.info.status = status;
         self.mutate_response();
     }
 

@@ -23,6 +23,7 @@ pub fn response(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     {
         head.fields.remove(name);
     }
+    head.fields.join_repeated();
     set_own(head, rules, date);
 }
 
@@ -39,7 +40,7 @@ pub fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     if !rules.via.is_empty() {
         let mut value = head.fields.get_all(Known::Via).collect::<Vec<_>>().join(&b","[..]);
         if !value.is_empty() {
-            value.push(b',');
+            value.extend_from_slice(b", ");
         }
         value.extend_from_slice(rules.via.as_bytes());
         head.fields.set(Known::Via, &value);

@@ -29,6 +29,7 @@ pub struct Origin {
 /// Applies all rules to a request's head.
 pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
     hop_by_hop(head);
+    head.fields.join_repeated();
     let client = client_address(head, &rules.addresses, origin.peer);
     forwarded(head, &rules.addresses, origin);
     let at_edge = rules.addresses.use_remote && !client.internal;
@@ -47,9 +48,8 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
     user_agent(head, rules);
     strip_port(head, rules, origin.local);
     if !rules.via.is_empty() {
-        append_list(head, Known::Via, rules.via.as_bytes());
+        append_list(head, Known::Via, b", ", rules.via.as_bytes());
     }
-    join_repeated(head);
     client
 }
 
@@ -161,7 +161,7 @@ pub fn in_network(ip: IpAddr, net: IpAddr, bits: u8) -> bool {
 /// `x-forwarded-for`, `-proto` and `-port`.
 fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
     if rules.use_remote && !rules.skip_append {
-        append_list(head, Known::XForwardedFor, origin.peer.ip().to_string().as_bytes());
+        append_list(head, Known::XForwardedFor, b",", origin.peer.ip().to_string().as_bytes());
     }
     let scheme: &[u8] = if head.https { b"https" } else { b"http" };
     let believed = !rules.use_remote || rules.trusted_hops > 0;
@@ -175,10 +175,10 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
     }
 }
 
-fn append_list(head: &mut RequestHead, name: Known, item: &[u8]) {
+fn append_list(head: &mut RequestHead, name: Known, separator: &[u8], item: &[u8]) {
     let mut value: Vec<u8> = head.fields.get_all(name).collect::<Vec<_>>().join(&b","[..]);
     if !value.is_empty() {
-        value.push(b',');
+        value.extend_from_slice(separator);
     }
     value.extend_from_slice(item);
     head.fields.set(name, &value);
@@ -235,15 +235,5 @@ fn strip_port(head: &mut RequestHead, rules: &Rules, local: SocketAddr) {
     };
     if strip {
         head.authority.truncate(colon);
-    }
-}
-
-/// Joins repeated lines of the fields that Envoy keeps once; other repeated fields stay as they are.
-fn join_repeated(head: &mut RequestHead) {
-    for name in [Known::XRequestId, Known::XForwardedFor, Known::Accept, Known::Via, Known::XForwardedProto] {
-        if head.fields.get_all(name).nth(1).is_some() {
-            let joined = head.fields.get_all(name).collect::<Vec<_>>().join(&b","[..]);
-            head.fields.set(name, &joined);
-        }
     }
 }

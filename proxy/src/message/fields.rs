@@ -124,6 +124,23 @@ impl Fields {
         self.list = list;
     }
 
+    /// Joins repeated lines of the names that are kept once (RFC 9110, 5.3).
+    pub fn join_repeated(&mut self) {
+        let mut seen = 0_u128;
+        let mut repeated: Vec<Known> = Vec::new();
+        for known in self.list.iter().filter_map(|field| field.known).filter(|known| known.is_joined()) {
+            let bit = 1 << (known as u8);
+            if seen & bit != 0 && !repeated.contains(&known) {
+                repeated.push(known);
+            }
+            seen |= bit;
+        }
+        for known in repeated {
+            let joined = self.get_all(known).collect::<Vec<_>>().join(&b","[..]);
+            self.set(known, &joined);
+        }
+    }
+
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> {
         self.list.iter().map(|field| (self.name(field), self.slice(field.value)))

@@ -91,6 +91,14 @@ known_names! {
     XRequestId = "x-request-id",
 }
 
+impl Known {
+    /// Whether repeated lines are joined by commas into one, as Envoy keeps the fields that it knows. Those that may not be joined, and
+    /// those that Envoy does not know, stay as they came.
+    pub fn is_joined(self) -> bool {
+        !matches!(self, Self::Cookie | Self::SetCookie | Self::AcceptLanguage | Self::Location)
+    }
+}
+
 /// A field name: well-known, or its bytes in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Name<'a> {

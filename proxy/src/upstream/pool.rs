@@ -97,6 +97,8 @@ struct Checkout {
     local: Option<SocketAddr>,
     /// Taken out when the connection goes back.
     held: Option<Held>,
+    /// The host ended it.
+    lost: bool,
 }
 
 /// One stream on a shared connection.
@@ -236,7 +238,13 @@ impl LocalHost {
             rx: ResponseReader::Http1(rx),
             version: Version::Http11,
             local,
-            back: Back::Http1(Checkout { host: Rc::clone(self), uses: uses + 1, local, held: Some(held) }),
+            back: Back::Http1(Checkout {
+                host: Rc::clone(self),
+                uses: uses + 1,
+                local,
+                held: Some(held),
+                lost: false,
+            }),
         }
     }
 
@@ -333,6 +341,13 @@ impl LocalHost {
 }
 
 impl UpstreamStream {
+    /// The host ended the connection under the stream.
+    pub fn lost(&mut self) {
+        if let Back::Http1(checkout) = &mut self.back {
+            checkout.lost = true;
+        }
+    }
+
     /// Ends a stream whose answer is whole: an HTTP/1 connection goes back to the pool when its request was whole, too.
     pub fn finish(self, policy: &ClusterPolicy) {
         let Self { tx, rx, back, .. } = self;
@@ -355,9 +370,17 @@ impl UpstreamStream {
 
 impl Drop for Checkout {
     fn drop(&mut self) {
-        if self.held.is_some() {
-            self.host.lost_one();
+        let Some(held) = &self.held else { return };
+        let stats = held.stats();
+        stats.upstream_cx_destroy_with_active_rq.inc();
+        if self.lost {
+            stats.upstream_cx_destroy_remote.inc();
+            stats.upstream_cx_destroy_remote_with_active_rq.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+            stats.upstream_cx_destroy_local_with_active_rq.inc();
         }
+        self.host.lost_one();
     }
 }
 
