@@ -71,6 +71,8 @@ struct Exchange<'x> {
     answered: bool,
     /// The client got the whole answer.
     complete: bool,
+    /// The upstream ended its connection in the middle of the answer.
+    cut_by_upstream: bool,
     finished: bool,
 }
 
@@ -152,6 +154,7 @@ impl<'x> Exchange<'x> {
             matched: None,
             answered: false,
             complete: false,
+            cut_by_upstream: false,
             finished: false,
         }
     }

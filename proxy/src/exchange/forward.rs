@@ -179,7 +179,12 @@ impl<'x> Exchange<'x> {
                 stream.finish(&tries.cluster.policy);
                 Ok(())
             }
-            Ok(false) => Ok(()),
+            Ok(false) => {
+                if self.cut_by_upstream {
+                    stream.lost();
+                }
+                Ok(())
+            }
             Err(failure) => {
                 attempt.report(report_of(&failure));
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
@@ -352,6 +357,7 @@ impl<'x> Exchange<'x> {
         match failure {
             Failure::Client(error) => self.client_left(*error),
             Failure::Upstream(error) => {
+                self.cut_by_upstream = true;
                 // What ends a body early is a broken message, whoever closed the connection.
                 self.info.flags.set(error.flag());
                 self.info.details = Cow::Owned(details_after_response(error));

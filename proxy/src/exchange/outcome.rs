@@ -78,6 +78,8 @@ impl Exchange<'_> {
             }
             Failure::NoHost => {
                 cluster.upstream_cx_none_healthy.inc();
+                // Envoy counts the try that found nobody.
+                self.info.attempts = tries.count + 1;
                 LocalReply::no_healthy_upstream()
             }
             Failure::Upstream(error) => {
