@@ -18,7 +18,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
 use crate::http2;
-use crate::message::{Known, RequestHead, ResponseHead};
+use crate::message::{Known, Name, RequestHead, ResponseHead, Version};
 use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
 
@@ -173,7 +173,7 @@ async fn one_request(
             }
         }
     };
-    if event == HeadEvent::Request && !underscores(&mut head, manager.underscores) {
+    if event == HeadEvent::Request && !underscores(context, &mut head) {
         connection.close_after();
         event = HeadEvent::Refused(Refusal::UNDERSCORE);
     }
@@ -355,7 +355,7 @@ fn start_stream(
         let refusal = if head.authority.is_empty() {
             Some(Refusal::MISSING_HOST)
         } else {
-            (!underscores(&mut head, manager.underscores)).then_some(Refusal::UNDERSCORE)
+            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
         };
         let head = if let Some(refusal) = refusal {
             exchange::refuse(&context, refusal, &head, &mut down.tx).await;
@@ -382,15 +382,31 @@ async fn expect_continue(head: &mut RequestHead, writer: &mut ResponseWriter<'_>
 }
 
 /// Treats names with underscores as configured; false when the request is to be refused.
-fn underscores(head: &mut RequestHead, policy: Underscores) -> bool {
-    match policy {
-        Underscores::Allow => true,
-        Underscores::RejectRequest => !head.fields.iter().any(|(name, _)| name.as_bytes().contains(&b'_')),
-        Underscores::DropHeader => {
-            head.fields.retain(|name, _| !name.as_bytes().contains(&b'_'));
-            true
-        }
+fn underscores(context: &ConnectionContext, head: &mut RequestHead) -> bool {
+    let manager = &context.manager;
+    let has_one = |name: Name<'_>| name.as_bytes().contains(&b'_');
+    if manager.underscores == Underscores::Allow || !head.fields.iter().any(|(name, _)| has_one(name)) {
+        return true;
     }
+    let (dropped, rejected) = if head.version == Version::Http2 {
+        let stats = manager.http2_stats.shard(context.local.shard);
+        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
+    } else {
+        let stats = manager.http1_stats.shard(context.local.shard);
+        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
+    };
+    if manager.underscores == Underscores::RejectRequest {
+        rejected.inc();
+        return false;
+    }
+    head.fields.retain(|name, _| {
+        let drop = has_one(name);
+        if drop {
+            dropped.inc();
+        }
+        !drop
+    });
+    true
 }
 
 thread_local! {

@@ -32,6 +32,7 @@ impl Exchange<'_> {
         let stats = part.stats.shard(self.context.local.shard);
         stats.upstream_rq_total.inc();
         if self.info.status != 0 {
+            stats.upstream_rq_completed.inc();
             stats.upstream_rq_codes.record(self.info.status);
         }
         if self.info.flags.has(Flag::UpstreamRequestTimeout) {
