@@ -216,8 +216,7 @@ impl Server<'_> {
                     if order.command == Command::Quit {
                         return exit::DONE;
                     }
-                    self.carry_out(&order.command);
-                    let _ = order.done.send(());
+                    self.carry_out(order).await;
                 }
             }
         }
@@ -229,8 +228,9 @@ impl Server<'_> {
         }
     }
 
-    fn carry_out(&self, command: &Command) {
-        match command {
+    async fn carry_out(&self, order: Order) {
+        let Order { command, done } = order;
+        match &command {
             Command::Drain { inbound_only, graceful, skip_exit } => {
                 let directions: &[Direction] = if *inbound_only {
                     &[Direction::Inbound]
@@ -254,8 +254,15 @@ impl Server<'_> {
             }
             Command::FailHealthCheck(failed) => self.state.set_health_failed(*failed),
             Command::ReopenLogs => self.logs.reopen(),
-            Command::SetRuntime(_) | Command::Quit => {}
+            Command::SetRuntime(values) => {
+                // The writer answers, and is gone only when the process ends anyway.
+                let _ = self.handles.events.send(Event::Runtime { values: values.clone(), done }).await;
+                return;
+            }
+            Command::Quit => {}
         }
+        // Whoever asked may have gone.
+        let _ = done.send(());
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
-use crate::message::{Known, RequestHead, ResponseHead};
+use crate::message::{Known, Name, RequestHead, ResponseHead, Version};
 use crate::snapshot::{Codec, Underscores};
 use crate::state::Drain;
 
@@ -170,7 +170,7 @@ async fn one_request(
             HeadEvent::Refused(refusal)
         }
     };
-    if event == HeadEvent::Request && !underscores(&mut head, manager.underscores) {
+    if event == HeadEvent::Request && !underscores(context, &mut head) {
         connection.close_after();
         event = HeadEvent::Refused(Refusal::UNDERSCORE);
     }
@@ -264,15 +264,31 @@ async fn expect_continue(head: &mut RequestHead, writer: &mut ResponseWriter<'_>
 }
 
 /// Treats names with underscores as configured; false when the request is to be refused.
-fn underscores(head: &mut RequestHead, policy: Underscores) -> bool {
-    match policy {
-        Underscores::Allow => true,
-        Underscores::RejectRequest => !head.fields.iter().any(|(name, _)| name.as_bytes().contains(&b'_')),
-        Underscores::DropHeader => {
-            head.fields.retain(|name, _| !name.as_bytes().contains(&b'_'));
-            true
-        }
+fn underscores(context: &ConnectionContext, head: &mut RequestHead) -> bool {
+    let manager = &context.manager;
+    let has_one = |name: Name<'_>| name.as_bytes().contains(&b'_');
+    if manager.underscores == Underscores::Allow || !head.fields.iter().any(|(name, _)| has_one(name)) {
+        return true;
     }
+    let (dropped, rejected) = if head.version == Version::Http2 {
+        let stats = manager.http2_stats.shard(context.local.shard);
+        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
+    } else {
+        let stats = manager.http1_stats.shard(context.local.shard);
+        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
+    };
+    if manager.underscores == Underscores::RejectRequest {
+        rejected.inc();
+        return false;
+    }
+    head.fields.retain(|name, _| {
+        let drop = has_one(name);
+        if drop {
+            dropped.inc();
+        }
+        !drop
+    });
+    true
 }
 
 thread_local! {

@@ -192,6 +192,7 @@ impl<'x> Exchange<'x> {
         };
         self.info.virtual_host = Some(Arc::clone(&virtual_host.name));
         self.info.route_name = Some(Arc::clone(&route.name));
+        self.info.route_metadata.clone_from(&route.metadata);
         let matched = Matched { virtual_host, route, weighted: None };
         self.matched = Some(matched);
         match &route.action {

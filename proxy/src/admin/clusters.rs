@@ -18,9 +18,8 @@ use crate::stats::ClusterStats;
 const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 
 pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
-    let filter = match params.get("filter").map(super::stats::regex).transpose() {
-        Ok(filter) => filter,
-        Err(_) => return Page::error(400, "Invalid re2 regex"),
+    let Ok(filter) = params.get("filter").map(super::stats::regex).transpose() else {
+        return Page::error(400, "Invalid re2 regex");
     };
     let snapshot = context.snapshot.borrow().clone();
     let by_api = added_by_api(context);

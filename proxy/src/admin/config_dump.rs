@@ -27,7 +27,11 @@ struct Part {
 }
 
 const PARTS: [Part; 7] = [
-    Part { message: "BootstrapConfigDump", lists: &[], fields: &["bootstrap", "last_updated"] },
+    Part {
+        message: "BootstrapConfigDump",
+        lists: &[],
+        fields: &["bootstrap", "last_updated", "error_state"],
+    },
     Part {
         message: "ClustersConfigDump",
         lists: &[
@@ -147,6 +151,13 @@ fn whole(
             }
             fields.insert("bootstrap".to_owned(), bootstrap);
             fields.insert("last_updated".to_owned(), time(accepted.loaded_at));
+            // Not in Envoy, which does not read its file again.
+            if let Some(rejected) = &accepted.rejected {
+                let details: Vec<String> =
+                    rejected.diagnostics.iter().map(|found| found.message.clone()).collect();
+                let error = json!({"last_update_attempt": time(rejected.at), "details": details.join("\n")});
+                fields.insert("error_state".to_owned(), error);
+            }
         }
         for (name, _) in part.lists {
             if let Some(values) = lists.get(name).filter(|values| !values.is_empty()) {

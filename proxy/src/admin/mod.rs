@@ -106,7 +106,7 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     });
     let mut tasks = tokio::task::JoinSet::new();
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut ticks = tokio::time::interval(INTERVAL);
+    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
     tokio::pin!(shutdown);
     loop {
         let accept = async {

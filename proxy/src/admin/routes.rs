@@ -212,7 +212,7 @@ async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
         "/certs" => Page::json(&serde_json::json!({ "certificates": [] })),
         "/contention" => Page::text("Mutex contention tracing is not enabled.\n"),
         "/hot_restart_version" => Page::text("disabled"),
-        "/init_dump" => Page::json(&serde_json::json!({})),
+        "/init_dump" => server::init_dump(context),
         "/cpuprofiler" => server::cpu_profiler(params),
         "/stats" => stats::page(admin, params),
         "/stats/prometheus" => prometheus::page(admin, params),

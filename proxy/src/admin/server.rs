@@ -53,6 +53,16 @@ pub(super) fn info(admin: &Admin) -> Page {
     }))
 }
 
+/// What keeps the server, or a new configuration, from being used.
+pub(super) fn init_dump(context: &AdminContext) -> Page {
+    let accepted = context.accepted.borrow();
+    if accepted.warming.is_empty() {
+        return Page::json(&json!({}));
+    }
+    let names: Vec<&str> = accepted.warming.iter().map(|name| &**name).collect();
+    Page::json(&json!({"unready_targets_dumps": [{"name": "clusters", "target_names": names}]}))
+}
+
 /// The node as control planes see it.
 pub(super) fn node(context: &AdminContext) -> Value {
     let accepted = context.accepted.borrow();

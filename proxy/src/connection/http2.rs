@@ -173,7 +173,7 @@ fn start_stream(
         let refusal = if head.authority.is_empty() {
             Some(Refusal::MISSING_HOST)
         } else {
-            (!underscores(&mut head, manager.underscores)).then_some(Refusal::UNDERSCORE)
+            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
         };
         let head = if let Some(refusal) = refusal {
             exchange::refuse(&context, refusal, &head, &mut down.tx).await;

@@ -125,6 +125,8 @@ impl Member {
         stats.membership_total.set(gauge(self.view.hosts.len()));
         stats.membership_healthy.set(gauge(self.view.healthy_count()));
         stats.membership_degraded.set(gauge(self.view.degraded_count()));
+        // Nothing here is excluded from the panic threshold's sum.
+        stats.membership_excluded.set(0);
         let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
         stats.max_host_weight.set(weight.into());
     }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::Endpoint;
 use crate::stats::{ClusterStats, Scope};
@@ -37,6 +37,8 @@ pub enum Event {
     Configuration(std::io::Result<String>),
     /// Read the configuration again (SIGHUP).
     Reload,
+    /// The admin interface's runtime values are these now; `done` is told when they are in force or cannot be.
+    Runtime { values: Vec<(String, String)>, done: oneshot::Sender<()> },
 }
 
 /// One answer of a source.

@@ -62,6 +62,8 @@ pub struct Control {
     candidate: Option<Arc<Bootstrap>>,
     service: (Option<String>, Option<String>),
     flavor: Flavor,
+    /// Runtime values of the admin interface.
+    runtime: Vec<(String, String)>,
     registry: Registry,
     logs: Arc<LogWriter>,
     state: Arc<ServerState>,
@@ -75,7 +77,7 @@ impl Control {
     pub fn new(start: Start) -> Result<(Self, Handles, Vec<Diagnostic>), Vec<Diagnostic>> {
         let service = (start.service_node, start.service_cluster);
         let (graph, warnings) =
-            graph(&start.read, &service, start.flavor, &start.registry, &start.logs, None)?;
+            graph(&start.read, &service, start.flavor, &start.registry, &start.logs, (&[], None))?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let (directory, asked) = watch::channel(Arc::default());
         let sources = Sources {
@@ -109,6 +111,7 @@ impl Control {
             candidate: Some(bootstrap),
             service,
             flavor: start.flavor,
+            runtime: Vec::new(),
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
             registry: start.registry,
@@ -188,6 +191,12 @@ impl Control {
                     });
                 }
             }
+            Event::Runtime { values, done } => {
+                self.runtime = values;
+                self.rebuild();
+                // Whoever asked may have gone.
+                let _ = done.send(());
+            }
         }
     }
 
@@ -202,7 +211,7 @@ impl Control {
         };
         let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
             let built =
-                graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.store.graph());
+                graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited());
             built.map(|(graph, warnings)| (read.message, graph, warnings))
         });
         match tried {
@@ -227,6 +236,31 @@ impl Control {
             }
         }
         self.text = text;
+    }
+
+    /// Builds the configuration in use again, with other runtime values.
+    fn rebuild(&mut self) {
+        let in_use = Arc::clone(&self.accepted.borrow().bootstrap);
+        let message = self.candidate.clone().unwrap_or(in_use);
+        let read = Read {
+            message: (*message).clone(),
+            warnings: Vec::new(),
+            positions: xds::Positions::none("runtime"),
+        };
+        match graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited()) {
+            Ok((graph, _)) => {
+                self.candidate = Some(message);
+                self.store.begin(graph);
+                self.progress();
+            }
+            Err(diagnostics) => {
+                tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""))
+            }
+        }
+    }
+
+    fn inherited(&self) -> Inherited<'_> {
+        (&self.runtime, self.store.graph())
     }
 
     /// Starts what can be started and puts the warming graph in use when it is ready.
@@ -279,14 +313,17 @@ impl Control {
     }
 }
 
+/// What a build takes over: the admin interface's runtime values, and the graph in use to share parts with.
+type Inherited<'a> = (&'a [(String, String)], Option<&'a Graph>);
+
 fn graph(
     read: &Read<Bootstrap>,
     service: &(Option<String>, Option<String>),
     flavor: Flavor,
     registry: &Registry,
     logs: &LogWriter,
-    previous: Option<&Graph>,
+    (runtime, previous): Inherited<'_>,
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let node = Node::new(&read.message, service.0.as_deref(), service.1.as_deref());
-    build::graph(read, Parts { node, flavor, registry, logs: Some(logs) }, previous)
+    build::graph(read, Parts { node, flavor, registry, logs: Some(logs), runtime }, previous)
 }

@@ -71,6 +71,8 @@ pub struct Route {
     pub grpc: bool,
     pub action: Action,
     pub mutations: Mutations,
+    /// `metadata.filter_metadata`, for `%METADATA(ROUTE:…)%`.
+    pub metadata: Option<Arc<serde_json::Value>>,
 }
 
 /// How a route matches the path (without its query, but for none of them).

@@ -20,6 +20,7 @@ fn route(path: PathMatch, action: Action) -> Route {
         grpc: false,
         action,
         mutations: Mutations::default(),
+        metadata: None,
     }
 }
 

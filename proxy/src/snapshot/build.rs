@@ -100,6 +100,8 @@ pub struct Parts<'a> {
     pub registry: &'a Registry,
     /// Opens access logs; `None` opens nothing, and makes none.
     pub logs: Option<&'a LogWriter>,
+    /// What the admin interface laid over the runtime values of the file.
+    pub runtime: &'a [(String, String)],
 }
 
 /// What the parts of one build share.
@@ -127,7 +129,7 @@ impl<'a> Cx<'a> {
             registry: parts.registry,
             logs: parts.logs,
             findings: Findings::default(),
-            runtime: Runtime::new(runtime),
+            runtime: Runtime::new(runtime, parts.runtime),
             node: parts.node,
             flavor: parts.flavor,
             resolver: resolver::Resolver::default(),
@@ -180,8 +182,13 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
 pub fn check(read: &Read<Bootstrap>, flavor: Flavor) -> Vec<Diagnostic> {
-    let parts =
-        Parts { node: Node::new(&read.message, None, None), flavor, registry: &Registry::new(1), logs: None };
+    let parts = Parts {
+        node: Node::new(&read.message, None, None),
+        flavor,
+        registry: &Registry::new(1),
+        logs: None,
+        runtime: &[],
+    };
     match graph(read, parts, None) {
         Ok((_, warnings)) => warnings,
         Err(findings) => findings,
@@ -230,7 +237,13 @@ pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, Stri
     let registry = Registry::new(0);
     let mut cx = Cx::new(
         &[],
-        Parts { node: Node::default(), flavor: Flavor::Sidecar, registry: &registry, logs: None },
+        Parts {
+            node: Node::default(),
+            flavor: Flavor::Sidecar,
+            registry: &registry,
+            logs: None,
+            runtime: &[],
+        },
         None,
     );
     let endpoints = discovery::endpoints(&mut cx, &Place::ROOT, message);

@@ -14,7 +14,9 @@ use crate::filter::rules::Rules;
 use crate::local_reply::Mappers;
 use crate::route::RouteTable;
 use crate::state::Direction;
-use crate::stats::{ClusterStats, HttpStats, ListenerHttpStats, ListenerStats, Scope};
+use crate::stats::{
+    ClusterStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats, Scope,
+};
 
 pub mod accepted;
 pub mod build;
@@ -90,6 +92,9 @@ pub struct HttpManager {
     pub stats: Arc<Scope<HttpStats>>,
     /// The listener's own counts of answers (`listener.<address>.http.<stat_prefix>.`).
     pub listener_stats: Arc<Scope<ListenerHttpStats>>,
+    /// Counts of the codecs, which all listeners share (`http1.`, `http2.`).
+    pub http1_stats: Arc<Scope<Http1Stats>>,
+    pub http2_stats: Arc<Scope<Http2Stats>>,
     pub codec: Codec,
     pub routes: Arc<RouteTable>,
     pub access_log: Vec<Arc<AccessLog>>,

@@ -116,7 +116,7 @@ fn json(cx: &mut Cx<'_>, place: &Place<'_>, fields: &prost_types::Struct, omit: 
     parsed(cx, place, JsonFormat::parse(&object(fields), omit)).map(LogFormat::Json)
 }
 
-fn object(fields: &prost_types::Struct) -> serde_json::Value {
+pub(super) fn object(fields: &prost_types::Struct) -> serde_json::Value {
     fields.fields.iter().map(|(name, value)| (name.clone(), json_value(value))).collect()
 }
 

@@ -40,6 +40,8 @@ pub fn manager(
     let common = message.common_http_protocol_options.unwrap_or_default();
     HttpManager {
         stats: cx.registry.scope(&format!("http.{}.", message.stat_prefix)),
+        http1_stats: cx.registry.scope("http1."),
+        http2_stats: cx.registry.scope("http2."),
         listener_stats: cx.registry.scope(&format!("{listener_prefix}http.{}.", message.stat_prefix)),
         codec: match CodecType::try_from(message.codec_type) {
             Ok(CodecType::Http1) => Codec::Http1,

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use xds::envoy::config::core::v3::Metadata;
 use xds::envoy::config::route::v3::route::Action as ActionMessage;
 use xds::envoy::config::route::v3::route_match::PathSpecifier;
 use xds::envoy::config::route::v3::virtual_host::TlsRequirementType;
@@ -14,7 +15,7 @@ use xds::envoy::config::route::v3::{
 
 use super::place::{Code, Place};
 use super::values::{self, level};
-use super::{Cx, action, matchers};
+use super::{Cx, action, logs, matchers};
 use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 
 /// What the routes of one table share.
@@ -176,7 +177,12 @@ fn route(
         grpc: conditions.grpc.is_some(),
         action: action?,
         mutations,
+        metadata: message.metadata.as_ref().map(|metadata| Arc::new(filter_metadata(metadata))),
     })
+}
+
+fn filter_metadata(metadata: &Metadata) -> serde_json::Value {
+    metadata.filter_metadata.iter().map(|(filter, fields)| (filter.clone(), logs::object(fields))).collect()
 }
 
 fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<PathMatch> {

@@ -13,11 +13,18 @@ use xds::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 pub struct Runtime(BTreeMap<String, f64>);
 
 impl Runtime {
-    pub fn new(layers: Option<&LayeredRuntime>) -> Self {
+    /// `overrides` are what the admin layer holds; without one in the file they have no place.
+    pub fn new(layers: Option<&LayeredRuntime>, overrides: &[(String, String)]) -> Self {
         let mut values = BTreeMap::new();
         for layer in layers.into_iter().flat_map(|layers| &layers.layers) {
-            if let Some(LayerSpecifier::StaticLayer(root)) = &layer.layer_specifier {
-                flatten("", root, &mut values);
+            match &layer.layer_specifier {
+                Some(LayerSpecifier::StaticLayer(root)) => flatten("", root, &mut values),
+                Some(LayerSpecifier::AdminLayer(_)) => {
+                    let numbers =
+                        overrides.iter().filter_map(|(key, text)| Some((key.clone(), text.parse().ok()?)));
+                    values.extend(numbers);
+                }
+                _ => {}
             }
         }
         Self(values)
