@@ -74,7 +74,7 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
                 biased;
                 first = connection.first_bytes() => first,
                 () = until(timer.as_mut(), due) => FirstBytes::Other,
-                () = closing(&mut drain) => FirstBytes::Closed,
+                () = closing(&mut drain, 0) => FirstBytes::Closed,
             };
             match first {
                 FirstBytes::Http2 => true,
@@ -126,7 +126,7 @@ async fn serve_http1(
             biased;
             () = connection.readable() => Wake::Data,
             () = until(timer.as_mut(), due) => Wake::Due,
-            () = closing(&mut drain) => Wake::Drained,
+            () = closing(&mut drain, requests) => Wake::Drained,
         };
         match wake {
             Wake::Data => {}

@@ -66,9 +66,15 @@ pub(super) async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
     }
 }
 
-/// Waits until draining has come so far that idle connections are closed.
-pub(super) async fn closing(drain: &mut watch::Receiver<Drain>) {
+/// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised an answer.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
+/// Waits until draining has come so far that idle connections are closed; later where none of its requests has come yet.
+pub(super) async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
     reached(drain, Drain::Closed).await;
+    if requests == 0 {
+        tokio::time::sleep(FIRST_REQUEST).await;
+    }
 }
 
 /// Waits until the close is to be announced.
