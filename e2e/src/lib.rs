@@ -13,4 +13,5 @@ pub mod mesh;
 
 pub use load::{Connections, Load, Report};
 pub use local::{Cli, Said};
+pub use local_mesh::process::Signal;
 pub use mesh::{Mesh, Setup};

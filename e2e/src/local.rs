@@ -51,6 +51,9 @@ impl Local {
         for (service, number) in &setup.replicas {
             command.args(["--replicas", &format!("{service}={number}")]);
         }
+        if let Some(delay) = setup.pet_delay {
+            command.env("PET_DELAY", delay);
+        }
         command.current_dir(temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("petmesh starts");
         let mut local = Self { temp: Some(temp), process, _turn: turn };

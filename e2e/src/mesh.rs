@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use local_mesh::control::{Pod, Request, State, Status};
 use local_mesh::plan;
+use local_mesh::process::Signal;
 use serde_json::Value;
 
 use crate::http::{self, Answer, Failure};
@@ -28,6 +29,8 @@ pub struct Setup {
     pub replicas: BTreeMap<&'static str, u32>,
     /// A change to each Envoy file, as a tree.
     pub edit: Option<fn(&mut Value)>,
+    /// How long pet holds each answer back, as `PET_DELAY`: with it there is always something under way.
+    pub pet_delay: Option<&'static str>,
 }
 
 /// A running mesh; it ends with this value.
@@ -144,16 +147,30 @@ impl Mesh {
         self.substrate.command(&Request::Kill { pod: pod.to_owned(), signal: signal.to_owned() });
     }
 
-    /// Sends SIGTERM to one process of a pod and waits for its end.
-    pub async fn terminate(&self, pod: &str, container: &str) {
+    /// Sends SIGTERM (or another signal that ends it) to one process of a pod and waits for its end.
+    pub async fn end_process(&self, pod: &str, container: &str, signal: Signal) {
         let pid = self.pid(pod, container);
         let target = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(target, rustix::process::Signal::TERM).expect("the process exists");
+        rustix::process::kill_process(target, signal).expect("the process exists");
         self.until(&format!("{container} of {pod} ends"), || {
             self.pod(pod).containers[container].pid.is_none()
         })
         .await;
         assert!(!process_exists(pid));
+    }
+
+    /// Changes the Envoy file of a running pod, as an edited ConfigMap would: in one step, noticed by the proxy itself.
+    pub fn apply_config(&self, pod: &str, edit: impl FnOnce(&mut Value)) {
+        let path = self.substrate.dir().config(pod);
+        let text = std::fs::read_to_string(&path).expect("the pod's file");
+        let read = xds::read_bootstrap(pod, &text);
+        let mut tree =
+            xds::to_json(&read.unwrap_or_else(|found| panic!("{}", xds::render_text(&found, &text))).message);
+        edit(&mut tree);
+        let new = path.with_extension("new");
+        // JSON is YAML.
+        std::fs::write(&new, tree.to_string()).expect("the new file is written");
+        std::fs::rename(&new, &path).expect("the new file takes the old one's place");
     }
 
     /// Takes the Kubernetes API away: connections are cut and refused.

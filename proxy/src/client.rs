@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
@@ -77,14 +78,13 @@ impl Client {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let request = request(&get).map_err(|error| failed(error.to_string()))?;
-            // The connection is driven beside the request and dropped with it.
-            tokio::select! {
-                answer = answer(sender.send_request(request), get.limit) => answer.map_err(failed),
-                ended = connection => Err(failed(match ended {
-                    Ok(()) => "the connection ended before the answer".to_owned(),
-                    Err(error) => error.to_string(),
-                })),
-            }
+            // The connection is driven beside the request and dropped with it. It may end first: the answer is whole then, or an error.
+            let answer = std::pin::pin!(answer(sender.send_request(request), get.limit));
+            let answer = match select(answer, std::pin::pin!(connection)).await {
+                Either::Left((answer, _)) => answer,
+                Either::Right((_, answer)) => answer.await,
+            };
+            answer.map_err(failed)
         };
         let timed = tokio::time::timeout(get.timeout, exchange).await;
         timed.unwrap_or(Err(Error::Timeout { host: address, timeout: get.timeout }))

@@ -3,24 +3,24 @@
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 //! Called by `listener`; calls `exchange`, `http1`, `http2`.
 
-use std::cell::{Cell, RefCell};
-use std::future::pending;
-use std::pin::{Pin, pin};
+use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
-use crate::http2;
 use crate::message::{Known, Name, RequestHead, ResponseHead, Version};
-use crate::snapshot::{Codec, Timeouts, Underscores};
+use crate::snapshot::{Codec, Underscores};
 use crate::state::Drain;
+
+mod http2;
+mod waits;
+
+use waits::{closing, earliest, head_due, idle_due, now, timer, too_late, until};
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
 pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
@@ -88,7 +88,7 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         let Some((stream, front)) = connection.into_stream() else { return End::default() };
         stats.downstream_cx_http2_total.inc();
         stats.downstream_cx_http2_active.inc();
-        let end = serve_http2(stream, front, context, begun).await;
+        let end = http2::serve(stream, front, context, begun).await;
         stats.downstream_cx_http2_active.dec();
         end
     } else {
@@ -159,18 +159,15 @@ async fn one_request(
 ) -> Option<End> {
     let manager = &context.manager;
     let mut head = take_head();
-    let mut event = {
-        let due = head_due(&manager.timeouts);
-        tokio::select! {
-            biased;
-            event = connection.read_head(&mut head, &manager.http1) => event,
-            refusal = too_late(due) => {
-                if refusal == Refusal::HEADER_TIMEOUT {
-                    context.http().downstream_rq_header_timeout.inc();
-                }
-                connection.close_after();
-                HeadEvent::Refused(refusal)
+    let mut event = tokio::select! {
+        biased;
+        event = connection.read_head(&mut head, &manager.http1) => event,
+        refusal = too_late(&manager.timeouts) => {
+            if refusal == Refusal::HEADER_TIMEOUT {
+                context.http().downstream_rq_header_timeout.inc();
             }
+            connection.close_after();
+            HeadEvent::Refused(refusal)
         }
     };
     if event == HeadEvent::Request && !underscores(context, &mut head) {
@@ -209,7 +206,7 @@ async fn one_request(
 
 /// Lets the answer reach the client before the socket is closed.
 async fn finish_http1(connection: &mut http1::ServerConnection, context: &ConnectionContext) {
-    if !connection.answered() || connection.client_gone() {
+    if connection.client_gone() {
         return;
     }
     let Some(delay) = context.manager.timeouts.delayed_close else { return };
@@ -218,7 +215,8 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
     tokio::select! {
         biased;
         () = async {
-            if connection.flush().await.is_ok() {
+            // An answer that was cut is sent as far as it came, and then the client must see the cut.
+            if connection.flush().await.is_ok() && connection.answered() {
                 connection.linger().await;
             }
         } => {}
@@ -252,122 +250,6 @@ fn count_http1(connection: &mut http1::ServerConnection, context: &ConnectionCon
     let (received, sent) = connection.take_counts();
     context.http().downstream_cx_rx_bytes_total.add(received);
     context.http().downstream_cx_tx_bytes_total.add(sent);
-}
-
-/// The streams of one HTTP/2 connection.
-struct Streams {
-    active: Cell<usize>,
-    /// When the last one ended.
-    quiet_since: Cell<Instant>,
-}
-
-async fn serve_http2(
-    stream: TcpStream,
-    front: Bytes,
-    context: &Rc<ConnectionContext>,
-    begun: Instant,
-) -> End {
-    let manager = &context.manager;
-    let timeouts = &manager.timeouts;
-    let last = timeouts.max_connection_duration.map(|most| begun + most);
-    let head_due = head_due(timeouts).map(|(due, _)| due);
-    let streams = Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun) });
-    let mut options = manager.http2.clone();
-    options.max_head_bytes = manager.limits.max_request_headers_bytes;
-    options.max_fields = manager.limits.max_headers;
-    let mut timer = pin!(timer(earliest(earliest(timeouts.idle.map(|idle| begun + idle), last), head_due)));
-    let handshake = tokio::select! {
-        biased;
-        handshake = http2::ServerConnection::handshake(stream, front, &options) => handshake,
-        () = until(timer.as_mut(), earliest(head_due, last)) => return End::default(),
-    };
-    let Ok(mut connection) = handshake else {
-        return End { protocol_error: true, ..End::default() };
-    };
-    let counts = connection.counts();
-    let mut drain = context.drain.clone();
-    let (mut head, mut requests, mut ending) = (take_head(), 0u32, false);
-    loop {
-        let idle = timeouts
-            .idle
-            .map(|idle| if streams.active.get() == 0 { streams.quiet_since.get() } else { now() } + idle);
-        // A client that has not managed one request head is held to the head's timeout.
-        let due = earliest(earliest(idle, last.filter(|_| !ending)), head_due.filter(|_| requests == 0));
-        let accepted = tokio::select! {
-            biased;
-            accepted = connection.accept(&mut head) => Some(accepted),
-            () = until(timer.as_mut(), due) => None,
-            () = announced(&mut drain), if !ending => {
-                context.http().downstream_cx_drain_close.inc();
-                connection.graceful_shutdown();
-                ending = true;
-                continue;
-            }
-        };
-        let (received, sent) = counts.take();
-        context.http().downstream_cx_rx_bytes_total.add(received);
-        context.http().downstream_cx_tx_bytes_total.add(sent);
-        match accepted {
-            Some(http2::Accepted::Request(rx, tx)) => {
-                requests = requests.saturating_add(1);
-                let head = std::mem::replace(&mut head, take_head());
-                start_stream(context, &streams, head, rx, tx);
-                let full = manager.limits.max_requests_per_connection.is_some_and(|most| requests >= most);
-                if full && !ending {
-                    context.http().downstream_cx_max_requests_reached.inc();
-                    connection.graceful_shutdown();
-                    ending = true;
-                }
-            }
-            Some(http2::Accepted::TooLarge) => requests = requests.saturating_add(1),
-            Some(http2::Accepted::Closed { protocol_error }) => {
-                give_head(head);
-                let active_request = streams.active.get() > 0;
-                return End { remote: !ending && !protocol_error, active_request, protocol_error };
-            }
-            None if last.is_some_and(|last| now() >= last) && !ending => {
-                context.http().downstream_cx_max_duration_reached.inc();
-                connection.graceful_shutdown();
-                ending = true;
-            }
-            None if streams.active.get() == 0 && due.is_some_and(|due| now() >= due) => {
-                context.http().downstream_cx_idle_timeout.inc();
-                return End::default();
-            }
-            None => {}
-        }
-    }
-}
-
-/// Gives a stream its own task.
-fn start_stream(
-    context: &Rc<ConnectionContext>,
-    streams: &Rc<Streams>,
-    mut head: RequestHead,
-    rx: http2::RequestBody,
-    tx: http2::ResponseWriter,
-) {
-    let (context, streams) = (context.clone(), streams.clone());
-    streams.active.set(streams.active.get() + 1);
-    tokio::task::spawn_local(async move {
-        let mut down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
-        let manager = &context.manager;
-        let refusal = if head.authority.is_empty() {
-            Some(Refusal::MISSING_HOST)
-        } else {
-            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
-        };
-        let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, &mut down.tx).await;
-            head
-        } else {
-            expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
-            exchange::run(&context, head, down).await.head
-        };
-        give_head(head);
-        streams.active.set(streams.active.get() - 1);
-        streams.quiet_since.set(now());
-    });
 }
 
 /// Answers `expect: 100-continue` in the upstream's place, unless it is to be passed on.
@@ -427,73 +309,4 @@ fn give_head(mut head: RequestHead) {
             heads.push(head);
         }
     });
-}
-
-fn now() -> Instant {
-    Instant::from_std(crate::time::now())
-}
-
-fn idle_due(idle: Option<Duration>) -> Option<Instant> {
-    idle.map(|idle| now() + idle)
-}
-
-/// When a head must be whole, and the answer when it is not.
-fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
-    let candidates = [
-        (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
-        (timeouts.request, Refusal::TIMEOUT),
-        (timeouts.stream_idle, Refusal::IDLE_TIMEOUT),
-    ];
-    let first = candidates.into_iter().filter_map(|(limit, refusal)| Some((limit?, refusal)));
-    first.min_by_key(|(limit, _)| *limit).map(|(limit, refusal)| (now() + limit, refusal))
-}
-
-async fn too_late(due: Option<(Instant, Refusal)>) -> Refusal {
-    match due {
-        Some((due, refusal)) => {
-            sleep_until(due).await;
-            refusal
-        }
-        None => pending().await,
-    }
-}
-
-fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
-}
-
-fn timer(due: Option<Instant>) -> Sleep {
-    sleep_until(due.unwrap_or_else(now))
-}
-
-/// Waits until `due`. One timer serves a connection: it is set again only when it fires too early, not with each request.
-async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
-    let Some(due) = due else { return pending().await };
-    loop {
-        timer.as_mut().await;
-        if timer.deadline() >= due {
-            return;
-        }
-        timer.as_mut().reset(due);
-    }
-}
-
-/// Waits until draining has come to the point where idle connections are closed.
-async fn closing(drain: &mut watch::Receiver<Drain>) {
-    reached(drain, Drain::Closed).await;
-}
-
-/// Waits until the close is to be announced.
-async fn announced(drain: &mut watch::Receiver<Drain>) {
-    reached(drain, Drain::Announce).await;
-}
-
-async fn reached(drain: &mut watch::Receiver<Drain>, stage: Drain) {
-    let gone = drain.wait_for(|drain| *drain >= stage).await.is_err();
-    if gone {
-        pending::<()>().await;
-    }
 }

@@ -20,7 +20,7 @@ use crate::local::Local;
 use crate::local_reply::{self, LocalReply};
 use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
 use crate::mutation::{Changes, Mutations};
-use crate::route::{Action, Decision, Route, VirtualHost, to_tls};
+use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
 use crate::stats::{HttpStats, ListenerHttpStats};
@@ -178,6 +178,7 @@ impl<'x> Exchange<'x> {
         let client = edge::request(&mut self.request, &manager.rules, origin);
         self.info.remote = client.remote;
         self.internal = client.internal;
+        context.http().rq_total.inc();
         let decision = manager.routes.decide(&self.request, context.local.random_bits()[0]);
         let (virtual_host, route) = match decision {
             None => {
@@ -201,7 +202,8 @@ impl<'x> Exchange<'x> {
             }
             Action::Direct { status, body } => {
                 context.http().rq_direct_response.inc();
-                Step::Reply(LocalReply::direct(*status, body.clone()))
+                let location = direct_location(*status, &self.request);
+                Step::Reply(LocalReply::direct(*status, body.clone(), location))
             }
         }
     }

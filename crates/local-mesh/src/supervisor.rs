@@ -257,13 +257,14 @@ impl Mesh {
             return Ok(());
         }
         let seconds = self.options.start_timeout.as_secs();
-        let Some(pod) = self.pods.iter().find(|pod| !pod.ready) else {
+        // A pod that still waits for another one is not to blame.
+        let blame = |pod: &&Pod| !pod.ready && !matches!(pod.proxy, crate::pod::Slot::Waiting);
+        let Some(pod) = self.pods.iter().find(blame) else {
             let log = self.environment.dir.log("ingress-1", "proxy");
             let text = format!("every pod is ready, but the ingress gave no answer 200 within {seconds} s\n");
             return Err(Error::StartFailed(text + &quote(&dir::tail(&log, 12), &log)));
         };
-        let kinds = [Kind::Proxy, Kind::App];
-        let kind = kinds.into_iter().find(|kind| pod.slot(*kind).runs()).unwrap_or(Kind::App);
+        let kind = if pod.proxy.runs() { Kind::Proxy } else { Kind::App };
         let log = self.environment.dir.log(&pod.name, kind.name());
         let text = format!("{} was not ready within {seconds} s\n", pod.name);
         Err(Error::StartFailed(text + &quote(&dir::tail(&log, 12), &log)))

@@ -27,7 +27,7 @@ async fn finish(loads: [load::Running; 2]) -> [Report; 2] {
 
 #[tokio::test]
 async fn scaling_up_and_down_loses_no_request() {
-    let mesh = Mesh::with(&Setup { replicas: BTreeMap::from([("pet", 1)]), edit: None });
+    let mesh = Mesh::with(&Setup { replicas: BTreeMap::from([("pet", 1)]), ..Setup::default() });
     let loads = loads(&mesh);
     tokio::time::sleep(CALM).await;
     mesh.scale("pet", 3).await;
@@ -46,7 +46,11 @@ async fn scaling_up_and_down_loses_no_request() {
 
 #[tokio::test]
 async fn pods_that_leave_at_once_and_callers_that_do_not_retry_lose_requests() {
-    let mesh = Mesh::with(&Setup { replicas: BTreeMap::from([("pet", 3)]), edit: Some(without_retries) });
+    let mesh = Mesh::with(&Setup {
+        replicas: BTreeMap::from([("pet", 3)]),
+        edit: Some(without_retries),
+        ..Setup::default()
+    });
     let loads = loads(&mesh);
     tokio::time::sleep(CALM).await;
     mesh.begin_scale("pet", 1, true);
@@ -77,7 +81,7 @@ async fn a_killed_pod_loses_no_request_but_those_it_held() {
 
 #[tokio::test]
 async fn a_killed_pod_loses_requests_without_retries() {
-    let mesh = Mesh::with(&Setup { replicas: BTreeMap::new(), edit: Some(without_retries) });
+    let mesh = Mesh::with(&Setup { edit: Some(without_retries), ..Setup::default() });
     let loads = loads(&mesh);
     tokio::time::sleep(CALM).await;
     mesh.kill("pet-2", "KILL");
@@ -96,6 +100,29 @@ async fn restarting_a_service_pod_by_pod_loses_no_request() {
     mesh.restart("pet").await;
     assert!(before.iter().all(|pid| !process_exists(*pid)), "both pods are new");
     tokio::time::sleep(CALM).await;
+    for report in finish(loads).await {
+        report.assert_none_failed();
+    }
+    mesh.down();
+}
+
+#[tokio::test]
+async fn a_changed_file_is_applied_without_a_loss_and_a_broken_one_changes_nothing() {
+    let mesh = Mesh::start();
+    let loads = loads(&mesh);
+    assert_eq!(mesh.get("/pet/pets?petStoreId=2").await.status, 200);
+    mesh.apply_config("ingress-1", |tree| {
+        let text = tree.to_string().replace("\"/pet/\"", "\"/animals/\"");
+        *tree = serde_json::from_str(&text).unwrap();
+    });
+    mesh.until_async("the new route works", async || {
+        mesh.get("/animals/pets?petStoreId=2").await.status == 200
+    })
+    .await;
+    assert_eq!(mesh.get("/pet/pets?petStoreId=2").await.status, 404);
+    mesh.apply_config("ingress-1", |tree| tree["static_resources"] = "nonsense".into());
+    tokio::time::sleep(CALM).await;
+    assert_eq!(mesh.get("/animals/pets?petStoreId=2").await.status, 200);
     for report in finish(loads).await {
         report.assert_none_failed();
     }

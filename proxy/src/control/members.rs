@@ -52,12 +52,12 @@ impl Drop for Source {
 
 impl Member {
     /// A cluster with a source that is not started; static ones are warm at once.
-    pub fn new(part: ClusterPart, id: u64) -> Self {
+    pub fn new(part: ClusterPart, id: u64, workers: usize) -> Self {
         let (endpoints, phase) = match &*part.discovery {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
         };
-        let view = Arc::new(EndpointView::default().update(&endpoints, String::new()));
+        let view = Arc::new(EndpointView::empty(workers).update(&endpoints, String::new()));
         Self { part, endpoints, view, source: Source { id, phase, task: None } }
     }
 

@@ -33,6 +33,7 @@ struct Warming {
 pub(super) struct Sources {
     pub client: Client,
     pub events: mpsc::Sender<Event>,
+    /// The control thread's shard of statistics, which comes after those of the workers.
     pub shard: usize,
     pub next: u64,
 }
@@ -80,7 +81,10 @@ impl Store {
                 .is_some_and(|member| Arc::ptr_eq(&member.part.discovery, &part.discovery));
             if !kept {
                 self.sources.next += 1;
-                fresh.insert(Arc::clone(name), Member::new(part.clone(), self.sources.next));
+                fresh.insert(
+                    Arc::clone(name),
+                    Member::new(part.clone(), self.sources.next, self.sources.shard),
+                );
             }
         }
         self.warming = Some(Warming { graph, fresh });

@@ -34,12 +34,9 @@ pub(super) enum TransferEncoding {
 impl Summary {
     fn note(&mut self, known: Known, value: &[u8]) -> Result<(), Malformed> {
         match known {
-            Known::ContentLength => {
-                // Two of them are refused even when they agree, as Envoy does.
-                if self.length.replace(decimal(value).ok_or(Malformed::Length)?).is_some() {
-                    return Err(Malformed::Length);
-                }
-            }
+            // Two of them are refused even when they agree, as Envoy does.
+            Known::ContentLength if self.length.is_some() => return Err(Malformed::Length),
+            Known::ContentLength => self.length = Some(decimal(value).ok_or(Malformed::Length)?),
             Known::TransferEncoding => {
                 let plain = value.eq_ignore_ascii_case(b"chunked") && self.encoding.is_none();
                 self.encoding =

@@ -189,3 +189,6 @@ const fn too_large(details: &'static str) -> Refusal {
         flag: Some(Flag::DownstreamProtocolError),
     }
 }
+
+#[cfg(test)]
+mod tests;

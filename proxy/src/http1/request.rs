@@ -53,6 +53,7 @@ pub(super) fn parse(
 ) -> Result<(Parsed, RequestMeta), Malformed> {
     let partial = RequestMeta { framing: Framing::None, keep_alive: false };
     head.clear();
+    head.version = Version::Http11;
     check_first_byte(bytes)?;
     let Some(end) = fields::line_end(bytes, 0) else {
         return if bytes.len() > limits.bytes {
@@ -192,10 +193,8 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
     }
     head.authority.clear();
     head.authority.extend_from_slice(authority);
-    if path.first() != Some(&b'/') {
-        head.path.push(b'/');
-    }
-    head.path.extend_from_slice(path);
+    // A query right behind the authority is left as it is and then matches no route, as in Envoy.
+    head.path.extend_from_slice(if path.is_empty() { b"/" } else { path });
     Ok(true)
 }
 

@@ -147,3 +147,6 @@ impl Io {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,8 +123,9 @@ impl LocalReply {
     }
 
     /// A route's `direct_response`.
-    pub fn direct(status: u16, body: Bytes) -> Self {
-        Self { body, ..Self::new(status, "", "direct_response") }
+    pub fn direct(status: u16, body: Bytes, location: Option<Vec<u8>>) -> Self {
+        let headers = location.map(|location| (Known::Location, Cow::Owned(location))).into_iter().collect();
+        Self { body, headers, ..Self::new(status, "", "direct_response") }
     }
 
     /// A redirection to `location`.

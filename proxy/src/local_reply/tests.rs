@@ -76,7 +76,7 @@ fn an_overflow_says_that_we_are_overloaded_and_a_retry_is_told() {
 #[test]
 fn an_answer_without_a_body_has_no_content_type() {
     assert_eq!(plain(&LocalReply::route_not_found()), (404, "content-length: 0".to_owned(), String::new()));
-    assert_eq!(plain(&LocalReply::direct(204, Bytes::new())), (204, String::new(), String::new()));
+    assert_eq!(plain(&LocalReply::direct(204, Bytes::new(), None)), (204, String::new(), String::new()));
     let h2 = RequestHead { version: Version::Http2, ..RequestHead::default() };
     assert_eq!(render_for(&LocalReply::route_not_found(), &Mappers::default(), &h2).1, "");
 }
@@ -84,7 +84,7 @@ fn an_answer_without_a_body_has_no_content_type() {
 #[test]
 fn head_gets_the_length_of_the_body_it_does_not_get() {
     let request = RequestHead { method: Method::Head, ..RequestHead::default() };
-    let reply = LocalReply::direct(418, Bytes::from_static(b"teapot\n"));
+    let reply = LocalReply::direct(418, Bytes::from_static(b"teapot\n"), None);
     let expected = (418, "content-length: 7\ncontent-type: text/plain".to_owned(), String::new());
     assert_eq!(render_for(&reply, &Mappers::default(), &request), expected);
 }
@@ -97,7 +97,8 @@ fn a_grpc_client_gets_status_and_message_in_the_head() {
     assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 14\ngrpc-message: no healthy upstream");
     let (_, fields, _) = render_for(&LocalReply::route_not_found(), &none, &grpc(Version::Http11));
     assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 12\ncontent-length: 0");
-    let (_, fields, _) = render_for(&LocalReply::direct(403, "50% ü".into()), &none, &grpc(Version::Http2));
+    let (_, fields, _) =
+        render_for(&LocalReply::direct(403, "50% ü".into(), None), &none, &grpc(Version::Http2));
     assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 7\ngrpc-message: 50%25 %C3%BC");
     let (_, fields, _) = render_for(&LocalReply::max_duration(false), &none, &grpc(Version::Http2));
     assert!(fields.contains("grpc-status: 4"), "{fields}");
@@ -144,7 +145,7 @@ fn mappers_change_status_body_format_and_headers_of_the_replies_they_mean() {
         )
     );
     assert_eq!(
-        render_for(&LocalReply::direct(403, "forbidden".into()), &mappers, &get),
+        render_for(&LocalReply::direct(403, "forbidden".into(), None), &mappers, &get),
         (403, "content-length: 15\ncontent-type: text/x-custom".to_owned(), "[403] forbidden".to_owned())
     );
     assert_eq!(

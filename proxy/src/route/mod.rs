@@ -18,7 +18,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use rewrite::{Chosen, to_tls};
+pub use rewrite::{Chosen, direct_location, to_tls};
 pub use table::{Decision, Domains, without_port};
 
 /// A compiled route configuration.

@@ -119,6 +119,12 @@ pub fn to_tls(head: &RequestHead) -> Vec<u8> {
     [b"https://", &*head.authority, &*head.path].concat()
 }
 
+/// The `location` of a direct response: Envoy names the request's own URL with 201 and 3xx.
+pub fn direct_location(status: u16, head: &RequestHead) -> Option<Vec<u8>> {
+    let named = status == 201 || (300..400).contains(&status);
+    named.then(|| [head.scheme().as_bytes(), b"://", &head.authority, &head.path].concat())
+}
+
 /// What the match matched is replaced: the prefix, or all of the path for exact and regex matches.
 fn replace_prefix(matched: &PathMatch, path: &[u8], text: &str) -> Vec<u8> {
     let length = match matched {

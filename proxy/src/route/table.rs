@@ -22,7 +22,7 @@ pub enum Decision<'t> {
 /// Virtual hosts by domain, without regard to case; each value is the place of a virtual host in its table.
 #[derive(Debug, Default)]
 pub struct Domains {
-    exact: HashMap<Box<[u8]>, usize>,
+    exact: Places,
     /// Of `*.example.com`: what follows the star.
     suffixes: Wildcards,
     /// Of `www.*`: what precedes the star.
@@ -30,9 +30,12 @@ pub struct Domains {
     any: Option<usize>,
 }
 
+/// Places by text.
+type Places = HashMap<Box<[u8]>, usize>;
+
 /// By the length of the fixed part, the longest first.
 #[derive(Debug, Default)]
-struct Wildcards(Vec<(usize, HashMap<Box<[u8]>, usize>)>);
+struct Wildcards(Vec<(usize, Places)>);
 
 impl RouteTable {
     /// What to do with a request that drew `random`; `None` when no domain or no route matches.
@@ -133,7 +136,7 @@ impl Wildcards {
     fn insert(&mut self, fixed: &str, place: usize) -> bool {
         let at = self.0.partition_point(|(length, _)| *length > fixed.len());
         if self.0.get(at).is_none_or(|(length, _)| *length != fixed.len()) {
-            self.0.insert(at, (fixed.len(), HashMap::new()));
+            self.0.insert(at, (fixed.len(), Places::new()));
         }
         self.0.get_mut(at).is_some_and(|(_, places)| places.insert(fixed.as_bytes().into(), place).is_none())
     }

@@ -219,6 +219,13 @@ fn a_redirect_replaces_scheme_host_and_port() {
 }
 
 #[test]
+fn a_direct_response_that_creates_or_redirects_names_the_requests_own_url() {
+    let head = request("pet", "/a?b");
+    assert_eq!(direct_location(201, &head).unwrap(), b"http://pet/a?b");
+    assert_eq!(direct_location(200, &head), None);
+}
+
+#[test]
 fn a_redirect_replaces_the_path_and_keeps_the_query_unless_told() {
     let to = |path| Redirect { path, ..redirect() };
     let check = |path, redirect, target| location(path, redirect, "o", target);

@@ -282,6 +282,7 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
     let place = place.field("address");
     // Without an address there is no admin page, as in Envoy.
     admin.address.as_ref()?;
+    values::only_tcp(cx, &place, admin.address.as_ref());
     let address = match values::ip_address(cx, &place, admin.address.as_ref()) {
         Ok(address) => address,
         Err(text) => {

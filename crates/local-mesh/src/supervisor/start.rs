@@ -24,8 +24,11 @@ use crate::{control, preflight, probe, process, render};
 /// How often a pod is asked until it is ready for the first time: the user waits.
 const FIRST_PROBES: Duration = Duration::from_millis(10);
 
-/// How often afterwards.
-const LATER_PROBES: Duration = Duration::from_millis(250);
+/// How often afterwards; an end is heard of at once, without a probe.
+const LATER_PROBES: Duration = Duration::from_secs(1);
+
+/// How often while a pod that has been ready is not.
+const ANXIOUS_PROBES: Duration = Duration::from_millis(100);
 
 /// The token that sds and kubectl show to the local Kubernetes API. It guards nothing but this machine's demo.
 const TOKEN: &str = "petmesh-local";
@@ -231,7 +234,7 @@ impl Mesh {
                 let ready = probe::get(address, port, path).await == Some(200);
                 if ready != known {
                     known = ready;
-                    pause = LATER_PROBES;
+                    pause = if ready { LATER_PROBES } else { ANXIOUS_PROBES };
                     if events.send(Event::Probed { pod: name.clone(), generation, ready }).await.is_err() {
                         return;
                     }

@@ -69,10 +69,9 @@ struct HttpOptions {
 }
 
 fn http_options(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> HttpOptions {
-    if let Some(any) = message.typed_extension_protocol_options.get(HTTP_OPTIONS) {
-        if let Ok(options) = xds::decode_any::<HttpProtocolOptions>(any) {
-            return today(options);
-        }
+    let typed = message.typed_extension_protocol_options.get(HTTP_OPTIONS);
+    if let Some(options) = typed.and_then(|any| xds::decode_any::<HttpProtocolOptions>(any).ok()) {
+        return today(options);
     }
     for name in message.typed_extension_protocol_options.keys().filter(|name| *name != HTTP_OPTIONS) {
         let place = place.key("typed_extension_protocol_options", name);

@@ -169,6 +169,7 @@ fn name(
     };
     let place = place.field("endpoint");
     let place = place.field("address");
+    values::only_tcp(cx, &place, endpoint.address.as_ref());
     let socket = values::socket_address(cx, &place, endpoint.address.as_ref())?;
     let locality = group.locality.clone().unwrap_or_default();
     let template = Endpoint {

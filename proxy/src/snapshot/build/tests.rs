@@ -247,6 +247,17 @@ fn what_listeners_cannot_be_is_refused() {
 }
 
 #[test]
+fn udp_is_for_dns_servers_only() {
+    let text = routes(TO_C, &cluster(STATIC));
+    let udp = text.replacen("socket_address: {", "socket_address: { protocol: UDP,", 1);
+    refused(&udp, "address.socket_address.protocol", "UDP is not implemented");
+    let server = "dns_resolution_config: { resolvers: [{ socket_address: { protocol: UDP, address: 127.0.0.1, port_value: 53 } }] }\n";
+    let (graph, _) = built(&format!("{server}{}", text.replace("type: STATIC", "type: STRICT_DNS"))).unwrap();
+    let Discovery::Dns(dns) = &*graph.clusters["c"].discovery else { panic!() };
+    assert_eq!(dns.resolver.servers, ["127.0.0.1:53".parse().unwrap()]);
+}
+
+#[test]
 fn a_missing_router_is_added_with_a_warning() {
     let router = "http_filters: [{ name: r, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router } }], ";
     let (_, warnings) = built(&routes(TO_C, &cluster(STATIC)).replace(router, "")).unwrap();

@@ -5,10 +5,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use xds::envoy::config::core::v3::address::Address as Kind_;
+use xds::envoy::config::core::v3::address::Address as AddressKind;
 use xds::envoy::config::core::v3::data_source::Specifier;
 use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use xds::envoy::config::core::v3::socket_address::PortSpecifier;
+use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
 use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
 
 use super::Cx;
@@ -37,7 +37,7 @@ pub fn socket_address<'a>(
     address: Option<&'a Address>,
 ) -> Option<&'a SocketAddress> {
     match address.and_then(|address| address.address.as_ref()) {
-        Some(Kind_::SocketAddress(address)) => Some(address),
+        Some(AddressKind::SocketAddress(address)) => Some(address),
         Some(_) => {
             cx.error(place, Code::NotImplemented, "only socket addresses are implemented");
             None
@@ -46,6 +46,19 @@ pub fn socket_address<'a>(
             cx.error(place, Code::MissingField, "an address is needed").suggest("add `socket_address`");
             None
         }
+    }
+}
+
+/// Refuses UDP, which only DNS servers may have.
+pub fn only_tcp(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&Address>) {
+    let udp = matches!(
+        address.and_then(|address| address.address.as_ref()),
+        Some(AddressKind::SocketAddress(address)) if address.protocol == Protocol::Udp as i32
+    );
+    if udp {
+        let place = place.field("socket_address");
+        cx.error(&place.field("protocol"), Code::NotImplemented, "UDP is not implemented here")
+            .suggest("TCP");
     }
 }
 

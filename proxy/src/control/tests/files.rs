@@ -1,0 +1,142 @@
+//! Configuration files and EDS files that change.
+
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::stats::ListenerManagerStats;
+
+fn one(port: u16, more: &str) -> String {
+    bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port), ("127.0.0.1", 9)], more))
+}
+
+/// Puts a text in place of a file in one step.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_changed_file_is_swapped_in_and_what_did_not_change_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    replace(&path, &one(1, ""));
+    let mut running = start(&one(1, ""), Some(&path));
+    let first = running.hosts("one", &["127.0.0.1:1", "127.0.0.1:9"]).await;
+    running.bound.send_replace(1);
+
+    replace(&path, &one(2, ""));
+    let second = running.hosts("one", &["127.0.0.1:2", "127.0.0.1:9"]).await;
+    assert!(Arc::ptr_eq(&first.listeners[0], &second.listeners[0]));
+    let hosts = |snapshot: &Snapshot| snapshot.clusters["one"].endpoints.hosts.clone();
+    assert_eq!(hosts(&first)[1].id, hosts(&second)[1].id);
+    assert!(hosts(&first)[0].stats.is_removed());
+
+    replace(&path, &one(2, "connect_timeout: 1s,"));
+    let third =
+        running.snapshot(|snapshot| snapshot.clusters["one"].policy.connect_timeout.as_secs() == 1).await;
+    assert_eq!(hosts(&third)[0].id, hosts(&second)[0].id);
+    assert!(Arc::ptr_eq(&third.clusters["one"].breakers, &first.clusters["one"].breakers));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_file_changes_nothing_but_is_counted_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    replace(&path, &one(1, ""));
+    let mut running = start(&one(1, ""), Some(&path));
+    let first = running.snapshot(|_| true).await;
+    running.bound.send_replace(1);
+
+    replace(&path, &one(2, "connect_timeout: soon,"));
+    let mut status = running.handles.accepted.clone();
+    let rejected =
+        status.wait_for(|status| status.rejected.is_some()).await.unwrap().rejected.clone().unwrap();
+    assert!(rejected.diagnostics.iter().any(|found| found.line == Some(9)), "{rejected:?}");
+    assert_eq!(running.handles.snapshots.borrow().version, first.version);
+    let stats = running.registry.scope::<ListenerManagerStats>("listener_manager.");
+    assert_eq!(stats.shard(1).lds_update_rejected.get(), 1);
+
+    replace(&path, &one(3, ""));
+    running.hosts("one", &["127.0.0.1:3", "127.0.0.1:9"]).await;
+    status.wait_for(|status| status.rejected.is_none()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_config_map_is_followed_through_its_symlinks() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (name, port) in [("..1", 1), ("..2", 2)] {
+        std::fs::create_dir(at(name)).unwrap();
+        std::fs::write(at(name).join("envoy.yaml"), one(port, "")).unwrap();
+    }
+    symlink("..1", at("..data")).unwrap();
+    symlink("..data/envoy.yaml", at("envoy.yaml")).unwrap();
+    let mut running = start(&one(1, ""), Some(&at("envoy.yaml")));
+    running.hosts("one", &["127.0.0.1:1", "127.0.0.1:9"]).await;
+    running.bound.send_replace(1);
+
+    symlink("..2", at("..data_tmp")).unwrap();
+    std::fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    running.hosts("one", &["127.0.0.1:2", "127.0.0.1:9"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_reads_the_file_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    replace(&path, &one(1, ""));
+    let mut running = start(&one(1, ""), Some(&path));
+    running.snapshot(|_| true).await;
+    replace(&path, &one(2, ""));
+    let asked = tokio::time::Instant::now();
+    running.handles.events.send(Event::Reload).await.unwrap();
+    running.hosts("one", &["127.0.0.1:2", "127.0.0.1:9"]).await;
+    assert!(asked.elapsed().is_zero());
+}
+
+fn assignment(cluster: &str, port: u16) -> String {
+    format!(
+        "version_info: v{port}\nresources: [{{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, cluster_name: {cluster}, \
+         endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}] }}]\n"
+    )
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eds.yaml");
+    replace(&path, &assignment("one", 1));
+    let source = format!(
+        "{{ name: one, type: EDS, eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: '{}' }} }} }} }}",
+        path.display()
+    );
+    let mut running = start(&bootstrap(&source), None);
+    let first = running.hosts("one", &["127.0.0.1:1"]).await;
+    assert_eq!(first.clusters["one"].endpoints.version, "v1");
+    let stats = running.stats("one");
+    for (rejected, bad) in
+        [(1, assignment("other", 2)), (2, "resources: [{ \"@type\": nonsense }]".to_owned())]
+    {
+        replace(&path, &bad);
+        while stats.shard(1).update_rejected.get() < rejected {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(running.handles.snapshots.borrow().version, first.version);
+    }
+    replace(&path, &assignment("one", 3));
+    running.hosts("one", &["127.0.0.1:3"]).await;
+    assert_eq!(stats.shard(1).membership_change.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_whose_file_does_not_come_holds_the_start_up_for_fifteen_seconds() {
+    let source = "{ name: one, type: EDS, eds_cluster_config: { eds_config: { path_config_source: { path: /nowhere } } } }";
+    let begun = tokio::time::Instant::now();
+    let mut running = start(&bootstrap(source), None);
+    assert_eq!(running.handles.accepted.borrow().warming, ["one".into()]);
+    let snapshot = running.snapshot(|_| true).await;
+    assert_eq!(begun.elapsed().as_secs(), 15);
+    assert!(snapshot.clusters["one"].endpoints.hosts.is_empty());
+    assert_eq!(snapshot.listeners.len(), 1);
+}

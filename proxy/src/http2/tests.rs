@@ -1,0 +1,361 @@
+//! Both HTTP/2 adapters against each other, and against a bare `h2` peer where the peer misbehaves.
+//!
+//! Part of `http2`.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
+
+use super::{
+    Accepted, ClientConnection, Options, RequestBody, ResponseReader, ResponseWriter, ServerConnection,
+};
+use crate::error::{DownstreamError, UpstreamError};
+use crate::message::{Fields, Frame, HeadKind, Known, Method, RequestHead, ResponseHead};
+
+async fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (client.unwrap(), server.unwrap().0)
+}
+
+fn post(path: &str) -> RequestHead {
+    let mut head = RequestHead {
+        method: Method::Post,
+        authority: b"a.test".to_vec(),
+        path: path.as_bytes().to_vec(),
+        ..RequestHead::default()
+    };
+    head.fields.push("x-a", b"1");
+    head
+}
+
+/// Serves every stream with `answer` on a task of its own; a client's connection to it.
+async fn served<F, A>(options: Options, answer: F) -> ClientConnection
+where
+    F: Fn(RequestHead, RequestBody, ResponseWriter) -> A + 'static,
+    A: Future<Output = ()> + 'static,
+{
+    served_until(options, answer).await.0
+}
+
+/// The same with the task that drives the client's connection.
+async fn served_until<F, A>(options: Options, answer: F) -> (ClientConnection, tokio::task::AbortHandle)
+where
+    F: Fn(RequestHead, RequestBody, ResponseWriter) -> A + 'static,
+    A: Future<Output = ()> + 'static,
+{
+    let (client, server) = pair().await;
+    tokio::task::spawn_local(async move {
+        let mut server = ServerConnection::handshake(server, Bytes::new(), &options).await.unwrap();
+        let mut head = RequestHead::default();
+        loop {
+            match server.accept(&mut head).await {
+                Accepted::Request(rx, tx) => {
+                    tokio::task::spawn_local(answer(std::mem::take(&mut head), rx, tx));
+                }
+                Accepted::TooLarge => {}
+                Accepted::Closed { .. } => return,
+            }
+        }
+    });
+    let (connection, driver) = ClientConnection::handshake(client, &Options::default()).await.unwrap();
+    (connection, tokio::task::spawn_local(driver).abort_handle())
+}
+
+/// Sends the body back, with its trailers.
+async fn echo(head: RequestHead, mut rx: RequestBody, mut tx: ResponseWriter) {
+    let mut answer = ResponseHead::new(200);
+    answer.fields.push("x-path", &head.path);
+    answer.fields.push(Known::Connection, b"close");
+    if let Some(cookie) = head.fields.get(Known::Cookie) {
+        answer.fields.push("x-cookie", cookie);
+    }
+    tx.head(&answer, false).unwrap();
+    loop {
+        match rx.next().await.unwrap() {
+            Frame::Data(data) => {
+                tx.take(data, false);
+                tx.flush().await.unwrap();
+            }
+            Frame::Trailers(trailers) => return tx.trailers(&trailers).await.unwrap(),
+            Frame::End => {
+                tx.take(Bytes::new(), true);
+                return tx.flush().await.unwrap();
+            }
+        }
+    }
+}
+
+/// Reads an answer to its end: head, length of the body, trailers.
+async fn whole(rx: &mut ResponseReader) -> Result<(ResponseHead, usize, Option<Fields>), UpstreamError> {
+    let (mut head, mut length, mut trailers) = (ResponseHead::default(), 0, None);
+    while rx.head(&mut head).await? == HeadKind::Interim {}
+    while !rx.is_end() {
+        match rx.next().await? {
+            Frame::Data(data) => length += data.len(),
+            Frame::Trailers(fields) => trailers = Some(fields),
+            Frame::End => {}
+        }
+    }
+    Ok((head, length, trailers))
+}
+
+/// The error of a request without a body that `answer` deals with.
+async fn failed(answer: impl Fn(ResponseWriter) + 'static) -> UpstreamError {
+    let answer = move |_, _, tx| {
+        answer(tx);
+        std::future::ready(())
+    };
+    let connection = served(Options::default(), answer).await;
+    let head = post("/");
+    let (mut tx, mut rx) = connection.start(&head);
+    tx.head(&head, true).await.unwrap();
+    whole(&mut rx).await.unwrap_err()
+}
+
+async fn local(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+#[tokio::test]
+async fn heads_bodies_and_trailers_go_both_ways() {
+    local(async {
+        let connection = served(Options::default(), echo).await;
+        let mut head = post("/p?q=1");
+        head.fields.push(Known::TransferEncoding, b"chunked");
+        head.fields.push(Known::Te, b"gzip");
+        head.fields.push(Known::Cookie, b"a=1");
+        head.fields.push(Known::Cookie, b"b=2");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, false).await.unwrap();
+        tx.take("hello".into(), false);
+        tx.flush().await.unwrap();
+        let mut trailers = Fields::default();
+        trailers.push("x-t", b"1");
+        tx.trailers(&trailers).await.unwrap();
+        assert!(tx.is_complete());
+        let (answer, length, trailers) = whole(&mut rx).await.unwrap();
+        assert_eq!((answer.status, length), (200, 5));
+        assert_eq!(answer.fields.get("x-path"), Some(&b"/p?q=1"[..]));
+        assert_eq!(answer.fields.get("x-cookie"), Some(&b"a=1; b=2"[..]));
+        assert!(!answer.fields.contains(Known::Connection));
+        assert_eq!(trailers.unwrap().get("x-t"), Some(&b"1"[..]));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn large_bodies_respect_small_windows() {
+    local(async {
+        let windows = Options {
+            initial_stream_window: 65_535,
+            initial_connection_window: 65_535,
+            ..Options::default()
+        };
+        let connection = served(windows, echo).await;
+        let head = post("/");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, false).await.unwrap();
+        let send = async {
+            for at in 0..40 {
+                tx.take(vec![0; 50_000].into(), at == 39);
+                tx.flush().await.unwrap();
+            }
+        };
+        let ((), answer) = tokio::join!(send, whole(&mut rx));
+        assert_eq!(answer.unwrap().1, 2_000_000);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_slow_reader_holds_the_writer_up() {
+    local(async {
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let send = std::cell::Cell::new(Some(send));
+        let answer = move |_, _, mut tx: ResponseWriter| {
+            let done = send.take();
+            async move {
+                tx.head(&ResponseHead::new(200), false).unwrap();
+                let mut sent = 0u64;
+                loop {
+                    tx.take(vec![0; 1 << 20].into(), false);
+                    tx.flush().now_or_never();
+                    if tx.needs_flush() {
+                        break;
+                    }
+                    sent += 1;
+                }
+                let _ = done.map(|done| done.send(sent));
+                tx.flush().await.unwrap();
+                tx.take(Bytes::new(), true);
+                tx.flush().await.unwrap();
+            }
+        };
+        let connection = served(Options::default(), answer).await;
+        let head = post("/");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, true).await.unwrap();
+        assert_eq!(receive.await.unwrap(), 0, "more than the send buffer was taken at once");
+        assert_eq!(whole(&mut rx).await.unwrap().1, 1 << 20);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn interim_answers_come_first() {
+    local(async {
+        let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
+            tx.interim(&ResponseHead::new(103)).unwrap();
+            tx.head(&ResponseHead::new(204), true).unwrap();
+        })
+        .await;
+        let request = post("/");
+        let (mut tx, mut rx) = connection.start(&request);
+        tx.head(&request, true).await.unwrap();
+        let mut head = ResponseHead::default();
+        assert_eq!((rx.head(&mut head).await, head.status), (Ok(HeadKind::Interim), 103));
+        assert_eq!((rx.head(&mut head).await, head.status), (Ok(HeadKind::Final { end: true }), 204));
+        assert!(matches!(rx.next().await, Ok(Frame::End)));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reset_is_told_from_a_lost_connection() {
+    local(async {
+        let reset = failed(|mut tx| tx.reset()).await;
+        assert_eq!(reset, UpstreamError::RemoteReset);
+        let (client, server) = pair().await;
+        let (connection, driver) = ClientConnection::handshake(client, &Options::default()).await.unwrap();
+        tokio::task::spawn_local(driver);
+        let head = post("/");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, true).await.unwrap();
+        drop(server);
+        assert_eq!(whole(&mut rx).await.unwrap_err(), UpstreamError::ConnectionTermination);
+        assert!(!connection.is_usable());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_refused_stream_may_be_tried_elsewhere() {
+    local(async {
+        for go_away in [true, false] {
+            let (client, server) = pair().await;
+            let (connection, driver) =
+                ClientConnection::handshake(client, &Options::default()).await.unwrap();
+            tokio::task::spawn_local(driver);
+            tokio::task::spawn_local(async move {
+                let mut server = h2::server::handshake(server).await.unwrap();
+                if go_away {
+                    server.abrupt_shutdown(h2::Reason::NO_ERROR);
+                }
+                while let Some(Ok((_, mut respond))) = server.accept().await {
+                    respond.send_reset(h2::Reason::REFUSED_STREAM);
+                }
+            });
+            let head = post("/");
+            let (mut tx, mut rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            assert_eq!(whole(&mut rx).await.unwrap_err(), UpstreamError::RemoteRefused, "GOAWAY: {go_away}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_announced_is_a_protocol_error() {
+    local(async {
+        let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
+            let mut answer = ResponseHead::new(200);
+            answer.fields.push("content-length", b"5");
+            tx.head(&answer, false).unwrap();
+            tx.take("abc".into(), true);
+            let _ = tx.flush().await;
+        })
+        .await;
+        let head = post("/");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, true).await.unwrap();
+        assert!(matches!(whole(&mut rx).await, Err(UpstreamError::Protocol(_))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_over_the_limit_is_reset_and_the_next_request_served() {
+    local(async {
+        let options = Options { max_head_bytes: 2_000, max_fields: 10, ..Options::default() };
+        let connection = served(options, echo).await;
+        let mut large = post("/");
+        large.fields.push("x-big", &[b'b'; 3_000]);
+        let mut many = post("/");
+        (0..20).for_each(|_| many.fields.push("x-many", b"1"));
+        for head in [large, many] {
+            let (mut tx, mut rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            assert_eq!(whole(&mut rx).await.unwrap_err(), UpstreamError::RemoteReset);
+        }
+        let head = post("/");
+        let (mut tx, mut rx) = connection.start(&head);
+        tx.head(&head, true).await.unwrap();
+        assert_eq!(whole(&mut rx).await.unwrap().0.status, 200);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_client_that_resets_or_leaves_is_noticed() {
+    local(async {
+        for (leave, expected) in [(true, DownstreamError::Disconnected), (false, DownstreamError::Reset)] {
+            let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+            let (connection, driver) = served_until(Options::default(), move |_, mut rx: RequestBody, tx| {
+                let report = report.clone();
+                async move {
+                    report.send(rx.closed().now_or_never()).unwrap();
+                    report.send(Some(rx.closed().await)).unwrap();
+                    drop(tx);
+                }
+            })
+            .await;
+            let head = post("/");
+            let (mut tx, rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            assert_eq!(reports.recv().await, Some(None));
+            if leave {
+                driver.abort();
+            } else {
+                tx.reset();
+            }
+            assert_eq!(reports.recv().await, Some(Some(expected)));
+            drop((tx, rx));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upgrade_becomes_an_extended_connect_and_back() {
+    local(async {
+        let options = Options { allow_connect: true, ..Options::default() };
+        let connection = served(options, |head: RequestHead, _, mut tx: ResponseWriter| async move {
+            let upgrade = head.fields.get(Known::Upgrade) == Some(b"websocket") && head.method == Method::Get;
+            tx.head(&ResponseHead::new(if upgrade { 101 } else { 200 }), true).unwrap();
+        })
+        .await;
+        // The client learns from the server's settings that extended CONNECT is allowed; a first answer shows that they have come.
+        let mut head = post("/");
+        for status in [200, 101] {
+            let (mut tx, mut rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            assert_eq!(whole(&mut rx).await.unwrap().0.status, status);
+            head.fields.push(Known::Connection, b"keep-alive, Upgrade");
+            head.fields.push(Known::Upgrade, b"websocket");
+        }
+    })
+    .await;
+}
