@@ -254,7 +254,7 @@ impl Control {
                 self.progress();
             }
             Err(diagnostics) => {
-                tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""))
+                tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""));
             }
         }
     }

@@ -194,6 +194,10 @@ stats_group! {
         gauges: [streams_active],
         histograms: [],
         codes: [],
+        on_demand: [
+            "dropped_headers_with_underscores", "header_overflow", "requests_rejected_with_underscores_in_headers",
+            "rx_messaging_error", "rx_reset", "trailers", "tx_reset", "goaway_sent", "streams_active",
+        ],
     }
 }
 
