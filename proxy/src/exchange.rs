@@ -19,7 +19,7 @@ use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::{self, LocalReply};
 use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
-use crate::mutation::{Changes, Mutations};
+use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
@@ -30,6 +30,7 @@ use crate::time;
 mod finish;
 mod forward;
 mod limits;
+mod mutate;
 mod outcome;
 mod replay;
 mod timers;
@@ -320,42 +321,6 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Applies the response mutations of route, virtual host and table.
-    fn mutate_response(&mut self) {
-        let levels = self.levels();
-        let values: Vec<_> =
-            levels.iter().map(|level| level.response.evaluate(&self.format_context())).collect();
-        for (level, values) in levels.iter().zip(&values) {
-            level.response.apply(&mut self.response.fields, values);
-        }
-    }
-
-    fn mutate_request(&mut self) {
-        let levels = self.levels();
-        let values: Vec<_> =
-            levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
-        for (level, values) in levels.iter().zip(&values) {
-            apply_to_request(&level.request, &mut self.request, values);
-        }
-    }
-
-    /// The levels that change something, in the order in which they are applied: the last one wins.
-    fn levels(&self) -> smallvec::SmallVec<[&'x Mutations; 4]> {
-        let mut levels = smallvec::SmallVec::new();
-        let Some(matched) = self.matched else { return levels };
-        levels.extend(matched.weighted);
-        levels.extend([
-            &matched.route.mutations,
-            &matched.virtual_host.mutations,
-            &self.context.manager.routes.mutations,
-        ]);
-        if self.context.manager.routes.most_specific_wins {
-            levels.reverse();
-        }
-        levels.retain(|level| !level.is_empty());
-        levels
-    }
-
     fn format_context(&self) -> Context<'_> {
         Context {
             info: &self.info,
@@ -381,17 +346,6 @@ impl<'x> Exchange<'x> {
         };
         self.info.flags.set(flag);
         self.info.details = Cow::Borrowed(details);
-    }
-}
-
-/// Header changes of a request may name `host` and pseudo-fields, which are not among the fields.
-fn apply_to_request(changes: &Changes, request: &mut RequestHead, values: &[Vec<u8>]) {
-    changes.apply(&mut request.fields, values);
-    for (name, slot) in [("host", 0), (":authority", 0), (":path", 1)] {
-        if let Some(value) = request.fields.get(name).map(<[u8]>::to_vec) {
-            request.fields.remove(name);
-            *(if slot == 0 { &mut request.authority } else { &mut request.path }) = value;
-        }
     }
 }
 

@@ -1,14 +1,16 @@
 //! One request to one host: a connection from this worker's pool, and the stream on it.
 //!
-//! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `connect` makes them, `stream` is one
-//! request on one. Called by `attempt` and `tcp`; calls `http1`, `http2`, `cluster`, `stats`.
+//! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `connect` makes them, `lease` is one in use,
+//! `stream` the two sides of a request on it. Called by `attempt` and `tcp`; calls `http1`, `http2`, `cluster`, `stats`.
 
 mod clusters;
 mod connect;
+mod lease;
 mod pool;
 mod stream;
 
 pub use clusters::{Clusters, LocalCluster, Update};
 pub use connect::connect;
-pub use pool::{LocalHost, UpstreamStream};
+pub use lease::UpstreamStream;
+pub use pool::LocalHost;
 pub use stream::{RequestWriter, ResponseReader};

@@ -1,4 +1,4 @@
-//! The connections of one worker to one host, and a stream on one of them.
+//! The connections of one worker to one host.
 //!
 //! HTTP/1: the connection used last is used first, so that the others may fall idle and be closed; one the host has closed meanwhile is
 //! told without a system call and thrown away. HTTP/2: streams share a connection. A try without an idle connection is pending until it
@@ -15,15 +15,15 @@ use std::time::Instant;
 use tokio::sync::{Notify, oneshot};
 
 use super::clusters::{LocalCluster, bump};
-use super::connect::{connect, millis};
+use super::connect::connect;
+use super::lease::{Back, Checkout, Held, Open, SharedUse, UpstreamStream};
 use super::stream::{RequestWriter, ResponseReader};
-use crate::cluster::breaker::Permit;
 use crate::cluster::{ClusterPolicy, Host};
 use crate::error::UpstreamError;
 use crate::message::{RequestHead, Version};
 use crate::route::Priority;
-use crate::stats::{ClusterStats, Scope};
-use crate::{http1, http2, time};
+use crate::stats::ClusterStats;
+use crate::{http1, http2};
 
 /// A host with this worker's connections to it.
 pub struct LocalHost {
@@ -46,15 +46,6 @@ struct Idle {
     since: Instant,
 }
 
-/// An HTTP/1 connection and what ends with it.
-struct Open {
-    connection: http1::ClientConnection,
-    /// Requests sent so far.
-    uses: u32,
-    local: Option<SocketAddr>,
-    held: Held,
-}
-
 /// The HTTP/2 connection that streams share.
 struct Shared {
     connection: http2::ClientConnection,
@@ -65,49 +56,6 @@ struct Shared {
     local: Option<SocketAddr>,
     held: Rc<Held>,
 }
-
-/// What a connection holds as long as it is open.
-struct Held {
-    stats: (Arc<Scope<ClusterStats>>, usize),
-    host: Arc<Host>,
-    opened: Instant,
-    _permit: Permit,
-}
-
-/// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
-pub struct UpstreamStream {
-    pub tx: RequestWriter,
-    pub rx: ResponseReader,
-    pub version: Version,
-    /// Our end of the connection.
-    pub local: Option<SocketAddr>,
-    back: Back,
-}
-
-/// The way back into the pool.
-enum Back {
-    Http1(Checkout),
-    Http2 { _use: SharedUse },
-}
-
-/// An HTTP/1 connection in use.
-struct Checkout {
-    host: Rc<LocalHost>,
-    uses: u32,
-    local: Option<SocketAddr>,
-    /// Taken out when the connection goes back.
-    held: Option<Held>,
-    /// The host ended it.
-    lost: bool,
-}
-
-/// One stream on a shared connection.
-struct SharedUse {
-    active: Rc<Cell<usize>>,
-    idle_since: Rc<Cell<Option<Instant>>>,
-    _held: Rc<Held>,
-}
-
 impl LocalHost {
     pub fn new(host: Arc<Host>) -> Self {
         Self {
@@ -249,7 +197,7 @@ impl LocalHost {
     }
 
     /// Takes a connection back: to the first try that waits, or to the idle ones.
-    fn give_back(&self, open: Open, now: Instant) {
+    pub(super) fn give_back(&self, open: Open, now: Instant) {
         if self.retired.get() {
             return;
         }
@@ -264,7 +212,7 @@ impl LocalHost {
     }
 
     /// A connection ended: a try that waits for one may not wait in vain.
-    fn lost_one(&self) {
+    pub(super) fn lost_one(&self) {
         bump(&self.open, -1);
         if self.open.get() == 0 {
             self.waiting.borrow_mut().clear();
@@ -339,80 +287,6 @@ impl LocalHost {
         Ok(())
     }
 }
-
-impl UpstreamStream {
-    /// The host ended the connection under the stream.
-    pub fn lost(&mut self) {
-        if let Back::Http1(checkout) = &mut self.back {
-            checkout.lost = true;
-        }
-    }
-
-    /// Ends a stream whose answer is whole: an HTTP/1 connection goes back to the pool when its request was whole, too.
-    pub fn finish(self, policy: &ClusterPolicy) {
-        let Self { tx, rx, back, .. } = self;
-        let (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Back::Http1(mut checkout)) = (tx, rx, back)
-        else {
-            return;
-        };
-        if policy.max_requests_per_connection.is_some_and(|limit| checkout.uses >= limit) {
-            if let Some(held) = &checkout.held {
-                held.stats().upstream_cx_max_requests.inc();
-            }
-            return;
-        }
-        let Some(connection) = http1::ClientConnection::rejoin(tx, rx) else { return };
-        let Some(held) = checkout.held.take() else { return };
-        let open = Open { connection, uses: checkout.uses, local: checkout.local, held };
-        checkout.host.give_back(open, time::now());
-    }
-}
-
-impl Drop for Checkout {
-    fn drop(&mut self) {
-        let Some(held) = &self.held else { return };
-        let stats = held.stats();
-        stats.upstream_cx_destroy_with_active_rq.inc();
-        if self.lost {
-            stats.upstream_cx_destroy_remote.inc();
-            stats.upstream_cx_destroy_remote_with_active_rq.inc();
-        } else {
-            stats.upstream_cx_destroy_local.inc();
-            stats.upstream_cx_destroy_local_with_active_rq.inc();
-        }
-        self.host.lost_one();
-    }
-}
-
-impl Drop for SharedUse {
-    fn drop(&mut self) {
-        bump(&self.active, -1);
-        self.idle_since.set((self.active.get() == 0).then(time::now));
-    }
-}
-
-impl Held {
-    fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
-        cluster.stats().upstream_cx_active.inc();
-        host.stats.shard(cluster.shard()).cx_active.inc();
-        Self { stats: cluster.stats_scope(), host: Arc::clone(host), opened: time::now(), _permit: permit }
-    }
-
-    fn stats(&self) -> &ClusterStats {
-        self.stats.0.shard(self.stats.1)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let stats = self.stats();
-        stats.upstream_cx_active.dec();
-        stats.upstream_cx_destroy.inc();
-        stats.upstream_cx_length_ms.record(millis(self.opened.elapsed()));
-        self.host.stats.shard(self.stats.1).cx_active.dec();
-    }
-}
-
 /// Runs a closure when it goes out of scope.
 fn scopeguard(on_drop: impl FnMut()) -> impl Drop {
     struct Guard<F: FnMut()>(F);
