@@ -31,7 +31,11 @@ mod reports;
 
 /// Runs the proxy from the process's arguments to its exit code.
 pub fn main(flavor: Flavor) -> ExitCode {
-    let args = Args::from_process();
+    let name = match flavor {
+        Flavor::Sidecar => "proxy",
+        Flavor::Edge => "ingress",
+    };
+    let args = Args::from_process(name);
     match run(&args, flavor) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -6,13 +6,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
 /// Runs Envoy configuration files: today's v3, and the forms of 2017 that today's Envoy refuses.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "proxy",
     version,
+    args_override_self = true,
     after_help = "Without -c or --config-yaml the file is named by ENVOY_CONFIG_PATH or ENVOY_CONFIG, or is /etc/envoy/envoy.yaml or \
                   /etc/envoy.yaml.\nENVOY_STARTUP_PARAMS holds flags that are read before those of the command line.\n\
                   SIGTERM drains, inbound before outbound; SIGHUP reads the file again."
@@ -98,14 +99,16 @@ pub enum Source {
 const DEFAULT_FILES: [&str; 2] = ["/etc/envoy/envoy.yaml", "/etc/envoy.yaml"];
 
 impl Args {
-    /// From the process's own arguments and variables; wrong usage ends the process with code 2, `--help` with 0.
-    pub fn from_process() -> Self {
+    /// From the process's own arguments and variables; wrong usage ends the process with code 2, `--help` with 0. `name` is what
+    /// `--version` says.
+    pub fn from_process(name: &'static str) -> Self {
         let startup = std::env::var("ENVOY_STARTUP_PARAMS").unwrap_or_default();
         let mut words = std::env::args_os();
-        let program = words.next().unwrap_or_else(|| "proxy".into());
+        let program = words.next().unwrap_or_else(|| name.into());
         let all: Vec<OsString> =
             std::iter::once(program).chain(startup.split_whitespace().map(Into::into)).chain(words).collect();
-        Self::parse_from(all)
+        let matches = Self::command().name(name).get_matches_from(all);
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
     /// The configuration to run. The error says what was looked for.
@@ -183,6 +186,13 @@ mod tests {
         assert_eq!(source(&[], &variables[..1], &files), file("/b"));
         assert_eq!(source(&[], &[], &files), file("/etc/envoy.yaml"));
         assert!(source(&[], &[], &[]).unwrap_err().contains("ENVOY_CONFIG_PATH"));
+    }
+
+    #[test]
+    fn a_later_flag_wins_so_that_the_command_line_overrides_the_startup_parameters() {
+        let args =
+            Args::parse_from(["proxy", "-c", "/a", "--concurrency", "2", "-c", "/b", "--concurrency", "1"]);
+        assert_eq!((args.config_path, args.concurrency), (Some("/b".into()), Some(1)));
     }
 
     #[test]
