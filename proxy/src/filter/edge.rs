@@ -30,6 +30,7 @@ pub struct Origin {
 pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
     hop_by_hop(head);
     head.fields.join_repeated();
+    claims(head, &rules.addresses);
     let client = client_address(head, &rules.addresses, origin.peer);
     forwarded(head, &rules.addresses, origin);
     let at_edge = rules.addresses.use_remote && !client.internal;
@@ -51,6 +52,16 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
         append_list(head, Known::Via, b", ", rules.via.as_bytes());
     }
     client
+}
+
+/// Removes what a client must not say about itself: the certificate it showed to somebody else, and at the edge anything at all.
+fn claims(head: &mut RequestHead, rules: &Addresses) {
+    let refused = |name: &[u8]| {
+        let all = rules.believe_nothing
+            && (name == b"forwarded" || name.starts_with(b"x-forwarded-") || name.starts_with(b"x-envoy-"));
+        all || (!rules.keep_client_cert && name == b"x-forwarded-client-cert")
+    };
+    head.fields.retain(|name, _| !refused(name.as_bytes()));
 }
 
 /// Whether a request asks to leave HTTP on its connection (RFC 9110, 7.8). That for HTTP/2 in the clear is ignored, as RFC 9113 lets us.
@@ -235,5 +246,40 @@ fn strip_port(head: &mut RequestHead, rules: &Rules, local: SocketAddr) {
     };
     if strip {
         head.authority.truncate(colon);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(rules: &Addresses) -> Vec<String> {
+        let mut head = RequestHead::default();
+        let names = [
+            "x-forwarded-for",
+            "x-forwarded-host",
+            "x-forwarded-client-cert",
+            "x-envoy-any",
+            "forwarded",
+            "accept",
+        ];
+        for name in names {
+            head.fields.set(name, b"1");
+        }
+        claims(&mut head, rules);
+        names.into_iter().filter(|name| head.fields.contains(*name)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_edge_keeps_nothing_that_a_client_says_about_its_way() {
+        assert_eq!(kept(&Addresses { believe_nothing: true, ..Addresses::default() }), ["accept"]);
+    }
+
+    #[test]
+    fn a_certificate_that_somebody_else_saw_goes_unless_it_is_asked_for() {
+        let others = ["x-forwarded-for", "x-forwarded-host", "x-envoy-any", "forwarded", "accept"];
+        assert_eq!(kept(&Addresses::default()), others);
+        let keep = Addresses { keep_client_cert: true, ..Addresses::default() };
+        assert!(kept(&keep).contains(&"x-forwarded-client-cert".to_owned()));
     }
 }

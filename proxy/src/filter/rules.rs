@@ -31,6 +31,10 @@ pub struct Addresses {
     pub trusted_hops: u32,
     pub skip_append: bool,
     pub append_forwarded_port: bool,
+    /// What the client says about its way here (`x-forwarded-*`, `forwarded`) and every `x-envoy-*` field is removed (the edge).
+    pub believe_nothing: bool,
+    /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
+    pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` fields are kept.
     pub internal: Vec<(IpAddr, u8)>,
 }

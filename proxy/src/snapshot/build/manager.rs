@@ -11,13 +11,13 @@ use xds::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode,
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
 use super::place::{Code, Place};
 use super::values::{duration, limit};
-use super::{Cx, logs, routes};
+use super::{Cx, Flavor, logs, routes};
 use crate::filter::rules::{
     Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
 };
@@ -133,6 +133,14 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             trusted_hops: message.xff_num_trusted_hops,
             skip_append: message.skip_xff_append,
             append_forwarded_port: message.append_x_forwarded_port,
+            // With trusted proxies before the edge, their word counts.
+            believe_nothing: cx.flavor == Flavor::Edge
+                && message.use_remote_address == Some(true)
+                && message.xff_num_trusted_hops == 0
+                && !message.skip_xff_append,
+            // The other settings pass it on over mutual TLS only.
+            keep_client_cert: message.forward_client_cert_details
+                == ForwardClientCertDetails::AlwaysForwardOnly as i32,
             internal: internal_addresses(cx, place, message),
         },
         request_id: RequestId {
