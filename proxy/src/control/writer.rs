@@ -9,13 +9,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
-use xds::{Diagnostic, Read};
+use xds::{Code, Diagnostic, Read};
 
 use super::file::{self, Origin};
 use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::LogWriter;
 use crate::client::Client;
+use crate::listener;
 use crate::snapshot::accepted::{Accepted, Rejected};
 use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
 use crate::snapshot::{Cluster, Snapshot};
@@ -203,6 +204,11 @@ impl Control {
     /// Tries a new text: warms its graph, or rejects it and keeps what is in use.
     fn configure(&mut self, text: String) {
         if text == self.text {
+            if self.accepted.borrow().rejected.is_some() {
+                tracing::warn!("the configuration has not changed: it stays refused");
+            } else {
+                tracing::debug!("the configuration has not changed");
+            }
             return;
         }
         let name = match &self.origin {
@@ -212,7 +218,9 @@ impl Control {
         let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
             let built =
                 graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited());
-            built.map(|(graph, warnings)| (read.message, graph, warnings))
+            let (graph, warnings) = built?;
+            let taken = self.taken(&name, &graph);
+            if taken.is_empty() { Ok((read.message, graph, warnings)) } else { Err(taken) }
         });
         match tried {
             Ok((message, graph, warnings)) => {
@@ -236,6 +244,21 @@ impl Control {
             }
         }
         self.text = text;
+    }
+
+    /// New listeners that cannot be opened. A port that we listen on already is ours to bind again.
+    fn taken(&self, file: &str, graph: &Graph) -> Vec<Diagnostic> {
+        let ours: Vec<u16> = self.store.listeners().iter().map(|listener| listener.address.port()).collect();
+        let new = graph.listeners.iter().map(|part| &part.listener).filter(|new| new.bind);
+        new.filter(|new| !ours.contains(&new.address.port()))
+            .filter_map(|new| {
+                let error = listener::probe(new.address).err()?;
+                let stats = self.listeners.shard(self.registry.control_shard());
+                stats.listener_create_failure.inc();
+                let text = format!("listener `{}` cannot listen on {}: {error}", new.name, new.address);
+                Some(Diagnostic::error(file, Code::Structure, text))
+            })
+            .collect()
     }
 
     /// Builds the configuration in use again, with other runtime values.

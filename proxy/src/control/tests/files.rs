@@ -63,6 +63,29 @@ async fn a_bad_file_changes_nothing_but_is_counted_and_shown() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listener_that_cannot_be_opened_leaves_the_old_one_in_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("envoy.yaml");
+    let text = one(1, "");
+    replace(&path, &text);
+    let mut running = start(&text, Some(&path));
+    let first = running.snapshot(|_| true).await;
+    running.bound.send_replace(1);
+
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = other.local_addr().unwrap().port();
+    let moved = text.replacen("port_value: 10000", &format!("port_value: {port}"), 1);
+    assert_ne!(moved, text);
+    replace(&path, &moved);
+    let mut status = running.handles.accepted.clone();
+    let status = status.wait_for(|status| status.rejected.is_some()).await.unwrap().rejected.clone();
+    assert!(status.unwrap().diagnostics[0].message.contains(&format!("cannot listen on 127.0.0.1:{port}")));
+    assert_eq!(running.handles.snapshots.borrow().version, first.version);
+    let stats = running.registry.scope::<ListenerManagerStats>("listener_manager.");
+    assert_eq!(stats.shard(1).listener_create_failure.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_config_map_is_followed_through_its_symlinks() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
