@@ -120,10 +120,12 @@ fn settle(which: impl Fn(&local_mesh::control::Pod) -> bool) -> Result<()> {
             }
             stays
         });
-        if let Some(pod) = pods.iter().find(|pod| pod.state == State::Crashed) {
+        // What a pod is before its restart says nothing about the restart.
+        let waits = |pod: &local_mesh::control::Pod| now.restarting.contains(&pod.name);
+        if let Some(pod) = pods.iter().find(|pod| pod.state == State::Crashed && !waits(pod)) {
             bail!("{} has crashed: {}", pod.name, pod.reason.as_deref().unwrap_or("unknown reason"));
         }
-        if pods.iter().all(|pod| pod.state == State::Ready) {
+        if pods.iter().all(|pod| pod.state == State::Ready && !waits(pod)) {
             return Ok(());
         }
         if Instant::now() > until {

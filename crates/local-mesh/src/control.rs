@@ -74,6 +74,9 @@ pub struct Status {
     pub supervisor: Supervisor,
     /// Every pod, in the order of the services.
     pub pods: Vec<Pod>,
+    /// Names of the pods that are being restarted or wait for it, in order.
+    #[serde(default)]
+    pub restarting: Vec<String>,
 }
 
 /// The supervisor and what it serves.

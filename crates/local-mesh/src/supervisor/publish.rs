@@ -54,6 +54,7 @@ impl Mesh {
                 log: dir.supervisor_log(),
             },
             pods: self.pods.iter().map(|pod| pod.status(dir)).collect(),
+            restarting: self.rolling_now.iter().map(|(name, _)| name).chain(&self.rolling).cloned().collect(),
         }
     }
 
