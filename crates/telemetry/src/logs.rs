@@ -117,8 +117,9 @@ fn parse(level: &str) -> Result<EnvFilter, Error> {
     let directives = match level.to_ascii_lowercase().as_str() {
         "off" => "off",
         "critical" | "error" => "error",
-        "warning" | "warn" => "warn",
-        "info" => "info",
+        // h2 warns of what any peer can do at will: a line each would fill the log.
+        "warning" | "warn" => "warn,h2=error",
+        "info" => "info,h2=error",
         "debug" => "debug,h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,tower=info",
         "trace" => "trace,h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,tower=info",
         // A word without `=` or `,` would be read as the name of a module and silence all others.
