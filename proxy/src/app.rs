@@ -15,7 +15,7 @@ use lifecycle::{Lifecycle, Reload, Shutdown, exit};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::access_log::LogWriter;
+use crate::access_log::{LogWriter, Sink};
 use crate::admin::{self, AdminContext, Command, CommandLine, Order};
 use crate::args::{Args, Mode, Source};
 use crate::control::{Control, Event, Handles, Origin, Start};
@@ -85,10 +85,8 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
-    if let Some(admin) = &admin_log {
-        reports::admin_log(admin);
-    }
-    let server = Server { args, registry, state, logs, log, handles };
+    let admin_log = admin_log.and_then(|admin| reports::admin_log(&admin, &logs));
+    let server = Server { args, registry, state, logs, log, admin_log, handles };
     runtime.block_on(server.serve(control))
 }
 
@@ -115,6 +113,7 @@ struct Server<'a> {
     state: Arc<ServerState>,
     logs: Arc<LogWriter>,
     log: telemetry::LogHandle,
+    admin_log: Option<Sink>,
     handles: Handles,
 }
 
@@ -178,6 +177,7 @@ impl Server<'_> {
             accepted: self.handles.accepted.clone(),
             commands,
             log: Some(self.log.clone()),
+            access_log: self.admin_log.clone(),
             options: self.command_line(),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

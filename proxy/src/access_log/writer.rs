@@ -177,7 +177,7 @@ impl Drop for LogWriter {
 
 impl Sink {
     /// Appends what `write` writes to the worker's buffer, or counts a dropped line when that is full.
-    pub(super) fn write_line(&self, worker: usize, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(crate) fn write_line(&self, worker: usize, write: impl FnOnce(&mut Vec<u8>)) {
         let (sink, shared) = (&self.0, &self.0.shared);
         let stats = shared.stats.shard(worker);
         let Some(buffer) = sink.buffers.get(worker % sink.buffers.len().max(1)) else { return };

@@ -14,11 +14,13 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::access_log::Sink;
 use crate::snapshot::Snapshot;
 use crate::snapshot::accepted::Accepted;
 use crate::state::ServerState;
 use crate::stats::{HttpStats, Registry, Scope, ServerStats};
 
+mod access;
 mod clusters;
 mod config_dump;
 mod listeners;
@@ -46,6 +48,8 @@ pub struct AdminContext {
     pub commands: mpsc::Sender<Order>,
     /// Absent where logging is not ours (tests).
     pub log: Option<telemetry::LogHandle>,
+    /// Where requests are logged, if anywhere.
+    pub access_log: Option<Sink>,
     pub options: CommandLine,
 }
 

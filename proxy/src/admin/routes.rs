@@ -8,6 +8,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::sync::mpsc;
 
+use super::access::Line;
 use super::page::{Chunked, Page, Params, refusal};
 use super::{Admin, Command, clusters, config_dump, listeners, prometheus, server, stats};
 
@@ -168,7 +169,11 @@ pub(super) async fn answer(
     counts.downstream_rq_http1_total.inc();
     counts.downstream_rq_active.inc();
     let path = request.uri().path().to_owned();
+    let log = admin.context.access_log.as_ref().map(|sink| (sink, Line::of(&request)));
     let page = page(admin, &path, request).await;
+    if let Some((sink, line)) = log {
+        line.write(sink, admin.context.registry.control_shard(), &page);
+    }
     let counts = admin.http_shard();
     counts.downstream_rq_active.dec();
     counts.downstream_rq_completed.inc();

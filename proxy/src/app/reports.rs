@@ -3,11 +3,13 @@
 //! Part of `app`; calls `xds` for the form of diagnostics.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use lifecycle::exit;
 use xds::envoy::config::bootstrap::v3::Admin;
 use xds::{Diagnostic, Severity};
 
+use crate::access_log::{LogWriter, Sink};
 use crate::args::{Args, DiagnosticsFormat};
 
 /// An error that ends the process.
@@ -58,14 +60,16 @@ pub fn ignored_flags(args: &Args) {
 }
 
 /// An admin log that cannot be opened is no reason not to start.
-pub fn admin_log(admin: &Admin) {
+pub fn admin_log(admin: &Admin, logs: &LogWriter) -> Option<Sink> {
     let path = &admin.access_log_path;
     if path.is_empty() || path == "/dev/null" {
-        return;
+        return None;
     }
-    if let Err(error) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
-        tracing::warn!(path, %error, "the admin access log cannot be opened; going on without it");
+    let opened = logs.open(Path::new(path));
+    if let Err(error) = &opened {
+        tracing::warn!("{error}: the admin interface goes without an access log");
     }
+    opened.ok()
 }
 
 /// What helps when an address cannot be bound.
