@@ -172,9 +172,14 @@ pub(crate) mod tests {
 
     #[test]
     fn envoy_names_of_levels_are_understood() {
-        assert_eq!(directives("warning"), "warn");
+        assert_eq!(directives("warning"), directives("warn"));
         assert_eq!(directives("critical"), "error");
-        assert_eq!(directives("INFO"), "info");
+        assert_eq!(directives("INFO"), directives("info"));
+    }
+
+    #[test]
+    fn what_any_peer_can_cause_in_a_library_is_not_logged() {
+        assert!(directives("info").contains("h2=error") && directives("warn").contains("h2=error"));
     }
 
     #[test]
