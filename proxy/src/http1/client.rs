@@ -96,9 +96,11 @@ impl ClientConnection {
         (writer, reader)
     }
 
-    /// The connection again, when the request was sent whole, the answer received whole, and both sides keep it alive.
+    /// The connection again, when the request was sent whole, the answer received whole, and both sides keep it alive; or when nothing
+    /// was sent at all.
     pub fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
-        if !(writer.is_complete() && reader.reusable()) {
+        let unused = writer.state == Writing::Head && reader.untouched();
+        if !(unused || (writer.is_complete() && reader.reusable())) {
             return None;
         }
         reader.input.release();
@@ -241,6 +243,11 @@ impl ResponseReader {
     fn reusable(&self) -> bool {
         let keep_alive = self.meta.is_some_and(|meta| meta.keep_alive && !meta.tunnel);
         keep_alive && self.decoder.is_end() && !self.failed && self.input.rest.is_empty()
+    }
+
+    /// Nothing has come.
+    fn untouched(&self) -> bool {
+        self.meta.is_none() && self.interim == 0 && !self.failed && self.input.rest.is_empty()
     }
 
     fn poll_head(
