@@ -11,6 +11,7 @@ use std::time::Instant;
 use super::clusters::{LocalCluster, bump};
 use super::connect::millis;
 use super::pool::LocalHost;
+use super::queue::Slot;
 use super::stream::{RequestWriter, ResponseReader};
 use crate::cluster::breaker::Permit;
 use crate::cluster::{ClusterPolicy, Host};
@@ -66,6 +67,8 @@ pub(super) struct Held {
     pub(super) host: Arc<Host>,
     pub(super) opened: Instant,
     pub(super) _permit: Permit,
+    /// HTTP/1: the place among the host's connections.
+    pub(super) _slot: Option<Slot>,
 }
 
 impl UpstreamStream {
@@ -108,7 +111,6 @@ impl Drop for Checkout {
             stats.upstream_cx_destroy_local.inc();
             stats.upstream_cx_destroy_local_with_active_rq.inc();
         }
-        self.host.lost_one();
     }
 }
 
@@ -120,10 +122,16 @@ impl Drop for SharedUse {
 }
 
 impl Held {
-    pub(super) fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+    pub(super) fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit, slot: Option<Slot>) -> Self {
         cluster.stats().upstream_cx_active.inc();
         host.stats.shard(cluster.shard()).cx_active.inc();
-        Self { stats: cluster.stats_scope(), host: Arc::clone(host), opened: time::now(), _permit: permit }
+        Self {
+            stats: cluster.stats_scope(),
+            host: Arc::clone(host),
+            opened: time::now(),
+            _permit: permit,
+            _slot: slot,
+        }
     }
 
     pub(super) fn stats(&self) -> &ClusterStats {

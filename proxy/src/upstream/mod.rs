@@ -1,12 +1,14 @@
 //! One request to one host: a connection from this worker's pool, and the stream on it.
 //!
-//! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `connect` makes them, `lease` is one in use,
-//! `stream` the two sides of a request on it. Called by `attempt` and `tcp`; calls `http1`, `http2`, `cluster`, `stats`.
+//! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `queue` who waits for one, `connect` makes
+//! them, `lease` is one in use, `stream` the two sides of a request on it.
+//! Called by `attempt` and `tcp`; calls `http1`, `http2`, `cluster`, `stats`.
 
 mod clusters;
 mod connect;
 mod lease;
 mod pool;
+mod queue;
 mod stream;
 
 pub use clusters::{Clusters, LocalCluster, Update};
@@ -14,3 +16,6 @@ pub use connect::connect;
 pub use lease::UpstreamStream;
 pub use pool::LocalHost;
 pub use stream::{RequestWriter, ResponseReader};
+
+#[cfg(test)]
+mod tests;

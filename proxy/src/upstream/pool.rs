@@ -6,18 +6,19 @@
 //! Part of `upstream`; called by `attempt`.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::clusters::{LocalCluster, bump};
 use super::connect::connect;
 use super::lease::{Back, Checkout, Held, Open, SharedUse, UpstreamStream};
+use super::queue::{Queue, Slot, Turn};
 use super::stream::{RequestWriter, ResponseReader};
+use crate::cluster::breaker::Permit;
 use crate::cluster::{ClusterPolicy, Host};
 use crate::error::UpstreamError;
 use crate::message::{RequestHead, Version};
@@ -30,13 +31,11 @@ pub struct LocalHost {
     pub host: Arc<Host>,
     /// The last is the most recently used.
     idle: RefCell<Vec<Idle>>,
-    /// Tries that wait for a connection because no more may be opened; bounded by `max_pending_requests`.
-    waiting: RefCell<VecDeque<oneshot::Sender<Open>>>,
-    /// HTTP/1 connections that are open, idle or not.
-    open: Cell<usize>,
+    /// Who waits for an HTTP/1 connection because no more may be opened.
+    queue: Rc<Queue>,
     shared: RefCell<Option<Shared>>,
-    /// Someone is opening the shared connection; woken when it is there or has failed.
-    opening: RefCell<Option<Rc<Notify>>>,
+    /// Someone is opening the shared connection.
+    opening: RefCell<Option<Rc<Opening>>>,
     /// Removed from the cluster, or its connections are of an old policy: nothing is kept.
     retired: Cell<bool>,
 }
@@ -44,6 +43,14 @@ pub struct LocalHost {
 struct Idle {
     open: Open,
     since: Instant,
+}
+
+/// A shared connection on its way.
+#[derive(Default)]
+struct Opening {
+    /// Wakes those who wait for it.
+    over: Notify,
+    failed: RefCell<Option<UpstreamError>>,
 }
 
 /// The HTTP/2 connection that streams share.
@@ -61,8 +68,7 @@ impl LocalHost {
         Self {
             host,
             idle: RefCell::default(),
-            waiting: RefCell::default(),
-            open: Cell::new(0),
+            queue: Rc::default(),
             shared: RefCell::default(),
             opening: RefCell::default(),
             retired: Cell::new(false),
@@ -87,12 +93,11 @@ impl LocalHost {
         Ok(self.start(open, head))
     }
 
-    /// No new streams, and nothing is kept: the host left, or the policy changed.
+    /// No new streams, and nothing is kept: the host left, or the policy changed. Who waits already still gets a connection.
     pub fn retire(&self) {
         self.retired.set(true);
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
-        self.waiting.borrow_mut().clear();
     }
 
     /// Closes what was idle for longer than the policy says, and what the host closed.
@@ -105,11 +110,7 @@ impl LocalHost {
             if timed_out {
                 stats.upstream_cx_idle_timeout.inc();
             }
-            let stays = !timed_out && !idle.open.connection.is_stale();
-            if !stays {
-                bump(&self.open, -1);
-            }
-            stays
+            !timed_out && !idle.open.connection.is_stale()
         });
         let mut shared = self.shared.borrow_mut();
         if let Some(connection) = &*shared {
@@ -129,7 +130,6 @@ impl LocalHost {
             if !idle.open.connection.is_stale() {
                 return Some(idle.open);
             }
-            bump(&self.open, -1);
             idle.open.held.stats().upstream_cx_destroy_remote.inc();
         }
     }
@@ -157,25 +157,39 @@ impl LocalHost {
         result
     }
 
-    /// A new connection, or, past the limit, the next one that another try gives back.
+    /// A new connection, or, past the limit, the next one that another try gives back or that ends.
     async fn open_or_wait(&self, cluster: &LocalCluster, priority: Priority) -> Result<Open, UpstreamError> {
         let (breaker, limits) = cluster.breaker(priority);
-        let permit = match breaker.connections.acquire(limits.max_connections) {
-            Some(permit) => permit,
-            None if self.open.get() == 0 => breaker.connections.take(),
-            None => {
-                cluster.stats().upstream_cx_overflow.inc();
-                let (sender, receiver) = oneshot::channel();
-                self.waiting.borrow_mut().push_back(sender);
-                return receiver.await.map_err(|_gone| UpstreamError::ConnectionTermination);
+        let mut slot = self.queue.slot();
+        let mut waited = false;
+        loop {
+            let permit = match breaker.connections.acquire(limits.max_connections) {
+                None if slot.is_only() => Some(breaker.connections.take()),
+                permit => permit,
+            };
+            if let Some(permit) = permit {
+                return self.open(cluster, permit, slot).await;
             }
-        };
-        let stream = connect(&self.host, cluster).await?;
+            if !waited {
+                cluster.stats().upstream_cx_overflow.inc();
+            }
+            slot = match slot.wait(waited).await {
+                Ok(Turn::Use(open)) => return Ok(*open),
+                Ok(Turn::Open(slot)) => slot,
+                Ok(Turn::Failed(error)) => return Err(error),
+                Err(_gone) => return Err(UpstreamError::ConnectionTermination),
+            };
+            waited = true;
+        }
+    }
+
+    async fn open(&self, cluster: &LocalCluster, permit: Permit, slot: Slot) -> Result<Open, UpstreamError> {
+        let stream = connect(&self.host, cluster).await.inspect_err(|error| self.queue.fail(error))?;
         cluster.stats().upstream_cx_http1_total.inc();
-        bump(&self.open, 1);
         let local = stream.local_addr().ok();
         let connection = http1::ClientConnection::new(stream, cluster.policy.http1);
-        Ok(Open { connection, uses: 0, local, held: Held::new(cluster, &self.host, permit) })
+        let held = Held::new(cluster, &self.host, permit, Some(slot));
+        Ok(Open { connection, uses: 0, local, held })
     }
 
     fn start(self: &Rc<Self>, open: Open, head: &RequestHead) -> UpstreamStream {
@@ -201,21 +215,8 @@ impl LocalHost {
         if self.retired.get() {
             return;
         }
-        let mut open = open;
-        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
-            match waiting.send(open) {
-                Ok(()) => return,
-                Err(unwanted) => open = unwanted,
-            }
-        }
-        self.idle.borrow_mut().push(Idle { open, since: now });
-    }
-
-    /// A connection ended: a try that waits for one may not wait in vain.
-    pub(super) fn lost_one(&self) {
-        bump(&self.open, -1);
-        if self.open.get() == 0 {
-            self.waiting.borrow_mut().clear();
+        if let Some(open) = self.queue.offer(open) {
+            self.idle.borrow_mut().push(Idle { open, since: now });
         }
     }
 
@@ -258,17 +259,24 @@ impl LocalHost {
 
     /// Opens the shared connection, or waits for whoever is doing so.
     async fn open_shared(&self, cluster: &LocalCluster, priority: Priority) -> Result<(), UpstreamError> {
-        let opening = self.opening.borrow().clone();
-        if let Some(opening) = opening {
-            opening.notified().await;
-            return Ok(());
+        let known = self.opening.borrow().clone();
+        if let Some(opening) = known {
+            opening.over.notified().await;
+            // Each of them would find out by itself, one after the other.
+            return opening.failed.borrow().clone().map_or(Ok(()), Err);
         }
-        let notify = Rc::new(Notify::new());
-        *self.opening.borrow_mut() = Some(Rc::clone(&notify));
+        let opening = Rc::<Opening>::default();
+        *self.opening.borrow_mut() = Some(Rc::clone(&opening));
         let _woken = scopeguard(|| {
             self.opening.borrow_mut().take();
-            notify.notify_waiters();
+            opening.over.notify_waiters();
         });
+        let opened = self.make_shared(cluster, priority).await;
+        *opening.failed.borrow_mut() = opened.as_ref().err().cloned();
+        opened
+    }
+
+    async fn make_shared(&self, cluster: &LocalCluster, priority: Priority) -> Result<(), UpstreamError> {
         let (breaker, _) = cluster.breaker(priority);
         let permit = breaker.connections.take();
         let stream = connect(&self.host, cluster).await?;
@@ -282,11 +290,12 @@ impl LocalHost {
             idle_since: Rc::default(),
             active: Rc::default(),
             local,
-            held: Rc::new(Held::new(cluster, &self.host, permit)),
+            held: Rc::new(Held::new(cluster, &self.host, permit, None)),
         });
         Ok(())
     }
 }
+
 /// Runs a closure when it goes out of scope.
 fn scopeguard(on_drop: impl FnMut()) -> impl Drop {
     struct Guard<F: FnMut()>(F);
