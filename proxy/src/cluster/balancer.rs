@@ -30,10 +30,20 @@ pub enum Policy {
 pub struct Cursor {
     started: bool,
     next: usize,
-    /// Weighted rotation: (deadline, order, host's place), rebuilt when the view changes.
+    /// The view that the weighted rotations are of.
+    view: u64,
+    /// One for each set of members that was drawn from.
+    rotations: Vec<Rotation>,
+}
+
+/// A weighted rotation over one set of members.
+#[derive(Debug)]
+struct Rotation {
+    /// Where the set lies, which tells it from the others of its view.
+    members: usize,
+    /// (deadline, order, host's place).
     deadlines: BinaryHeap<Reverse<(u64, u64, usize)>>,
     order: u64,
-    view: usize,
 }
 
 /// Envoy's overprovisioning factor, in percent.
@@ -95,12 +105,8 @@ fn members<'v>(
 /// Draws a priority by the load that its health lets it take.
 fn by_health<'v>(levels: &'v [PrioritySet], random: &mut impl FnMut(u64) -> u64) -> Option<&'v PrioritySet> {
     let health = |level: &PrioritySet| {
-        let all = level.all.len() as u64;
-        if all == 0 {
-            0
-        } else {
-            ((level.healthy.len() + level.degraded.len()) as u64 * OVERPROVISIONING / all).min(100)
-        }
+        let usable = (level.healthy.len() + level.degraded.len()) as u64;
+        (usable * OVERPROVISIONING).checked_div(level.all.len() as u64).unwrap_or(0).min(100)
     };
     let total: u64 = levels.iter().map(health).sum::<u64>().min(100);
     if total == 0 {
@@ -133,16 +139,28 @@ fn rotate(members: &[usize], cursor: &mut Cursor, random: &mut impl FnMut(u64) -
 fn by_deadline(view: &EndpointView, members: &[usize], cursor: &mut Cursor) -> Option<usize> {
     const TURN: u64 = 1 << 32;
     let weight = |at: usize| view.hosts.get(at).map_or(1, |host| u64::from(host.weight.max(1)));
-    let identity = std::ptr::from_ref(view) as usize;
-    if cursor.view != identity || cursor.deadlines.len() != members.len() {
-        cursor.view = identity;
-        cursor.order = 0;
-        cursor.deadlines = members.iter().map(|&at| Reverse((TURN / weight(at), at as u64, at))).collect();
-        cursor.order = cursor.deadlines.len() as u64;
+    if cursor.view != view.generation {
+        cursor.view = view.generation;
+        cursor.rotations.clear();
     }
-    let Reverse((deadline, _, at)) = cursor.deadlines.pop()?;
-    cursor.order += 1;
-    cursor.deadlines.push(Reverse((deadline + TURN / weight(at), cursor.order, at)));
+    let known = cursor.rotations.iter().position(|rotation| rotation.members == members.as_ptr() as usize);
+    let known = known.unwrap_or_else(|| {
+        let deadlines = members.iter().map(|&at| Reverse((TURN / weight(at), at as u64, at))).collect();
+        cursor.rotations.push(Rotation {
+            members: members.as_ptr() as usize,
+            deadlines,
+            order: view.hosts.len() as u64,
+        });
+        cursor.rotations.len() - 1
+    });
+    let rotation = cursor.rotations.get_mut(known)?;
+    let Reverse((deadline, _, at)) = rotation.deadlines.pop()?;
+    rotation.order += 1;
+    match deadline.checked_add(TURN / weight(at)) {
+        Some(next) => rotation.deadlines.push(Reverse((next, rotation.order, at))),
+        // After as many turns as there are numbers it begins anew.
+        None => drop(cursor.rotations.swap_remove(known)),
+    }
     Some(at)
 }
 
@@ -161,4 +179,55 @@ fn least_busy(
 
 fn below(random: &mut impl FnMut(u64) -> u64, count: usize) -> usize {
     usize::try_from(random(count.max(1) as u64)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Endpoint, Health, Locality};
+
+    fn endpoint(port: u16, weight: u32, priority: u32) -> Endpoint {
+        Endpoint {
+            address: ([127, 0, 0, 1], port).into(),
+            hostname: String::new(),
+            weight,
+            priority,
+            locality: Locality::default(),
+            locality_weight: 0,
+            canary: false,
+            health: if priority == 0 && port == 1 { Health::Unhealthy } else { Health::Healthy },
+        }
+    }
+
+    /// The ports drawn one after the other; `random` is what every draw says.
+    fn draw(view: &EndpointView, cursor: &mut Cursor, random: u64) -> u16 {
+        pick(view, Policy::RoundRobin, 0.0, cursor, &mut |_| random, (&[], 0)).unwrap().address.port()
+    }
+
+    #[test]
+    fn each_priority_has_a_weighted_rotation_of_its_own() {
+        let all = [endpoint(1, 1, 0), endpoint(2, 2, 0), endpoint(3, 1, 1)];
+        let view = EndpointView::empty(1).update(&all, String::new());
+        let mut cursor = Cursor::default();
+        let two = [endpoint(3, 1, 1), endpoint(4, 3, 1)];
+        assert_eq!([draw(&view, &mut cursor, 0), draw(&view, &mut cursor, 99)], [2, 3]);
+        let other = EndpointView::empty(1).update(&[&all[..2], &two].concat(), String::new());
+        let drawn: Vec<u16> = (0..4).map(|_| draw(&other, &mut cursor, 99)).collect();
+        assert_eq!(drawn.iter().filter(|&&port| port == 4).count(), 3, "{drawn:?}");
+    }
+
+    #[test]
+    fn a_weighted_rotation_outlives_its_numbers() {
+        let view = EndpointView::empty(1).update(&[endpoint(5, 1, 0), endpoint(6, 2, 0)], String::new());
+        let mut cursor = Cursor::default();
+        draw(&view, &mut cursor, 0);
+        let rotation = &mut cursor.rotations[0];
+        rotation.deadlines = rotation
+            .deadlines
+            .drain()
+            .map(|Reverse((_, order, at))| Reverse((u64::MAX, order, at)))
+            .collect();
+        let drawn: Vec<u16> = (0..6).map(|_| draw(&view, &mut cursor, 0)).collect();
+        assert!(drawn.contains(&5) && drawn.contains(&6), "{drawn:?}");
+    }
 }

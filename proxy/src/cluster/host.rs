@@ -95,6 +95,8 @@ pub struct EndpointView {
     pub priorities: Vec<PrioritySet>,
     /// What discovery said last (SDS version, DNS serial); empty when it has none.
     pub version: String,
+    /// No other view of this process has it but the empty one.
+    pub generation: u64,
     /// For how many workers hosts have counts.
     workers: usize,
 }
@@ -130,7 +132,8 @@ impl EndpointView {
         for gone in before.values() {
             gone.stats.removed.store(true, Relaxed);
         }
-        Self { priorities: priorities_of(&hosts), hosts, version, workers: self.workers }
+        let generation = NEXT_HOST.fetch_add(1, Relaxed);
+        Self { priorities: priorities_of(&hosts), hosts, version, generation, workers: self.workers }
     }
 
     /// Members that may be used in normal operation (`membership_healthy`).
