@@ -80,10 +80,11 @@ impl ResponseWriter<'_> {
     }
 
     /// The connection ends with this answer, which says so when its head is still to come. HTTP/2 drains by GOAWAY instead.
-    pub fn close_after(&mut self) {
+    /// True when that is new.
+    pub fn close_after(&mut self) -> bool {
         match self {
             Self::Http1(writer) => writer.close_after(),
-            Self::Http2(_) => {}
+            Self::Http2(_) => false,
         }
     }
 

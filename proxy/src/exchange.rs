@@ -36,7 +36,8 @@ mod replay;
 mod timers;
 mod upload;
 
-use timers::Timers;
+use forward::Failure;
+use timers::{Expiry, Timers};
 
 /// What the exchanges of one downstream connection share.
 pub struct ConnectionContext {
@@ -250,17 +251,23 @@ impl<'x> Exchange<'x> {
         if !request_end {
             tx.close_after();
         }
-        let end = rendered.body.is_empty();
+        // An answer to HEAD has no body, whatever its fields say (HTTP/2 would send it).
+        let end = rendered.body.is_empty() || self.request.method == Method::Head;
         if self.send_head(tx, request_end, end).await.is_err() || end {
             return;
         }
         let size = rendered.body.len() as u64;
-        match tx.data(rendered.body, true).await {
+        let sent = tokio::select! {
+            biased;
+            sent = tx.data(rendered.body, true) => sent.map_err(Failure::Client),
+            expiry = expired(self.timers) => Err(Failure::Expired(expiry)),
+        };
+        match sent {
             Ok(()) => {
                 self.info.bytes_sent += size;
                 self.complete = true;
             }
-            Err(error) => self.client_left(error),
+            Err(failure) => self.cut(tx, &failure),
         }
     }
 
@@ -298,7 +305,18 @@ impl<'x> Exchange<'x> {
     ) -> Result<(), DownstreamError> {
         self.about_to_answer(request_end);
         self.answered = true;
-        let sent = tx.head(&self.response, end).await;
+        // The drain may have begun after the request.
+        if *self.context.drain.borrow() != Drain::No && tx.close_after() {
+            self.context.http().downstream_cx_drain_close.inc();
+        }
+        let sent = tokio::select! {
+            biased;
+            sent = tx.head(&self.response, end) => sent,
+            expiry = expired(self.timers) => {
+                self.cut(tx, &Failure::Expired(expiry));
+                return Err(DownstreamError::Reset);
+            }
+        };
         match sent {
             Ok(()) => self.complete = end,
             Err(error) => self.client_left(error),
@@ -347,6 +365,12 @@ impl<'x> Exchange<'x> {
         self.info.flags.set(flag);
         self.info.details = Cow::Borrowed(details);
     }
+}
+
+/// Waits until a timeout runs out; costs nothing where what it is raced with is ready at once.
+async fn expired(timers: &Timers) -> Expiry {
+    let timer = std::pin::pin!(tokio::time::sleep(std::time::Duration::from_secs(86_400)));
+    timers.expired(timer).await
 }
 
 /// An empty piece, to end a body with.

@@ -1,4 +1,4 @@
-//! The end of an exchange: counted and logged once, however it came.
+//! The ends of an exchange: that of its request; and its own, counted and logged once, however it came.
 //!
 //! Part of `exchange`; calls `access_log`.
 
@@ -7,6 +7,12 @@ use crate::error::Flag;
 use crate::time;
 
 impl Exchange<'_> {
+    /// The request ended with its head: the route's timeout begins, so that it covers the wait for a connection, too.
+    pub(super) fn came_whole(&mut self, route_timeout: Option<std::time::Duration>) {
+        self.info.request_end = Some(self.info.start);
+        self.timers.request_complete(self.info.start, route_timeout);
+    }
+
     /// The ordinary end.
     pub(super) fn end(mut self) -> Outcome {
         self.finish();

@@ -16,7 +16,7 @@ use super::timers::Expiry;
 use super::upload::{Ended, Progress, Upload};
 use super::{Exchange, Matched, nothing};
 use crate::attempt::{Attempt, Report};
-use crate::downstream::{Downstream, RequestBody, ResponseWriter};
+use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::local_reply::{LocalReply, details_after_response};
 use crate::message::{Frame, HeadKind};
@@ -43,7 +43,7 @@ pub(super) struct Tries<'x> {
     /// Hosts tried, by id.
     pub tried: smallvec::SmallVec<[u64; 4]>,
     pub count: u32,
-    /// Held from the decision to retry until the retry is over.
+    /// Held from the decision to retry until the retry has an answer.
     pub retry_permit: Option<crate::cluster::breaker::Permit>,
 }
 
@@ -81,6 +81,9 @@ impl<'x> Exchange<'x> {
         self.timers.limit_duration(self.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
+        }
+        if down.rx.is_end() {
+            self.came_whole(limits.timeout);
         }
         let replay = Replay::new(limits.retry.is_some(), cluster.policy.buffer_limit);
         let tried = smallvec::SmallVec::new();
@@ -219,7 +222,7 @@ impl<'x> Exchange<'x> {
         tokio::select! {
             biased;
             stream = attempt.connect(&self.request) => stream.map_err(Failure::Upstream),
-            error = closed(&mut down.rx), if whole => Err(Failure::Client(error)),
+            error = down.rx.closed(), if whole => Err(Failure::Client(error)),
             expiry = self.timers.expired(timer) => Err(Failure::Expired(expiry)),
         }
     }
@@ -236,7 +239,11 @@ impl<'x> Exchange<'x> {
         let Downstream { rx: body, tx: answer } = down;
         let UpstreamStream { tx, rx, .. } = stream;
         let bodyless = body.is_end() && tries.replay.is_empty();
-        tx.head(&self.request, bodyless).await.map_err(Failure::Upstream)?;
+        tokio::select! {
+            biased;
+            sent = tx.head(&self.request, bodyless) => sent.map_err(Failure::Upstream)?,
+            expiry = self.timers.expired(timer.as_mut()) => return Err(Failure::Expired(expiry)),
+        }
         let progress = Progress::default();
         let (replay, timers, route_timeout) = (&mut tries.replay, self.timers, tries.limits.timeout);
         let upload = Upload { body, tx, replay, progress: &progress, timers, route_timeout }.run();
@@ -244,6 +251,7 @@ impl<'x> Exchange<'x> {
         let end = self.await_head(rx, answer, &mut side, timer.as_mut()).await;
         self.note_progress(&progress);
         let end = end?;
+        tries.retry_permit = None;
         self.timers.set_per_try(time::now(), None);
         self.answer_head(attempt, &progress);
         let whole = self.send_answer(answer, rx, &mut side, &progress, timer, end).await;
@@ -309,9 +317,13 @@ impl<'x> Exchange<'x> {
                     return false;
                 }
                 Ok(Frame::Trailers(trailers)) => {
-                    let sent = answer.trailers(&trailers).await;
+                    let sent = tokio::select! {
+                        biased;
+                        sent = answer.trailers(&trailers) => sent.map_err(Failure::Client),
+                        expiry = self.timers.expired(timer.as_mut()) => Err(Failure::Expired(expiry)),
+                    };
                     self.trailers = Some(trailers);
-                    (true, sent.map_err(Failure::Client))
+                    (true, sent)
                 }
                 Ok(Frame::End) => {
                     (true, self.send_piece(answer, nothing(), true, side, timer.as_mut()).await)
@@ -352,7 +364,7 @@ impl<'x> Exchange<'x> {
     }
 
     /// The answer has begun and cannot be ended well.
-    fn cut(&mut self, answer: &mut ResponseWriter<'_>, failure: &Failure) {
+    pub(super) fn cut(&mut self, answer: &mut ResponseWriter<'_>, failure: &Failure) {
         answer.reset();
         match failure {
             Failure::Client(error) => self.client_left(*error),
@@ -376,11 +388,6 @@ impl<'x> Exchange<'x> {
         self.info.upstream.request_sent = progress.sent.get();
         self.info.bytes_received += progress.bytes.take();
     }
-}
-
-/// Waits for the client to leave.
-async fn closed(body: &mut RequestBody<'_>) -> DownstreamError {
-    body.closed().await
 }
 
 fn report_of(failure: &Failure) -> Report {

@@ -110,9 +110,9 @@ impl ResponseWriter<'_> {
         self.flush().await
     }
 
-    /// The connection ends with this answer, which says so when its head is still to come.
-    pub fn close_after(&mut self) {
-        self.shared.close.set(true);
+    /// The connection ends with this answer, which says so when its head is still to come. True when that is new.
+    pub fn close_after(&mut self) -> bool {
+        !self.shared.close.replace(true)
     }
 
     /// The head of the answer; with `end` it is whole and sent. Without, it waits for the first data or a `flush`.
