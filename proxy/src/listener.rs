@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::exchange::ConnectionContext;
 use crate::local::Local;
 use crate::snapshot::{HttpManager, Listener, ListenerKind};
-use crate::state::Drain;
+use crate::state::{Direction, Drain};
 use crate::stream_info::ConnectionInfo;
 use crate::{connection, tcp};
 
@@ -100,20 +100,17 @@ impl Acceptor {
     }
 
     async fn run(self: Rc<Self>, local: Rc<Local>, socket: TcpListener, spread: Spread) {
+        let direction = self.listener.borrow().direction;
+        let _counted = Accepting::new(&local, direction);
         let mut stopped = self.stop.subscribe();
         let mut state = local.state.subscribe();
         let mut turn = 0;
         let mut pause = PAUSE;
-        loop {
+        while !is_closed(&local, direction) {
             let accepted = tokio::select! {
                 accepted = socket.accept() => accepted,
                 _ = stopped.wait_for(|stop| *stop) => break,
-                _ = state.changed() => {
-                    if self.is_closed(&local) {
-                        break;
-                    }
-                    continue;
-                }
+                _ = state.changed() => continue,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -134,11 +131,6 @@ impl Acceptor {
         }
     }
 
-    fn is_closed(&self, local: &Local) -> bool {
-        let direction = self.listener.borrow().direction;
-        local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
-    }
-
     fn dispatch(
         &self,
         local: &Rc<Local>,
@@ -149,7 +141,7 @@ impl Acceptor {
     ) {
         let listener = self.listener();
         match spread {
-            Spread::Here => serve(local, listener, stream, peer),
+            Spread::Here => serve(local, &listener, stream, peer),
             Spread::Over(workers) => {
                 *turn = turn.wrapping_add(1);
                 let target = workers.get(*turn % workers.len().max(1));
@@ -165,11 +157,34 @@ impl Acceptor {
     }
 }
 
+fn is_closed(local: &Local, direction: Direction) -> bool {
+    local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
+}
+
+/// Counts a socket as accepting until its queue has been emptied for the last time.
+struct Accepting {
+    local: Rc<Local>,
+    direction: Direction,
+}
+
+impl Accepting {
+    fn new(local: &Rc<Local>, direction: Direction) -> Self {
+        local.state.acceptor_opened(direction);
+        Self { local: Rc::clone(local), direction }
+    }
+}
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.local.state.acceptor_closed(self.direction);
+    }
+}
+
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves a connection on this worker.
-pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+pub fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let stats = listener.stats.shard(local.shard);
     let open = || listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum::<i64>();
     if listener.max_connections.is_some_and(|limit| open() >= i64::from(limit)) {
@@ -179,11 +194,11 @@ pub fn serve(local: &Rc<Local>, listener: Arc<Listener>, stream: TcpStream, peer
     stats.downstream_cx_total.inc();
     stats.downstream_cx_active.inc();
     let _nodelay_is_an_optimisation = stream.set_nodelay(true);
-    let open = Open { local: Rc::clone(local), listener: Arc::clone(&listener), since: crate::time::now() };
+    let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
     local.state.connection_opened(listener.direction);
     match &listener.kind {
         ListenerKind::Http(manager) => {
-            let context = context(local, &listener, Arc::clone(manager), &stream, peer);
+            let context = context(local, listener, Arc::clone(manager), &stream, peer);
             tokio::task::spawn_local(async move {
                 connection::run(stream, Rc::new(context)).await;
                 drop(open);
@@ -217,7 +232,7 @@ fn context(
         manager,
         info: Rc::new(info),
         local: Rc::clone(local),
-        drain: local.drain_of(listener.address, local.state.drain(listener.direction)),
+        drain: local.drain_of(listener.address, listener.direction),
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::watch;
 
-use crate::state::{Drain, ServerState};
+use crate::state::{Direction, Drain, ServerState};
 use crate::time::DateCache;
 use crate::upstream::Clusters;
 
@@ -23,7 +23,15 @@ pub struct Local {
     pub date: DateCache,
     random: RefCell<fastrand::Rng>,
     /// By the address of a listener: how far its connections are to be drained.
-    drains: RefCell<HashMap<SocketAddr, watch::Sender<Drain>>>,
+    drains: RefCell<HashMap<SocketAddr, Draining>>,
+    /// Of listeners that changed or went while they had connections.
+    retired: RefCell<Vec<Draining>>,
+}
+
+/// What the connections of one listener listen to.
+struct Draining {
+    direction: Direction,
+    stage: watch::Sender<Drain>,
 }
 
 impl Local {
@@ -35,6 +43,7 @@ impl Local {
             date: DateCache::default(),
             random: RefCell::new(fastrand::Rng::new()),
             drains: RefCell::default(),
+            retired: RefCell::default(),
         }
     }
 
@@ -54,27 +63,59 @@ impl Local {
         NEXT.fetch_add(1, Relaxed)
     }
 
-    /// The drain signal for a new connection of the listener at `address`, which stands at `now` if it is the first.
-    pub fn drain_of(&self, address: SocketAddr, now: Drain) -> watch::Receiver<Drain> {
-        self.drains.borrow_mut().entry(address).or_insert_with(|| watch::Sender::new(now)).subscribe()
+    /// The drain signal for a new connection of the listener at `address`.
+    pub fn drain_of(&self, address: SocketAddr, direction: Direction) -> watch::Receiver<Drain> {
+        let mut drains = self.drains.borrow_mut();
+        let begin = || Draining { direction, stage: watch::Sender::new(self.state.drain(direction)) };
+        drains.entry(address).or_insert_with(begin).stage.subscribe()
     }
 
-    /// Tells the connections of a listener how far draining has come.
-    pub fn drain(&self, address: SocketAddr, drain: Drain) {
-        if let Some(sender) = self.drains.borrow().get(&address) {
-            sender.send_if_modified(|at| std::mem::replace(at, drain) != drain);
+    /// Tells all connections how far draining has come.
+    pub fn relay_drain(&self) {
+        for Draining { direction, stage } in self.drains.borrow().values() {
+            let drain = self.state.drain(*direction);
+            stage.send_if_modified(|at| std::mem::replace(at, drain) != drain);
+        }
+        for Draining { direction, stage } in &*self.retired.borrow() {
+            let drain = self.state.drain(*direction).max(Drain::Announce);
+            stage.send_if_modified(|at| std::mem::replace(at, drain) != drain);
         }
     }
 
     /// The listener changed or is gone: its connections are told to end after the answer they are at; new ones are none of theirs.
     pub fn retire(&self, address: SocketAddr) {
-        if let Some(sender) = self.drains.borrow_mut().remove(&address) {
-            sender.send_replace(Drain::Announce);
+        let mut retired = self.retired.borrow_mut();
+        retired.retain(|draining| draining.stage.receiver_count() > 0);
+        if let Some(draining) = self.drains.borrow_mut().remove(&address) {
+            draining.stage.send_modify(|at| *at = (*at).max(Drain::Announce));
+            retired.push(draining);
         }
     }
 
     pub fn random_bits(&self) -> [u64; 2] {
         let mut random = self.random.borrow_mut();
         [random.u64(..), random.u64(..)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_of_a_listener_that_changed_are_still_told_of_the_end() {
+        let state = Arc::new(ServerState::new(crate::time::now()));
+        let local = Local::new(0, Arc::clone(&state));
+        let address = "127.0.0.1:10000".parse().unwrap();
+        let before = local.drain_of(address, Direction::Inbound);
+        local.retire(address);
+        let after = local.drain_of(address, Direction::Inbound);
+        assert_eq!((*before.borrow(), *after.borrow()), (Drain::Announce, Drain::No));
+        state.set_drain(Direction::Inbound, Drain::Closed);
+        local.relay_drain();
+        assert_eq!((*before.borrow(), *after.borrow()), (Drain::Closed, Drain::Closed));
+        drop(before);
+        local.retire("127.0.0.1:1".parse().unwrap());
+        assert!(local.retired.borrow().is_empty());
     }
 }

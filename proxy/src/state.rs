@@ -2,7 +2,8 @@
 //!
 //! Written by `app` alone (`admin` and `control` send it commands); read everywhere. Calls nothing of ours.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8};
 use std::time::Instant;
 
 /// Envoy's server states (`server.state`).
@@ -56,6 +57,8 @@ struct Facing {
     drain: AtomicU8,
     stopped: AtomicBool,
     connections: AtomicI64,
+    /// Sockets that accept, or still empty their queue.
+    acceptors: AtomicI64,
 }
 
 /// One for the process.
@@ -131,6 +134,23 @@ impl ServerState {
     /// Open downstream connections of a direction.
     pub fn connections(&self, direction: Direction) -> i64 {
         self.facing(direction).connections.load(Relaxed)
+    }
+
+    /// Whether nothing of a direction is left: no connection, and no socket that may hold one.
+    pub fn is_idle(&self, direction: Direction) -> bool {
+        let facing = self.facing(direction);
+        facing.acceptors.load(Acquire) == 0 && facing.connections.load(Relaxed) == 0
+    }
+
+    pub fn acceptor_opened(&self, direction: Direction) {
+        self.facing(direction).acceptors.fetch_add(1, Relaxed);
+    }
+
+    pub fn acceptor_closed(&self, direction: Direction) {
+        let before = self.facing(direction).acceptors.fetch_sub(1, AcqRel);
+        if before == 1 {
+            self.changed.send_replace(());
+        }
     }
 
     pub fn connection_opened(&self, direction: Direction) {

@@ -114,20 +114,13 @@ async fn run(setup: Setup) {
                 bound.report(local.shard, snapshot.version);
             }
             Some((stream, peer, listener)) = inbox.recv() => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => listener::serve(&local, listener, stream, peer),
+                Ok(stream) => listener::serve(&local, &listener, stream, peer),
                 Err(error) => tracing::warn!(%error, "cannot take over a connection"),
             },
-            Ok(()) = state.changed() => relay_drain(&local, &snapshots.borrow()),
+            Ok(()) = state.changed() => local.relay_drain(),
             _ = sweep.tick() => local.clusters.close_idle(time::now()),
             () = end.cancelled() => break,
         }
-    }
-}
-
-/// Tells the connections of each listener how far draining has come.
-fn relay_drain(local: &Local, snapshot: &Snapshot) {
-    for listener in &snapshot.listeners {
-        local.drain(listener.address, local.state.drain(listener.direction));
     }
 }
 

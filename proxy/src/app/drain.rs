@@ -32,11 +32,11 @@ pub async fn drain(state: &ServerState, limit: Duration) -> bool {
     inbound && outbound
 }
 
-/// Waits until the last connection of a direction has ended; false at the deadline.
+/// Waits until the last connection of a direction has ended, those not yet accepted included; false at the deadline.
 async fn ended(state: &ServerState, direction: Direction, deadline: Instant) -> bool {
     let mut changes = state.subscribe();
     timeout_at(deadline, async {
-        while state.connections(direction) > 0 {
+        while !state.is_idle(direction) {
             if changes.changed().await.is_err() {
                 return;
             }
@@ -71,6 +71,24 @@ mod tests {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(state.drain(Direction::Outbound), Drain::Closed);
         state.connection_closed(Direction::Outbound);
+        assert!(draining.await.unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_lies_in_an_accept_queue_is_waited_for() {
+        let state = state();
+        state.acceptor_opened(Direction::Inbound);
+        let draining = tokio::spawn({
+            let state = Arc::clone(&state);
+            async move { drain(&state, Duration::from_secs(30)).await }
+        });
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!draining.is_finished());
+        state.connection_opened(Direction::Inbound);
+        state.acceptor_closed(Direction::Inbound);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!draining.is_finished());
+        state.connection_closed(Direction::Inbound);
         assert!(draining.await.unwrap());
     }
 
