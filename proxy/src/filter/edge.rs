@@ -67,7 +67,7 @@ fn claims(head: &mut RequestHead, rules: &Addresses) {
 /// Whether a request asks to leave HTTP on its connection (RFC 9110, 7.8). That for HTTP/2 in the clear is ignored, as RFC 9113 lets us.
 pub fn is_upgrade(head: &RequestHead) -> bool {
     let asked = |value: &[u8]| list(value).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
-    head.fields.get(Known::Connection).is_some_and(asked)
+    head.fields.get_all(Known::Connection).any(asked)
         && head.fields.get(Known::Upgrade).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
@@ -111,9 +111,11 @@ fn hop_by_hop(head: &mut RequestHead) {
     }
     let te_trailers = head
         .fields
-        .get(Known::Te)
-        .is_some_and(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
-    if let Some(named) = head.fields.get(Known::Connection).map(<[u8]>::to_ascii_lowercase) {
+        .get_all(Known::Te)
+        .any(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
+    if head.fields.contains(Known::Connection) {
+        let named = head.fields.get_all(Known::Connection).collect::<Vec<_>>().join(&b","[..]);
+        let named = named.to_ascii_lowercase();
         head.fields.retain(|name, _| !list(&named).any(|item| item == name.as_bytes() && item != b"te"));
         head.fields.remove(Known::Connection);
     }
@@ -197,9 +199,9 @@ fn append_list(head: &mut RequestHead, name: Known, separator: &[u8], item: &[u8
 
 fn request_id(head: &mut RequestHead, rules: &Rules, at_edge: bool, random: [u64; 2]) {
     let options = rules.request_id;
-    if !options.generate
-        || (head.fields.contains(Known::XRequestId) && !(at_edge && !options.preserve_external))
-    {
+    let distrusted = at_edge && !options.preserve_external;
+    let keep = head.fields.contains(Known::XRequestId) && !distrusted;
+    if !options.generate || keep {
         return;
     }
     head.fields.set(Known::XRequestId, &uuid(random));
@@ -268,6 +270,18 @@ mod tests {
         }
         claims(&mut head, rules);
         names.into_iter().filter(|name| head.fields.contains(*name)).map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_connection_line_names_fields_that_stay_behind() {
+        let mut head = RequestHead::default();
+        head.fields.push(Known::Connection, b"keep-alive");
+        head.fields.push(Known::Connection, b"X-Secret, upgrade");
+        head.fields.push("x-secret", b"1");
+        head.fields.push(Known::Upgrade, b"websocket");
+        assert!(is_upgrade(&head));
+        hop_by_hop(&mut head);
+        assert!(head.fields.is_empty());
     }
 
     #[test]

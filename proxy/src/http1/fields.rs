@@ -100,6 +100,9 @@ pub(super) fn parse(
         let value = if value.iter().all(|&byte| VALUE[usize::from(byte)]) {
             value
         } else {
+            if decides(name) && has_bare_cr(value) {
+                return Err(Malformed::Characters);
+            }
             cleaned = clean(value)?;
             &cleaned
         };
@@ -147,6 +150,18 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// Whether a field decides where a message ends or goes: what two readers could take for two values is refused.
+fn decides(name: &[u8]) -> bool {
+    [&b"content-length"[..], b"transfer-encoding", b"connection", b"host"]
+        .iter()
+        .any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// A CR without its LF, which some take for a line end (RFC 9112, 2.2); elsewhere it is taken out, as Envoy does.
+fn has_bare_cr(value: &[u8]) -> bool {
+    value.windows(2).any(|two| matches!(two, [b'\r', next] if *next != b'\n'))
 }
 
 fn clean(value: &[u8]) -> Result<Vec<u8>, Malformed> {

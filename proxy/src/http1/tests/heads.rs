@@ -36,6 +36,13 @@ fn read_answer(text: &str, asked: Asked) -> Result<(ResponseHead, ResponseMeta),
 }
 
 #[test]
+fn a_bare_carriage_return_does_not_decide_about_framing() {
+    for line in ["transfer-encoding: chun\rked\r\n", "content-length: 1\r2\r\n", "connection: clo\rse\r\n"] {
+        assert_eq!(get(line).unwrap_err().refusal().status, 400, "{line:?}");
+    }
+}
+
+#[test]
 fn a_plain_request_is_understood() {
     let (head, meta) =
         read("POST /p?q=1 HTTP/1.1\r\nHost: a.test\r\nX-A:  b \r\nContent-Length: 3\r\n\r\n").unwrap();
