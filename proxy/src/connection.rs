@@ -166,7 +166,7 @@ async fn one_request(
             if refusal == Refusal::HEADER_TIMEOUT {
                 context.http().downstream_rq_header_timeout.inc();
             }
-            connection.close_after();
+            connection.give_up_head();
             HeadEvent::Refused(refusal)
         }
     };

@@ -180,6 +180,16 @@ impl ServerConnection {
         self.shared.close.set(true);
     }
 
+    /// Gives up on a head: what is answered is its refusal, and the last of the connection.
+    pub fn give_up_head(&mut self) {
+        self.shared.head.set(false);
+        self.shared.connect.set(false);
+        self.shared.upgrade.set(false);
+        self.shared.request_done.set(false);
+        self.shared.response.set(Progress::NotBegun);
+        self.shared.close.set(true);
+    }
+
     /// Sends what waits.
     pub async fn flush(&mut self) -> Result<(), DownstreamError> {
         poll_fn(|cx| self.output.poll_flush(cx)).await.map_err(|_| DownstreamError::Disconnected)
@@ -284,12 +294,7 @@ impl ServerConnection {
 
     fn refused(&mut self, error: Malformed) -> HeadEvent {
         let refusal = error.refusal();
-        self.shared.head.set(false);
-        self.shared.connect.set(false);
-        self.shared.upgrade.set(false);
-        self.shared.request_done.set(false);
-        self.shared.response.set(Progress::NotBegun);
-        self.shared.close.set(true);
+        self.give_up_head();
         self.shared.protocol_error.set(refusal.flag.is_some());
         HeadEvent::Refused(refusal)
     }
