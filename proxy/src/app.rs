@@ -140,6 +140,10 @@ impl Server<'_> {
         let code = tokio::select! {
             () = &mut control => exit::FAILED,
             code = until_end => code,
+            () = end.cancelled() => {
+                tracing::error!("a worker ended by itself; ending the process");
+                exit::FAILED
+            }
         };
         end.cancel();
         for thread in workers.into_iter().chain(admin) {
@@ -277,5 +281,5 @@ async fn quit(commands: &mut mpsc::Receiver<Order>) {
             return;
         }
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

@@ -55,7 +55,7 @@ impl Attempt {
         let host = cluster.pick(&mut |bound| local.random_below(bound), avoid, draws)?;
         let active =
             Active { cluster: Rc::clone(cluster), host: Rc::clone(&host), permit: None, counted: false };
-        Some(Self { cluster: Rc::clone(cluster), host, priority, active: active })
+        Some(Self { cluster: Rc::clone(cluster), host, priority, active })
     }
 
     /// A stream to the host, and the permit of `max_requests`.

@@ -85,10 +85,11 @@ pub fn setups(
     receivers.into_iter().enumerate().map(setup).collect()
 }
 
-/// Runs a worker on a thread of its own.
+/// Runs a worker on a thread of its own. However it ends, the others end with it: a process with half its workers would look healthy.
 pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
+        let _ends_all = setup.end.clone().drop_guard();
         tokio::task::LocalSet::new().block_on(&runtime, run(setup));
     })
 }

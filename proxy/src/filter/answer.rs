@@ -33,7 +33,7 @@ pub fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     match &rules.server {
         ServerHeader::Overwrite(name) => head.fields.set(Known::Server, name.as_bytes()),
         ServerHeader::AppendIfAbsent(name) if !head.fields.contains(Known::Server) => {
-            head.fields.push(Known::Server, name.as_bytes())
+            head.fields.push(Known::Server, name.as_bytes());
         }
         ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
     }

@@ -11,7 +11,8 @@ use xds::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
-    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier, ServerHeaderTransformation, StripPortMode,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    ServerHeaderTransformation, StripPortMode,
 };
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
