@@ -15,6 +15,7 @@ use crate::snapshot::Cluster;
 use crate::snapshot::build::{self, Discovery, Flavor, Node, Parts};
 use crate::state::Phase;
 use crate::stats::ClusterStats;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 const FILE: &str = "
 node: {id: n1, cluster: c1}
@@ -55,6 +56,11 @@ struct Fixture {
     _senders: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Accepted>>),
 }
 
+fn accepted(bootstrap: Bootstrap) -> Accepted {
+    let (dynamic, warming) = (Vec::new(), Vec::new());
+    Accepted { bootstrap: Arc::new(bootstrap), loaded_at: UNIX_EPOCH, dynamic, rejected: None, warming }
+}
+
 impl Fixture {
     async fn new() -> Self {
         let registry = Registry::new(1);
@@ -76,13 +82,7 @@ impl Fixture {
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
         let snapshot = Snapshot { version: 1, listeners, clusters };
-        let accepted = Accepted {
-            bootstrap: Arc::new(read.message),
-            loaded_at: UNIX_EPOCH,
-            dynamic: Vec::new(),
-            rejected: None,
-            warming: Vec::new(),
-        };
+        let accepted = accepted(read.message);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));
         let state = Arc::new(ServerState::new(crate::time::now()));
