@@ -1,11 +1,12 @@
 //! `petmesh config validate`: every finding of every file, for people or for programs.
 //!
-//! Called by `main`; calls the reader in `xds`.
+//! Called by `main`; calls the reader in `xds` and the proxy's builder.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
-use xds::{Diagnostic, Severity};
+use anyhow::Result;
+use proxy::snapshot::build::{self, Flavor};
+use xds::{Code, Diagnostic, Severity};
 
 use crate::args::Format;
 
@@ -25,15 +26,20 @@ impl std::error::Error for Reported {}
 pub fn validate(files: &[PathBuf], format: Format) -> Result<()> {
     let mut all = Vec::new();
     for file in files {
-        let text =
-            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        let found = findings(file, &text);
+        let name = file.display().to_string();
+        let (found, text) = match std::fs::read_to_string(file) {
+            Ok(text) => (findings(&name, &text), text),
+            Err(error) => {
+                let text = format!("cannot read the configuration {name}: {error}");
+                (vec![Diagnostic::error(&name, Code::Unreadable, text)], String::new())
+            }
+        };
         if format == Format::Text {
             if !found.is_empty() {
                 eprint!("{}", xds::render_text(&found, &text));
             }
             if !has_errors(&found) {
-                println!("configuration '{}' OK", file.display());
+                println!("configuration '{name}' OK");
             }
         }
         all.extend(found);
@@ -44,9 +50,10 @@ pub fn validate(files: &[PathBuf], format: Format) -> Result<()> {
     if has_errors(&all) { Err(Reported.into()) } else { Ok(()) }
 }
 
-fn findings(file: &Path, text: &str) -> Vec<Diagnostic> {
-    match xds::read_bootstrap(&file.display().to_string(), text) {
-        Ok(read) => read.warnings,
+/// What `proxy --mode validate` finds.
+fn findings(name: &str, text: &str) -> Vec<Diagnostic> {
+    match xds::read_bootstrap(name, text) {
+        Ok(read) => build::check(&read, Flavor::Sidecar),
         Err(found) => found,
     }
 }

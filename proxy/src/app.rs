@@ -10,10 +10,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use lifecycle::{Lifecycle, Reload, Shutdown, exit};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use xds::{Code, Diagnostic};
 
 use crate::access_log::{LogWriter, Sink};
 use crate::admin::{self, AdminContext, Command, CommandLine, Order};
@@ -49,7 +50,10 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
     let options = telemetry::LogOptions { level: args.log_level.clone(), path: args.log_path.clone() };
     let log = telemetry::init(options).context("cannot set up the log")?;
     reports::ignored_flags(args);
-    let (origin, name, text) = read(args)?;
+    let (origin, name, text) = match read(args) {
+        Ok(read) => read,
+        Err(diagnostic) => return Ok(reports::refused(args, &[diagnostic], "")),
+    };
     let registry = Registry::new(args.workers());
     let read = match xds::read_bootstrap(&name, &text) {
         Ok(read) => read,
@@ -77,6 +81,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         registry: registry.clone(),
         logs: Arc::clone(&logs),
         state: Arc::clone(&state),
+        probe: listener::probe,
     };
     // The control plane's channels belong to the runtime they are used on.
     let built = runtime.block_on(async { Control::new(start) });
@@ -91,17 +96,19 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
 }
 
 /// The configuration's text and where it came from.
-fn read(args: &Args) -> anyhow::Result<(Origin, String, String)> {
-    let source = args
-        .source(|name| std::env::var(name).ok(), |path| Path::new(path).exists())
-        .map_err(|text| anyhow!(text))?;
-    match source {
+fn read(args: &Args) -> Result<(Origin, String, String), Diagnostic> {
+    let source = args.source(|name| std::env::var(name).ok(), |path| Path::new(path).exists());
+    match source.map_err(|text| Diagnostic::error("", Code::Unreadable, text))? {
         Source::Text(text) => Ok((Origin::Text, "--config-yaml".to_owned(), text)),
         Source::File(path) => {
             let name = path.display().to_string();
-            let text = crate::control::read_file(&path)
-                .with_context(|| format!("cannot read the configuration {name}"))?;
-            Ok((Origin::File(path), name, text))
+            match crate::control::read_file(&path) {
+                Ok(text) => Ok((Origin::File(path), name, text)),
+                Err(error) => {
+                    let text = format!("cannot read the configuration {name}: {error}");
+                    Err(Diagnostic::error(&name, Code::Unreadable, text))
+                }
+            }
         }
     }
 }
@@ -216,7 +223,6 @@ impl Server<'_> {
             tokio::select! {
                 () = shutdown.requested() => break,
                 () = reload.requested() => {
-                    tracing::info!("SIGHUP: reading the configuration again");
                     // The writer is gone only when the process ends anyway.
                     let _ = self.handles.events.send(Event::Reload).await;
                 }

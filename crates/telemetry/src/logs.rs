@@ -40,7 +40,7 @@ pub enum Error {
     Level(String),
     #[error("LOG_FORMAT is '{0}': use text or json")]
     Format(String),
-    #[error("cannot open the log file {path}: {source}")]
+    #[error("cannot open the log file {path}")]
     Open { path: PathBuf, source: std::io::Error },
     #[error("logging was already set up in this process")]
     Twice,

@@ -45,6 +45,8 @@ pub enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
+    /// A file that cannot be read at all (raised by whoever reads it).
+    Unreadable,
     /// Not YAML or JSON.
     Syntax,
     /// Too large, too deep, or too many aliases.
@@ -137,7 +139,8 @@ impl Diagnostic {
 
 impl Code {
     /// All codes, in the order of the documentation.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
+        Self::Unreadable,
         Self::Syntax,
         Self::Limit,
         Self::Empty,
@@ -160,6 +163,7 @@ impl Code {
     /// The name that people see, as `unknown-field`.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unreadable => "unreadable",
             Self::Syntax => "syntax",
             Self::Limit => "limit",
             Self::Empty => "empty",

@@ -33,6 +33,7 @@ fn start(text: &str, file: Option<&Path>) -> Running {
     let registry = Registry::new(1);
     let state = Arc::new(ServerState::new(crate::time::now()));
     let start = Start {
+        probe: free,
         origin: file.map_or(Origin::Text, |path| Origin::File(PathBuf::from(path))),
         text: text.to_owned(),
         read: xds::read_bootstrap("t.yaml", text).unwrap(),
@@ -121,6 +122,7 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
     let registry = Registry::new(1);
     let text = bootstrap(&cluster("one", "STATIC", &[("pet", 1)], ""));
     let start = Start {
+        probe: free,
         origin: Origin::Text,
         text: text.clone(),
         read: xds::read_bootstrap("t.yaml", &text).unwrap(),
@@ -134,4 +136,9 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
     let Err(found) = Control::new(start) else { panic!("accepted") };
     assert!(found[0].message.contains("`pet` is not an IP address"), "{found:?}");
     assert_eq!(found[0].line, Some(9));
+}
+
+/// What `listener::probe` tells `app`; the data plane is not known here.
+fn free(address: std::net::SocketAddr) -> std::io::Result<()> {
+    std::net::TcpListener::bind(address).map(drop)
 }

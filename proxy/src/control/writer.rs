@@ -16,7 +16,6 @@ use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::LogWriter;
 use crate::client::Client;
-use crate::listener;
 use crate::snapshot::accepted::{Accepted, Rejected};
 use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
 use crate::snapshot::{Cluster, Snapshot};
@@ -37,6 +36,8 @@ pub struct Start {
     pub registry: Registry,
     pub logs: Arc<LogWriter>,
     pub state: Arc<ServerState>,
+    /// Whether an address can be listened on; given by `app`, as sockets are the data plane's.
+    pub probe: fn(SocketAddr) -> std::io::Result<()>,
 }
 
 /// What the other threads hold of the control plane.
@@ -68,6 +69,7 @@ pub struct Control {
     registry: Registry,
     logs: Arc<LogWriter>,
     state: Arc<ServerState>,
+    probe: fn(SocketAddr) -> std::io::Result<()>,
     clusters: Arc<Scope<ClusterManagerStats>>,
     listeners: Arc<Scope<ListenerManagerStats>>,
     version: u64,
@@ -118,6 +120,7 @@ impl Control {
             registry: start.registry,
             logs: start.logs,
             state: start.state,
+            probe: start.probe,
             version: 0,
         };
         Ok((control, handles, warnings))
@@ -184,13 +187,16 @@ impl Control {
                 tracing::error!("the configuration cannot be read, the old one stays: {error}");
             }
             Event::Reload => {
-                if let Origin::File(path) = &self.origin {
-                    let (path, events) = (path.clone(), self.sender.clone());
-                    tokio::spawn(async move {
-                        // Nobody listens any more: the process ends.
-                        let _ = events.send(Event::Configuration(file::text(path).await)).await;
-                    });
-                }
+                let Origin::File(path) = &self.origin else {
+                    tracing::info!("nothing to read again: the configuration came with --config-yaml");
+                    return;
+                };
+                tracing::info!("SIGHUP: reading the configuration again");
+                let (path, events) = (path.clone(), self.sender.clone());
+                tokio::spawn(async move {
+                    // Nobody listens any more: the process ends.
+                    let _ = events.send(Event::Configuration(file::text(path).await)).await;
+                });
             }
             Event::Runtime { values, done } => {
                 self.runtime = values;
@@ -228,6 +234,11 @@ impl Control {
                     tracing::warn!("{}", xds::render_text(&warnings, &text));
                 }
                 tracing::info!(file = name, "configuration changed");
+                if self.store.graph().is_some_and(|used| used.admin != graph.admin) {
+                    tracing::warn!(
+                        "the admin interface stays where it is: a new address takes effect at the next start"
+                    );
+                }
                 self.candidate = Some(Arc::new(message));
                 self.store.begin(graph);
                 self.progress();
@@ -252,7 +263,7 @@ impl Control {
         let new = graph.listeners.iter().map(|part| &part.listener).filter(|new| new.bind);
         new.filter(|new| !ours.contains(&new.address.port()))
             .filter_map(|new| {
-                let error = listener::probe(new.address).err()?;
+                let error = (self.probe)(new.address).err()?;
                 let stats = self.listeners.shard(self.registry.control_shard());
                 stats.listener_create_failure.inc();
                 let text = format!("listener `{}` cannot listen on {}: {error}", new.name, new.address);

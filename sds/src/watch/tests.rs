@@ -199,7 +199,8 @@ async fn an_api_server_that_only_lists_is_not_listed_without_pause() {
 async fn the_audit_finds_what_the_watch_has_lost() {
     let alive = || Reply::events(&[&script::bookmark(60)], End::CloseAfter(60 * S));
     let mut script = Script::default()
-        .lists([Reply::list("10", &["a"]), Reply::list("70", &["a", "b"])])
+        // An audit that settles while its watch ends lists once more.
+        .lists([Reply::list("10", &["a"]), Reply::list("70", &["a", "b"]), Reply::list("70", &["a", "b"])])
         .watches((0..20).map(|_| alive()))
         .start();
     script.until_services(1).await;
@@ -212,7 +213,8 @@ async fn the_audit_finds_what_the_watch_has_lost() {
 async fn an_audit_that_agrees_changes_nothing() {
     let alive = |n: u64| Reply::events(&[&script::bookmark(n)], End::CloseAfter(60 * S));
     let script = Script::default()
-        .lists([Reply::list("10", &["a"]), Reply::list("15", &["a"])])
+        // An audit that settles while its watch ends lists once more.
+        .lists([Reply::list("10", &["a"]), Reply::list("15", &["a"]), Reply::list("15", &["a"])])
         .watches((0..20).map(|n| alive(10 + n)))
         .start();
     let mut catalog = script.catalog.clone();
