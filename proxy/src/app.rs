@@ -52,7 +52,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
     reports::ignored_flags(args);
     let (origin, name, text) = match read(args) {
         Ok(read) => read,
-        Err(diagnostic) => return Ok(reports::refused(args, &[diagnostic], "")),
+        Err(diagnostic) => return Ok(reports::refused(args, &[*diagnostic], "")),
     };
     let registry = Registry::new(args.workers());
     let read = match xds::read_bootstrap(&name, &text) {
@@ -96,9 +96,9 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
 }
 
 /// The configuration's text and where it came from.
-fn read(args: &Args) -> Result<(Origin, String, String), Diagnostic> {
+fn read(args: &Args) -> Result<(Origin, String, String), Box<Diagnostic>> {
     let source = args.source(|name| std::env::var(name).ok(), |path| Path::new(path).exists());
-    match source.map_err(|text| Diagnostic::error("", Code::Unreadable, text))? {
+    match source.map_err(|text| Box::new(Diagnostic::error("", Code::Unreadable, text)))? {
         Source::Text(text) => Ok((Origin::Text, "--config-yaml".to_owned(), text)),
         Source::File(path) => {
             let name = path.display().to_string();
@@ -106,7 +106,7 @@ fn read(args: &Args) -> Result<(Origin, String, String), Diagnostic> {
                 Ok(text) => Ok((Origin::File(path), name, text)),
                 Err(error) => {
                     let text = format!("cannot read the configuration {name}: {error}");
-                    Err(Diagnostic::error(&name, Code::Unreadable, text))
+                    Err(Box::new(Diagnostic::error(&name, Code::Unreadable, text)))
                 }
             }
         }
