@@ -65,9 +65,9 @@ impl Summary {
         let rank = share.clamp(0.0, 1.0) * count as f64;
         let mut below = 0;
         for (at, &bucket) in self.buckets.iter().enumerate().filter(|(_, bucket)| **bucket > 0) {
-            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::cast_precision_loss)] // as above
             let (start, width, inside) = (lower_bound(at) as f64, width_of(at) as f64, bucket as f64);
-            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::cast_precision_loss)] // as above
             let part = (rank - below as f64) / inside;
             if part <= 1.0 {
                 return Some(if width <= 1.0 { start } else { start + width * part.max(0.0) });
