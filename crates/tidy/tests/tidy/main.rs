@@ -3,5 +3,6 @@
 mod crates;
 mod documents;
 mod ladder;
+mod manifests;
 mod policies;
 mod sources;
