@@ -1,18 +1,18 @@
 //! Joins the requests that a service makes to the one that it is answering.
 //!
 //! A sidecar sees requests come in and go out but cannot know which belong together: only the service can say so, by
-//! passing on the headers below. That is all a service has to do for tracing. They are passed on as they came; the
-//! sidecar makes the spans. A `traceparent` that is malformed is dropped together with its `tracestate`, as W3C asks.
+//! passing on the headers below. That is all a service has to do for tracing. They are passed on as they came, unless the
+//! service makes spans of its own (`spans`): then they name its span in place of the caller's. A `traceparent` that is malformed is dropped together with its `tracestate`, as W3C asks.
 //!
-//! [`capture_trace_context`] is called by the services' routers, [`propagate`] by petstore's client; calls
+//! Called by the services' routers ([`capture_trace_context`]), by petstore's client ([`propagate`]) and by `spans`; calls
 //! [`TraceContext`](crate::TraceContext).
 
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::TraceContext;
+use crate::{Sampling, TraceContext};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -43,7 +43,12 @@ pub struct Propagated {
 /// task that answers it. Work moved to another task with `tokio::spawn` has to take [`current`] along by itself.
 pub async fn capture_trace_context(request: Request, next: Next) -> Response {
     let propagated = Propagated::from_headers(request.headers());
-    CURRENT.scope(propagated, next.run(request)).await
+    within(propagated, next.run(request)).await
+}
+
+/// Runs `answer` with `propagated` as what [`current`] gives.
+pub(crate) async fn within<F: Future>(propagated: Propagated, answer: F) -> F::Output {
+    CURRENT.scope(propagated, answer).await
 }
 
 /// The trace headers of the request being answered; none outside of [`capture_trace_context`].
@@ -95,11 +100,52 @@ impl Propagated {
     /// The trace that the request belongs to. Where several formats disagree: W3C, then `b3`, then `x-b3-*`.
     #[must_use]
     pub fn trace(&self) -> Option<TraceContext> {
-        let get = |name: &str| self.headers.get(name).and_then(|value| value.to_str().ok());
+        let get = |name: &str| self.get(name);
         get("traceparent")
             .and_then(TraceContext::from_traceparent)
             .or_else(|| get("b3").and_then(TraceContext::from_b3))
             .or_else(|| TraceContext::from_b3_multi(get))
+    }
+
+    /// What the caller decided, which B3 can say without naming a trace.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.trace().map_or_else(|| Sampling::from_b3(|name| self.get(name)), |trace| trace.sampling)
+    }
+
+    /// The same headers with `context` in place of the trace that they named: in each format that came, and where none
+    /// came in W3C's and in the several headers of B3, so that every neighbour finds one that it knows.
+    #[must_use]
+    pub fn with_span(&self, context: TraceContext) -> Self {
+        let came = |prefix: &str| self.headers.keys().any(|name| name.as_str().starts_with(prefix));
+        let (w3c, b3, b3_multi) = (came("traceparent"), came("b3"), came("x-b3-"));
+        let none = !(w3c || b3 || b3_multi);
+        let mut headers = HeaderMap::new();
+        for name in [REQUEST_ID, TRACESTATE] {
+            for value in self.headers.get_all(&name) {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+        let mut set = |name: &'static str, value: String| {
+            // Hexadecimal digits and dashes: always a header's value.
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(HeaderName::from_static(name), value);
+            }
+        };
+        if w3c || none {
+            set("traceparent", context.to_traceparent());
+        }
+        if b3 {
+            set("b3", context.to_b3());
+        }
+        if b3_multi || none {
+            context.to_b3_multi().into_iter().for_each(|(name, value)| set(name, value));
+        }
+        Self { headers }
+    }
+
+    fn get(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 }
 
@@ -112,7 +158,6 @@ mod tests {
     use axum::Router;
     use axum::middleware::from_fn;
     use axum::routing::get;
-    use http::HeaderValue;
     use tower::ServiceExt;
 
     use super::*;
@@ -168,6 +213,30 @@ mod tests {
         assert_eq!(id(&[("b3", "0000000000000001-0000000000000002")]), one);
         assert_eq!(id(&[("x-b3-traceid", "0000000000000001"), ("x-b3-spanid", "0000000000000002")]), one);
         assert_eq!(id(&[("b3", "0")]), None);
+    }
+
+    #[test]
+    fn a_span_takes_the_place_of_the_callers_in_each_format_that_came() {
+        let span =
+            TraceContext { trace_id: 1, span_id: 3, parent_span_id: Some(2), sampling: Sampling::Keep };
+        let with_span = |incoming: &[(&'static str, &'static str)]| {
+            Propagated::from_headers(&headers(incoming)).with_span(span).headers
+        };
+        let w3c = ("traceparent", "00-00000000000000000000000000000001-0000000000000003-01");
+        let b3 = ("b3", "0000000000000001-0000000000000003-1-0000000000000002");
+        let b3_multi = [
+            ("x-b3-traceid", "0000000000000001"),
+            ("x-b3-spanid", "0000000000000003"),
+            ("x-b3-parentspanid", "0000000000000002"),
+            ("x-b3-sampled", "1"),
+        ];
+        let kept = [("x-request-id", "7"), ("traceparent", PARENT), ("tracestate", "a=1")];
+        assert_eq!(with_span(&kept), headers(&[("x-request-id", "7"), w3c, ("tracestate", "a=1")]));
+        assert_eq!(with_span(&[("b3", "nonsense")]), headers(&[b3]));
+        assert_eq!(with_span(&[("x-b3-flags", "1")]), headers(&b3_multi));
+        let mut both = b3_multi.to_vec();
+        both.push(w3c);
+        assert_eq!(with_span(&[]), headers(&both));
     }
 
     #[tokio::test]

@@ -1,4 +1,5 @@
-//! Reads the trace context of a request: W3C `traceparent`, B3 in one header (`b3`) and in several (`x-b3-*`). Pure.
+//! The trace context of a request, read and written: W3C `traceparent`, B3 in one header (`b3`) and in several (`x-b3-*`).
+//! Pure.
 //!
 //! Sources: W3C Trace Context, level 1, section 3.2; openzipkin/b3-propagation. Works on strings, so that it serves any
 //! kind of header map. Called by `propagation`; calls nothing.
@@ -66,6 +67,49 @@ impl TraceContext {
         Some(Self { trace_id: b3_trace_id(trace)?, span_id: span_id(span)?, parent_span_id, sampling })
     }
 
+    /// Writes `traceparent`.
+    #[must_use]
+    pub fn to_traceparent(&self) -> String {
+        let sampled = u8::from(self.sampling != Sampling::Drop);
+        format!("00-{:032x}-{:016x}-{sampled:02x}", self.trace_id, self.span_id)
+    }
+
+    /// Writes `b3`.
+    #[must_use]
+    pub fn to_b3(&self) -> String {
+        let ids = format!("{}-{:016x}", trace_id_text(self.trace_id), self.span_id);
+        let decision = match self.sampling {
+            // The parent follows a decision only.
+            Sampling::Undecided => return ids,
+            Sampling::Drop => "0",
+            Sampling::Keep => "1",
+            Sampling::Debug => "d",
+        };
+        match self.parent_span_id {
+            Some(parent) => format!("{ids}-{decision}-{parent:016x}"),
+            None => format!("{ids}-{decision}"),
+        }
+    }
+
+    /// Writes the `x-b3-*` headers: name and value.
+    #[must_use]
+    pub fn to_b3_multi(&self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("x-b3-traceid", trace_id_text(self.trace_id)),
+            ("x-b3-spanid", format!("{:016x}", self.span_id)),
+        ];
+        if let Some(parent) = self.parent_span_id {
+            headers.push(("x-b3-parentspanid", format!("{parent:016x}")));
+        }
+        match self.sampling {
+            Sampling::Undecided => {}
+            Sampling::Drop => headers.push(("x-b3-sampled", "0".to_owned())),
+            Sampling::Keep => headers.push(("x-b3-sampled", "1".to_owned())),
+            Sampling::Debug => headers.push(("x-b3-flags", "1".to_owned())),
+        }
+        headers
+    }
+
     /// Reads the `x-b3-*` headers; `get` answers with the value of a header by its lower-case name.
     #[must_use]
     pub fn from_b3_multi<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
@@ -73,17 +117,34 @@ impl TraceContext {
             Some(parent) => Some(span_id(parent)?),
             None => None,
         };
-        let sampling = match (get("x-b3-flags"), get("x-b3-sampled")) {
-            (Some("1"), _) => Sampling::Debug,
-            (_, Some(sampled)) => b3_sampling(sampled)?,
-            (_, None) => Sampling::Undecided,
-        };
         Some(Self {
             trace_id: b3_trace_id(get("x-b3-traceid")?)?,
             span_id: span_id(get("x-b3-spanid")?)?,
             parent_span_id,
-            sampling,
+            sampling: b3_multi_sampling(&get)?,
         })
+    }
+}
+
+impl Sampling {
+    /// The decision in B3 headers that name no trace (`b3: 0`, or `x-b3-sampled` alone); `get` as above.
+    #[must_use]
+    pub fn from_b3<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        let single = get("b3").and_then(b3_sampling);
+        single.or_else(|| b3_multi_sampling(&get)).unwrap_or(Sampling::Undecided)
+    }
+}
+
+/// As B3 does: 64-bit ids stay as short as they came.
+pub(crate) fn trace_id_text(id: u128) -> String {
+    if u64::try_from(id).is_ok() { format!("{id:016x}") } else { format!("{id:032x}") }
+}
+
+fn b3_multi_sampling<'a>(get: &impl Fn(&str) -> Option<&'a str>) -> Option<Sampling> {
+    match (get("x-b3-flags"), get("x-b3-sampled")) {
+        (Some("1"), _) => Some(Sampling::Debug),
+        (_, Some(sampled)) => b3_sampling(sampled),
+        (_, None) => Some(Sampling::Undecided),
     }
 }
 
@@ -172,6 +233,40 @@ mod tests {
         ] {
             assert_eq!(read(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for sampling in [Sampling::Keep, Sampling::Drop, Sampling::Debug] {
+            for (trace_id, parent_span_id) in [(TRACE, Some(PARENT)), (7, None)] {
+                let context = TraceContext { trace_id, span_id: SPAN, parent_span_id, sampling };
+                assert_eq!(TraceContext::from_b3(&context.to_b3()), Some(context));
+                let headers = context.to_b3_multi();
+                let get = |name: &str| {
+                    headers.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+                };
+                assert_eq!(TraceContext::from_b3_multi(get), Some(context));
+            }
+        }
+        let keep = context(None, Sampling::Keep).expect("a context");
+        assert_eq!(TraceContext::from_traceparent(&keep.to_traceparent()), Some(keep));
+        let undecided = context(None, Sampling::Undecided).expect("a context");
+        assert_eq!(TraceContext::from_b3(&undecided.to_b3()), Some(undecided));
+        let short = TraceContext { trace_id: 7, ..keep };
+        assert_eq!(short.to_b3(), "0000000000000007-e457b5a2e4d86bd1-1");
+    }
+
+    #[test]
+    fn a_decision_may_come_without_a_trace() {
+        let of = |name: &'static str, value: &'static str| {
+            Sampling::from_b3(|wanted| (wanted == name).then_some(value))
+        };
+        assert_eq!(of("b3", "0"), Sampling::Drop);
+        assert_eq!(of("b3", "d"), Sampling::Debug);
+        assert_eq!(of("x-b3-sampled", "0"), Sampling::Drop);
+        assert_eq!(of("x-b3-flags", "1"), Sampling::Debug);
+        assert_eq!(of("x-b3-sampled", "perhaps"), Sampling::Undecided);
+        assert_eq!(of("cookie", "0"), Sampling::Undecided);
     }
 
     #[test]

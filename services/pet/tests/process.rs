@@ -8,9 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+const ZIPKIN: &str = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";
+
 fn pet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pet"));
-    for variable in ["LISTEN_ADDR", "PET_DELAY", "RUST_LOG", "LOG_FORMAT"] {
+    for variable in ["LISTEN_ADDR", "PET_DELAY", "RUST_LOG", "LOG_FORMAT", ZIPKIN] {
         command.env_remove(variable);
     }
     command.args(arguments);
@@ -45,7 +47,7 @@ fn wrong_usage_is_exit_2_and_names_the_flag() -> Result {
 #[test]
 fn help_names_every_variable() -> Result {
     let help = String::from_utf8(pet(&["--help"]).output()?.stdout)?;
-    for word in ["LISTEN_ADDR", "127.0.0.1:8080", "PET_DELAY", "0s", "RUST_LOG", "LOG_FORMAT"] {
+    for word in ["LISTEN_ADDR", "127.0.0.1:8080", "PET_DELAY", "0s", "RUST_LOG", "LOG_FORMAT", ZIPKIN] {
         assert!(help.contains(word), "{word} in\n{help}");
     }
     let version = String::from_utf8(pet(&["--version"]).output()?.stdout)?;

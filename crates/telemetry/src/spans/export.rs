@@ -1,0 +1,164 @@
+//! The queue between requests and collector, and the task that empties it: a request never waits for a collector.
+//!
+//! What does not fit into the queue and what the collector does not take is lost and counted; a line in the log says so,
+//! once a minute at most, and one at the end has the sums. Called by `spans`; calls `zipkin`.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tracing::{info, warn};
+
+use super::zipkin::Collector;
+
+/// Spans that wait for the collector; OpenTelemetry's default.
+const QUEUE: usize = 2048;
+/// Spans in one call; OpenTelemetry's default.
+const BATCH: usize = 512;
+/// For how long a span waits for others to go with it.
+const DELAY: Duration = Duration::from_secs(1);
+/// For how long the end of the process waits for the collector.
+const FLUSH: Duration = Duration::from_secs(2);
+/// Between two lines in the log about lost spans.
+const WARN_EVERY: Duration = Duration::from_secs(60);
+
+/// The owner of the task.
+#[derive(Debug)]
+pub(super) struct Export {
+    task: Mutex<Option<Task>>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Debug)]
+struct Task {
+    closing: oneshot::Sender<()>,
+    handle: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    ended: AtomicU64,
+    exported: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The end where spans come in, which opentelemetry calls.
+#[derive(Debug)]
+pub(super) struct Queue {
+    spans: mpsc::Sender<SpanData>,
+    counts: Arc<Counts>,
+}
+
+/// The end where they go out.
+struct Exporter {
+    spans: mpsc::Receiver<SpanData>,
+    batch: Vec<SpanData>,
+    collector: Collector,
+    counts: Arc<Counts>,
+    reported: u64,
+    warned: Option<Instant>,
+}
+
+impl Export {
+    pub(super) fn start(collector: Collector) -> (Self, Queue) {
+        let (sender, spans) = mpsc::channel(QUEUE);
+        let (closing, closed) = oneshot::channel();
+        let counts = Arc::new(Counts::default());
+        let exporter = Exporter {
+            spans,
+            batch: Vec::new(),
+            collector,
+            counts: counts.clone(),
+            reported: 0,
+            warned: None,
+        };
+        let task = Task { closing, handle: tokio::spawn(exporter.run(closed)) };
+        (Self { task: Mutex::new(Some(task)), counts: counts.clone() }, Queue { spans: sender, counts })
+    }
+
+    pub(super) async fn finish(&self) {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Task { closing, mut handle }) = task else { return };
+        // An error means that the task has ended by itself, which the next line sees.
+        let _ = closing.send(());
+        if timeout(FLUSH, &mut handle).await.is_err() {
+            handle.abort();
+        }
+        let (ended, exported) = (self.counts.ended.load(Relaxed), self.counts.exported.load(Relaxed));
+        info!(exported, dropped = ended - exported, "spans");
+    }
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        self.counts.ended.fetch_add(1, Relaxed);
+        if self.spans.try_send(span).is_err() {
+            self.counts.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// [`Export::finish`] does this without holding up the thread.
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}
+
+impl Exporter {
+    async fn run(mut self, mut closing: oneshot::Receiver<()>) {
+        let mut open = true;
+        loop {
+            tokio::select! {
+                some = gather(&mut self.spans, &mut self.batch) => {
+                    if !some {
+                        return;
+                    }
+                    self.export().await;
+                }
+                _ = &mut closing, if open => {
+                    open = false;
+                    self.spans.close();
+                }
+            }
+        }
+    }
+
+    async fn export(&mut self) {
+        let spans = self.batch.len() as u64;
+        let result = self.collector.send(&self.batch).await;
+        self.batch.clear();
+        let counter = if result.is_ok() { &self.counts.exported } else { &self.counts.dropped };
+        counter.fetch_add(spans, Relaxed);
+        let dropped = self.counts.dropped.load(Relaxed);
+        let quiet = self.warned.is_some_and(|warned| warned.elapsed() < WARN_EVERY);
+        if dropped == self.reported || quiet {
+            return;
+        }
+        (self.reported, self.warned) = (dropped, Some(Instant::now()));
+        let cause = result.err().unwrap_or_else(|| "more spans than the collector takes".to_owned());
+        warn!(dropped, "spans are lost, requests are served as before: {}: {cause}", self.collector);
+    }
+}
+
+/// Fills `batch` until it is full or its first span has waited for [`DELAY`]; `false` when no span will come any more.
+/// Cancel safe: what was taken is in `batch`.
+async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>) -> bool {
+    if batch.is_empty() {
+        spans.recv_many(batch, BATCH).await;
+    }
+    let full = async { while batch.len() < BATCH && spans.recv_many(batch, BATCH - batch.len()).await > 0 {} };
+    // Fewer than a batch is what goes, too.
+    let _ = timeout(DELAY, full).await;
+    !batch.is_empty()
+}
