@@ -29,8 +29,8 @@ use tracing::{info, warn};
 use crate::propagation::{Propagated, current, propagate, within};
 use crate::{Sampling, TraceContext};
 use export::Export;
-pub use zipkin::EndpointError;
 use zipkin::Collector;
+pub use zipkin::EndpointError;
 
 const VARIABLE: &str = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";
 /// What a tag keeps of a path: the queue counts spans, so each of them has to have a bound.
@@ -103,7 +103,8 @@ impl Spans {
     pub fn to(service: &'static str, endpoint: &str) -> Result<Self, EndpointError> {
         let (export, queue) = Export::start(Collector::new(service, endpoint)?);
         // What the caller decided is known before a span begins, see `start`.
-        let provider = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).with_span_processor(queue);
+        let provider =
+            SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOn).with_span_processor(queue);
         Ok(Self(Some(Arc::new(Recording { tracer: provider.build().tracer("petmesh"), export }))))
     }
 
@@ -136,9 +137,9 @@ impl Spans {
             Sampling::Keep | Sampling::Undecided => Sampling::Keep,
         };
         let parent = caller.trace();
-        let context = parent.map(remote).map_or_else(Context::new, |parent| {
-            Context::new().with_remote_span_context(parent)
-        });
+        let context = parent
+            .map(remote)
+            .map_or_else(Context::new, |parent| Context::new().with_remote_span_context(parent));
         let span = recording.tracer.build_with_context(describe(), &context);
         let ids = span.span_context();
         let headers = caller.with_span(TraceContext {

@@ -53,9 +53,15 @@ fn wrong_usage_is_exit_2_and_names_the_flag() -> Result {
 #[test]
 fn help_names_every_variable() -> Result {
     let help = String::from_utf8(petstore(&["--help"]).output()?.stdout)?;
-    for word in
-        ["LISTEN_ADDR", "127.0.0.1:8080", "SIDECAR_URL", "http://127.0.0.1:9900", "RUST_LOG", "LOG_FORMAT", ZIPKIN]
-    {
+    for word in [
+        "LISTEN_ADDR",
+        "127.0.0.1:8080",
+        "SIDECAR_URL",
+        "http://127.0.0.1:9900",
+        "RUST_LOG",
+        "LOG_FORMAT",
+        ZIPKIN,
+    ] {
         assert!(help.contains(word), "{word} in\n{help}");
     }
     let version = String::from_utf8(petstore(&["--version"]).output()?.stdout)?;

@@ -157,7 +157,8 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>)
     if batch.is_empty() {
         spans.recv_many(batch, BATCH).await;
     }
-    let full = async { while batch.len() < BATCH && spans.recv_many(batch, BATCH - batch.len()).await > 0 {} };
+    let full =
+        async { while batch.len() < BATCH && spans.recv_many(batch, BATCH - batch.len()).await > 0 {} };
     // Fewer than a batch is what goes, too.
     let _ = timeout(DELAY, full).await;
     !batch.is_empty()

@@ -33,10 +33,12 @@ pub(super) struct Collector {
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// The endpoint cannot be used.
+/// The endpoint cannot be used; it is not repeated, since some write a password into it.
 #[derive(Debug, thiserror::Error)]
-#[error("is '{0}': expected a URL such as http://zipkin:9411/api/v2/spans")]
-pub struct EndpointError(String);
+#[error(
+    "is no URL of a collector: expected http, a host and a path, such as http://zipkin:9411/api/v2/spans"
+)]
+pub struct EndpointError;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -70,7 +72,7 @@ impl Collector {
             uri.scheme_str() == Some("http")
                 && uri.authority().is_some_and(|at| !at.host().is_empty() && !at.as_str().contains('@'))
         };
-        let endpoint = endpoint.parse().ok().filter(usable).ok_or_else(|| EndpointError(endpoint.to_owned()))?;
+        let endpoint = endpoint.parse().ok().filter(usable).ok_or(EndpointError)?;
         let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http();
         Ok(Self { service, endpoint, client })
     }
