@@ -163,3 +163,46 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>)
     let _ = timeout(DELAY, full).await;
     !batch.is_empty()
 }
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry::trace::{Tracer, TracerProvider};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::logs::tests::Lines;
+
+    /// Ends `spans` spans at once for a collector that accepts connections and never answers; what the log says of them.
+    async fn lost(spans: usize) -> String {
+        let lines = Lines::default();
+        let (_guard, _handle) = lines.capture(false);
+        let collector = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let endpoint = format!("http://{}/", collector.local_addr().expect("an address"));
+        let (export, queue) = Export::start(Collector::new("pet", &endpoint).expect("an endpoint"));
+        let counts = export.counts.clone();
+        let provider = SdkTracerProvider::builder().with_span_processor(queue).build();
+        let tracer = provider.tracer("test");
+        for _ in 0..spans {
+            drop(tracer.start("request"));
+        }
+        let refused = counts.dropped.load(Relaxed);
+        assert_eq!(refused, (spans - spans.min(QUEUE)) as u64);
+        export.finish().await;
+        lines.text()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_does_not_wait_for_a_silent_collector_longer_than_it_says() {
+        let start = Instant::now();
+        let text = lost(3).await;
+        assert!(text.contains("exported=0 dropped=3"), "{text}");
+        assert_eq!(start.elapsed().as_secs(), FLUSH.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_queue_does_not_hold_is_counted() {
+        let text = lost(QUEUE + 7).await;
+        assert!(text.contains(&format!("exported=0 dropped={}", QUEUE + 7)), "{text}");
+    }
+}
