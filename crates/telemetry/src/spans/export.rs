@@ -91,7 +91,7 @@ impl Export {
             handle.abort();
         }
         let (ended, exported) = (self.counts.ended.load(Relaxed), self.counts.exported.load(Relaxed));
-        info!(exported, dropped = ended - exported, "spans");
+        info!(exported, dropped = ended.saturating_sub(exported), "spans");
     }
 }
 
