@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use lifecycle::Shutdown;
+use telemetry::Spans;
 use tokio::net::TcpListener;
 use tracing::error;
 
@@ -24,6 +25,7 @@ pub struct AppState {
     pub(crate) delay: Duration,
     pub(crate) health: Health,
     pub(crate) shutdown: Shutdown,
+    pub(crate) spans: Spans,
 }
 
 /// Answers requests until shutdown is requested and for `linger` after that, then finishes those in flight and returns.
@@ -56,7 +58,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), announce_shutdown))
         .layer(from_fn(telemetry::access_log))
-        .layer(from_fn(telemetry::capture_trace_context))
+        .layer(from_fn_with_state(state.spans.clone(), telemetry::trace_requests))
         .with_state(state)
 }
 
@@ -64,7 +66,13 @@ impl AppState {
     /// `delay` holds back each answer of `/pets`.
     #[must_use]
     pub fn new(delay: Duration, shutdown: Shutdown) -> Self {
-        Self { delay, health: Health::default(), shutdown }
+        Self { delay, health: Health::default(), shutdown, spans: Spans::default() }
+    }
+
+    /// Sends a span for each request to `spans`.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
     }
 }
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use lifecycle::{Lifecycle, exit};
+use lifecycle::{Lifecycle, Outcome, exit};
 use pet::{AppState, Settings};
-use telemetry::LogOptions;
+use telemetry::{LogOptions, Spans};
 use tokio::net::TcpListener;
 use tracing::info;
 
 /// For how long new requests are still answered after SIGTERM: callers need that time to learn of it.
 const LINGER: Duration = Duration::from_secs(2);
-/// Below the 30 s after which Kubernetes kills.
+/// With the two seconds for the last spans still below the 30 s after which Kubernetes kills.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
 #[tokio::main(flavor = "current_thread")]
@@ -36,6 +36,13 @@ async fn run(settings: Settings) -> anyhow::Result<u8> {
     let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
     info!("pet listens on {}", listener.local_addr()?);
     let shutdown = lifecycle.shutdown();
-    shutdown.spawn(pet::serve(listener, AppState::new(settings.pet_delay, shutdown.clone()), LINGER));
-    Ok(lifecycle.drain(DRAIN_DEADLINE).await.exit_code())
+    let spans = Spans::from_environment("pet");
+    let state = AppState::new(settings.pet_delay, shutdown.clone()).with_spans(spans.clone());
+    shutdown.spawn(pet::serve(listener, state, LINGER));
+    let outcome = lifecycle.drain(DRAIN_DEADLINE).await;
+    // Whoever asks twice wants the end at once.
+    if !matches!(outcome, Outcome::Aborted { .. }) {
+        spans.finish().await;
+    }
+    Ok(outcome.exit_code())
 }

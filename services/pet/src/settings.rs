@@ -9,7 +9,8 @@ use clap::Parser;
 
 /// Answers with the pets of a store: GET /pets?petStoreId=ID.
 ///
-/// Logs go to standard error; LOG_FORMAT=json writes them as JSON.
+/// Logs go to standard error; LOG_FORMAT=json writes them as JSON. Spans go to Zipkin when
+/// OTEL_EXPORTER_ZIPKIN_ENDPOINT says where (http://zipkin:9411/api/v2/spans).
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Settings {

@@ -12,6 +12,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::ListenerExt;
 use lifecycle::Shutdown;
+use telemetry::Spans;
 use tokio::net::TcpListener;
 use tracing::error;
 
@@ -25,6 +26,7 @@ pub struct AppState {
     pub(crate) pets: PetClient,
     pub(crate) health: Health,
     pub(crate) shutdown: Shutdown,
+    pub(crate) spans: Spans,
 }
 
 /// Answers requests until shutdown is requested and for `linger` after that, then finishes those in flight and returns.
@@ -57,7 +59,7 @@ pub fn router(state: AppState) -> Router {
         .method_not_allowed_fallback(error::method_not_allowed)
         .layer(from_fn_with_state(state.clone(), announce_shutdown))
         .layer(from_fn(telemetry::access_log))
-        .layer(from_fn(telemetry::capture_trace_context))
+        .layer(from_fn_with_state(state.spans.clone(), telemetry::trace_requests))
         .with_state(state)
 }
 
@@ -65,7 +67,13 @@ impl AppState {
     /// `pets` is how pet is reached.
     #[must_use]
     pub fn new(pets: PetClient, shutdown: Shutdown) -> Self {
-        Self { pets, health: Health::default(), shutdown }
+        Self { pets, health: Health::default(), shutdown, spans: Spans::default() }
+    }
+
+    /// Sends a span for each request and each call to pet to `spans`.
+    #[must_use]
+    pub fn with_spans(self, spans: Spans) -> Self {
+        Self { pets: self.pets.with_spans(spans.clone()), spans, ..self }
     }
 }
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use lifecycle::{Lifecycle, exit};
+use lifecycle::{Lifecycle, Outcome, exit};
 use petstore::{AppState, PetClient, Settings};
-use telemetry::LogOptions;
+use telemetry::{LogOptions, Spans};
 use tokio::net::TcpListener;
 use tracing::info;
 
@@ -17,7 +17,7 @@ use tracing::info;
 const PET_TIMEOUT: Duration = Duration::from_secs(20);
 /// For how long new requests are still answered after SIGTERM: callers need that time to learn of it.
 const LINGER: Duration = Duration::from_secs(2);
-/// Below the 30 s after which Kubernetes kills.
+/// With the two seconds for the last spans still below the 30 s after which Kubernetes kills.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
 #[tokio::main(flavor = "current_thread")]
@@ -39,6 +39,13 @@ async fn run(settings: Settings) -> anyhow::Result<u8> {
     info!("petstore listens on {}; pets come through {}", listener.local_addr()?, settings.sidecar_url);
     let pets = PetClient::new(&settings.sidecar_url, PET_TIMEOUT)?;
     let shutdown = lifecycle.shutdown();
-    shutdown.spawn(petstore::serve(listener, AppState::new(pets, shutdown.clone()), LINGER));
-    Ok(lifecycle.drain(DRAIN_DEADLINE).await.exit_code())
+    let spans = Spans::from_environment("petstore");
+    let state = AppState::new(pets, shutdown.clone()).with_spans(spans.clone());
+    shutdown.spawn(petstore::serve(listener, state, LINGER));
+    let outcome = lifecycle.drain(DRAIN_DEADLINE).await;
+    // Whoever asks twice wants the end at once.
+    if !matches!(outcome, Outcome::Aborted { .. }) {
+        spans.finish().await;
+    }
+    Ok(outcome.exit_code())
 }

@@ -3,14 +3,16 @@
 //! The `Host` header is all that tells the sidecar where the request goes. Retries, balancing and circuit breaking are
 //! the sidecar's; here is only what a client of a keep-alive server must do by itself: a connection that the sidecar
 //! closes at the moment when it is used again fails before any answer, and the request, a GET, is sent once more on a new
-//! one. Called by `api`; calls reqwest and `telemetry::propagate`.
+//! one. Called by `api`; calls reqwest and `telemetry::Spans`, which also passes on
+//! the trace headers.
 
 use std::num::NonZeroU64;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, HOST, HeaderMap, HeaderValue};
-use reqwest::{Client, Response, StatusCode, Url, redirect};
+use reqwest::{Client, Method, Response, StatusCode, Url, redirect};
 use serde::{Deserialize, Serialize};
+use telemetry::{Span, Spans};
 use utoipa::ToSchema;
 
 /// Two pets take 60 bytes; a body beyond this is no list of pets.
@@ -24,6 +26,7 @@ pub struct PetClient {
     pooled: Client,
     /// Keeps no connection, so that none of its requests meets a closed one.
     fresh: Client,
+    spans: Spans,
 }
 
 /// A pet for sale, as pet describes it.
@@ -66,13 +69,32 @@ impl PetClient {
             timeout,
             pooled: client().build()?,
             fresh: client().pool_max_idle_per_host(0).build()?,
+            spans: Spans::default(),
         })
+    }
+
+    /// Sends a span for each call to `spans`.
+    #[must_use]
+    pub(crate) fn with_spans(self, spans: Spans) -> Self {
+        Self { spans, ..self }
     }
 
     /// The pets of `store`; never an empty list in place of a failure.
     pub(crate) async fn pets_of(&self, store: NonZeroU64) -> Result<Vec<Pet>, PetError> {
+        let mut url = self.pets.clone();
+        url.query_pairs_mut().append_pair("petStoreId", &store.to_string());
+        let mut span = self.spans.client("pet", &Method::GET, url.as_str());
+        let pets = self.fetch(url, &mut span).await;
+        if let Err(error) = &pets {
+            span.failed(error.kind());
+        }
+        pets
+    }
+
+    async fn fetch(&self, url: Url, span: &mut Span) -> Result<Vec<Pet>, PetError> {
         let fetch = async {
-            let response = self.ask(store).await?;
+            let response = self.ask(url, span).await?;
+            span.answered(response.status());
             match response.status() {
                 StatusCode::OK => read_body(response).await,
                 other => Err(PetError::Answered(other)),
@@ -84,18 +106,31 @@ impl PetClient {
         serde_json::from_slice(&body).map_err(PetError::NotPets)
     }
 
-    async fn ask(&self, store: NonZeroU64) -> Result<Response, PetError> {
-        let mut url = self.pets.clone();
-        url.query_pairs_mut().append_pair("petStoreId", &store.to_string());
+    async fn ask(&self, url: Url, span: &Span) -> Result<Response, PetError> {
         let mut headers = HeaderMap::new();
         headers.insert(HOST, HeaderValue::from_static("pet"));
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        telemetry::propagate(&mut headers);
+        span.propagate(&mut headers);
         match self.pooled.get(url.clone()).headers(headers.clone()).send().await {
             Err(error) if !error.is_connect() => self.fresh.get(url).headers(headers).send().await,
             answer => answer,
         }
         .map_err(|error| if error.is_connect() { PetError::Unreachable(error) } else { PetError::Cut(error) })
+    }
+}
+
+impl PetError {
+    /// In one word, for the span.
+    fn kind(&self) -> String {
+        let kind = match self {
+            PetError::Answered(status) => return status.as_str().to_owned(),
+            PetError::Timeout(_) => "timeout",
+            PetError::Unreachable(_) => "unreachable",
+            PetError::Cut(_) => "cut",
+            PetError::TooLarge => "too_large",
+            PetError::NotPets(_) => "not_pets",
+        };
+        kind.to_owned()
     }
 }
 

@@ -10,7 +10,7 @@ use reqwest::Url;
 /// Answers with a store and, when asked, its pets: GET /petstore/{id}?includePets=BOOL.
 ///
 /// The pets come from the service pet, through the sidecar. Logs go to standard error; LOG_FORMAT=json writes them as
-/// JSON.
+/// JSON. Spans go to Zipkin when OTEL_EXPORTER_ZIPKIN_ENDPOINT says where (http://zipkin:9411/api/v2/spans).
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
 pub struct Settings {

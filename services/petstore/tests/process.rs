@@ -8,9 +8,11 @@ use rustix::process::{Pid, Signal, kill_process};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
+const ZIPKIN: &str = "OTEL_EXPORTER_ZIPKIN_ENDPOINT";
+
 fn petstore(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_petstore"));
-    for variable in ["LISTEN_ADDR", "SIDECAR_URL", "RUST_LOG", "LOG_FORMAT"] {
+    for variable in ["LISTEN_ADDR", "SIDECAR_URL", "RUST_LOG", "LOG_FORMAT", ZIPKIN] {
         command.env_remove(variable);
     }
     command.args(arguments);
@@ -51,9 +53,15 @@ fn wrong_usage_is_exit_2_and_names_the_flag() -> Result {
 #[test]
 fn help_names_every_variable() -> Result {
     let help = String::from_utf8(petstore(&["--help"]).output()?.stdout)?;
-    for word in
-        ["LISTEN_ADDR", "127.0.0.1:8080", "SIDECAR_URL", "http://127.0.0.1:9900", "RUST_LOG", "LOG_FORMAT"]
-    {
+    for word in [
+        "LISTEN_ADDR",
+        "127.0.0.1:8080",
+        "SIDECAR_URL",
+        "http://127.0.0.1:9900",
+        "RUST_LOG",
+        "LOG_FORMAT",
+        ZIPKIN,
+    ] {
         assert!(help.contains(word), "{word} in\n{help}");
     }
     let version = String::from_utf8(petstore(&["--version"]).output()?.stdout)?;

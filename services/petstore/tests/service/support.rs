@@ -8,6 +8,7 @@ use lifecycle::Lifecycle;
 use petstore::{AppState, PetClient};
 use reqwest::{Client, Method, Response, Url};
 use serde_json::Value;
+use telemetry::Spans;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -44,13 +45,22 @@ impl PetStore {
         Self::start_with(sidecar, Duration::from_secs(60), Duration::ZERO).await
     }
 
+    pub async fn start_traced(sidecar: &str, spans: Spans) -> Result<Self> {
+        Self::start_all(sidecar, Duration::from_secs(60), Duration::ZERO, spans).await
+    }
+
     pub async fn start_with(sidecar: &str, timeout: Duration, linger: Duration) -> Result<Self> {
+        Self::start_all(sidecar, timeout, linger, Spans::default()).await
+    }
+
+    async fn start_all(sidecar: &str, timeout: Duration, linger: Duration, spans: Spans) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let lifecycle = Lifecycle::manual();
         let shutdown = lifecycle.shutdown();
         let pets = PetClient::new(&Url::parse(sidecar)?, timeout)?;
-        shutdown.spawn(petstore::serve(listener, AppState::new(pets, shutdown.clone()), linger));
+        let state = AppState::new(pets, shutdown.clone()).with_spans(spans);
+        shutdown.spawn(petstore::serve(listener, state, linger));
         Ok(Self { url, lifecycle, client: Client::builder().no_proxy().build()? })
     }
 

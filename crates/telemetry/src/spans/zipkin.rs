@@ -1,0 +1,145 @@
+//! A span as Zipkin's JSON (API v2), and the call that takes it to the collector.
+//!
+//! Written here and not taken from `opentelemetry-zipkin`, which writes an empty `localEndpoint`, so that Zipkin could not
+//! say which service a span is of, and is deprecated. Source: OpenTelemetry's "SDK exporters: Zipkin". Called by `export`;
+//! calls hyper.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use opentelemetry::trace::{SpanId, SpanKind, Status};
+use opentelemetry_sdk::trace::SpanData;
+use serde::Serialize;
+
+use crate::trace_context::trace_id_text;
+
+/// How long a call to the collector may take; OpenTelemetry's default.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the spans of one service go.
+#[derive(Debug)]
+pub(super) struct Collector {
+    service: &'static str,
+    endpoint: Uri,
+    client: Client<HttpConnector, Full<Bytes>>,
+}
+
+/// The endpoint cannot be used; it is not repeated, since some write a password into it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "is no URL of a collector: expected http, a host and a path, such as http://zipkin:9411/api/v2/spans"
+)]
+pub struct EndpointError;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ZipkinSpan<'a> {
+    trace_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<String>,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    name: &'a str,
+    /// Microseconds, like the duration.
+    timestamp: u64,
+    duration: u64,
+    local_endpoint: Endpoint<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote_endpoint: Option<Endpoint<'a>>,
+    tags: BTreeMap<&'a str, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Endpoint<'a> {
+    service_name: &'a str,
+}
+
+impl Collector {
+    /// Plain HTTP: TLS between pods is the sidecars' business. A name and password would end up in the log.
+    pub(super) fn new(service: &'static str, endpoint: &str) -> Result<Self, EndpointError> {
+        let usable = |uri: &Uri| {
+            uri.scheme_str() == Some("http")
+                && uri.authority().is_some_and(|at| !at.host().is_empty() && !at.as_str().contains('@'))
+        };
+        let endpoint = endpoint.parse().ok().filter(usable).ok_or(EndpointError)?;
+        let client = Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).build_http();
+        Ok(Self { service, endpoint, client })
+    }
+
+    pub(super) async fn send(&self, spans: &[SpanData]) -> Result<(), String> {
+        let spans: Vec<_> = spans.iter().map(|span| self.convert(span)).collect();
+        let body = serde_json::to_vec(&spans).map_err(|error| words(&error))?;
+        let request = Request::post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
+        let request = request.body(Full::from(body)).map_err(|error| words(&error))?;
+        let answer = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
+        let answer = answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
+        let status = answer.map_err(|error| words(&error))?.status();
+        if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}")) }
+    }
+
+    fn convert<'a>(&'a self, span: &'a SpanData) -> ZipkinSpan<'a> {
+        let attribute = |kv: &'a opentelemetry::KeyValue| (kv.key.as_str(), kv.value.to_string());
+        let mut tags: BTreeMap<_, _> = span.attributes.iter().map(attribute).collect();
+        if let Status::Error { description } = &span.status {
+            tags.insert("otel.status_code", "ERROR".to_owned());
+            // What Zipkin's page shows in red.
+            tags.insert("error", description.to_string());
+        }
+        let peer = span.attributes.iter().find(|kv| kv.key.as_str() == "peer.service");
+        let remote_endpoint = peer.and_then(|kv| match &kv.value {
+            opentelemetry::Value::String(name) => Some(Endpoint { service_name: name.as_str() }),
+            _ => None,
+        });
+        let parent = span.parent_span_id;
+        ZipkinSpan {
+            trace_id: trace_id_text(u128::from_be_bytes(span.span_context.trace_id().to_bytes())),
+            parent_id: (parent != SpanId::INVALID).then(|| parent.to_string()),
+            id: span.span_context.span_id().to_string(),
+            kind: match span.span_kind {
+                SpanKind::Server => Some("SERVER"),
+                SpanKind::Client => Some("CLIENT"),
+                _ => None,
+            },
+            name: &span.name,
+            timestamp: micros(UNIX_EPOCH, span.start_time),
+            // 0 would mean that it is not known.
+            duration: micros(span.start_time, span.end_time).max(1),
+            local_endpoint: Endpoint { service_name: self.service },
+            remote_endpoint,
+            tags,
+        }
+    }
+}
+
+impl fmt::Display for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.endpoint.fmt(f)
+    }
+}
+
+/// 0 when the clock was set back meanwhile.
+fn micros(from: SystemTime, to: SystemTime) -> u64 {
+    to.duration_since(from).map_or(0, |span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The error and its causes, which hyper leaves to whoever prints it.
+fn words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
