@@ -45,6 +45,8 @@ pub fn answer(method: &Method, path: &str, accept: &str, version: &str) -> Resul
         }
         ["api", version] => resource_list("", version)?,
         ["apis", name, version] if groups().contains(name) => resource_list(name, version)?,
+        ["openapi", "v2"] if accept.contains("protobuf") => return Ok(openapi::empty_v2()),
+        ["openapi", "v2"] => openapi::v2(),
         ["openapi", "v3"] => openapi::index(),
         ["openapi", "v3", "api", version] => {
             openapi::document("", version).ok_or_else(Status::no_resource)?
@@ -52,7 +54,9 @@ pub fn answer(method: &Method, path: &str, accept: &str, version: &str) -> Resul
         ["openapi", "v3", "apis", name, version] => {
             openapi::document(name, version).ok_or_else(Status::no_resource)?
         }
-        [] => json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}),
+        [] => {
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
+        }
         _ => return Ok(not_found()),
     };
     Ok(answer::value(StatusCode::OK, &document))

@@ -22,7 +22,7 @@ pub fn align(store: &Store, workload: &Value, wanted: usize, how: Settle) -> Opt
         let _ = store.delete("pods", text(&pod, "/metadata/namespace"), text(&pod, "/metadata/name"));
     }
     let owner = if text(workload, "/kind") == "Deployment" {
-        replica_set(store, workload, &hash, wanted)
+        replica_set(store, workload, &hash, wanted, how)
     } else {
         workload.clone()
     };
@@ -79,7 +79,7 @@ pub fn hash(workload: &Value) -> String {
     format!("{hash:08x}")
 }
 
-fn replica_set(store: &Store, deployment: &Value, hash: &str, replicas: usize) -> Value {
+fn replica_set(store: &Store, deployment: &Value, hash: &str, replicas: usize, how: Settle) -> Value {
     let namespace = text(deployment, "/metadata/namespace");
     let name = format!("{}-{hash}", text(deployment, "/metadata/name"));
     for set in store.list("replicasets", Some(namespace)) {
@@ -91,12 +91,13 @@ fn replica_set(store: &Store, deployment: &Value, hash: &str, replicas: usize) -
             let _ = store.delete("replicasets", namespace, text(&set, "/metadata/name"));
         }
     }
+    let ready = if how == Settle::RolledOut { replicas } else { 0 };
     let mut set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
         "metadata": {"name": name, "namespace": namespace, "ownerReferences": [reference(deployment)],
             "annotations": {"deployment.kubernetes.io/revision": "1"}},
         "spec": {"replicas": replicas, "selector": deployment["spec"]["selector"],
             "template": deployment["spec"]["template"]},
-        "status": {"replicas": replicas}});
+        "status": {"replicas": replicas, "readyReplicas": ready, "availableReplicas": ready}});
     set["metadata"]["labels"] = deployment["spec"]["template"]["metadata"]["labels"].clone();
     set["metadata"]["labels"]["pod-template-hash"] = hash.into();
     store.apply(set.clone()).unwrap_or(set)
