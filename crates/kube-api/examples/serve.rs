@@ -5,6 +5,7 @@
 
 use std::error::Error;
 use std::io::{self, Read, Write};
+use std::process::ExitCode;
 
 use kube_api::{Anonymous, Config, Node, Server, Settle, Token};
 
@@ -17,7 +18,18 @@ serve --kubeconfig FILE [--kubernetes-version 1.36.2] [--node NAME[,arch=arm64][
 --hold-namespaces   a deleted namespace stays Terminating
 ";
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Where standard error is closed, the code has to do.
+            let _ = writeln!(io::stderr(), "serve: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (config, file, held) = read_arguments(std::env::args().skip(1))?;
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
         let server = Server::start(config)?;

@@ -3,14 +3,15 @@
 //! A Deployment gets a ReplicaSet and its Pods, a DaemonSet a Pod for each node, a StatefulSet its numbered Pods; then
 //! the status says that all is well, or why not. Quotas are obeyed: the refusal is told in the conditions.
 //!
-//! Called by `write` after a change; the setting is `Config::settle`.
+//! Called by `write` after a change (the setting is `Config::settle`) and by tests through `Store::settle`.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::quota;
-use crate::resources::{Resource, items, number, text};
+use crate::resources::{self, Resource, items, number, text};
+use crate::status::Status;
 use crate::store::{Key, Object, Store};
 use crate::time;
 
@@ -52,11 +53,26 @@ pub fn settle(store: &Store, resource: &'static Resource, object: &Arc<Object>, 
     write_status(store, resource, workload, &status);
 }
 
+impl Store {
+    /// Does to one workload what `how` says, as `Config::settle` does to each that is written: for tests in which a
+    /// roll-out hangs at first. `kind` is a kind, plural or short name.
+    ///
+    /// # Errors
+    /// 404 for an unknown kind or an absent object.
+    pub fn settle(&self, kind: &str, namespace: &str, name: &str, how: Settle) -> Result<(), Status> {
+        let resource = resources::by_name(kind).ok_or_else(Status::no_resource)?;
+        let key = Key::new(resource, namespace, name);
+        let object = self.object(&key).ok_or_else(|| Status::not_found(resource, name))?;
+        settle(self, resource, &object, how);
+        Ok(())
+    }
+}
+
 fn write_status(store: &Store, resource: &'static Resource, workload: &Value, status: &Value) {
     let key = Key::new(resource, text(workload, "/metadata/namespace"), text(workload, "/metadata/name"));
     // If it is gone meanwhile, so is its status.
     let _ = store.change(&key, false, &mut |old| {
-        let Some(old) = old else { return Err(crate::status::Status::not_found(resource, &key.name)) };
+        let Some(old) = old else { return Err(Status::not_found(resource, &key.name)) };
         let mut value = old.value.clone();
         value["status"] = status.clone();
         if resource.kind == "Deployment" {

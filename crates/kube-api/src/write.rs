@@ -89,18 +89,16 @@ impl Write<'_> {
         {
             self.need_namespace(namespace)?;
         }
-        let mut applied = json!({});
         if let (Patch::Apply(object), None) = (&patch, self.store.object(&self.key(name))) {
             let namespace = self.target.namespace.as_deref().unwrap_or_default();
             quota::admit(self.store, self.resource, namespace, name, object)?;
-            applied["metadata"] = json!({});
         }
         let patched = self.store.change(&self.key(name), self.dry_run, &mut |old| {
             let mut object = match (old, &patch) {
                 (Some(old), _) => old.value.clone(),
                 (None, Patch::Apply(_)) => {
                     code = StatusCode::CREATED;
-                    applied.clone()
+                    json!({})
                 }
                 (None, _) => return Err(Status::not_found(self.resource, name)),
             };

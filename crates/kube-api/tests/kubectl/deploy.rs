@@ -151,7 +151,9 @@ async fn a_roll_out_is_waited_for_scaled_and_restarted() {
         cluster.ok(&["scale", "deploy/pet", "-n", "mesh", "--replicas=1"]);
         assert_eq!(pods(cluster).lines().count(), 1);
         cluster.ok(&["delete", "deploy", "-n", "mesh", "-l", "none=such"]);
-        cluster.ok(&["delete", "deploy/pet", "-n", "mesh"]);
+        assert_eq!(pods(cluster).lines().count(), 1, "nothing has that label");
+        cluster.ok(&["label", "deploy/pet", "-n", "mesh", "app=pet"]);
+        cluster.ok(&["delete", "deploy", "-n", "mesh", "-l", "app=pet"]);
         assert_eq!(pods(cluster), "", "they go with their owner");
     })
     .await;

@@ -129,6 +129,8 @@ async fn a_stuck_deployment_shows_why_and_containers_are_not_run() {
         assert!(
             !cluster.run(&["rollout", "status", "deploy/pet", "-n", "demo", "--timeout=1s"]).status.success()
         );
+        cluster.server.store().settle("deploy", "demo", "pet", Settle::RolledOut).unwrap();
+        cluster.ok(&["rollout", "status", "deploy/pet", "-n", "demo", "--timeout=60s"]);
         for command in [&["logs", "deploy/pet"][..], &["exec", "deploy/pet", "--", "ls"]] {
             let refused = cluster.refused(&[&["-n", "demo"], command].concat());
             assert!(refused.contains("kube-api stores objects and runs no containers"), "{refused}");
