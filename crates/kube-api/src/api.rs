@@ -19,7 +19,9 @@ use crate::faults::Faults;
 use crate::list;
 use crate::options::Options;
 use crate::resources::{self, RESOURCES, Resource};
+use crate::reviews;
 use crate::route::{self, Query, Route, Target};
+use crate::scale;
 use crate::status::{Details, Status};
 use crate::store::{Key, Store};
 use crate::table::Format;
@@ -90,10 +92,15 @@ impl Api {
             Route::Path(path) if path == control::PATH && self.config.fault_endpoint => {
                 control::handle(&self.faults, &self.read(body).await?)
             }
-            Route::Path(path) => discovery::answer(&parts.method, path, accept(&parts.headers)),
+            Route::Path(path) => {
+                discovery::answer(&parts.method, path, accept(&parts.headers), &self.config.version)
+            }
             Route::Resource(target) => match find(target)? {
                 Found::Resource(resource) => {
                     let body = self.read(body).await?;
+                    if !resource.stored && verb == "create" {
+                        return reviews::answer(user, content_type(&parts.headers), &body);
+                    }
                     self.resource(resource, target, verb, &query, parts, &body).await
                 }
                 Found::NoGroup => Ok(discovery::not_found()),
@@ -110,8 +117,12 @@ impl Api {
         parts: &http::request::Parts,
         body: &[u8],
     ) -> Result<Response<Body>, Status> {
-        let of_status = matches!(verb, "get" | "patch" | "update");
-        if !resource.verbs.contains(&verb) || (target.subresource.is_some() && !of_status) {
+        let subresource = target.subresource.as_deref();
+        if let Some(name) = subresource.filter(|name| resource.refused.contains(name)) {
+            return Err(Status::not_implemented(resource, name));
+        }
+        let of_part = matches!(verb, "get" | "patch" | "update");
+        if !resource.verbs.contains(&verb) || (subresource.is_some() && !of_part) {
             return Err(Status::method_not_allowed());
         }
         let format =
@@ -125,7 +136,11 @@ impl Api {
             body,
             dry_run: !query.get("dryRun").is_empty(),
             format,
+            settle: self.config.settle,
         };
+        if subresource == Some("scale") {
+            return scale::answer(&write(), verb);
+        }
         match (verb, target.name.as_deref()) {
             ("list", _) => {
                 let options = Options::parse(resource, query, false)?;
@@ -202,6 +217,8 @@ fn find(target: &Target) -> Result<Found, Status> {
     match target.subresource.as_deref() {
         None => Ok(Found::Resource(resource)),
         Some("status") if resource.has_status => Ok(Found::Resource(resource)),
+        Some("scale") if resource.has_scale => Ok(Found::Resource(resource)),
+        Some(name) if resource.refused.contains(&name) => Ok(Found::Resource(resource)),
         Some(_) => Err(Status::no_resource()),
     }
 }
@@ -231,6 +248,10 @@ fn unacceptable() -> Status {
     let message =
         "only the following media types are accepted: application/json, application/json;stream=watch";
     Status::failure(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", message).with(Details::default())
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
 fn accept(headers: &HeaderMap) -> &str {

@@ -1,6 +1,6 @@
-//! Base64 for URLs without padding (RFC 4648, section 5): continue tokens, and nothing else.
+//! Base64 for URLs without padding (RFC 4648, section 5): continue tokens; and the standard one for others.
 //!
-//! Called by `list`.
+//! Called by `list`, `kubeconfig` and `protobuf`.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -13,6 +13,15 @@ pub fn encode(bytes: &[u8]) -> String {
         for index in 0..=group.len() {
             text.push(char::from(ALPHABET[(bits >> (18 - 6 * index) & 63) as usize]));
         }
+    }
+    text
+}
+
+/// Encodes in the padded standard alphabet (section 4), as kubeconfigs and Secrets have it.
+pub fn encode_standard(bytes: &[u8]) -> String {
+    let mut text = encode(bytes).replace('-', "+").replace('_', "/");
+    while !text.len().is_multiple_of(4) {
+        text.push('=');
     }
     text
 }

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::auth::{Anonymous, Token};
+use crate::node::Node;
+use crate::settle::Settle;
 
 /// The settings of a server. The default listens on free ports of 127.0.0.1 and asks for no token.
 #[derive(Clone, Debug)]
@@ -29,6 +31,12 @@ pub struct Config {
     pub fault_endpoint: bool,
     /// Namespaces that exist from the start.
     pub namespaces: Vec<String>,
+    /// The Kubernetes version that `/version` tells, and the kubelets' of nodes that name none.
+    pub version: String,
+    /// Nodes that exist from the start; none by default, as the local mesh has none.
+    pub nodes: Vec<Node>,
+    /// What becomes of Deployments, DaemonSets and StatefulSets.
+    pub settle: Settle,
     /// How many events are kept; older ones are "too old".
     pub history: usize,
     /// How many objects are stored; one more is refused with 507.
@@ -54,6 +62,9 @@ impl Default for Config {
             anonymous: Anonymous::default(),
             fault_endpoint: false,
             namespaces: vec!["default".to_owned()],
+            version: "1.36.0+kube-api".to_owned(),
+            nodes: Vec::new(),
+            settle: Settle::default(),
             history: 10_000,
             max_objects: 100_000,
             bookmark_interval: Duration::from_secs(60),

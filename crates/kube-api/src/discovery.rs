@@ -13,20 +13,14 @@ use crate::status::Status;
 
 mod openapi;
 
-const VERSION: &str = concat!(
-    "{\n  \"major\": \"1\",\n  \"minor\": \"36\",\n  \"emulationMajor\": \"1\",\n  \"emulationMinor\": \"36\",\n",
-    "  \"minCompatibilityMajor\": \"1\",\n  \"minCompatibilityMinor\": \"35\",\n",
-    "  \"gitVersion\": \"v1.36.0+kube-api\",\n  \"gitCommit\": \"\",\n  \"gitTreeState\": \"clean\",\n",
-    "  \"buildDate\": \"1970-01-01T00:00:00Z\",\n  \"goVersion\": \"none\",\n  \"compiler\": \"rustc\",\n",
-    "  \"platform\": \"local\"\n}"
-);
+const SUBRESOURCE_VERBS: &[&str] = &["get", "patch", "update"];
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// Answers a path that is no resource.
 ///
 /// # Errors
 /// 404 for an unknown version of a known group, 405 for a method other than GET.
-pub fn answer(method: &Method, path: &str, accept: &str) -> Result<Response<Body>, Status> {
+pub fn answer(method: &Method, path: &str, accept: &str, version: &str) -> Result<Response<Body>, Status> {
     if method != Method::GET && method != Method::HEAD {
         return Err(Status::method_not_allowed());
     }
@@ -35,7 +29,7 @@ pub fn answer(method: &Method, path: &str, accept: &str) -> Result<Response<Body
     let document = match parts.as_slice() {
         ["readyz" | "livez" | "healthz"] => return Ok(answer::text(StatusCode::OK, "ok")),
         ["version"] => {
-            return Ok(answer::json_body(StatusCode::OK, Body::Whole(VERSION.as_bytes().into())));
+            return Ok(answer::json_body(StatusCode::OK, Body::Whole(version_document(version).into())));
         }
         ["api"] if aggregated => return Ok(aggregate(|resource| resource.group.is_empty())),
         ["apis"] if aggregated => return Ok(aggregate(|resource| !resource.group.is_empty())),
@@ -51,6 +45,8 @@ pub fn answer(method: &Method, path: &str, accept: &str) -> Result<Response<Body
         }
         ["api", version] => resource_list("", version)?,
         ["apis", name, version] if groups().contains(name) => resource_list(name, version)?,
+        ["openapi", "v2"] if accept.contains("protobuf") => return Ok(openapi::empty_v2()),
+        ["openapi", "v2"] => openapi::v2(),
         ["openapi", "v3"] => openapi::index(),
         ["openapi", "v3", "api", version] => {
             openapi::document("", version).ok_or_else(Status::no_resource)?
@@ -58,10 +54,27 @@ pub fn answer(method: &Method, path: &str, accept: &str) -> Result<Response<Body
         ["openapi", "v3", "apis", name, version] => {
             openapi::document(name, version).ok_or_else(Status::no_resource)?
         }
-        [] => json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v3", "/readyz", "/version"]}),
+        [] => {
+            json!({"paths": ["/api", "/apis", "/healthz", "/livez", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
+        }
         _ => return Ok(not_found()),
     };
     Ok(answer::value(StatusCode::OK, &document))
+}
+
+// As a real server words it. Servers before 1.34 had no emulation in it; kubectl does not mind either.
+fn version_document(version: &str) -> String {
+    let version = version.trim_start_matches('v');
+    let mut parts = version.split(['.', '+', '-']);
+    let (major, minor) = (parts.next().unwrap_or("1"), parts.next().unwrap_or("0"));
+    let oldest = minor.parse::<u32>().unwrap_or(0).saturating_sub(1);
+    format!(
+        "{{\n  \"major\": \"{major}\",\n  \"minor\": \"{minor}\",\n  \"emulationMajor\": \"{major}\",\n  \
+         \"emulationMinor\": \"{minor}\",\n  \"minCompatibilityMajor\": \"{major}\",\n  \
+         \"minCompatibilityMinor\": \"{oldest}\",\n  \"gitVersion\": \"v{version}\",\n  \"gitCommit\": \"\",\n  \
+         \"gitTreeState\": \"clean\",\n  \"buildDate\": \"1970-01-01T00:00:00Z\",\n  \"goVersion\": \"none\",\n  \
+         \"compiler\": \"rustc\",\n  \"platform\": \"linux/amd64\"\n}}"
+    )
 }
 
 /// 404 where the real server has no handler.
@@ -112,7 +125,12 @@ fn resource_list(group: &str, version: &str) -> Result<Value, Status> {
         resources.push(entry);
         if resource.has_status {
             resources.push(json!({"name": format!("{}/status", resource.plural), "singularName": "",
-                "namespaced": resource.namespaced, "kind": resource.kind, "verbs": ["get", "patch", "update"]}));
+                "namespaced": resource.namespaced, "kind": resource.kind, "verbs": SUBRESOURCE_VERBS}));
+        }
+        if resource.has_scale {
+            resources.push(json!({"name": format!("{}/scale", resource.plural), "singularName": "",
+                "namespaced": resource.namespaced, "group": "autoscaling", "version": "v1", "kind": "Scale",
+                "verbs": SUBRESOURCE_VERBS}));
         }
     }
     Ok(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": first.api_version(),
@@ -158,9 +176,18 @@ fn aggregated_resources(group: &str, version: &str) -> Vec<Value> {
             if resource.in_all {
                 entry["categories"] = json!(["all"]);
             }
+            let mut subresources = Vec::new();
+            if resource.has_scale {
+                let kind = json!({"group": "autoscaling", "version": "v1", "kind": "Scale"});
+                subresources
+                    .push(json!({"subresource": "scale", "responseKind": kind, "verbs": SUBRESOURCE_VERBS}));
+            }
             if resource.has_status {
-                entry["subresources"] = json!([{"subresource": "status", "responseKind": kind,
-                    "verbs": ["get", "patch", "update"]}]);
+                subresources
+                    .push(json!({"subresource": "status", "responseKind": kind, "verbs": SUBRESOURCE_VERBS}));
+            }
+            if !subresources.is_empty() {
+                entry["subresources"] = subresources.into();
             }
             entry
         })

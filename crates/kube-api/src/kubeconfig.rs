@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub fn render(plain: Option<SocketAddr>, tls: Option<SocketAddr>, ca_pem: &str, token: &str) -> String {
     let cluster = match (tls, plain) {
         (Some(address), _) => {
-            json!({"server": format!("https://{address}"), "certificate-authority-data": base64(ca_pem.as_bytes())})
+            json!({"server": format!("https://{address}"), "certificate-authority-data": crate::base64::encode_standard(ca_pem.as_bytes())})
         }
         (None, Some(address)) => json!({"server": format!("http://{address}")}),
         (None, None) => Value::Null,
@@ -24,13 +24,4 @@ pub fn render(plain: Option<SocketAddr>, tls: Option<SocketAddr>, ca_pem: &str, 
             "context": {"cluster": "kube-api", "user": "kube-api", "namespace": "default"}}],
     });
     format!("{config:#}\n")
-}
-
-// The padded standard alphabet, made of the one for URLs.
-fn base64(bytes: &[u8]) -> String {
-    let mut text = crate::base64::encode(bytes).replace('-', "+").replace('_', "/");
-    while !text.len().is_multiple_of(4) {
-        text.push('=');
-    }
-    text
 }

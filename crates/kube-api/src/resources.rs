@@ -7,16 +7,54 @@
 
 use serde_json::Value;
 
-use crate::status::Cause;
+use crate::status::{Cause, Status};
+use crate::store::Objects;
 
+mod access;
+mod core;
 mod endpoint_slice;
 mod namespace;
+mod network;
+mod node;
 mod pod;
+pub(crate) mod pod_template;
+mod scaling;
 mod service;
+mod workload;
 
-/// The kinds served, in the order of discovery.
-pub static RESOURCES: &[Resource] =
-    &[namespace::NAMESPACES, pod::PODS, service::SERVICES, endpoint_slice::ENDPOINT_SLICES];
+/// The kinds served, in the order of discovery; those of a group stand together.
+pub static RESOURCES: &[Resource] = &[
+    namespace::NAMESPACES,
+    pod::PODS,
+    service::SERVICES,
+    node::NODES,
+    core::CONFIG_MAPS,
+    core::SECRETS,
+    core::SERVICE_ACCOUNTS,
+    core::RESOURCE_QUOTAS,
+    core::LIMIT_RANGES,
+    core::EVENTS,
+    core::VOLUME_CLAIMS,
+    workload::DEPLOYMENTS,
+    workload::REPLICA_SETS,
+    workload::DAEMON_SETS,
+    workload::STATEFUL_SETS,
+    workload::JOBS,
+    workload::CRON_JOBS,
+    scaling::AUTOSCALERS,
+    scaling::DISRUPTION_BUDGETS,
+    scaling::PRIORITY_CLASSES,
+    network::NETWORK_POLICIES,
+    network::INGRESSES,
+    network::INGRESS_CLASSES,
+    access::ROLES,
+    access::ROLE_BINDINGS,
+    access::CLUSTER_ROLES,
+    access::CLUSTER_ROLE_BINDINGS,
+    access::ACCESS_REVIEWS,
+    core::LEASES,
+    endpoint_slice::ENDPOINT_SLICES,
+];
 
 /// What the server knows of one kind.
 #[derive(Debug)]
@@ -39,6 +77,12 @@ pub struct Resource {
     pub verbs: &'static [&'static str],
     /// Whether `/status` is served.
     pub has_status: bool,
+    /// Whether `/scale` is served, so that `kubectl scale` works: `spec.replicas` and `status.replicas`.
+    pub has_scale: bool,
+    /// Whether objects are kept; a review is only answered.
+    pub stored: bool,
+    /// Subresources that a real server serves and that answer here with a refusal that says so.
+    pub refused: &'static [&'static str],
     /// Whether kubectl's `get all` shows it.
     pub in_all: bool,
     /// Whether a change of anything but `metadata` and `status` counts up `metadata.generation`.
@@ -49,6 +93,8 @@ pub struct Resource {
     pub defaults: fn(&mut Value),
     /// Finds faults in a new or changed object.
     pub validate: fn(&Value) -> Vec<Cause>,
+    /// Fills what the server gives out, each value once, looking at all objects; the second is the object before.
+    pub allocate: fn(&mut Value, Option<&Value>, &Objects) -> Result<(), Status>,
     /// The fields besides `kind`, `apiVersion` and `metadata` of an empty object, as bookmarks carry them.
     pub empty: fn() -> Value,
     /// Fields a fieldSelector may name besides `metadata.name` and `metadata.namespace`, with their JSON pointers.
@@ -72,6 +118,23 @@ pub struct Column {
     pub priority: u8,
 }
 
+impl Column {
+    /// A column that is always shown.
+    pub const fn text(name: &'static str) -> Self {
+        Self { name, kind: "string", priority: 0 }
+    }
+
+    /// A column of numbers that is always shown.
+    pub const fn number(name: &'static str) -> Self {
+        Self { name, kind: "integer", priority: 0 }
+    }
+
+    /// A column that `-o wide` shows.
+    pub const fn wide(name: &'static str) -> Self {
+        Self { name, kind: "string", priority: 1 }
+    }
+}
+
 /// Verbs of a kind that clients may change.
 pub const ALL_VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
@@ -87,11 +150,15 @@ pub const GENERIC: Resource = Resource {
     namespaced: true,
     verbs: ALL_VERBS,
     has_status: false,
+    has_scale: false,
+    stored: true,
+    refused: &[],
     in_all: false,
     generation: false,
     returns_deleted: false,
     defaults: |_| {},
     validate: |_| Vec::new(),
+    allocate: |_, _, _| Ok(()),
     empty: || Value::Null,
     fields: &[],
     columns: &[],
@@ -142,6 +209,27 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 /// The items at a JSON pointer; none when there is no array.
 pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
     object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// The number at a JSON pointer; 0 when there is none.
+pub(crate) fn number(object: &Value, pointer: &str) -> u64 {
+    object.pointer(pointer).and_then(Value::as_u64).unwrap_or_default()
+}
+
+/// How many members the objects at these pointers have.
+pub(crate) fn members(object: &Value, pointers: &[&str]) -> usize {
+    let maps = pointers.iter().filter_map(|pointer| object.pointer(pointer)?.as_object());
+    maps.map(serde_json::Map::len).sum()
+}
+
+/// A text as a cell: `<none>` for nothing.
+pub(crate) fn or_none(text: &str) -> Value {
+    if text.is_empty() { "<none>".into() } else { text.into() }
+}
+
+/// A number, a text or a quantity as people write it.
+pub(crate) fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Sets a member of an object unless it is there already.

@@ -67,6 +67,9 @@ impl Server {
         for namespace in &config.namespaces {
             store.ensure_namespace(namespace).map_err(io::Error::other)?;
         }
+        for node in &config.nodes {
+            store.apply(node.object(&config.version)).map_err(io::Error::other)?;
+        }
         let plain = config.plain.map(bind).transpose()?;
         let tls = config.tls.map(bind).transpose()?;
         let address =

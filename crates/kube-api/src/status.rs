@@ -128,6 +128,21 @@ impl Status {
         Self::failure(StatusCode::METHOD_NOT_ALLOWED, "MethodNotAllowed", message).with(Details::default())
     }
 
+    /// 501: what a real server hands on to a kubelet or a controller.
+    pub fn not_implemented(resource: &Resource, subresource: &str) -> Self {
+        let message = format!(
+            "{}/{subresource} is not served: kube-api stores objects and runs no containers; ask a real cluster",
+            resource.plural
+        );
+        Self::failure(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
+    }
+
+    /// 403 of an object that admission refuses.
+    pub fn refused(resource: &Resource, name: &str, why: &str) -> Self {
+        let message = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
+        Self::failure(StatusCode::FORBIDDEN, "Forbidden", message).about(resource, name)
+    }
+
     /// 409: a create of what exists.
     pub fn already_exists(resource: &Resource, name: &str) -> Self {
         let message = format!("{} \"{name}\" already exists", resource.qualified());

@@ -18,6 +18,7 @@ use crate::status::Status;
 use crate::time;
 
 mod history;
+mod namespaces;
 pub mod object;
 #[cfg(test)]
 mod tests;
@@ -44,6 +45,8 @@ struct State {
     objects: Objects,
     history: History,
     max_objects: usize,
+    // Namespaces in deletion stay so while this holds.
+    namespaces_held: bool,
 }
 
 /// What a write makes of an object: the new one, `None` to delete it, or a refusal. Runs under the store's lock.
@@ -56,6 +59,7 @@ impl Store {
             objects: Objects::new(),
             history: History::new(history_limit, 1),
             max_objects,
+            namespaces_held: false,
         };
         Self { state: Arc::new(Mutex::new(state)), revision: watch::Sender::new(1) }
     }
@@ -103,6 +107,12 @@ impl Store {
         let Some(resource) = resources::by_name(kind) else { return Vec::new() };
         let state = self.lock();
         let found = object::range(&state.objects, resource, namespace);
+        found.map(|(_, object)| object.value.clone()).collect()
+    }
+
+    pub(crate) fn list_of(&self, resource: &'static Resource, namespace: &str) -> Vec<Value> {
+        let state = self.lock();
+        let found = object::range(&state.objects, resource, Some(namespace));
         found.map(|(_, object)| object.value.clone()).collect()
     }
 
@@ -204,7 +214,8 @@ impl Store {
             return Err(Status::full(state.max_objects));
         }
         let revision = state.revision + 1;
-        let new = object::prepare(resource, key, new, old.as_deref(), revision)?;
+        let mut new = object::prepare(resource, key, new, old.as_deref(), revision)?;
+        (resource.allocate)(&mut new, old.as_ref().map(|old| &old.value), &state.objects)?;
         if let Some(old) = &old {
             if object::same_but_version(&old.value, &new) {
                 return Ok(Arc::clone(old)); // A write that changes nothing is no event.

@@ -2,15 +2,20 @@
 //!
 //! Called by `api`; writes to `store`.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, Response, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::answer::{self, Body};
 use crate::patch::Patch;
+use crate::protobuf;
+use crate::quota;
 use crate::resources::{self, Resource, text};
 use crate::route::Target;
 use crate::selector::Selector;
-use crate::status::Status;
+use crate::settle::{self, Settle};
+use crate::status::{Cause, Status};
 use crate::store::{Key, Object, Store, object};
 use crate::table::{Format, Include, table};
 use crate::time;
@@ -24,6 +29,7 @@ pub struct Write<'a> {
     pub(crate) body: &'a [u8],
     pub(crate) dry_run: bool,
     pub(crate) format: Format,
+    pub(crate) settle: Settle,
 }
 
 impl Write<'_> {
@@ -46,11 +52,12 @@ impl Write<'_> {
             object.remove("status"); // As on every write but those to /status.
         }
         let key = Key::new(self.resource, &namespace, &name);
+        quota::admit(self.store, self.resource, &namespace, &name, &object)?;
         let created = self.store.change(&key, self.dry_run, &mut |old| match old {
             Some(_) => Err(Status::already_exists(self.resource, &name)),
             None => Ok(Some(object.clone())),
         })?;
-        Ok(self.answer(StatusCode::CREATED, &created))
+        Ok(self.answer(StatusCode::CREATED, &self.settled(created)))
     }
 
     /// PUT of an object.
@@ -65,7 +72,8 @@ impl Write<'_> {
             self.check_version(&object, old, name)?;
             Ok(Some(self.own_part(object.clone(), old)))
         })?;
-        Ok(self.answer(StatusCode::OK, &updated))
+        self.store.finish_namespace(&updated.value);
+        Ok(self.answer(StatusCode::OK, &self.settled(updated)))
     }
 
     /// PATCH of an object; a server-side apply creates it.
@@ -77,8 +85,13 @@ impl Write<'_> {
         let mut code = StatusCode::OK;
         if let (Patch::Apply(_), Some(namespace)) = (&patch, &self.target.namespace)
             && self.resource.namespaced
+            && self.store.object(&self.key(name)).is_none()
         {
             self.need_namespace(namespace)?;
+        }
+        if let (Patch::Apply(object), None) = (&patch, self.store.object(&self.key(name))) {
+            let namespace = self.target.namespace.as_deref().unwrap_or_default();
+            quota::admit(self.store, self.resource, namespace, name, object)?;
         }
         let patched = self.store.change(&self.key(name), self.dry_run, &mut |old| {
             let mut object = match (old, &patch) {
@@ -100,7 +113,8 @@ impl Write<'_> {
             }
             Ok(Some(object))
         })?;
-        Ok(self.answer(code, &patched))
+        self.store.finish_namespace(&patched.value);
+        Ok(self.answer(code, &self.settled(patched)))
     }
 
     /// DELETE of an object: at once, or when its finalizers are gone.
@@ -108,8 +122,15 @@ impl Write<'_> {
     /// # Errors
     /// 404 if it is absent, 409 if a precondition fails.
     pub fn delete(&self, name: &str) -> Result<Response<Body>, Status> {
-        let options: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let options = protobuf::read(self.content_type(), self.body).unwrap_or_default();
+        if self.resource.kind == "Namespace" {
+            let namespace = self.store.terminate_namespace(name, self.dry_run)?;
+            return Ok(self.answer(StatusCode::OK, &namespace));
+        }
         let deleted = self.remove(name, &options)?;
+        if !self.dry_run && options["propagationPolicy"] != "Orphan" {
+            self.store.delete_owned_by(&deleted.value);
+        }
         if self.resource.returns_deleted {
             return Ok(self.answer(StatusCode::OK, &deleted));
         }
@@ -143,7 +164,7 @@ impl Write<'_> {
         Ok(answer::value(StatusCode::OK, &list))
     }
 
-    fn remove(&self, name: &str, options: &Value) -> Result<std::sync::Arc<Object>, Status> {
+    fn remove(&self, name: &str, options: &Value) -> Result<Arc<Object>, Status> {
         self.store.change(&self.key(name), self.dry_run, &mut |old| self.deletion(old, name, options))
     }
 
@@ -168,15 +189,7 @@ impl Write<'_> {
     }
 
     fn read_object(&self) -> Result<Value, Status> {
-        let kind = self.content_type().split(';').next().unwrap_or_default().trim();
-        if !matches!(kind, "" | "application/json") {
-            let message = "the body of the request was in an unknown format - accepted media types include: \
-                           application/json";
-            return Err(Status::failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", message));
-        }
-        let mut object: Value = serde_json::from_slice(self.body).map_err(|error| {
-            Status::bad_request(format!("the object provided is not valid JSON: {error}"))
-        })?;
+        let mut object = protobuf::read(self.content_type(), self.body)?;
         let (version, kind) = (self.resource.api_version(), self.resource.kind);
         let given = (text(&object, "/apiVersion"), text(&object, "/kind"));
         let fits = |given: &str, wanted: &str| given.is_empty() || given == wanted;
@@ -203,6 +216,30 @@ impl Write<'_> {
         )))
     }
 
+    /// The object as it is stored.
+    ///
+    /// # Errors
+    /// 404 if it is absent.
+    pub fn stored(&self, name: &str) -> Result<Arc<Object>, Status> {
+        self.store.object(&self.key(name)).ok_or_else(|| Status::not_found(self.resource, name))
+    }
+
+    /// Makes a new object of the present one, for a subresource that is not a part of it.
+    ///
+    /// # Errors
+    /// 404 if it is absent, and what `make` refuses.
+    pub fn modify(
+        &self,
+        name: &str,
+        make: &mut dyn FnMut(&Value) -> Result<Value, Status>,
+    ) -> Result<Arc<Object>, Status> {
+        let changed = self.store.change(&self.key(name), self.dry_run, &mut |old| {
+            let old = old.ok_or_else(|| Status::not_found(self.resource, name))?;
+            Ok(Some(make(&old.value)?))
+        })?;
+        Ok(self.settled(changed))
+    }
+
     fn check_version(&self, object: &Value, old: &Object, name: &str) -> Result<(), Status> {
         let given = text(object, "/metadata/resourceVersion");
         let uid = text(object, "/metadata/uid");
@@ -215,11 +252,37 @@ impl Write<'_> {
 
     fn need_namespace(&self, name: &str) -> Result<(), Status> {
         match resources::by_name("namespaces") {
-            Some(namespaces) if self.store.object(&Key::new(namespaces, "", name)).is_none() => {
-                Err(Status::not_found(namespaces, name))
-            }
-            _ => Ok(()),
+            Some(namespaces) => match self.store.object(&Key::new(namespaces, "", name)) {
+                None => Err(Status::not_found(namespaces, name)),
+                Some(found) if !text(&found.value, "/metadata/deletionTimestamp").is_empty() => {
+                    Err(self.terminating(name))
+                }
+                Some(_) => Ok(()),
+            },
+            None => Ok(()),
         }
+    }
+
+    fn terminating(&self, namespace: &str) -> Status {
+        let object: Value = serde_json::from_slice(self.body).unwrap_or_default();
+        let name = self.target.name.as_deref().unwrap_or_else(|| text(&object, "/metadata/name"));
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut status = Status::refused(self.resource, name, &why);
+        if let Some(details) = status.details.as_mut() {
+            let message = format!("namespace {namespace} is being terminated");
+            let field = "metadata.namespace";
+            details.causes.push(Cause { reason: "NamespaceTerminating", message, field });
+        }
+        status
+    }
+
+    // The object after what the controllers of a real cluster would do about it, if that is wanted.
+    fn settled(&self, object: Arc<Object>) -> Arc<Object> {
+        if !self.dry_run && self.target.subresource.as_deref() != Some("status") {
+            settle::settle(self.store, self.resource, &object, self.settle);
+        }
+        object
     }
 
     // A write to /status changes nothing else, and no other write changes the status.
@@ -240,7 +303,7 @@ impl Write<'_> {
         Key::new(self.resource, self.target.namespace.as_deref().unwrap_or_default(), name)
     }
 
-    fn content_type(&self) -> &str {
+    pub(crate) fn content_type(&self) -> &str {
         self.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 

@@ -1,12 +1,17 @@
-//! A minimal OpenAPI v3 document for each group: enough for `kubectl apply` to learn that the server validates fields.
+//! A minimal OpenAPI v3 document for each group, and an empty one of v2: enough for `kubectl apply` to learn that the server validates fields.
 //!
 //! The schemas say "any object": this server keeps what it is given.
 //!
 //! Called by `discovery`.
 
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
+use crate::answer::{self, Body};
 use crate::resources::{RESOURCES, Resource};
+
+const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// The index at `/openapi/v3`.
 pub fn index() -> Value {
@@ -41,6 +46,19 @@ pub fn document(group: &str, version: &str) -> Option<Value> {
     }
     Some(json!({"openapi": "3.0.0", "info": {"title": "kube-api", "version": "v1.36.0"}, "paths": paths,
         "components": {"schemas": schemas}}))
+}
+
+/// OpenAPI v2 without a schema, so that kubectl checks nothing by it: it asks where v3 does not know the kind, as with
+/// a manifest of the kind List.
+pub fn v2() -> Value {
+    json!({"swagger": "2.0", "info": {"title": "kube-api", "version": "v1"}, "paths": {}, "definitions": {}})
+}
+
+/// The same in gnostic's protobuf: `swagger` is field 1.
+pub fn empty_v2() -> Response<Body> {
+    let mut response = answer::json_body(StatusCode::OK, Body::Whole(Bytes::from_static(b"\x0a\x032.0")));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(V2_PROTOBUF));
+    response
 }
 
 fn operation(kind: &Value, action: &str) -> Value {

@@ -1,7 +1,7 @@
 //! Strategic merge patch: objects merge, lists with a merge key merge item by item, other lists are replaced.
 //!
 //! The directives `$patch` (replace, delete), `$deleteFromPrimitiveList/…` and `$retainKeys` are obeyed;
-//! `$setElementOrder/…` is dropped (new items go to the end).
+//! `$setElementOrder/…` orders the items it names, and leaves the others behind them.
 //!
 //! Called by `patch`.
 
@@ -44,15 +44,28 @@ pub fn merge(target: &mut Value, patch: &Value) {
             }
         }
     }
+    for (key, order) in changes {
+        if let (Some(list), Some(order)) = (key.strip_prefix("$setElementOrder/"), order.as_array())
+            && let Some(Value::Array(items)) = target.get_mut(list)
+        {
+            sort(list, items, order);
+        }
+    }
 }
 
-// The merge keys of Pod, Service and metadata in the Kubernetes API, by the name of the list.
+// The merge keys of Pod, workloads, Service, ServiceAccount and metadata in the Kubernetes API, by the name of the list.
 fn merge_keys(list: &str) -> &'static [&'static str] {
     match list {
-        "containers" | "initContainers" | "ephemeralContainers" | "volumes" | "env" | "imagePullSecrets" => {
-            &["name"]
-        }
+        "containers"
+        | "initContainers"
+        | "ephemeralContainers"
+        | "volumes"
+        | "env"
+        | "imagePullSecrets"
+        | "secrets" => &["name"],
         "volumeMounts" => &["mountPath"],
+        "volumeDevices" => &["devicePath"],
+        "topologySpreadConstraints" => &["topologyKey"],
         "conditions" => &["type"],
         "ownerReferences" => &["uid"],
         "hostAliases" | "podIPs" => &["ip"],
@@ -90,9 +103,27 @@ fn merge_list(name: &str, target: &mut Value, changes: &[Value]) {
             (Some(place), Some("delete")) => drop(items.remove(place)),
             (None, Some("delete")) => {}
             (Some(place), _) => merge(&mut items[place], change),
-            (None, _) => items.push(change.clone()),
+            (None, _) => {
+                // By a merge, so that directives within are obeyed and not stored.
+                let mut new = Value::Null;
+                merge(&mut new, change);
+                items.push(new);
+            }
         }
     }
+}
+
+// The order that a client wants: of the merge keys, or of the items themselves.
+fn sort(list: &str, items: &mut [Value], order: &[Value]) {
+    let keys = merge_keys(list);
+    let place = |item: &Value| {
+        let same = |wanted: &Value| match keys.iter().find(|key| wanted.get(key).is_some()) {
+            Some(key) => wanted.get(key) == item.get(key),
+            None => wanted == item,
+        };
+        order.iter().position(same).unwrap_or(order.len())
+    };
+    items.sort_by_key(place);
 }
 
 fn merge_set(target: &mut Value, changes: &[Value]) {

@@ -58,3 +58,14 @@ fn an_unknown_format_is_refused() {
     assert_eq!(Patch::parse("text/plain", b"{}").unwrap_err().code, 415);
     assert_eq!(Patch::parse("application/merge-patch+json", b"{").unwrap_err().code, 400);
 }
+
+#[test]
+fn a_strategic_merge_puts_items_in_the_order_wanted_and_stores_no_directive() {
+    let kind = "application/strategic-merge-patch+json";
+    let object = json!({"containers": [{"name": "b"}, {"name": "x"}]});
+    let patch = json!({"$setElementOrder/containers": [{"name": "a"}, {"name": "b"}], "containers": [
+        {"name": "a", "$setElementOrder/ports": [{"containerPort": 1}], "ports": [{"containerPort": 1}]}]});
+    let after = patched(kind, &object, &patch).unwrap();
+    let first = json!({"name": "a", "ports": [{"containerPort": 1}]});
+    assert_eq!(after, json!({"containers": [first, {"name": "b"}, {"name": "x"}]}));
+}

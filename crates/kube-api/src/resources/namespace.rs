@@ -1,4 +1,5 @@
-//! Namespaces: made by the store when an object needs one, or by a client; never deleted.
+//! Namespaces: made by the store when an object needs one, or by a client; deleted with all that is in them
+//! (`store::namespaces`).
 //!
 //! A line of the table in `resources`.
 
@@ -13,7 +14,9 @@ pub const NAMESPACES: Resource = Resource {
     kind: "Namespace",
     short_names: &["ns"],
     namespaced: false,
-    verbs: &["create", "get", "list", "patch", "update", "watch"],
+    has_status: true,
+    returns_deleted: true,
+    verbs: &["create", "delete", "get", "list", "patch", "update", "watch"],
     defaults: defaults_of,
     empty: || json!({"spec": {}, "status": {}}),
     columns: &[Column { name: "Status", kind: "string", priority: 0 }],

@@ -6,7 +6,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Column, GENERIC, Resource, default, items, text};
+use super::{Column, GENERIC, Resource, default, items, pod_template, text};
 use crate::time;
 
 /// `pods`
@@ -16,6 +16,7 @@ pub const PODS: Resource = Resource {
     kind: "Pod",
     short_names: &["po"],
     has_status: true,
+    refused: &["attach", "binding", "eviction", "exec", "log", "portforward", "proxy"],
     in_all: true,
     generation: true,
     returns_deleted: true,
@@ -45,8 +46,7 @@ pub const PODS: Resource = Resource {
 fn defaults_of(pod: &mut Value) {
     default(pod, "spec", json!({"containers": []}));
     default(pod, "status", json!({}));
-    default(&mut pod["spec"], "restartPolicy", "Always");
-    default(&mut pod["spec"], "terminationGracePeriodSeconds", 30);
+    pod_template::defaults_of(&mut pod["spec"]);
     default(&mut pod["status"], "phase", "Pending");
 }
 

@@ -240,7 +240,7 @@ fn encode(value: &Value, kind: Option<&Resource>) -> Vec<u8> {
     out
 }
 
-fn random_suffix() -> String {
+pub(crate) fn random_suffix() -> String {
     let mut suffix = String::new();
     for _ in 0..5 {
         suffix.push(char::from(NAME_SUFFIX[fastrand::usize(..NAME_SUFFIX.len())]));

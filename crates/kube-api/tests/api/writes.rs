@@ -114,7 +114,7 @@ async fn a_collection_is_deleted_by_selector() {
     let mut client = Client::connect(&server).await;
     client.call("DELETE", &format!("{SLICES}?fieldSelector=metadata.name%3Da"), "", &Value::Null).await;
     assert_eq!(server.store().list("EndpointSlice", Some("demo")).len(), 1);
-    let namespaces = client.call("DELETE", "/api/v1/namespaces/demo", "", &Value::Null).await;
+    let namespaces = client.call("DELETE", "/api/v1/namespaces", "", &Value::Null).await;
     assert_eq!(namespaces.status, 405);
 }
 

@@ -5,100 +5,12 @@
 // A test fails by panicking, also in its helpers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::io::{BufRead, BufReader, Lines, Write};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+mod cluster;
+mod deploy;
+mod refusals;
 
-use kube_api::{Anonymous, Config, Server, Token};
+use cluster::with_cluster;
 use serde_json::{Value, json};
-
-// Runs a test where it may block, while the server runs in the test's runtime. Without kubectl there is no test.
-async fn with_cluster(test: impl FnOnce(&Cluster) + Send + 'static) {
-    if let Some(cluster) = Cluster::start() {
-        tokio::task::spawn_blocking(move || test(&cluster)).await.unwrap();
-    }
-}
-
-struct Cluster {
-    server: Server,
-    folder: tempfile::TempDir,
-}
-
-impl Cluster {
-    // None where kubectl cannot be run.
-    fn start() -> Option<Self> {
-        let found = Command::new("kubectl").args(["version", "--client"]).output();
-        if !found.is_ok_and(|output| output.status.success()) {
-            println!("skipped: kubectl is not installed");
-            return None;
-        }
-        let settings = Config {
-            tokens: vec![Token::admin("secret")],
-            anonymous: Anonymous::Forbidden,
-            namespaces: vec!["default".to_owned(), "demo".to_owned()],
-            ..Config::default()
-        };
-        let server = Server::start(settings).unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("config"), server.kubeconfig("secret")).unwrap();
-        Some(Self { server, folder })
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    // Its caches lie beside its configuration, not in anybody's home.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
-        command
-            .args(args)
-            .env("KUBECONFIG", self.folder.path().join("config"))
-            .env("HOME", self.folder.path());
-        command
-    }
-
-    fn ok(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "kubectl {args:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-}
-
-impl Cluster {
-    fn applied(&self, manifest: &Value, options: &[&str]) -> String {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        file.write_all(manifest.to_string().as_bytes()).unwrap();
-        let path = file.path().to_str().unwrap().to_owned();
-        self.ok(&[&["apply", "-f", &path], options].concat())
-    }
-
-    // Starts a `get -w`, and stops it when dropped.
-    fn watch(&self, args: &[&str]) -> Watch {
-        let mut child = self.command(args).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Watch { child, lines }
-    }
-}
-
-struct Watch {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Watch {
-    fn line(&mut self) -> String {
-        let line = self.lines.next().expect("kubectl ended").unwrap();
-        line.split_whitespace().collect::<Vec<_>>().join(" ")
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn slice(name: &str, address: &str) -> Value {
     json!({
