@@ -35,7 +35,6 @@ main() {
 
 holds_the_program_alone() {
   local name=$1 image=$2 digest layer line
-  rm -rf "$work/$name"
   mkdir "$work/$name"
   tar -xf "$images/$name.tar" -C "$work/$name"
   digest=$(cd "$work/$name" && echo *.json | tr ' ' '\n' | grep -vx manifest.json)
