@@ -20,7 +20,7 @@ container='' # the one that the programs are copied from
 
 main() {
   parse "$@"
-  mkdir -p "${CARGO_TARGET_DIR:-target}/images" || fail "cannot write to ${CARGO_TARGET_DIR:-target}: set CARGO_TARGET_DIR to a folder that you may write to"
+  mkdir -p "${CARGO_TARGET_DIR:-target}/images" 2>/dev/null || fail "cannot write to ${CARGO_TARGET_DIR:-target}: set CARGO_TARGET_DIR to a folder that you may write to"
   target=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
   images=$target/images
   has_room
@@ -34,7 +34,7 @@ main() {
   for name in "${wanted[@]}"; do
     image=$(deploy/images/assemble.sh "$name" "$programs/$name" "$images/$name.tar") || {
       has_room
-      fail "$images/$name.tar could not be written"
+      exit 1 # it has said why
     }
     keep "$name" "$image"
   done
@@ -146,6 +146,8 @@ build_with_docker() {
     docker cp "$container:/$name" "$programs/$name"
     docker rm "$container" >/dev/null
     container=''
+    # One that somebody has given a name stays.
+    if [ "$(docker image inspect --format '{{len .RepoTags}}' "$id")" = 0 ]; then docker image rm "$id" >/dev/null; fi
   done
 }
 
