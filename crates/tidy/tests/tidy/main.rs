@@ -2,6 +2,7 @@
 
 mod crates;
 mod documents;
+mod images;
 mod ladder;
 mod manifests;
 mod policies;
