@@ -80,6 +80,7 @@ variables
   TIMEOUT=180            seconds to wait for a roll-out or a deletion
   IMAGES=loaded          the nodes have the images: neither load nor check them
   KUBECTL=kubectl        the client, for example KUBECTL='minikube kubectl --'
+  CONTAINERD_ADDRESS=    containerd's socket, where this machine is the node and it is not the usual one
   PORT=8080              the local port preferred for a port-forward
   APP=pet CONTAINER=proxy FOLLOW=1   for logs: which, and whether to go on
 END

@@ -48,9 +48,9 @@ load_images() {
   while read -r image; do
     if grep -Fxq -e "$image" -e "docker.io/$image" "$scratch/present"; then continue; fi
     archive=$(archive_of "$image")
-    say "  loading $image into $cluster_kind${cluster_name:+ $cluster_name}"
+    say "  loading $image"
     load_one "$archive" >"$scratch/load" 2>&1 </dev/null ||
-      die "$image cannot be loaded into $cluster_kind: $(tail -n 1 "$scratch/load")" "load $archive by hand, then: make deploy IMAGES=loaded"
+      die "$image cannot be loaded into this $cluster_kind cluster: $(tail -n 1 "$scratch/load")" "load $archive by hand, then: make deploy IMAGES=loaded"
     loaded=$((loaded + 1))
   done <"$scratch/to_load"
   local all
@@ -132,7 +132,12 @@ await_reported() {
     find_missing
   done
   missing_images >"$scratch/to_load"
-  [ ! -s "$scratch/to_load" ] || by_hand "sudo ctr -n k8s.io images import"
+  [ -s "$scratch/to_load" ] || return 0
+  if on_the_node && have ctr; then
+    die "this machine is the node, and containerd does not answer at ${CONTAINERD_ADDRESS:-/run/containerd/containerd.sock}" \
+      "name its socket (CONTAINERD_ADDRESS=/path make deploy), or load $images_folder/*.tar by hand, then: make deploy IMAGES=loaded"
+  fi
+  by_hand "sudo ctr -n k8s.io images import"
 }
 
 # Ends with what the user can do where no tool of ours reaches the nodes. $1: the command of a node that imports an archive.

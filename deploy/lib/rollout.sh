@@ -127,7 +127,7 @@ is_hopeless() {
 
 # What a user needs to see where a roll-out did not come to its end. $1: seconds waited.
 give_up() {
-  local name desired updated available missing='' first pod app container reason message why=''
+  local name desired updated available missing='' pod app container reason message why=''
   [ -s "$scratch/workloads" ] || die "no Deployment of ours is in namespace $NAMESPACE" "was it deleted meanwhile? make deploy again"
   while IFS='|' read -r name _ _ desired _ updated available _; do
     if [ "${available:-0}" -lt "${desired:-0}" ] || [ "${updated:-0}" -lt "${desired:-0}" ]; then missing="$missing $name"; fi
@@ -136,17 +136,29 @@ give_up() {
   k get events -n "$NAMESPACE" --field-selector type=Warning --sort-by=.lastTimestamp \
     -o go-template='{{range .items}}  {{.involvedObject.name}}: {{.reason}}: {{.message}}
 {{end}}' 2>/dev/null | tail -n 8 >&2 || true
-  first=$(grep -E '\|(CrashLoopBackOff|RunContainerError|StartError)\|' "$scratch/trouble" | head -n 1) || true
-  if [ -n "$first" ]; then
-    IFS='|' read -r pod app container _ <<<"$first"
-    printf '\nlast words of %s (%s):\n' "$pod" "$container" >&2
-    { k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 --previous 2>/dev/null ||
-      k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 2>&1 || true; } | sed 's/^/  /' >&2
-  fi
+  last_words "$missing"
   local remedy="make status shows the pods, make deploy TIMEOUT=600 waits longer, make undeploy removes everything"
   if IFS='|' read -r pod app container reason message <"$scratch/trouble"; then
     why=" ($pod: $reason)" remedy="$(remedy_for "$reason" "$message" "$app" "$container"); then make deploy again, or make undeploy"
   fi
   printf '\n' >&2
   die "not rolled out after $1 s:${missing:- nothing is missing, but old pods have not ended}$why" "$remedy"
+}
+
+# What a container says that crashes, else the first app that is not ready. $1: names of those.
+last_words() {
+  local first pod app container names
+  first=$(grep -E '\|(CrashLoopBackOff|RunContainerError|StartError)\|' "$scratch/trouble" | head -n 1) || true
+  if [ -n "$first" ]; then
+    IFS='|' read -r pod app container _ <<<"$first"
+    printf '\nlast words of %s (%s):\n' "$pod" "$container" >&2
+    { k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 --previous 2>/dev/null ||
+      k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 2>&1 || true; } | sed 's/^/  /' >&2
+    return
+  fi
+  read -r -a names <<<"$1"
+  [ ${#names[@]} -gt 0 ] || return 0
+  app=${names[0]}
+  printf '\nlast words of %s:\n' "$app" >&2
+  k logs -n "$NAMESPACE" -l "$ours,app.kubernetes.io/name=$app" --all-containers --prefix --tail 5 2>/dev/null | sed 's/^/  /' >&2 || true
 }

@@ -18,7 +18,7 @@ async fn an_old_kubernetes_is_told_what_it_lacks() {
     blocking(move || world.refuses(&["deploy"], "1.28.5", "upgrade the cluster")).await;
     let Some(world) = World::with("test", version("1.28.5")) else { return };
     blocking(move || {
-        world.refuses(&["deploy"], "1.29 or newer is needed, because the sidecars are native", "upgrade")
+        world.refuses(&["deploy"], "1.29 or newer is needed, because the sidecars are native", "upgrade");
     })
     .await;
     let Some(world) = World::with("test", version("1.29.9")) else { return };
@@ -28,7 +28,7 @@ async fn an_old_kubernetes_is_told_what_it_lacks() {
             &["deploy"],
             "1.30 or newer is needed, because the manifests use the sleep action",
             "upgrade",
-        )
+        );
     })
     .await;
 }

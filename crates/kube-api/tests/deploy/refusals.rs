@@ -96,7 +96,7 @@ async fn a_node_of_another_architecture_is_named() {
         node["status"]["nodeInfo"]["architecture"] = json!("arm64");
     });
     blocking(move || {
-        world.refuses(&["deploy"], "node raspberry is arm64 and the images are amd64", "cordon raspberry")
+        world.refuses(&["deploy"], "node raspberry is arm64 and the images are amd64", "cordon raspberry");
     })
     .await;
 }
