@@ -84,7 +84,9 @@ forward_alive() {
 
 # Process ids are used again: only one that still is a port-forward counts.
 is_forward() {
-  case "$(ps -p "$1" -o args= 2>/dev/null)" in
+  local words
+  words=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") 2>/dev/null || words=$(ps -p "$1" -o args= 2>/dev/null) || true
+  case "$words" in
     *port-forward*) return 0 ;;
     *) return 1 ;;
   esac

@@ -89,7 +89,9 @@ on_the_node() {
 }
 
 own_addresses() {
-  { ip -o addr 2>/dev/null || ifconfig 2>/dev/null || true; } | sed -nE 's#.*inet6? (addr:)?([0-9a-f.:]+).*#\2#p'
+  {
+    ip -o addr 2>/dev/null || ifconfig 2>/dev/null || hostname -I 2>/dev/null | tr ' ' '\n' | sed 's/^/inet /' || true
+  } | sed -nE 's#.*inet6? (addr:)?([0-9a-f.:]+).*#\2#p'
 }
 
 containerd_answers() {

@@ -181,3 +181,26 @@ async fn a_namespace_that_enforces_more_is_refused_by_its_warning() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_server_without_a_readable_openapi_document_is_deployed_to_all_the_same() {
+    let Some(world) = World::with("test", Config { settle: Settle::RolledOut, ..Config::default() }) else {
+        return;
+    };
+    world.loaded_node();
+    let kubectl = world.real("kubectl");
+    world.tool(
+        "kubectl",
+        &format!(
+            "case \"$*\" in *--validate=strict*) \
+             echo 'error: error validating data: failed to download openapi: no' >&2; exit 1;; esac\nexec {kubectl} \"$@\""
+        ),
+    );
+    blocking(move || {
+        let outcome = world.run(&["deploy"]);
+        outcome.is_fine();
+        assert!(outcome.err.contains("note: the OpenAPI document of"), "{}", outcome.err);
+        assert_eq!(world.store().list("deployments", Some("petmesh")).len(), 4);
+    })
+    .await;
+}

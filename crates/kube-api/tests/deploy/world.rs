@@ -89,11 +89,12 @@ impl World {
         };
         fs::create_dir(world.path("bin")).unwrap();
         fs::create_dir(world.path("images")).unwrap();
-        for tool in TOOLS.iter().chain(&["kubectl"]) {
+        for tool in TOOLS {
             if let Some(found) = find(tool) {
                 symlink(found, world.path("bin").join(tool)).unwrap();
             }
         }
+        world.real_kubectl();
         world.write_kubeconfig("secret");
         world.tool("curl", r#"printf '{"name":"Amiguitos Mascotas","pets":[]}'"#);
         world.archives("amd64");
@@ -119,9 +120,18 @@ impl World {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Where the machine's own program of that name is.
+    // kubectl may itself be a script that needs more of this machine's programs, as pip installs it.
+    fn real_kubectl(&self) {
+        let (path, found) = (std::env::var("PATH").unwrap(), find("kubectl").unwrap());
+        let text = format!("#!/bin/sh\nPATH='{path}' exec '{}' \"$@\"\n", found.display());
+        fs::write(self.real("kubectl"), text).unwrap();
+        fs::set_permissions(self.real("kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(self.real("kubectl"), self.path("bin").join("kubectl")).unwrap();
+    }
+
+    /// The machine's own program of that name, behind whatever is on the PATH.
     pub fn real(&self, name: &str) -> String {
-        find(name).unwrap().display().to_string()
+        self.path(&format!("real-{name}")).display().to_string()
     }
 
     pub fn without_tool(&self, name: &str) {
