@@ -94,12 +94,16 @@ is_forward() {
 
 # False where there was none.
 end_forward() {
-  local pid rest=1
+  local pid rest=1 tries=0
   [ -f "$generated/port-forward" ] || return 1
   read -r pid <"$generated/port-forward" || true
   if [ -n "$pid" ] && is_forward "$pid"; then
     kill "$pid" 2>/dev/null || true
     rest=0
+    while is_forward "$pid" && [ "$tries" -lt 50 ]; do
+      sleep 0.1
+      tries=$((tries + 1))
+    done
   fi
   rm -f "$generated/port-forward" "$generated/port-forward.log"
   rmdir "$generated" 2>/dev/null || true
