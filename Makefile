@@ -1,10 +1,12 @@
 # petmesh: what can be done here, one target a thing; `make` alone lists them. GNU make 3.81 or newer.
 #
 # Variables: CARGO_TARGET_DIR (where cargo builds), ARGS (more words for `petmesh up`, `cargo nextest run` and the like),
-# POD (for logs), CONFORMANCE_DIR and BENCH_DIR (where the shared corpus and the benchmark lie).
+# POD (for logs), CONFORMANCE_DIR and BENCH_DIR (where the shared corpus and the benchmark lie); on a cluster CONTEXT, NAMESPACE,
+# OVERLAY and what else `deploy/mesh.sh help` lists.
 
 TARGET_DIR := $(if $(CARGO_TARGET_DIR),$(CARGO_TARGET_DIR),target)
 RELEASE := $(TARGET_DIR)/release
+MESH_SH := deploy/mesh.sh
 PETMESH := $(RELEASE)/petmesh
 CONFORMANCE_DIR ?= ../shared/conformance
 BENCH_DIR ?= ../shared/bench
@@ -22,7 +24,11 @@ RUN_TESTS = cargo test --locked
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down ps logs demo test e2e lint fmt conformance bench deploy clean
+.PHONY: help build up down ps logs demo test e2e lint fmt conformance bench clean \
+  images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
+
+# What a user sets for a cluster, on make's command line or in the environment, reaches deploy/mesh.sh by the environment.
+export KUBECTL CONTEXT CONFIRM OVERLAY NAMESPACE TIMEOUT IMAGES PORT APP CONTAINER FOLLOW
 
 ##@ Run the mesh
 
@@ -39,10 +45,17 @@ ps: ## Show the pods: address, state, ports, log
 	@$(call need_petmesh)
 	@$(PETMESH) ps
 
-logs: ## Follow a pod's log (POD=pet-1, ARGS='--container proxy')
+# POD names a pod of the local mesh. Without it the logs are the cluster's, unless a local mesh runs and no APP is named.
+logs: ## Follow a pod's log (POD=pet-1, ARGS='--container proxy'); of a cluster: APP=pet CONTAINER=proxy FOLLOW=1
+ifneq ($(POD),)
 	@$(call need_petmesh)
-	@if [ -z "$(POD)" ]; then echo "which pod? make logs POD=pet-1 (make ps shows them)" >&2; exit 2; fi
 	@$(PETMESH) logs $(POD) -f $(ARGS)
+else
+	@if [ -z "$(APP)" ] && [ -x $(PETMESH) ] && $(PETMESH) ps >/dev/null 2>&1; then \
+	  echo "which pod? make logs POD=pet-1 (make ps shows them); of a cluster: make logs APP=pet" >&2; exit 2; \
+	fi
+	@$(MESH_SH) logs
+endif
 
 ##@ Build and check
 
@@ -95,15 +108,56 @@ clean: ## Remove what was built and the folder mesh/ (a running mesh is stopped 
 	@rm -rf mesh
 	@cargo clean
 
-##@ Elsewhere
+##@ On Kubernetes
 
-deploy: ## Kubernetes: comes with the next issue
-	@echo "make deploy: not there yet, Kubernetes manifests and images come with the next issue; make up runs the same mesh on this machine" >&2; exit 1
+images: ## Build the images (static programs, nothing is pulled)
+	@deploy/images/build.sh
+
+# The preflight comes before the images, so that nobody builds for minutes to learn that kubectl is missing.
+deploy: ## Deploy to the current context, wait, print a curl that works (CONTEXT=, NAMESPACE=, OVERLAY=, IMAGES=loaded)
+ifneq ($(IMAGES),loaded)
+	@$(MESH_SH) preflight
+	@deploy/images/build.sh
+endif
+	@$(MESH_SH) deploy
+
+undeploy: ## Delete what deploy created, and nothing else
+	@$(MESH_SH) undeploy
+
+url: ## A curl that works from here
+	@$(MESH_SH) url
+
+status: ## Deployments, pods, images, endpoints; fails unless all are ready
+	@$(MESH_SH) status
+
+# These need the images and no programs of this machine: the tests of the other targets' substrates run against them.
+e2e-containers: ## The end-to-end tests in containers of our images (needs Docker)
+	@$(MESH_SH) preflight containers
+	@deploy/images/build.sh
+	@E2E_TARGET=containers $(RUN_TESTS) -p e2e $(ARGS)
+	@echo "end-to-end tests in containers: all green"
+
+e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls its image)
+	@$(MESH_SH) preflight k3s
+	@deploy/images/build.sh
+	@E2E_TARGET=k3s $(RUN_TESTS) -p e2e $(ARGS)
+	@echo "end-to-end tests in k3s: all green"
+
+e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
+ifneq ($(IMAGES),loaded)
+	@$(MESH_SH) preflight
+	@deploy/images/build.sh
+endif
+	@$(MESH_SH) load
+	@E2E_TARGET=kubernetes $(RUN_TESTS) -p e2e $(ARGS)
+	@echo "end-to-end tests in the cluster: all green"
+
+##@ Elsewhere
 
 help: ## This list
 	@awk 'BEGIN { FS = ":.*## " } \
 	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
-	  /^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	  /^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 define need_petmesh
 if [ ! -x $(PETMESH) ]; then echo "$(PETMESH) is not there: run 'make up' (or 'make build') first" >&2; exit 1; fi

@@ -1,0 +1,13 @@
+//! `deploy/mesh.sh` against this server, with fake tools of clusters: every bad input has its one line and changes nothing; a deploy
+//! creates, waits, can be repeated, and leaves nothing behind. Skipped, with a line that says so, where there is no kubectl.
+//!
+//! Run by cargo test; calls `Server`, bash, kubectl and the manifests of `deploy/overlays`.
+
+// A test fails by panicking, also in its helpers.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod images;
+mod life;
+mod limits;
+mod refusals;
+mod world;

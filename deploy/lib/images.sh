@@ -1,0 +1,84 @@
+# shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
+# The images that `make images` left: their list, their archives, what they are made for, and on which nodes they are.
+#
+# Called by preflight, load and render; calls output, cluster (`k`) and nodes ($scratch/usable). $scratch/images gets
+# one `petmesh/<name>:<tag>` a line.
+
+# How many images a kubelet reports of its node (nodeStatusMaxImages), the largest ones: a longer list is cut off.
+reported_at_most=50
+
+# False where nothing has been built yet.
+read_images() {
+  [ -s "$images_folder/list" ] || return 1
+  grep -E '^[a-z0-9./-]+:[A-Za-z0-9_.-]+$' "$images_folder/list" >"$scratch/images" ||
+    die "$images_folder/list names no image" "make images writes it anew"
+}
+
+need_images() {
+  read_images || die "the images are not built: there is no $images_folder/list" "make images"
+}
+
+# petmesh/pet:0123 -> .../pet.tar
+archive_of() {
+  local name=${1%%:*}
+  printf '%s/%s.tar' "$images_folder" "${name##*/}"
+}
+
+need_archive() {
+  local archive
+  archive=$(archive_of "$1")
+  [ -f "$archive" ] || die "$archive is missing, which holds the image $1" "make images writes it anew"
+}
+
+# What the first archive was built for; empty where there is none (IMAGES=loaded).
+image_architecture() {
+  local archive settings
+  archive=$(archive_of "$(head -n 1 "$scratch/images")")
+  [ -f "$archive" ] || return 0
+  settings=$(tar -xOf "$archive" manifest.json 2>/dev/null | sed -nE 's/.*"Config": *"([^"]+)".*/\1/p') || true
+  [ -n "$settings" ] || die "$archive is no image archive" "make images writes it anew"
+  tar -xOf "$archive" "$settings" 2>/dev/null | sed -nE 's/.*"architecture": *"([^"]+)".*/\1/p' | head -n 1 || true
+}
+
+# $scratch/reported gets what the nodes report: a line `node count` a node, and `node image` an image of ours.
+read_reported() {
+  # shellcheck disable=SC2016 # the dollar signs are the template's
+  local template='{{range .items}}{{$node := .metadata.name}}{{with .status}}{{with .images}}{{$node}} {{len .}}
+{{range .}}{{range .names}}{{$node}} {{.}}
+{{end}}{{end}}{{end}}{{end}}{{end}}'
+  : >"$scratch/reported"
+  [ -n "$nodes_known" ] || return 0
+  k_quiet get nodes -o go-template="$template" |
+    sed -nE 's#^([^ ]+) (docker\.io/|localhost/)?(petmesh/[^@]*|[0-9]+)$#\1 \3#p' >"$scratch/reported" || true
+}
+
+# $scratch/missing gets `node image` for every image that a usable node does not report.
+find_missing() {
+  local node image
+  read_reported
+  : >"$scratch/missing"
+  while read -r node; do
+    while read -r image; do
+      grep -Fxq -- "$node $image" "$scratch/reported" || printf '%s %s\n' "$node" "$image" >>"$scratch/missing"
+    done <"$scratch/images"
+  done <"$scratch/usable"
+}
+
+# The images that some usable node does not report, in the order of the list; all of them where nodes cannot be read.
+missing_images() {
+  if [ -z "$nodes_known" ]; then
+    cat "$scratch/images"
+  else
+    local image
+    while read -r image; do
+      if cut -d' ' -f2 "$scratch/missing" | grep -Fx -- "$image" >/dev/null; then printf '%s\n' "$image"; fi
+    done <"$scratch/images"
+  fi
+}
+
+# Whether the report of this node was cut off, so that what it does not name may still be there.
+is_cut_off() {
+  local count
+  count=$(sed -nE "s/^$1 ([0-9]+)\$/\\1/p" "$scratch/reported" | head -n 1)
+  [ "${count:-0}" -ge "$reported_at_most" ]
+}

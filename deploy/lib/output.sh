@@ -1,0 +1,68 @@
+# shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
+# What a user reads: progress, notes and the one line of an error.
+#
+# Called by every other part; calls nothing. Results (the curl of `url`, the tables of `status`) go to stdout, so that
+# they can be piped; everything said here but `say` goes to stderr.
+
+# A step that was done, or that begins.
+say() {
+  printf '%s\n' "$*"
+}
+
+# Something to know that stops nothing.
+note() {
+  printf 'note: %s\n' "$(one_line "$*")" >&2
+}
+
+# Ends the command: what is wrong, and what to do about it, in one line.
+die() {
+  printf 'error: %s; %s\n' "$(one_line "$1")" "$(one_line "$2")" >&2
+  exit 1
+}
+
+# Texts of other programs on one line, without their own "error:".
+one_line() {
+  printf '%s' "$*" | tr '\n\t' '  ' | sed -E 's/  +/ /g; s/^(error|Error): //; s/[ ;.]+$//'
+}
+
+# What kubectl complained of, from a file with its stderr: the last line that is no warning, without its prefixes.
+complaint() {
+  sed -E -e '/^Warning:/d; /^[EWI][0-9]{4} /d; /^ *$/d' -e 's/^(error|Error|Unable to connect to the server): //' \
+    -e 's/^Error from server( \(([A-Za-z]+)\))?: (error when [a-z]+ "[^"]*": )?//' "$1" | tail -n 1
+}
+
+# Repeats a line only when it differs from the one before: progress that can be read in a log.
+progress() {
+  if [ "$*" != "$last_progress" ]; then
+    last_progress=$*
+    printf '  %s\n' "$*"
+  fi
+}
+last_progress=
+
+# Whether a program is there; words after the first are its arguments.
+have() {
+  command -v "$1" >/dev/null 2>&1
+}
+
+# Seconds since the epoch; bash 3.2 has no better clock, and SECONDS starts anew in subshells.
+now() {
+  date +%s
+}
+
+# "1 pod", "2 pods".
+count_of() {
+  if [ "$1" -eq 1 ]; then printf '1 %s' "$2"; else printf '%s %ss' "$1" "$2"; fi
+}
+
+# A folder for files that end with the command.
+scratch=
+make_scratch() {
+  [ -z "$scratch" ] || return 0
+  scratch=$(mktemp -d "${TMPDIR:-/tmp}/petmesh.XXXXXX") || die "no temporary folder can be made" "set TMPDIR to one that can be written"
+  trap clean_scratch EXIT
+}
+
+clean_scratch() {
+  [ -z "$scratch" ] || rm -rf "$scratch"
+}

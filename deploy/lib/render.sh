@@ -1,0 +1,89 @@
+# shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
+# The overlay that is applied: the one of deploy/overlays with the tags of our images, in a git-ignored folder.
+#
+# Called by preflight and undeploy; calls output, cluster. $scratch/rendering.yaml gets the manifests, $scratch/objects
+# a line `apiVersion kind name` an object.
+
+# $1: whether the Namespace is left out, because it is somebody else's.
+write_overlay() {
+  local name tag
+  mkdir -p "$generated" 2>/dev/null || die "$generated cannot be written" "make the folder writable"
+  {
+    printf '# Written by deploy/mesh.sh; the next deploy writes it anew.\n'
+    printf 'apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n'
+    printf 'namespace: %s\n' "$NAMESPACE"
+    printf 'resources:\n  - %s\n' "$(overlay_path)"
+    printf 'labels:\n  - pairs:\n      app.kubernetes.io/part-of: petmesh\n      app.kubernetes.io/managed-by: kustomize\n'
+    if [ -s "$scratch/images" ]; then
+      printf 'images:\n'
+      while IFS=: read -r name tag; do printf '  - name: %s\n    newTag: "%s"\n' "$name" "$tag"; done <"$scratch/images"
+    fi
+    if [ "$1" = foreign ]; then
+      # shellcheck disable=SC2016 # kustomize's own dollar sign
+      printf 'patches:\n  - target:\n      kind: Namespace\n    patch: |\n      $patch: delete\n'
+      printf '      apiVersion: v1\n      kind: Namespace\n      metadata:\n        name: any\n'
+    fi
+  } >"$generated/kustomization.yaml" || die "$generated/kustomization.yaml cannot be written" "make the folder writable"
+}
+
+# kustomize wants a relative path: up to the root of the file system and down again, unless the folders are neighbours.
+overlay_path() {
+  local from up=
+  if [ "$generated" = "$root/deploy/generated" ] && [ "$overlays" = "$root/deploy/overlays" ]; then
+    printf '../overlays/%s' "$OVERLAY"
+    return
+  fi
+  from=$(cd "$generated" && pwd -P)
+  while [ "$from" != / ]; do
+    up="../$up" from=$(dirname "$from")
+  done
+  printf '%s%s' "$up" "$(cd "$overlays/$OVERLAY" && pwd -P | cut -c2-)"
+}
+
+render() {
+  "${kubectl_words[@]}" kustomize "$generated" >"$scratch/rendering.yaml" 2>"$scratch/stderr" ||
+    die "the overlay $OVERLAY cannot be rendered: $(complaint "$scratch/stderr")" "mend deploy/overlays/$OVERLAY; kubectl kustomize $generated shows it"
+  awk '/^---/ { print version, kind, name; version = kind = name = "" }
+    /^apiVersion: / { version = $2 }
+    /^kind: / { kind = $2 }
+    /^metadata:/ { metadata = 1; next }
+    /^[^ ]/ { metadata = 0 }
+    metadata && /^  name: / { name = $2 }
+    END { print version, kind, name }' "$scratch/rendering.yaml" | sed '/^ *$/d' >"$scratch/objects"
+}
+
+# Kinds to the names that `kubectl get` and `kubectl auth can-i` take.
+resource_of() {
+  case "$1" in
+    Deployment | DaemonSet) printf '%ss.apps' "$(lower "$1")" ;;
+    PodDisruptionBudget) printf 'poddisruptionbudgets.policy' ;;
+    NetworkPolicy) printf 'networkpolicies.networking.k8s.io' ;;
+    HorizontalPodAutoscaler) printf 'horizontalpodautoscalers.autoscaling' ;;
+    Role | RoleBinding | ClusterRole | ClusterRoleBinding) printf '%ss.rbac.authorization.k8s.io' "$(lower "$1")" ;;
+    *) printf '%ss' "$(lower "$1")" ;;
+  esac
+}
+
+lower() {
+  printf '%s' "$1" | tr '[:upper:]' '[:lower:]'
+}
+
+# The kinds that deploys have ever put into a namespace, for pruning and undeploy.
+namespaced_kinds="configmaps services serviceaccounts deployments.apps daemonsets.apps poddisruptionbudgets.policy \
+roles.rbac.authorization.k8s.io rolebindings.rbac.authorization.k8s.io networkpolicies.networking.k8s.io \
+horizontalpodautoscalers.autoscaling resourcequotas limitranges"
+
+# $scratch/deployed gets a line `apiVersion kind name resourceVersion` for each of our objects in the namespace. An object
+# with an owner is its owner's business.
+read_deployed() {
+  local served kinds='' kind template
+  served=$(k_quiet api-resources --verbs=list --namespaced=true -o name) ||
+    [ -n "$served" ] || die "$server does not tell its kinds: $(complaint "$scratch/stderr")" "see that the API server is well: kubectl api-resources"
+  for kind in $namespaced_kinds; do
+    if grep -Fxq -- "$kind" <<<"$served"; then kinds="$kinds${kinds:+,}$kind"; fi
+  done
+  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.apiVersion}} {{.kind}} {{.metadata.name}} {{.metadata.resourceVersion}}
+{{end}}{{end}}'
+  k_quiet get "$kinds" -n "$NAMESPACE" -l "$ours" -o go-template="$template" >"$scratch/deployed" ||
+    die "the objects of namespace $NAMESPACE cannot be listed: $(complaint "$scratch/stderr")" "see that your credentials may list them, then try again"
+}

@@ -1,0 +1,107 @@
+# shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
+# undeploy: takes away what deploy created, and nothing else.
+#
+# Called by mesh.sh; calls output, cluster, preflight (the namespace's state), render (which objects are ours) and address
+# (the port-forward). The namespace goes only where it is ours by its label and holds nothing of anybody else.
+
+undeploy_command() {
+  trap interrupted_undeploy INT TERM
+  connect
+  say "context:   $context"
+  say "server:    $server (Kubernetes $server_version)"
+  say "namespace: $NAMESPACE"
+  if end_forward; then say "port-forward ended"; fi
+  read_namespace
+  case "$namespace_state" in
+    absent)
+      forget_generated
+      say "nothing to do: there is no namespace $NAMESPACE"
+      ;;
+    terminating) await_deleted ;;
+    ours | foreign) delete_ours ;;
+  esac
+}
+
+interrupted_undeploy() {
+  trap - INT TERM
+  printf '\ninterrupted: the cluster goes on deleting what it was told to; make undeploy again waits for the rest\n' >&2
+  exit 130
+}
+
+delete_ours() {
+  local others=
+  read_deployed
+  [ "$namespace_state" != ours ] || others=$(objects_of_others)
+  if [ "$namespace_state" = ours ] && [ -z "$others" ]; then
+    k_quiet delete namespace "$NAMESPACE" --wait=false >/dev/null ||
+      die "the namespace $NAMESPACE cannot be deleted: $(complaint "$scratch/stderr")" "ask the cluster's administrator, or delete it yourself"
+    await_deleted
+    return
+  fi
+  if [ ! -s "$scratch/deployed" ]; then
+    forget_generated
+    say "nothing to do: namespace $NAMESPACE holds nothing of the mesh"
+  else
+    delete_objects
+    forget_generated
+  fi
+  if [ -n "$others" ]; then
+    say "the namespace $NAMESPACE stays, because it holds what deploy did not create: $(one_line "$others")"
+  else
+    say "the namespace $NAMESPACE stays: deploy did not create it"
+  fi
+}
+
+# The objects one kind after another, then their pods.
+delete_objects() {
+  local kind name deadline pods
+  while read -r _ kind name _; do
+    k_quiet delete "$(resource_of "$kind")" "$name" -n "$NAMESPACE" --wait=false --ignore-not-found </dev/null | sed 's/^/  /' ||
+      die "$kind $name cannot be deleted: $(complaint "$scratch/stderr")" "mend that, then make undeploy again"
+  done <"$scratch/deployed"
+  deadline=$(($(now) + TIMEOUT))
+  while :; do
+    pods=$(k_quiet get pods -n "$NAMESPACE" -l "$ours" -o name | wc -l) || pods=0
+    [ "$pods" -gt 0 ] || break
+    [ "$(now)" -lt "$deadline" ] || die "$(count_of "$((pods))" pod) of the mesh did not end within $TIMEOUT s" "kubectl get pods -n $NAMESPACE shows them; make undeploy again waits on"
+    progress "waiting for $(count_of "$((pods))" pod) to end"
+    sleep 1
+  done
+}
+
+await_deleted() {
+  local deadline pods holds
+  deadline=$(($(now) + TIMEOUT))
+  while :; do
+    read_namespace
+    [ "$namespace_state" != absent ] || break
+    if [ "$(now)" -ge "$deadline" ]; then
+      holds=$(namespace_holds)
+      die "namespace $NAMESPACE is still there after $TIMEOUT s, held by: ${holds:-nothing that the API names}" "remove what holds it (finalizers), then make undeploy again"
+    fi
+    pods=$(k_quiet get pods -n "$NAMESPACE" -o name | wc -l) || pods=0
+    progress "namespace $NAMESPACE is being deleted, $(count_of "$((pods))" pod) left"
+    sleep 1
+  done
+  forget_generated
+  say "gone: namespace $NAMESPACE and everything that deploy created"
+}
+
+# What somebody else put into our namespace: objects of any kind without our labels and without an owner. What the
+# cluster itself puts into every namespace does not count, nor what only reports on other objects.
+objects_of_others() {
+  local kinds template
+  kinds=$(k_quiet api-resources --verbs=list,delete --namespaced=true -o name |
+    grep -Ev '^(events|events\.events\.k8s\.io|endpoints|endpointslices\.discovery\.k8s\.io|bindings|leases\.coordination\.k8s\.io|controllerrevisions\.apps|replicasets\.apps|pods\.metrics\.k8s\.io|.*\.metrics\.k8s\.io)$' |
+    tr '\n' ',' | sed 's/,$//') || true
+  [ -n "$kinds" ] || return 0
+  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.kind}}/{{.metadata.name}}
+{{end}}{{end}}'
+  k_quiet get "$kinds" -n "$NAMESPACE" -l 'app.kubernetes.io/part-of!=petmesh' -o go-template="$template" |
+    grep -Ev '^(ServiceAccount/(default|builder|deployer)|ConfigMap/(kube-root-ca\.crt|openshift-service-ca\.crt|istio-ca-root-cert)|RoleBinding/system:.*|Secret/(default|builder|deployer)-.*)$' || true
+}
+
+forget_generated() {
+  rm -f "$generated/kustomization.yaml"
+  rmdir "$generated" 2>/dev/null || true
+}
