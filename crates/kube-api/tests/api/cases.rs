@@ -296,12 +296,19 @@ impl Case {
         if self.admin {
             text = text.replacen("\r\n", "\r\nAuthorization: Bearer admin\r\n", 1);
         }
-        if let (Some(seconds), Some((head, rest))) = (self.seconds, text.split_once("timeoutSeconds=")) {
-            let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
-            text = format!("{head}timeoutSeconds={seconds}{rest}");
+        match self.seconds {
+            Some(seconds) => with_timeout(text.as_bytes(), seconds),
+            None => text.into_bytes(),
         }
-        text.into_bytes()
     }
+}
+
+/// The request with another `timeoutSeconds`, where it has one.
+pub fn with_timeout(request: &[u8], seconds: u64) -> Vec<u8> {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, rest)) = text.split_once("timeoutSeconds=") else { return request.to_vec() };
+    let rest = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{head}timeoutSeconds={seconds}{rest}").into_bytes()
 }
 
 // The one request that was not kept: a slice with an endpoint too many.

@@ -13,7 +13,7 @@ use kube_api::recording::{self, Ending, Recording};
 use kube_api::{Config, EventType, Rule, Server, Token};
 use serde_json::Value;
 
-use crate::cases::{self, Case, Mode};
+use crate::cases::{self, Case, Mode, with_timeout};
 use crate::client::Client;
 
 #[test]
@@ -151,7 +151,8 @@ fn same_head(case: &Case, ours: &Response, theirs: &Response) {
 async fn live(server: &Server, case: &Case, recording: &Recording) {
     let (store, faults) = (server.store(), server.faults());
     let mut client = Client::connect(server).await;
-    client.send(&case.request(recording)).await;
+    // The test says when the watch ends; the server's clock must not, however slow the machine is.
+    client.send(&with_timeout(&case.request(recording), 3600)).await;
     client.head().await;
     for event in recording.events() {
         let object = event["object"].clone();
