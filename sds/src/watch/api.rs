@@ -64,8 +64,9 @@ impl Api {
         let unusable = |error: kube::Error| Trouble::Unreachable(causes(&error));
         let mut config = kube::Config::new(kubernetes.api_host.clone());
         config.root_cert_file.clone_from(&kubernetes.ca_path);
-        if kubernetes.api_host.scheme_str() == Some("http") {
-            // Else every new client reads all certificates of the operating system, for nothing.
+        if kubernetes.api_host.scheme_str() == Some("http") || kubernetes.ca_path.is_some() {
+            // Else every new client reads all certificates of the operating system, for nothing; and where there are none, as in an
+            // image FROM scratch, it is an error even with an authority of our own.
             config.root_cert = Some(Vec::new());
         }
         let mut connector = HttpConnector::new();
