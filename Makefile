@@ -19,6 +19,8 @@ PACKAGES := $(foreach program,$(PROGRAMS),-p $(program))
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 ifeq ($(NEXTEST),yes)
 RUN_TESTS = cargo nextest run --locked
+# In a cluster a test takes what grace periods ask for.
+PATIENTLY = --profile cluster
 else
 RUN_TESTS = cargo test --locked
 endif
@@ -75,10 +77,12 @@ e2e: ## The whole mesh under test, as processes on this machine
 	@$(RUN_TESTS) -p e2e $(ARGS)
 	@echo "end-to-end tests: all green"
 
-lint: ## Formatting, clippy, licences and sources of dependencies
+lint: ## Formatting, clippy, licences and sources of dependencies, scripts, the Dockerfile
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@.ci/deny
+	@.ci/scripts
+	@.ci/dockerfile
 	@echo "lint: clean"
 
 fmt: ## Format the code
@@ -140,7 +144,7 @@ e2e-containers: ## The end-to-end tests in containers of our images (needs Docke
 e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls its image)
 	@$(MESH_SH) preflight k3s
 	@deploy/images/build.sh
-	@E2E_TARGET=k3s $(RUN_TESTS) -p e2e $(ARGS)
+	@E2E_TARGET=k3s $(RUN_TESTS) -p e2e $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in k3s: all green"
 
 e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
@@ -149,7 +153,7 @@ ifneq ($(IMAGES),loaded)
 	@deploy/images/build.sh
 endif
 	@$(MESH_SH) load
-	@E2E_TARGET=kubernetes $(RUN_TESTS) -p e2e $(ARGS)
+	@E2E_TARGET=kubernetes $(RUN_TESTS) -p e2e $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in the cluster: all green"
 
 ##@ Elsewhere

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 /// The largest answer that a test reads, bytes.
-const MAX_BODY: usize = 8 * 1024 * 1024;
+pub const MAX_BODY: usize = 8 * 1024 * 1024;
 
 /// No test waits longer for an answer; Envoy's own route timeout is 15 s.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -44,6 +44,8 @@ impl Answer {
 pub enum Failure {
     /// The connection was refused: the request was never accepted.
     Refused,
+    /// The server says that it has not processed the request (HTTP/2: REFUSED_STREAM, or above a GOAWAY's last id).
+    NotProcessed(String),
     /// The connection or the exchange broke.
     Broken(String),
     /// No answer in time.
@@ -55,15 +57,20 @@ pub enum Failure {
 /// # Errors
 /// It is refused or fails otherwise.
 pub async fn connect(address: SocketAddr) -> Result<Connection, Failure> {
-    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => Failure::Refused,
-        _ => Failure::Broken(format!("cannot connect: {error}")),
-    })?;
+    let stream = TcpStream::connect(address).await.map_err(|error| cannot_connect(&error))?;
     let handshake = http1::handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|error| Failure::Broken(format!("handshake: {error}")))?;
     // Its errors are those of the exchange, which the sender reports.
     tokio::spawn(connection);
     Ok(sender)
+}
+
+/// Whether a connection was refused, or failed otherwise.
+pub(crate) fn cannot_connect(error: &std::io::Error) -> Failure {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => Failure::Refused,
+        _ => Failure::Broken(format!("cannot connect: {error}")),
+    }
 }
 
 /// Sends a GET and reads the whole answer.
@@ -76,7 +83,15 @@ pub async fn exchange(
     path: &str,
     headers: &[(&str, &str)],
 ) -> Result<Answer, Failure> {
-    let mut request = http::Request::get(path).header("host", host);
+    send(connection, http::Request::get(path).header("host", host), headers).await
+}
+
+/// The same with another method.
+async fn send(
+    connection: &mut Connection,
+    mut request: http::request::Builder,
+    headers: &[(&str, &str)],
+) -> Result<Answer, Failure> {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -105,5 +120,15 @@ pub async fn get(
     headers: &[(&str, &str)],
 ) -> Result<Answer, Failure> {
     let whole = async { exchange(&mut connect(address).await?, host, path, headers).await };
+    tokio::time::timeout(PATIENCE, whole).await.unwrap_or(Err(Failure::Timeout))
+}
+
+/// One POST without a body on a new connection.
+///
+/// # Errors
+/// There was no complete answer in time.
+pub async fn post(address: SocketAddr, host: &str, path: &str) -> Result<Answer, Failure> {
+    let request = http::Request::post(path).header("host", host);
+    let whole = async { send(&mut connect(address).await?, request, &[]).await };
     tokio::time::timeout(PATIENCE, whole).await.unwrap_or(Err(Failure::Timeout))
 }

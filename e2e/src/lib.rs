@@ -1,17 +1,25 @@
 //! One test-suite for the mesh on every substrate: the handle on a mesh, and the load that must not lose a request.
 //!
-//! Read in this order: `mesh` (what a test can do to a mesh), `local` (how one is started on this machine), `http` (one
-//! request), `load` (many of them at a fixed rate) and `load::report` (what "0 failed" means).
+//! Read in this order: `mesh` (what a test can do to a mesh), `pod` (what it sees of one), `capability` (what cannot be done
+//! everywhere), `substrate` and the files below it (how a mesh is started and changed in each place), `http` (one request), `load` (many of them at a fixed rate) and `load::report` (what "0 failed" means).
 //! Used by `tests/`; calls local-mesh's control client and the real `petmesh`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test-suite: it panics to fail
 
+pub mod capability;
+mod cli;
+pub mod config;
 pub mod http;
 pub mod load;
-mod local;
 pub mod mesh;
+pub mod pod;
+pub mod substrate;
+mod turn;
 
+pub use capability::{Capability, skipped};
+pub use cli::{Cli, Said};
 pub use load::{Connections, Load, Report};
-pub use local::{Cli, Said};
 pub use local_mesh::process::Signal;
 pub use mesh::{Mesh, Setup};
+pub use pod::{Identity, Pod, State};
+pub use substrate::Target;

@@ -1,8 +1,11 @@
 //! The load client: requests at a fixed rate, whatever becomes of the earlier ones. It never tries anything twice.
 //!
-//! Used by the tests; calls `http` and fills a `report`.
+//! Used by the tests; calls `http`, `http2` and fills a `report`.
 
+mod http2;
 pub mod report;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +14,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use self::http2::Multiplexed;
+use self::report::Tally;
 pub use self::report::{Outcome, Record, Report};
 use crate::http::{self, Answer, Connection, Failure};
 
@@ -20,13 +25,18 @@ const MAX_IN_FLIGHT: usize = 512;
 /// Idle connections that are kept for the next request.
 const MAX_IDLE: usize = 64;
 
-/// Whether requests share connections.
+/// How the load names itself in access logs.
+const AGENT: &str = "e2e-load";
+
+/// Whether requests share connections, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connections {
-    /// Each request opens its own.
+    /// HTTP/1.1: each request opens its own.
     Fresh,
-    /// A request takes an idle one if there is any.
+    /// HTTP/1.1: a request takes an idle one if there is any.
     Kept,
+    /// HTTP/2: requests share a few.
+    Http2,
 }
 
 /// What to send.
@@ -67,65 +77,83 @@ impl Running {
     }
 }
 
+/// Where the requests of one load find connections.
+struct Client {
+    load: Load,
+    host: String,
+    idle: Mutex<Vec<Connection>>,
+    shared: Multiplexed,
+    in_flight: Semaphore,
+    began: Instant,
+}
+
 /// Request number n is due n/rate seconds after the beginning; a late client catches up, it leaves nothing out.
 async fn send(load: Load, mut stopped: watch::Receiver<bool>) -> Report {
     let began = Instant::now();
-    let load = Arc::new(load);
-    let idle = Arc::new(Mutex::new(Vec::new()));
-    let in_flight = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
+    let rate = load.rate;
+    let client = Arc::new(Client {
+        host: load.address.to_string(),
+        idle: Mutex::new(Vec::new()),
+        shared: Multiplexed::new(load.address),
+        in_flight: Semaphore::new(MAX_IN_FLIGHT),
+        began,
+        load,
+    });
     let mut requests = JoinSet::new();
+    let mut tally = Tally::default();
     let mut sent = 0;
     let ended = loop {
         let stop = *stopped.borrow();
         let now = began.elapsed();
-        let due = (now.as_secs_f64() * f64::from(load.rate)) as u64;
+        let due = (now.as_secs_f64() * f64::from(rate)) as u64;
         while sent < due {
             sent += 1;
-            requests.spawn(one(load.clone(), idle.clone(), in_flight.clone(), began));
+            requests.spawn(one(client.clone()));
+        }
+        // What has ended is counted at once, so that a long load holds no more than what is under way.
+        while let Some(record) = requests.try_join_next() {
+            tally.add(record.expect("a request of the load client itself fails"));
         }
         if stop {
             break now;
         }
-        let next = began + Duration::from_secs_f64((sent + 1) as f64 / f64::from(load.rate));
+        let next = began + Duration::from_secs_f64((sent + 1) as f64 / f64::from(rate));
         tokio::select! {
             () = tokio::time::sleep_until(next.into()) => {}
             _ = stopped.changed() => {}
         }
     };
-    let mut records = requests.join_all().await;
-    records.sort_by_key(|record| record.at);
-    Report { began, planned: (ended.as_secs_f64() * f64::from(load.rate)) as u64, sent, records }
+    while let Some(record) = requests.join_next().await {
+        tally.add(record.expect("a request of the load client itself fails"));
+    }
+    tally.report(began, (ended.as_secs_f64() * f64::from(rate)) as u64, sent)
 }
 
-async fn one(
-    load: Arc<Load>,
-    idle: Arc<Mutex<Vec<Connection>>>,
-    in_flight: Arc<Semaphore>,
-    began: Instant,
-) -> Record {
-    let at = began.elapsed();
-    let outcome = match in_flight.try_acquire() {
+async fn one(client: Arc<Client>) -> Record {
+    let at = client.began.elapsed();
+    let outcome = match client.in_flight.try_acquire() {
         Err(_) => Outcome::Failed(format!("{MAX_IN_FLIGHT} requests are under way already")),
         Ok(_permit) => {
-            let whole = exchange(&load, &idle);
-            judge(
-                tokio::time::timeout(http::PATIENCE, whole).await.unwrap_or(Err(Failure::Timeout)),
-                &load.expected,
-            )
+            let answer = tokio::time::timeout(http::PATIENCE, exchange(&client)).await;
+            judge(answer.unwrap_or(Err(Failure::Timeout)), &client.load.expected)
         }
     };
-    Record { at, took: began.elapsed() - at, outcome }
+    Record { at, took: client.began.elapsed() - at, outcome }
 }
 
-async fn exchange(load: &Load, idle: &Mutex<Vec<Connection>>) -> Result<Answer, Failure> {
-    let host = load.address.to_string();
-    let mut connection = match kept(idle).await.filter(|_| load.connections == Connections::Kept) {
-        Some(connection) => connection,
-        None => http::connect(load.address).await?,
+async fn exchange(client: &Client) -> Result<Answer, Failure> {
+    let Load { address, path, connections, .. } = &client.load;
+    let mut connection = match connections {
+        Connections::Http2 => return client.shared.exchange(&client.host, path, AGENT).await,
+        Connections::Fresh => http::connect(*address).await?,
+        Connections::Kept => match kept(&client.idle).await {
+            Some(connection) => connection,
+            None => http::connect(*address).await?,
+        },
     };
-    let answer = http::exchange(&mut connection, &host, &load.path, &[("user-agent", "e2e-load")]).await?;
-    let mut idle = idle.lock().await;
-    if load.connections == Connections::Kept && idle.len() < MAX_IDLE {
+    let answer = http::exchange(&mut connection, &client.host, path, &[("user-agent", AGENT)]).await?;
+    let mut idle = client.idle.lock().await;
+    if *connections == Connections::Kept && idle.len() < MAX_IDLE {
         idle.push(connection);
     }
     Ok(answer)
@@ -150,6 +178,7 @@ fn judge(answer: Result<Answer, Failure>, expected: &str) -> Outcome {
         }
         Ok(answer) => Outcome::Failed(format!("{} {}", answer.status, answer.body)),
         Err(Failure::Refused) => Outcome::Refused("connection refused".to_owned()),
+        Err(Failure::NotProcessed(why)) => Outcome::Refused(why),
         Err(Failure::Broken(why)) => Outcome::Failed(why),
         Err(Failure::Timeout) => Outcome::Failed(format!("no answer within {} s", http::PATIENCE.as_secs())),
     }

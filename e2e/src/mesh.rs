@@ -1,31 +1,25 @@
 //! The handle on a mesh: what a test can ask of it and do to it, on any substrate.
 //!
-//! `E2E_TARGET` chooses the substrate; `local` is the only one so far.
-//! Used by every test; calls the substrate (`local`) and `http`.
+//! `E2E_TARGET` chooses the substrate: local, containers, kubernetes or k3s.
+//! Used by every test; calls `substrate` and `http`.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use local_mesh::control::{Pod, Request, State, Status};
 use local_mesh::plan;
 use local_mesh::process::Signal;
 use serde_json::Value;
 
 use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
-use crate::local::Local;
-
-/// Longer than anything takes that does come about.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// How often a test looks whether it has.
-const LOOK: Duration = Duration::from_millis(20);
+use crate::pod::{Identity, Pod, State};
+use crate::substrate::{Substrate, Target};
 
 /// How a test's mesh differs from the usual one.
 #[derive(Debug, Default, Clone)]
 pub struct Setup {
-    /// Pods of a service, where not the usual number.
+    /// Pods of a service, where not the usual number: two pets, one of every other service.
     pub replicas: BTreeMap<&'static str, u32>,
     /// A change to each Envoy file, as a tree.
     pub edit: Option<fn(&mut Value)>,
@@ -33,30 +27,37 @@ pub struct Setup {
     pub pet_delay: Option<&'static str>,
 }
 
+impl Setup {
+    /// How many pods of a service the test wants.
+    #[must_use]
+    pub fn replicas(&self, service: &str) -> u32 {
+        let usual = plan::service(service).map_or(1, |service| service.replicas);
+        self.replicas.get(service).copied().unwrap_or(usual)
+    }
+}
+
 /// A running mesh; it ends with this value.
 pub struct Mesh {
-    substrate: Local,
+    target: Target,
+    substrate: Substrate,
 }
 
 impl Mesh {
-    /// The usual mesh: one petstore, two pets.
-    #[must_use]
-    pub fn start() -> Self {
-        Self::with(&Setup::default())
+    /// The usual mesh: two pets, one pod of every other service.
+    pub async fn start() -> Self {
+        Self::with(&Setup::default()).await
     }
 
     /// A mesh as set up.
-    #[must_use]
-    pub fn with(setup: &Setup) -> Self {
-        let target = std::env::var("E2E_TARGET").unwrap_or_else(|_| "local".to_owned());
-        assert_eq!(target, "local", "E2E_TARGET: there is no other substrate yet");
-        Self { substrate: Local::start(setup) }
+    pub async fn with(setup: &Setup) -> Self {
+        let target = Target::chosen();
+        Self { target, substrate: Substrate::start(target, setup).await }
     }
 
     /// Where the outside calls.
     #[must_use]
     pub fn ingress(&self) -> SocketAddr {
-        (self.substrate.ingress(), plan::INBOUND).into()
+        self.substrate.ingress()
     }
 
     /// One GET through the ingress; it must be answered, whatever the status.
@@ -66,31 +67,46 @@ impl Mesh {
 
     /// The same with header fields.
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        answered(http::get(self.ingress(), "127.0.0.1:10000", path, headers).await, path)
+        answered(self.try_get(path, headers).await, path)
+    }
+
+    /// The same where there may be no answer.
+    ///
+    /// # Errors
+    /// There was no complete answer in time.
+    pub async fn try_get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer, Failure> {
+        http::get(self.ingress(), "127.0.0.1:10000", path, headers).await
     }
 
     /// One GET as an app sends it: through its own sidecar, naming the service in `Host`.
-    pub async fn call_from(&self, pod: &str, service: &str, path: &str) -> Answer {
-        let sidecar = (self.pod(pod).address, plan::OUTBOUND).into();
+    pub async fn call_from(&self, pod: &Pod, service: &str, path: &str) -> Answer {
+        let sidecar = self.substrate.reach(pod, plan::OUTBOUND).await;
         answered(http::get(sidecar, service, path, &[]).await, path)
     }
 
     /// A page of a proxy's admin interface.
-    pub async fn admin(&self, pod: &str, path: &str) -> String {
-        let admin = (self.pod(pod).address, plan::ADMIN).into();
+    pub async fn admin(&self, pod: &Pod, path: &str) -> String {
+        let admin = self.substrate.reach(pod, plan::ADMIN).await;
         answered(http::get(admin, "admin", path, &[]).await, path).body
     }
 
-    /// What discovery answers for a service: the addresses of its pods.
-    pub async fn registered(&self, service: &str) -> Vec<Ipv4Addr> {
-        let sds = (self.pod("sds-1").address, plan::APP).into();
+    /// Ends a pod's proxy at once, without a drain: its own admin interface is asked for it, which works on every substrate.
+    pub async fn quit_proxy(&self, pod: &Pod) {
+        let admin = self.substrate.reach(pod, plan::ADMIN).await;
+        // The proxy may be gone before its answer has come.
+        let _ = http::post(admin, "admin", "/quitquitquit").await;
+    }
+
+    /// What discovery answers for a service: the addresses of its pods, in order.
+    pub async fn registered(&self, service: &str) -> Vec<IpAddr> {
+        let sds = self.substrate.reach(&self.pod("sds", 1).await, plan::APP).await;
         let path = format!("/v1/registration/{service}");
         let answer = answered(http::get(sds, "sds", &path, &[]).await, &path).json();
-        let hosts = answer["hosts"].as_array().unwrap_or_else(|| panic!("no hosts in {answer}")).clone();
-        hosts
-            .iter()
-            .map(|host| host["ip_address"].as_str().and_then(|ip| ip.parse().ok()).expect("an address"))
-            .collect()
+        let hosts = answer["hosts"].as_array().unwrap_or_else(|| panic!("no hosts in {answer}"));
+        let address = |host: &Value| host["ip_address"].as_str().and_then(|ip| ip.parse().ok());
+        let mut found: Vec<IpAddr> = hosts.iter().map(|host| address(host).expect("an address")).collect();
+        found.sort();
+        found
     }
 
     /// The load of these tests: a store with its pets, which passes every part.
@@ -106,139 +122,186 @@ impl Mesh {
     }
 
     /// Every pod as it is now.
-    #[must_use]
-    pub fn pods(&self) -> Vec<Pod> {
-        self.substrate.status().pods
+    pub async fn pods(&self) -> Vec<Pod> {
+        self.substrate.pods().await
     }
 
-    /// One pod as it is now.
-    #[must_use]
-    pub fn pod(&self, name: &str) -> Pod {
-        self.pods().into_iter().find(|pod| pod.name == name).unwrap_or_else(|| panic!("no pod {name}"))
+    /// The pods of a service as they are now.
+    pub async fn pods_of(&self, service: &str) -> Vec<Pod> {
+        self.pods().await.into_iter().filter(|pod| pod.service == service).collect()
     }
 
-    /// The process of a pod's app or proxy.
-    #[must_use]
-    pub fn pid(&self, pod: &str, container: &str) -> u32 {
-        self.pod(pod).containers[container].pid.unwrap_or_else(|| panic!("{pod} has no running {container}"))
+    /// The first, second, … pod of a service as it is now.
+    pub async fn pod(&self, service: &str, number: usize) -> Pod {
+        let mut pods = self.pods_of(service).await;
+        assert!((1..=pods.len()).contains(&number), "no {service} number {number}: {pods:#?}");
+        pods.swap_remove(number - 1)
+    }
+
+    /// The runs of all containers of a service.
+    pub async fn identities(&self, service: &str) -> Vec<Identity> {
+        self.pods_of(service).await.iter().flat_map(Pod::identities).collect()
+    }
+
+    /// Whether every one of these runs has ended.
+    pub async fn ended(&self, runs: &[Identity]) -> bool {
+        for run in runs {
+            if self.substrate.runs(run).await {
+                return false;
+            }
+        }
+        true
     }
 
     /// Brings a service to a number of pods and waits for it; leaving pods serve until callers have heard of it.
     pub async fn scale(&self, service: &str, replicas: u32) {
-        self.begin_scale(service, replicas, false);
-        self.settled(service).await;
+        self.begin_scale(service, replicas, false).await;
+        self.until(&format!("{service} has {replicas} pods, all ready"), async || {
+            let pods = self.pods_of(service).await;
+            pods.len() == replicas as usize && all_ready(&pods)
+        })
+        .await;
     }
 
     /// Only begins it; with `now` leaving pods end at once.
-    pub fn begin_scale(&self, service: &str, replicas: u32, now: bool) {
-        self.substrate.command(&Request::Scale { service: service.to_owned(), replicas, now });
+    pub async fn begin_scale(&self, service: &str, replicas: u32, now: bool) {
+        self.substrate.begin_scale(service, replicas, now).await;
     }
 
-    /// Restarts a pod, or the pods of a service one after the other, and waits for it.
-    pub async fn restart(&self, name: &str) {
-        let service =
-            plan::service(name).map_or_else(|| self.pod(name).service, |service| service.name.to_owned());
-        self.substrate.command(&Request::Restart { name: name.to_owned() });
-        self.settled(&service).await;
+    /// Replaces the pods of a service one after the other, and waits for it.
+    pub async fn restart(&self, service: &str) {
+        let before = self.identities(service).await;
+        self.substrate.restart(service).await;
+        self.replaced(service, &before).await;
     }
 
-    /// Sends a signal to all processes of a pod.
-    pub fn kill(&self, pod: &str, signal: &str) {
-        self.substrate.command(&Request::Kill { pod: pod.to_owned(), signal: signal.to_owned() });
+    /// Rolls out another tag of the image that a service's pods run, and waits for it.
+    pub async fn change_image(&self, service: &str) {
+        let before = self.identities(service).await;
+        self.substrate.change_image(service).await;
+        self.replaced(service, &before).await;
     }
 
-    /// Sends SIGTERM (or another signal that ends it) to one process of a pod and waits for its end.
-    pub async fn end_process(&self, pod: &str, container: &str, signal: Signal) {
-        let pid = self.pid(pod, container);
-        let target = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
-        rustix::process::kill_process(target, signal).expect("the process exists");
-        self.until(&format!("{container} of {pod} ends"), || {
-            self.pod(pod).containers[container].pid.is_none()
-        })
-        .await;
-        assert!(!process_exists(pid));
+    /// Deletes a pod in order, as the drain of a node does, and waits until another one has taken its place.
+    pub async fn delete(&self, pod: &Pod) {
+        self.substrate.delete(pod).await;
+        self.replaced(&pod.service, &pod.identities()).await;
     }
 
-    /// Changes the Envoy file of a running pod, as an edited ConfigMap would: in one step, noticed by the proxy itself.
-    pub fn apply_config(&self, pod: &str, edit: impl FnOnce(&mut Value)) {
-        let path = self.substrate.dir().config(pod);
-        let text = std::fs::read_to_string(&path).expect("the pod's file");
-        let read = xds::read_bootstrap(pod, &text);
-        let mut tree =
-            xds::to_json(&read.unwrap_or_else(|found| panic!("{}", xds::render_text(&found, &text))).message);
-        edit(&mut tree);
-        let new = path.with_extension("new");
-        // JSON is YAML.
-        std::fs::write(&new, tree.to_string()).expect("the new file is written");
-        std::fs::rename(&new, &path).expect("the new file takes the old one's place");
+    /// Sends SIGKILL to all containers of a pod.
+    pub async fn kill(&self, pod: &Pod) {
+        self.substrate.kill(pod).await;
+    }
+
+    /// Brings back what ended, where the substrate does not do so by itself, and waits for it.
+    pub async fn recover(&self, service: &str) {
+        self.substrate.recover(service).await;
+        self.settled(service).await;
+    }
+
+    /// Sends SIGTERM (or another signal that ends it) to one container of a pod and waits for its end.
+    pub async fn end_container(&self, pod: &Pod, container: &str, signal: Signal) {
+        let run =
+            pod.identity(container).unwrap_or_else(|| panic!("{} has no running {container}", pod.name));
+        self.substrate.signal(pod, container, signal).await;
+        self.until(&format!("{container} of {} ends", pod.name), async || !self.substrate.runs(&run).await)
+            .await;
+    }
+
+    /// Changes the Envoy file of a service, as an edited ConfigMap would: in one step, noticed by the proxies themselves.
+    pub async fn apply_config(&self, service: &str, edit: impl Fn(&mut Value) + Sync) {
+        self.substrate.edit_config(service, &edit).await;
     }
 
     /// Takes the Kubernetes API away: connections are cut and refused.
-    pub fn cut_kubernetes(&self) {
-        self.substrate.command(&Request::Fault { fault: "down".to_owned() });
+    pub async fn cut_kubernetes(&self) {
+        self.substrate.set_kubernetes(false).await;
     }
 
     /// Gives it back.
-    pub fn restore_kubernetes(&self) {
-        self.substrate.command(&Request::Fault { fault: "none".to_owned() });
+    pub async fn restore_kubernetes(&self) {
+        self.substrate.set_kubernetes(true).await;
+    }
+
+    /// Parts a pod from the network.
+    pub async fn cut_link(&self, pod: &Pod) {
+        self.substrate.set_link(pod, false).await;
+    }
+
+    /// Joins it again, at the same address.
+    pub async fn restore_link(&self, pod: &Pod) {
+        self.substrate.set_link(pod, true).await;
+    }
+
+    /// Freezes a container: its connections stay open, and nothing is read or answered.
+    pub async fn pause(&self, pod: &Pod, container: &str) {
+        self.substrate.set_paused(pod, container, true).await;
+    }
+
+    /// Lets it go on.
+    pub async fn unpause(&self, pod: &Pod, container: &str) {
+        self.substrate.set_paused(pod, container, false).await;
+    }
+
+    /// What a write to the root of a container's file system is answered with; none if it works.
+    pub async fn write_to_root(&self, pod: &Pod, container: &str) -> Option<String> {
+        self.substrate.write_to_root(pod, container).await
     }
 
     /// The access log of a pod's proxy, as far as it has been written.
-    #[must_use]
-    pub fn access_log(&self, pod: &str) -> Vec<String> {
-        let path = self.substrate.dir().access_log(pod);
-        std::fs::read_to_string(path).unwrap_or_default().lines().map(str::to_owned).collect()
+    pub async fn access_log(&self, pod: &Pod) -> Vec<String> {
+        let text = self.substrate.access_log(pod).await;
+        // Where the log and the access log share one stream: Envoy's default format begins with the time.
+        text.lines().filter(|line| line.starts_with("[2")).map(str::to_owned).collect()
+    }
+
+    /// How many requests a pod's proxy has carried, readiness probes apart.
+    pub async fn served(&self, pod: &Pod) -> usize {
+        let probe = |line: &String| line.contains("petmesh-probe") || line.contains("kube-probe");
+        self.access_log(pod).await.iter().filter(|line| !probe(line)).count()
     }
 
     /// Waits until every pod of a service is ready.
     pub async fn settled(&self, service: &str) {
         let what = format!("every pod of {service} is ready");
-        let at_rest =
-            || self.pods().iter().filter(|pod| pod.service == service).all(|pod| pod.state == State::Ready);
-        self.until(&what, at_rest).await;
+        self.until(&what, async || all_ready(&self.pods_of(service).await)).await;
+    }
+
+    /// Waits until these runs have ended and every pod of the service is ready.
+    async fn replaced(&self, service: &str, before: &[Identity]) {
+        let what = format!("{service} runs anew");
+        self.until(&what, async || self.ended(before).await && all_ready(&self.pods_of(service).await)).await;
     }
 
     /// Waits for something that must come about.
-    pub async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !done() {
-            assert!(Instant::now() < end, "never came about: {what}; {:#?}", self.pods());
-            tokio::time::sleep(LOOK).await;
+    pub async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+        let (patience, look) = self.patience();
+        let end = Instant::now() + patience;
+        while !done().await {
+            assert!(Instant::now() < end, "never came about: {what}; {:#?}", self.pods().await);
+            tokio::time::sleep(look).await;
         }
     }
 
-    /// The same for what has to be asked over the network.
-    pub async fn until_async(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
-        let end = Instant::now() + PATIENCE;
-        while !done().await {
-            assert!(Instant::now() < end, "never came about: {what}; {:#?}", self.pods());
-            tokio::time::sleep(LOOK).await;
+    /// Longer than anything takes that does come about, and how often a test looks whether it has. In a cluster a changed
+    /// ConfigMap alone may take a minute and a half.
+    fn patience(&self) -> (Duration, Duration) {
+        match self.target {
+            Target::Local => (Duration::from_secs(60), Duration::from_millis(20)),
+            Target::Containers => (Duration::from_secs(60), Duration::from_millis(100)),
+            Target::Kubernetes | Target::K3s => (Duration::from_secs(240), Duration::from_millis(500)),
         }
     }
 
     /// Ends the mesh and makes sure that nothing of it is left.
-    pub fn down(mut self) {
-        let pids: Vec<u32> = self.all_pids();
-        assert!(self.substrate.end(), "the mesh ends in order");
-        let left: Vec<&u32> = pids.iter().filter(|pid| process_exists(**pid)).collect();
-        assert!(left.is_empty(), "still there: {left:?}");
-    }
-
-    fn all_pids(&self) -> Vec<u32> {
-        let status: Status = self.substrate.status();
-        status
-            .pods
-            .iter()
-            .flat_map(|pod| pod.containers.values().filter_map(|container| container.pid))
-            .collect()
+    pub async fn down(mut self) {
+        let left = self.substrate.end().await;
+        assert!(left.is_empty(), "left behind: {left:#?}");
     }
 }
 
-/// Whether a process lives; one that only waits to be looked at does not.
-#[must_use]
-pub fn process_exists(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    !stat.is_empty() && !stat.contains(") Z ")
+fn all_ready(pods: &[Pod]) -> bool {
+    !pods.is_empty() && pods.iter().all(|pod| pod.state == State::Ready)
 }
 
 fn answered(answer: Result<Answer, Failure>, path: &str) -> Answer {

@@ -7,7 +7,10 @@ use std::fmt::{Display, Write};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-/// All requests of one load.
+/// Requests without an answer that are kept with their time and reason; beyond it they are only counted, as lost.
+const MAX_UNANSWERED: usize = 10_000;
+
+/// What became of all requests of one load.
 #[derive(Debug)]
 pub struct Report {
     /// When the load began.
@@ -16,8 +19,51 @@ pub struct Report {
     pub planned: u64,
     /// How many were sent.
     pub sent: u64,
-    /// One for each, by the time of sending.
-    pub records: Vec<Record>,
+    /// Second by second, by the time of sending.
+    pub seconds: Vec<Second>,
+    /// Those without a right answer, by the time of sending.
+    unanswered: Vec<Record>,
+}
+
+/// The requests that were sent within one second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Second {
+    pub answered: usize,
+    pub refused: usize,
+    pub failed: usize,
+}
+
+/// Counts requests as they end. It grows with the seconds that a load lasts, not with its requests.
+#[derive(Debug, Default)]
+pub struct Tally {
+    seconds: Vec<Second>,
+    unanswered: Vec<Record>,
+}
+
+impl Tally {
+    /// Counts one.
+    pub fn add(&mut self, record: Record) {
+        let at = usize::try_from(record.at.as_secs()).unwrap_or(usize::MAX);
+        if self.seconds.len() <= at {
+            self.seconds.resize(at + 1, Second::default());
+        }
+        let second = &mut self.seconds[at];
+        match &record.outcome {
+            Outcome::Answered => second.answered += 1,
+            Outcome::Refused(_) => second.refused += 1,
+            Outcome::Failed(_) => second.failed += 1,
+        }
+        if record.outcome != Outcome::Answered && self.unanswered.len() < MAX_UNANSWERED {
+            self.unanswered.push(record);
+        }
+    }
+
+    /// The whole, when all have ended.
+    #[must_use]
+    pub fn report(mut self, began: Instant, planned: u64, sent: u64) -> Report {
+        self.unanswered.sort_by_key(|record| record.at);
+        Report { began, planned, sent, seconds: self.seconds, unanswered: self.unanswered }
+    }
 }
 
 /// One request.
@@ -55,13 +101,19 @@ impl Report {
     /// Requests with a right answer.
     #[must_use]
     pub fn answered(&self) -> usize {
-        self.count(|record| record.outcome == Outcome::Answered)
+        self.seconds.iter().map(|second| second.answered).sum()
     }
 
-    /// Requests without one.
+    /// Requests without one, refused or broken.
     #[must_use]
     pub fn failed(&self) -> usize {
-        self.count(|record| record.outcome != Outcome::Answered)
+        self.seconds.iter().map(|second| second.refused + second.failed).sum()
+    }
+
+    /// Those among them that were never accepted.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.seconds.iter().map(|second| second.refused).sum()
     }
 
     /// Requests that were accepted and yet have no right answer, when a part was told to end at `signal`. A refusal is no
@@ -69,11 +121,9 @@ impl Report {
     #[must_use]
     pub fn lost(&self, signal: Instant) -> usize {
         let signal = signal.duration_since(self.began);
-        self.count(|record| match record.outcome {
-            Outcome::Answered => false,
-            Outcome::Refused(_) => record.at < signal,
-            Outcome::Failed(_) => true,
-        })
+        // A refusal that is not kept has no time: it counts as a loss.
+        let excused = |record: &Record| matches!(record.outcome, Outcome::Refused(_)) && record.at >= signal;
+        self.failed() - self.count(excused)
     }
 
     /// "0 failed": the load was whole and every request has its answer.
@@ -88,7 +138,7 @@ impl Report {
         let from = instants.start().duration_since(self.began);
         let to = instants.end().duration_since(self.began);
         let in_flight = |record: &Record| record.at <= to && from <= record.at + record.took;
-        let apart = self.count(|record| in_flight(record) && record.outcome != Outcome::Answered);
+        let apart = self.count(in_flight);
         println!("under way at the kill and not answered: {apart}");
         assert_eq!(
             self.failed() - apart,
@@ -111,7 +161,7 @@ impl Report {
     }
 
     fn count(&self, which: impl Fn(&Record) -> bool) -> usize {
-        self.records.iter().filter(|record| which(record)).count()
+        self.unanswered.iter().filter(|record| which(record)).count()
     }
 }
 
@@ -119,14 +169,15 @@ impl Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "{} planned, {} sent, {} answered, {} failed",
+            "{} planned, {} sent, {} answered, {} failed (of these {} refused)",
             self.planned,
             self.sent,
             self.answered(),
-            self.failed()
+            self.failed(),
+            self.refused()
         )?;
         let mut kinds: BTreeMap<String, (usize, Duration, Duration)> = BTreeMap::new();
-        for record in &self.records {
+        for record in &self.unanswered {
             let kind = match &record.outcome {
                 Outcome::Answered => continue,
                 Outcome::Refused(why) => format!("refused: {why}"),
@@ -140,6 +191,13 @@ impl Display for Report {
         for (kind, (count, first, last)) in kinds {
             let _ = write!(text, "\n  {count} x {kind} (sent {first:.2?} to {last:.2?} after the beginning)");
         }
+        for (at, second) in self.seconds.iter().enumerate() {
+            let Second { answered, refused, failed } = second;
+            if refused + failed > 0 {
+                let _ =
+                    write!(text, "\n  second {at}: {answered} answered, {refused} refused, {failed} failed");
+            }
+        }
         f.write_str(&text)
     }
 }
@@ -149,12 +207,12 @@ mod tests {
     use super::*;
 
     fn report(outcomes: &[(u64, u64, Outcome)]) -> Report {
-        let records = outcomes.iter().map(|(at, took, outcome)| Record {
-            at: Duration::from_millis(*at),
-            took: Duration::from_millis(*took),
-            outcome: outcome.clone(),
-        });
-        Report { began: Instant::now(), planned: 2, sent: outcomes.len() as u64, records: records.collect() }
+        let mut tally = Tally::default();
+        for (at, took, outcome) in outcomes {
+            let (at, took) = (Duration::from_millis(*at), Duration::from_millis(*took));
+            tally.add(Record { at, took, outcome: outcome.clone() });
+        }
+        tally.report(Instant::now(), 2, outcomes.len() as u64)
     }
 
     fn lost() -> Outcome {

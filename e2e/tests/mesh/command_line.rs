@@ -2,10 +2,13 @@
 //!
 //! Called by cargo; calls the `petmesh` that cargo built.
 
-use e2e::Cli;
+use e2e::{Capability, Cli, skipped};
 
 #[test]
 fn a_mesh_is_started_shown_and_stopped() {
+    if skipped(&[Capability::CommandLine]) {
+        return;
+    }
     let cli = Cli::new();
     let up = cli.run(&["up"]);
     assert!(up.success, "{up:?}");

@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests and their helpers
 
+mod cluster;
 mod command_line;
+mod containers;
 mod outages;
 mod request_path;
 mod rollouts;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 #[tokio::test]
 async fn a_store_with_its_pets_passes_every_hop_with_one_request_id() {
-    let mesh = Mesh::start();
+    let mesh = Mesh::start().await;
     let answer = mesh.get_with("/petstore/petstore/2?includePets=true", &[("user-agent", "hop-test")]).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     let expected = json!({
@@ -16,31 +16,34 @@ async fn a_store_with_its_pets_passes_every_hop_with_one_request_id() {
     });
     assert_eq!(answer.json(), expected);
 
+    let edge = mesh.pod("ingress", 1).await;
     let mut id = String::new();
-    mesh.until("the ingress logs the request", || {
-        let line = mesh.access_log("ingress-1").into_iter().find(|line| line.contains("hop-test"));
+    mesh.until("the ingress logs the request", async || {
+        let line = mesh.access_log(&edge).await.into_iter().find(|line| line.contains("hop-test"));
         id = line.as_deref().and_then(request_id).unwrap_or_default().to_owned();
         !id.is_empty()
     })
     .await;
     // petstore's proxy carries the request twice: in, and out to pet; one of the two pets answers.
-    for (hop, pods, times) in [("petstore", &["petstore-1"][..], 2), ("pet", &["pet-1", "pet-2"][..], 1)] {
+    for (hop, times) in [("petstore", 2), ("pet", 1)] {
         let mut seen = Vec::new();
-        mesh.until(&format!("{hop} logs request {id} {times} times"), || {
-            seen =
-                pods.iter().flat_map(|pod| mesh.access_log(pod)).filter(|line| line.contains(&id)).collect();
+        mesh.until(&format!("{hop} logs request {id} {times} times"), async || {
+            seen.clear();
+            for pod in mesh.pods_of(hop).await {
+                seen.extend(mesh.access_log(&pod).await.into_iter().filter(|line| line.contains(&id)));
+            }
             seen.len() >= times
         })
         .await;
         assert_eq!(seen.len(), times, "{seen:#?}");
         assert!(seen.iter().all(|line| line.contains(" 200 ")), "{seen:#?}");
     }
-    mesh.down();
+    mesh.down().await;
 }
 
 #[tokio::test]
 async fn requests_are_answered_as_documented() {
-    let mesh = Mesh::start();
+    let mesh = Mesh::start().await;
     let without = mesh.get("/petstore/petstore/2?includePets=false").await;
     assert_eq!((without.status, without.json()["pets"].clone()), (200, json!([])));
     let pets = mesh.get("/pet/pets?petStoreId=2").await;
@@ -57,31 +60,36 @@ async fn requests_are_answered_as_documented() {
         let answer = mesh.get(path).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
     }
-    mesh.down();
+    mesh.down().await;
 }
 
 #[tokio::test]
 async fn an_app_reaches_services_by_name_and_nothing_else() {
-    let mesh = Mesh::start();
-    let pets = mesh.call_from("petstore-1", "pet", "/pets?petStoreId=2").await;
+    let mesh = Mesh::start().await;
+    let petstore = mesh.pod("petstore", 1).await;
+    let pets = mesh.call_from(&petstore, "pet", "/pets?petStoreId=2").await;
     assert_eq!((pets.status, pets.json()[0]["name"].clone()), (200, json!("Mififú")));
     // Envoy's answer where `cluster_header` names no cluster; discovery's own cluster is none for apps.
     for service in ["dog", "sds", "pet.elsewhere"] {
-        let answer = mesh.call_from("petstore-1", service, "/").await;
+        let answer = mesh.call_from(&petstore, service, "/").await;
         assert_eq!((answer.status, answer.body.as_str()), (503, ""), "{service}");
     }
-    mesh.down();
+    mesh.down().await;
 }
 
 #[tokio::test]
 async fn the_admin_pages_know_the_pods_of_the_other_services() {
-    let mesh = Mesh::start();
-    let clusters = mesh.admin("petstore-1", "/clusters").await;
-    for pod in ["pet-1", "pet-2"] {
-        let address = mesh.pod(pod).address;
-        assert!(clusters.contains(&format!("pet::{address}:10000::")), "{pod} is not in\n{clusters}");
-    }
-    mesh.down();
+    let mesh = Mesh::start().await;
+    let petstore = mesh.pod("petstore", 1).await;
+    let pets = mesh.pods_of("pet").await;
+    assert_eq!(pets.len(), 2);
+    let mut clusters = String::new();
+    mesh.until("petstore's proxy knows both pets", async || {
+        clusters = mesh.admin(&petstore, "/clusters").await;
+        pets.iter().all(|pod| clusters.contains(&format!("pet::{}:10000::", pod.address)))
+    })
+    .await;
+    mesh.down().await;
 }
 
 /// The id in a line of Envoy's default format: the third of the quoted fields from the end.

@@ -1,0 +1,81 @@
+//! What a substrate cannot do, and why. A test that needs it says so in one line and ends.
+//!
+//! Asked by the tests, before they start a mesh; README.md has the same as a table.
+
+use crate::substrate::Target;
+
+/// What not every substrate can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// Run `petmesh` as a user types it.
+    CommandLine,
+    /// Have more than one pod of the ingress behind its one address, and so restart it without a gap.
+    SeveralIngresses,
+    /// Take a pod away at once, without the time in which callers hear of it.
+    LeaveAtOnce,
+    /// Send a signal to one container of a pod.
+    SignalContainer,
+    /// Start a container that ended in the same pod again, as the kubelet does.
+    RestartContainer,
+    /// Freeze a container.
+    Pause,
+    /// Part a pod from the network and join it again.
+    CutLink,
+    /// Take the Kubernetes API away and give it back.
+    CutKubernetes,
+    /// Roll out another image.
+    ChangeImage,
+    /// Try to write to a container's root.
+    ReadOnlyRoot,
+}
+
+impl Capability {
+    /// Why this substrate cannot; none if it can.
+    #[must_use]
+    pub fn missing_on(self, target: Target) -> Option<&'static str> {
+        use Capability as C;
+        use Target as T;
+        match (target, self) {
+            (T::Containers | T::Kubernetes | T::K3s, C::CommandLine) => {
+                Some("the command line runs the mesh as processes on this machine, and nothing else")
+            }
+            (T::Local, C::SeveralIngresses) => Some("the ingress is one process at one address"),
+            (T::Local, C::RestartContainer) => {
+                Some("its supervisor reports a process that ended and leaves it")
+            }
+            (T::Local, C::CutLink) => Some("all pods share the loopback interface"),
+            (T::Local, C::ChangeImage) => Some("there are no images, only the programs that cargo built"),
+            (T::Local, C::ReadOnlyRoot) => Some("processes see this machine's file system"),
+            (T::Kubernetes | T::K3s, C::LeaveAtOnce) => {
+                Some("a forced deletion leaves the running containers to the kubelet's own time")
+            }
+            (T::Kubernetes | T::K3s, C::SignalContainer) => {
+                Some("the API has no signals, and images FROM scratch have no kill to execute")
+            }
+            (T::Kubernetes | T::K3s, C::Pause) => Some("the API cannot freeze a container"),
+            (T::Kubernetes | T::K3s, C::CutLink) => Some(
+                "the API cannot take a pod's network away; a NetworkPolicy leaves open connections alone",
+            ),
+            (T::Kubernetes | T::K3s, C::ReadOnlyRoot) => Some(
+                "the API cannot write to a container, and images FROM scratch have no program that could",
+            ),
+            (T::Kubernetes | T::K3s, C::CutKubernetes) => {
+                Some("the cluster's API server is not the test's to stop")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Whether the substrate of this run lacks one of these; then the test is to end, and one line says why.
+#[must_use]
+pub fn skipped(needed: &[Capability]) -> bool {
+    let target = Target::chosen();
+    for capability in needed {
+        if let Some(reason) = capability.missing_on(target) {
+            println!("skipped on {target}: it needs {capability:?}, and {reason}");
+            return true;
+        }
+    }
+    false
+}
