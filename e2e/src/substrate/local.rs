@@ -171,7 +171,10 @@ impl Local {
     }
 
     pub async fn recover(&self, service: &str) {
-        let ended = |pod: &control::Pod| pod.containers.values().any(|container| container.pid.is_none());
+        // The supervisor may not have heard yet of an end that the test has seen.
+        let ended = |pod: &control::Pod| {
+            pod.containers.values().any(|container| !container.pid.is_some_and(process_exists))
+        };
         for pod in self.status().into_iter().filter(|pod| pod.service == service && ended(pod)) {
             self.command(&Request::Restart { name: pod.name });
         }

@@ -33,6 +33,9 @@ async fn twofold() -> (Mesh, Vec<&'static str>) {
 
 #[tokio::test]
 async fn ten_thousand_requests_pass_through_rolling_restarts_without_a_loss() {
+    if skipped(&[Capability::SeveralIngresses]) {
+        return;
+    }
     let (mesh, services) = twofold().await;
     let began = Instant::now();
     let loads = loads(&mesh);

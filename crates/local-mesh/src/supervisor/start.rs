@@ -24,6 +24,9 @@ use crate::{control, preflight, probe, process, render};
 /// How often a pod is asked until it is ready for the first time: the user waits.
 const FIRST_PROBES: Duration = Duration::from_millis(10);
 
+/// So many probes in turn without an answer make a pod not ready, as `failureThreshold` in deploy/: a busy machine is no failure.
+const UNANSWERED: u32 = 3;
+
 /// How often afterwards; an end is heard of at once, without a probe.
 const LATER_PROBES: Duration = Duration::from_secs(1);
 
@@ -230,8 +233,11 @@ impl Mesh {
         let task = tokio::spawn(async move {
             let mut known = false;
             let mut pause = FIRST_PROBES;
+            let mut unanswered = 0;
             loop {
-                let ready = probe::get(address, port, path).await == Some(200);
+                let answer = probe::get(address, port, path).await;
+                unanswered = if answer.is_none() { unanswered + 1 } else { 0 };
+                let ready = answer == Some(200) || (known && (1..UNANSWERED).contains(&unanswered));
                 if ready != known {
                     known = ready;
                     pause = if ready { LATER_PROBES } else { ANXIOUS_PROBES };
