@@ -132,6 +132,18 @@ pub enum ConfigCommand {
         #[arg(long, default_value = "text")]
         format: Format,
     },
+    /// Print a file with the forms of 2018 as a file that today's Envoy accepts
+    ///
+    /// The new file goes to standard output, always as YAML, also where the old one is JSON; a notice for each change and for each
+    /// field that petmesh does not implement goes to standard error. A file with errors gives no output and exit code 1.
+    Upgrade {
+        /// A YAML or JSON file, or - for standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Form of the notices on standard error: for people or for programs
+        #[arg(long, default_value = "text")]
+        format: Format,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -186,6 +198,8 @@ mod tests {
             "restart pet",
             "down",
             "config validate a.yaml b.json --format json",
+            "config upgrade a.yaml",
+            "config upgrade - --format json",
         ] {
             let parsed = Args::try_parse_from(["petmesh"].into_iter().chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

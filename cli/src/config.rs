@@ -1,8 +1,10 @@
-//! `petmesh config validate`: every finding of every file, for people or for programs.
+//! `petmesh config validate`: every finding of every file, for people or for programs. `petmesh config upgrade`: a file of 2018
+//! as one of today.
 //!
 //! Called by `main`; calls the reader in `xds` and the proxy's builder.
 
-use std::path::PathBuf;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use proxy::snapshot::build::{self, Flavor};
@@ -48,6 +50,37 @@ pub fn validate(files: &[PathBuf], format: Format) -> Result<()> {
         println!("{}", xds::render_json(&all));
     }
     if has_errors(&all) { Err(Reported.into()) } else { Ok(()) }
+}
+
+/// Prints the file that today's Envoy accepts on standard output, and what was changed on standard error.
+pub fn upgrade(file: &Path, format: Format) -> Result<()> {
+    let stdin = file == Path::new("-");
+    let name = if stdin { "standard input".to_owned() } else { file.display().to_string() };
+    let mut text = String::new();
+    let read = match stdin {
+        true => std::io::stdin().read_to_string(&mut text).map(|_| ()),
+        false => std::fs::read_to_string(file).map(|read| text = read),
+    };
+    let upgraded = match read {
+        Ok(()) => xds::upgrade_bootstrap(&name, &text),
+        Err(error) => {
+            let message = format!("cannot read the configuration {name}: {error}");
+            Err(vec![Diagnostic::error(&name, Code::Unreadable, message)])
+        }
+    };
+    let (found, new) = match upgraded {
+        Ok(upgraded) => (upgraded.notices, Some(upgraded.text)),
+        Err(found) => (found, None),
+    };
+    match format {
+        Format::Text if !found.is_empty() => eprint!("{}", xds::render_text(&found, &text)),
+        Format::Text => {}
+        Format::Json => eprintln!("{}", xds::render_json(&found)),
+    }
+    match new {
+        Some(new) => Ok(std::io::stdout().write_all(new.as_bytes())?),
+        None => Err(Reported.into()),
+    }
 }
 
 /// What `proxy --mode validate` finds.

@@ -27,6 +27,9 @@ fn main() -> ExitCode {
         Command::Config { command: ConfigCommand::Validate { files, format } } => {
             config::validate(&files, format)
         }
+        Command::Config { command: ConfigCommand::Upgrade { file, format } } => {
+            config::upgrade(&file, format)
+        }
         Command::Supervise => up::supervise(),
         Command::Fault { fault } => control::fault(fault),
         Command::ExecChild { parent, signal, command } => {

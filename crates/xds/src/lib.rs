@@ -33,7 +33,7 @@ pub use api::{envoy, google};
 pub use diagnostic::{Code, Diagnostic, Severity, render_json, render_text};
 pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, resources, to_json};
 pub use prost_types::Any;
-pub use read::{Positions, Read, ReadResult};
+pub use read::{Positions, Read, ReadResult, Upgraded};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
 
@@ -45,6 +45,11 @@ use envoy::service::discovery::v3::DiscoveryResponse;
 /// Reads a configuration file. `name` is for the diagnostics.
 pub fn read_bootstrap(name: &str, text: &str) -> ReadResult<Bootstrap> {
     read_message(name, text)
+}
+
+/// The configuration file as YAML that today's Envoy accepts, old forms brought up to date; or every error of the file.
+pub fn upgrade_bootstrap(name: &str, text: &str) -> Result<Upgraded, Vec<Diagnostic>> {
+    read::upgraded(name, text, &Bootstrap::full_name())
 }
 
 /// Reads the answer of a control plane from JSON or YAML, or a file of that form.

@@ -3,7 +3,9 @@
 //! Called through `lib.rs`; calls the stations below in the order of their names in `text`.
 
 mod check;
+mod comments;
 mod convert;
+mod emit;
 mod nearest;
 mod path;
 mod positions;
@@ -17,6 +19,10 @@ use prost_reflect::{DynamicMessage, MessageDescriptor};
 
 pub use positions::Positions;
 pub(crate) use tree::Span;
+pub use upgrade::rewrite::Upgraded;
+pub(crate) use upgrade::rewrite::file as upgraded;
+#[cfg(test)]
+pub(crate) use upgrade::rewrite::kept_by_reader;
 
 use crate::diagnostic::{self, Code, Diagnostic};
 use crate::schema;
@@ -43,6 +49,7 @@ pub(crate) fn text(file: &str, text: &str, full_name: &str) -> ReadResult<Dynami
         Err(error) => return Err(vec![*error]),
     };
     let mut converter = convert::Converter::new(file);
+    upgrade::tree(&mut converter, upgrade::Mode::Read, full_name, &mut root);
     let message = converter.message(&descriptor, &mut root, &Path::ROOT);
     let (errors, mut findings) = (converter.errors, converter.findings);
     diagnostic::sort(&mut findings);

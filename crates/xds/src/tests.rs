@@ -4,6 +4,7 @@ mod broken;
 mod forms;
 mod hostile;
 mod resources;
+mod upgrades;
 
 use crate::supported::supported_fields;
 use crate::{read_bootstrap, render_text, to_json};
@@ -45,12 +46,12 @@ fn every_tutorial_file_reads_as_printed() {
     let hosts = "/static_resources/clusters/0/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/port_value";
     let router = "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config/@type";
     for (name, warnings, port, has_router) in [
-        ("json-sidecar.json", 2, 8002, true),
-        ("pet-sidecar.yaml", 3, 8080, true),
+        ("json-sidecar.json", 4, 8002, true),
+        ("pet-sidecar.yaml", 5, 8080, true),
         ("nginx-sidecar.yaml", 0, 80, true),
         ("static-endpoints.yaml", 0, 8080, false),
         ("kubernetes-service-http2.yaml", 0, 80, false),
-        ("petstore-sidecar.yaml", 5, 8080, true),
+        ("petstore-sidecar.yaml", 9, 8080, true),
     ] {
         let text = data(name);
         let json = json(name, &text);

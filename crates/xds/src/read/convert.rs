@@ -1,6 +1,6 @@
 //! Tree to message, guided by the descriptor: accepts what Envoy accepts and collects every error on the way.
 //!
-//! Called by `read`; calls `upgrade` before a mapping is read, `scalar` and `wellknown` for values, `check` after.
+//! Called by `read`; calls `scalar` and `wellknown` for values, `check` after.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,7 +9,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind as Type, MapKey, Messa
 use super::nearest::nearest;
 use super::path::Path;
 use super::tree::{Entry, Kind, Node, Plain, Span};
-use super::{check, scalar, upgrade, wellknown};
+use super::{check, scalar, wellknown};
 use crate::diagnostic::{Code, Diagnostic};
 use crate::schema::{self, Status};
 
@@ -38,7 +38,6 @@ impl<'f> Converter<'f> {
         if let Some(read) = wellknown::message(self, descriptor, node, path) {
             return read;
         }
-        upgrade::message(self, descriptor.full_name(), node, path);
         let span = node.span;
         let mut message = DynamicMessage::new(descriptor.clone());
         let Kind::Map(entries) = &mut node.kind else {
@@ -119,13 +118,15 @@ impl<'f> Converter<'f> {
         if entry.value.is_null() && !takes_null(field) {
             return;
         }
-        let Entry { name, written, span, value } = entry;
+        let Entry { name, written, span, value, .. } = entry;
         let spelling = written.as_deref().unwrap_or(name);
+        let today = if spelling == name { String::new() } else { format!(", today's `{name}`,") };
         match &schema::marks(field.parent_message()).field(field.number()).status {
             Status::Implemented => {}
             _ if is_default(field, value) => return,
             Status::Refused(reason) => {
-                let text = format!("`{spelling}` is valid in Envoy, but petmesh does not implement it");
+                let text =
+                    format!("`{spelling}`{today} is valid in Envoy, but petmesh does not implement it");
                 let path = path.key(spelling);
                 return self
                     .push(self.error(Code::NotImplemented, text, *span, &path).suggestion(reason.as_str()));

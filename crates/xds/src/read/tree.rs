@@ -9,6 +9,17 @@ pub(crate) struct Node {
     pub(crate) kind: Kind,
     /// The whole path as the file writes it, where an old form was moved elsewhere.
     pub(crate) written: Option<Box<str>>,
+    pub(crate) origin: Origin,
+}
+
+/// Whether the text of the file still says what a node says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Source,
+    /// From the file, but its entries or its value have changed.
+    Touched,
+    /// Made by the upgrade pass.
+    Made,
 }
 
 /// What a node is.
@@ -35,6 +46,8 @@ pub(crate) struct Entry {
     pub(crate) written: Option<Box<str>>,
     pub(crate) span: Span,
     pub(crate) value: Node,
+    /// Made by the upgrade pass: the file has no such key.
+    pub(crate) made: bool,
 }
 
 /// A place: 1-based line and column (in characters), 0-based byte range.
@@ -57,19 +70,39 @@ pub(crate) enum Plain {
 }
 
 impl Node {
-    /// A node that the upgrade pass makes, at the place of the old form.
+    /// A node of the file.
     pub(crate) fn new(span: Span, kind: Kind) -> Self {
-        Self { span, kind, written: None }
+        Self { span, kind, written: None, origin: Origin::Source }
+    }
+
+    /// A node that the upgrade pass makes, at the place of the old form.
+    pub(crate) fn made(span: Span, kind: Kind) -> Self {
+        Self { origin: Origin::Made, ..Self::new(span, kind) }
     }
 
     /// A text that the upgrade pass makes.
     pub(crate) fn text(span: Span, text: impl Into<String>) -> Self {
-        Self::new(span, Kind::Scalar(Scalar { text: text.into(), quoted: true }))
+        Self::made(span, Kind::Scalar(Scalar { text: text.into(), quoted: true }))
+    }
+
+    /// A number, a boolean or a name of an enum that the upgrade pass makes.
+    pub(crate) fn plain(span: Span, text: impl Into<String>) -> Self {
+        Self::made(span, Kind::Scalar(Scalar { text: text.into(), quoted: false }))
+    }
+
+    /// A mapping that the upgrade pass makes.
+    pub(crate) fn map(span: Span, entries: Vec<Entry>) -> Self {
+        Self::made(span, Kind::Map(entries))
+    }
+
+    /// A list that the upgrade pass makes.
+    pub(crate) fn list(span: Span, items: Vec<Node>) -> Self {
+        Self::made(span, Kind::List(items))
     }
 
     /// A mapping with one key that the upgrade pass makes.
     pub(crate) fn wrap(name: &str, value: Node) -> Self {
-        Self::new(value.span, Kind::Map(vec![Entry::new(name, value)]))
+        Self::map(value.span, vec![Entry::new(name, value)])
     }
 
     pub(crate) fn is_null(&self) -> bool {
@@ -94,7 +127,7 @@ impl Node {
 impl Entry {
     /// An entry that the upgrade pass makes, at the place of its value.
     pub(crate) fn new(name: &str, value: Node) -> Self {
-        Self { name: name.to_owned(), written: None, span: value.span, value }
+        Self { name: name.to_owned(), written: None, span: value.span, value, made: true }
     }
 
     /// The key as the file writes it.

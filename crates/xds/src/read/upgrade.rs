@@ -1,245 +1,321 @@
-//! Old forms (2017-2018) to today's, one mapping at a time, each with a warning.
+//! Old forms (Envoy 1.5 to 1.8) to today's: a walk over the whole tree, with a warning for each.
 //!
-//! Called by `convert` before it reads a mapping; changes the tree in place and keeps the file's own paths.
+//! It knows which message lies below which field from `shapes` and not from the schema, so that the inside of a field that
+//! petmesh does not implement is brought up to date too. Reading order: `shapes`, `fields` (one old field, one rule), `names`
+//! (extensions), then the forms that take more than a rule: `clusters`, `filters`, `globals`, `routes`.
+//! Called by `read` before the tree is read, and by `rewrite` for `petmesh config upgrade`; changes the tree in place and keeps
+//! the file's own paths.
+
+mod clusters;
+mod extensions;
+mod fields;
+mod filters;
+mod globals;
+mod names;
+pub(crate) mod rewrite;
+mod routes;
+mod shapes;
 
 use super::convert::Converter;
 use super::path::Path;
-use super::tree::{Entry, Kind, Node, Span};
-use crate::diagnostic::Code;
+use super::tree::{Entry, Kind, Node, Origin, Plain, Span};
+use crate::diagnostic::{Code, Diagnostic};
+use shapes::Shape;
 
-/// What becomes of an old field.
-enum Change {
-    /// Another name, the same value.
-    Rename(&'static str),
-    /// Another name, and the value one or more levels deeper.
-    Wrap(&'static str, &'static [&'static str]),
-    /// Nothing: it has no meaning any more.
-    Drop,
-    /// An error with this help: petmesh implements neither the old form nor today's.
-    Refuse(&'static str),
-    /// Addresses of endpoints to a load assignment.
-    Hosts,
+/// What the result is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// To be run by petmesh: what it understands stays.
+    Read,
+    /// To be written as a file for today's Envoy: forms that it calls deprecated change too.
+    Rewrite,
 }
 
-/// The old fields of each message, by its full name.
-const FIELDS: &[(&str, &str, Change)] = &[
-    ("envoy.config.cluster.v3.Cluster", "hosts", Change::Hosts),
-    ("envoy.config.cluster.v3.Cluster", "tls_context", Change::Rename("transport_socket")),
-    ("envoy.config.listener.v3.FilterChain", "tls_context", Change::Rename("transport_socket")),
-    ("envoy.config.route.v3.RouteMatch", "regex", Change::Wrap("safe_regex", &["regex"])),
-    (
-        "envoy.config.route.v3.HeaderMatcher",
-        "regex_match",
-        Change::Wrap("string_match", &["safe_regex", "regex"]),
-    ),
-    ("envoy.config.route.v3.QueryParameterMatcher", "value", Change::Wrap("string_match", &["exact"])),
-    ("envoy.config.route.v3.RouteAction", "request_mirror_policy", Change::Rename("request_mirror_policies")),
-    ("envoy.config.route.v3.RouteAction", "auto_host_rewrite_header", Change::Rename("host_rewrite_header")),
-    ("envoy.config.route.v3.VirtualHost", "per_filter_config", Change::Rename("typed_per_filter_config")),
-    ("envoy.config.route.v3.Route", "per_filter_config", Change::Rename("typed_per_filter_config")),
-    (
-        "envoy.config.route.v3.WeightedCluster.ClusterWeight",
-        "per_filter_config",
-        Change::Rename("typed_per_filter_config"),
-    ),
-    ("envoy.extensions.filters.http.router.v3.Router", "deprecated_v1", Change::Drop),
-    (HCM, "deprecated_v1", Change::Drop),
-    (HCM, "idle_timeout", Change::Wrap("common_http_protocol_options", &["idle_timeout"])),
-    (
-        "envoy.config.bootstrap.v3.Bootstrap",
-        "runtime",
-        Change::Refuse(
-            "runtime values stand in `layered_runtime` today, and those of a folder are not implemented",
-        ),
-    ),
-];
+/// Most nodes that are copied to where they belong today, such as a tracer to each connection manager.
+const MAX_COPIED: usize = 200_000;
 
-const HCM: &str = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-const TCP_PROXY: &str = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
-
-/// Messages that name an extension, whose configuration stood in `config`.
-const NAMED: &[&str] = &[
-    "envoy.config.listener.v3.Filter",
-    "envoy.config.accesslog.v3.AccessLog",
-    "envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter",
-];
-
-/// Names of extensions, old and new, and the types of their configurations.
-const TYPES: &[(&str, &str)] = &[
-    ("envoy.http_connection_manager", HCM),
-    ("envoy.filters.network.http_connection_manager", HCM),
-    ("envoy.tcp_proxy", TCP_PROXY),
-    ("envoy.filters.network.tcp_proxy", TCP_PROXY),
-    ("envoy.router", "envoy.extensions.filters.http.router.v3.Router"),
-    ("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router"),
-    ("envoy.file_access_log", "envoy.extensions.access_loggers.file.v3.FileAccessLog"),
-    ("envoy.access_loggers.file", "envoy.extensions.access_loggers.file.v3.FileAccessLog"),
-    ("envoy.access_loggers.stdout", "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"),
-    ("envoy.access_loggers.stderr", "envoy.extensions.access_loggers.stream.v3.StderrAccessLog"),
-];
-
-/// Types of the v2 API and what they are called today.
-const V2_TYPES: &[(&str, &str)] = &[
-    ("envoy.config.filter.network.http_connection_manager.v2.HttpConnectionManager", HCM),
-    ("envoy.config.filter.network.tcp_proxy.v2.TcpProxy", TCP_PROXY),
-    ("envoy.config.filter.http.router.v2.Router", "envoy.extensions.filters.http.router.v3.Router"),
-    ("envoy.config.accesslog.v2.FileAccessLog", "envoy.extensions.access_loggers.file.v3.FileAccessLog"),
-    ("envoy.api.v2.ClusterLoadAssignment", "envoy.config.endpoint.v3.ClusterLoadAssignment"),
-    ("envoy.api.v2.Cluster", "envoy.config.cluster.v3.Cluster"),
-    ("envoy.api.v2.Listener", "envoy.config.listener.v3.Listener"),
-    ("envoy.api.v2.RouteConfiguration", "envoy.config.route.v3.RouteConfiguration"),
-];
-
-/// Brings the old forms of one mapping up to date.
-pub(crate) fn message(converter: &mut Converter<'_>, full_name: &str, node: &mut Node, path: &Path<'_>) {
-    if NAMED.contains(&full_name) {
-        named(converter, node, path);
-    }
-    if full_name == "envoy.config.route.v3.RouteAction" {
-        host_rewrite(node);
-    }
-    if !FIELDS.iter().any(|(message, ..)| *message == full_name) {
-        return;
-    }
-    let name = node.get_text("name").unwrap_or_default().to_owned();
-    let Kind::Map(entries) = &mut node.kind else { return };
-    let mut done = Vec::with_capacity(entries.len());
-    for mut entry in std::mem::take(entries) {
-        let change =
-            FIELDS.iter().find(|(message, old, _)| *message == full_name && *old == entry.name).map(|f| &f.2);
-        let Some(change) = change else {
-            done.push(entry);
-            continue;
-        };
-        let old = path.key(&entry.name);
-        let new = match change {
-            Change::Rename(new) | Change::Wrap(new, _) => Some(*new),
-            Change::Hosts => Some("load_assignment"),
-            Change::Drop => None,
-            Change::Refuse(help) => {
-                let text = format!("`{}` is a form of 2018, and petmesh does not implement it", entry.name);
-                let finding = converter.error(Code::NotImplemented, text, entry.span, &old);
-                converter.push(finding.suggestion(*help));
-                continue;
-            }
-        };
-        old_form(converter, &entry.name, new, entry.span, &old);
-        match change {
-            Change::Drop | Change::Refuse(_) => continue,
-            Change::Rename(new) => {
-                entry.written = Some(entry.name.as_str().into());
-                entry.name = (*new).to_owned();
-            }
-            Change::Wrap(new, inner) => {
-                entry.value.written = Some(old.to_string().into());
-                let wrapped = inner.iter().rev().fold(entry.value, |value, name| Node::wrap(name, value));
-                entry = Entry { name: (*new).to_owned(), value: wrapped, ..moved(&entry.name, entry.span) };
-            }
-            Change::Hosts => {
-                let written = old.to_string();
-                entry = Entry { span: entry.span, ..hosts(entry.value, &written, &name) };
-            }
-        }
-        done.push(entry);
-    }
-    *entries = done;
+/// One walk.
+pub(crate) struct Pass<'c, 'f> {
+    out: &'c mut Converter<'f>,
+    mode: Mode,
+    /// Forms that today's Envoy refuses.
+    old: usize,
+    /// All changes, deprecated forms included.
+    changes: usize,
+    /// Whether the file asks a control plane.
+    discovery: bool,
+    /// The tracer of the whole process, which each connection manager has for itself today.
+    tracer: Option<Node>,
+    tracer_used: bool,
+    /// The rate limit service of the whole process, which each filter names today.
+    rate_limit_service: Option<Node>,
+    copied: usize,
 }
 
-/// Brings the `@type` of an Any up to date.
-pub(crate) fn any(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_>) {
-    let Kind::Map(entries) = &mut node.kind else { return };
-    let Some(entry) = entries.iter_mut().find(|entry| entry.name == "@type") else { return };
-    let Kind::Scalar(scalar) = &mut entry.value.kind else { return };
-    let old = scalar.text.rsplit('/').next().unwrap_or_default();
-    if let Some((old, new)) = V2_TYPES.iter().find(|(v2, _)| *v2 == old) {
-        old_form(converter, old, Some(new), entry.value.span, &path.key("@type"));
-        scalar.text = format!("type.googleapis.com/{new}");
-    }
-}
-
-/// `name` and `config` to `typed_config` with the type that the name stands for.
-fn named(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_>) {
-    let Some(name) = node.get_text("name").map(str::to_owned) else { return };
-    let Some((_, full_name)) = TYPES.iter().find(|(known, _)| *known == name) else {
-        return unknown_name(converter, &name, node, path);
+/// Brings a tree up to date that describes a message of this type.
+pub(crate) fn tree<'c, 'f>(
+    out: &'c mut Converter<'f>,
+    mode: Mode,
+    full_name: &str,
+    root: &mut Node,
+) -> Pass<'c, 'f> {
+    let mut pass = Pass {
+        out,
+        mode,
+        old: 0,
+        changes: 0,
+        discovery: false,
+        tracer: None,
+        tracer_used: false,
+        rate_limit_service: None,
+        copied: 0,
     };
-    let span = node.span;
-    let Kind::Map(entries) = &mut node.kind else { return };
-    if entries
-        .iter()
-        .any(|entry| matches!(entry.name.as_str(), "typed_config" | "typedConfig" | "config_discovery"))
-    {
-        return;
+    if let Some(shape) = shapes::of_type(full_name) {
+        pass.walk(shape, root, &Path::ROOT);
     }
-    let type_entry = Entry::new("@type", Node::text(span, format!("type.googleapis.com/{full_name}")));
-    if let Some(entry) = entries.iter_mut().find(|entry| entry.name == "config") {
-        old_form(converter, "config", Some("typed_config"), entry.span, &path.key("config"));
-        entry.written = Some("config".into());
-        entry.name = "typed_config".to_owned();
-        if entry.value.is_null() {
-            entry.value.kind = Kind::Map(Vec::new());
+    pass
+}
+
+impl Pass<'_, '_> {
+    /// Brings a message, or each message of a list, up to date.
+    fn walk(&mut self, shape: Shape, node: &mut Node, path: &Path<'_>) {
+        match &mut node.kind {
+            Kind::Scalar(_) => {}
+            Kind::List(items) => {
+                for (index, item) in items.iter_mut().enumerate() {
+                    self.moved(shape, item, path.index(index));
+                }
+            }
+            Kind::Map(_) if shape == "Any" => self.any(node, path),
+            Kind::Map(entries) if shape == "AnyMap" => {
+                for entry in entries {
+                    self.moved("Any", &mut entry.value, path.key(&entry.name));
+                }
+            }
+            Kind::Map(_) => self.message(shape, node, path),
         }
-        if let Kind::Map(fields) = &mut entry.value.kind {
-            fields.push(type_entry);
+    }
+
+    /// The same for a node that may have been moved already.
+    fn moved(&mut self, shape: Shape, node: &mut Node, path: Path<'_>) {
+        let written = node.written.take();
+        self.walk(shape, node, &path.moved(written.as_deref()));
+        node.written = written;
+    }
+
+    fn message(&mut self, shape: Shape, node: &mut Node, path: &Path<'_>) {
+        names::upgrade(self, shape, node, path);
+        clusters::upgrade(self, shape, node, path);
+        filters::upgrade(self, shape, node, path);
+        globals::upgrade(self, shape, node, path);
+        routes::upgrade(self, shape, node, path);
+        fields::upgrade(self, shape, node, path);
+        let Kind::Map(entries) = &mut node.kind else { return };
+        for Entry { name, written, value, .. } in entries {
+            if let Some(child) = shapes::child(shape, &snake(name)) {
+                let spelling = written.as_deref().unwrap_or(name);
+                self.moved(child, value, path.key(spelling));
+            }
         }
-    } else {
-        // A name alone was enough for a filter without settings.
-        let value = Node::new(span, Kind::Map(vec![type_entry]));
-        entries.push(Entry::new("typed_config", value));
+        if shape == "Bootstrap" {
+            globals::finish(self, node, path);
+        }
+    }
+
+    /// A message whose type stands in it.
+    fn any(&mut self, node: &mut Node, path: &Path<'_>) {
+        let Kind::Map(entries) = &mut node.kind else { return };
+        let Some(entry) = entries.iter_mut().find(|entry| entry.name == "@type") else { return };
+        let Kind::Scalar(scalar) = &mut entry.value.kind else { return };
+        let written = scalar.text.rsplit('/').next().unwrap_or_default().to_owned();
+        let full_name = match extensions::todays_type(&written) {
+            Some(new) => {
+                scalar.text = format!("type.googleapis.com/{new}");
+                entry.value.origin = Origin::Made;
+                let span = entry.value.span;
+                self.note(&written, &new, span, &path.key("@type"));
+                new
+            }
+            None => written,
+        };
+        if let Some(shape) = shapes::of_type(&full_name) {
+            self.message(shape, node, path);
+        }
+    }
+
+    /// An old form that is now another.
+    fn note(&mut self, old: &str, new: &str, span: Span, path: &Path<'_>) {
+        let done = self.done();
+        self.say(format!("`{old}` is a form of 2018, {done} `{new}`"), span, path);
+    }
+
+    /// An old form without a meaning today.
+    fn dropped(&mut self, old: &str, why: &str, span: Span, path: &Path<'_>) {
+        let done = if self.mode == Mode::Read { "ignored" } else { "left out" };
+        self.say(format!("`{old}` is a form of 2018 and is {done}: {why}"), span, path);
+    }
+
+    /// A change of something that today's Envoy refuses.
+    fn say(&mut self, message: String, span: Span, path: &Path<'_>) {
+        self.old += 1;
+        self.changes += 1;
+        self.out.warn(Code::OldForm, message, span, path);
+    }
+
+    /// A form that today's Envoy still reads and calls deprecated: only a rewritten file changes.
+    fn deprecated(&mut self, old: &str, new: &str, span: Span, path: &Path<'_>) {
+        self.changes += 1;
+        let message = format!("`{old}` is deprecated in Envoy, written as `{new}`");
+        self.out.warn(Code::OldForm, message, span, path);
+    }
+
+    /// What is missing in the mapping that begins here and is written into the new file.
+    fn added(&mut self, message: &str, span: Span, path: &Path<'_>) {
+        self.changes += 1;
+        let begin = Span { end: span.start, ..span };
+        self.out.warn(Code::OldForm, message.to_owned(), begin, path);
+    }
+
+    /// An old form that cannot be brought up to date.
+    fn cannot(&mut self, message: String, help: &str, span: Span, path: &Path<'_>) {
+        let finding: Diagnostic = self.out.error(Code::NotImplemented, message, span, path);
+        self.out.push(finding.suggestion(help));
+    }
+
+    fn done(&self) -> &'static str {
+        if self.mode == Mode::Read { "read as" } else { "written as" }
+    }
+
+    /// A copy of a node, unless there have been too many.
+    fn copy(&mut self, node: &Node) -> Option<Node> {
+        self.copied += size(node);
+        (self.copied <= MAX_COPIED).then(|| node.clone())
     }
 }
 
-/// A `config` block gives no type, so an unknown name says nothing about what is inside.
-fn unknown_name(converter: &mut Converter<'_>, name: &str, node: &mut Node, path: &Path<'_>) {
-    let Kind::Map(entries) = &mut node.kind else { return };
-    let Some(index) = entries.iter().position(|entry| entry.name == "config") else { return };
+/// A field that was taken out of a message.
+struct Taken {
+    /// Its place among the others.
+    index: usize,
+    /// The key as the file writes it, and its place.
+    name: String,
+    span: Span,
+    value: Node,
+}
+
+impl Taken {
+    /// The field as it was.
+    fn into_entry(self) -> Entry {
+        Entry { name: self.name, written: None, span: self.span, value: self.value, made: false }
+    }
+}
+
+/// Takes a field out of a message.
+fn take(node: &mut Node, name: &str) -> Option<Taken> {
+    let Kind::Map(entries) = &mut node.kind else { return None };
+    let index = entries.iter().rposition(|entry| is(entry, name))?;
     let entry = entries.remove(index);
-    let text = format!("`{}` is not an extension that petmesh implements", super::scalar::shown(name));
-    let finding = converter.error(Code::NotImplemented, text, entry.span, &path.key("config"));
-    converter.push(finding.suggestion("its settings stand in `typed_config` today, with an `@type`"));
+    touch(node);
+    Some(Taken { index, name: entry.spelling().to_owned(), span: entry.span, value: entry.value })
 }
 
-/// `host_rewrite` is a text with operators today; without one it is the old field, a literal.
-fn host_rewrite(node: &mut Node) {
-    let Kind::Map(entries) = &mut node.kind else { return };
-    for entry in entries.iter_mut().filter(|entry| entry.name == "host_rewrite") {
-        if matches!(&entry.value.kind, Kind::Scalar(scalar) if !scalar.text.contains('%')) {
-            entry.written = Some("host_rewrite".into());
-            entry.name = "host_rewrite_literal".to_owned();
-        }
+/// Marks a node whose text says no longer what it is.
+fn touch(node: &mut Node) {
+    if node.origin == Origin::Source {
+        node.origin = Origin::Touched;
     }
 }
 
-/// A list of addresses, or one, to a load assignment.
-fn hosts(value: Node, written: &str, cluster: &str) -> Entry {
-    let span = value.span;
-    let addresses = match value.kind {
-        Kind::List(items) => {
-            items.into_iter().enumerate().map(|(i, item)| (format!("{written}[{i}]"), item)).collect()
+/// Puts a field into a message.
+fn put(node: &mut Node, index: usize, entry: Entry) {
+    if let Kind::Map(entries) = &mut node.kind {
+        entries.insert(index.min(entries.len()), entry);
+        touch(node);
+    }
+}
+
+/// Adds a field at the end of a message.
+fn add(node: &mut Node, name: &str, value: Node) {
+    put(node, usize::MAX, Entry::new(name, value));
+}
+
+/// The field of this name, in snake or camel case.
+fn find<'n>(node: &'n Node, name: &str) -> Option<&'n Entry> {
+    let Kind::Map(entries) = &node.kind else { return None };
+    entries.iter().rev().find(|entry| is(entry, name))
+}
+
+/// The same, to be changed.
+fn find_mut<'n>(node: &'n mut Node, name: &str) -> Option<&'n mut Entry> {
+    let Kind::Map(entries) = &mut node.kind else { return None };
+    entries.iter_mut().rev().find(|entry| is(entry, name))
+}
+
+/// The text of a field, if it is a scalar.
+fn text<'n>(node: &'n Node, name: &str) -> Option<&'n str> {
+    scalar(&find(node, name)?.value)
+}
+
+fn scalar(node: &Node) -> Option<&str> {
+    match &node.kind {
+        Kind::Scalar(scalar) => Some(&scalar.text),
+        Kind::List(_) | Kind::Map(_) => None,
+    }
+}
+
+/// Whether a node says yes, as a boolean or as a text, alone or under `value`.
+fn truth(node: &Node) -> bool {
+    match &node.kind {
+        Kind::Scalar(scalar) => {
+            scalar.plain() == Plain::Bool(true) || scalar.text.eq_ignore_ascii_case("true")
         }
-        _ => vec![(written.to_owned(), value)],
-    };
-    let endpoints = addresses.into_iter().map(|(written, mut address)| {
-        address.written = Some(written.into());
-        Node::wrap("endpoint", Node::wrap("address", address))
-    });
-    let endpoints = Node::new(span, Kind::List(endpoints.collect()));
-    let locality = Node::new(span, Kind::List(vec![Node::wrap("lb_endpoints", endpoints)]));
-    let name = Entry::new("cluster_name", Node::text(span, cluster));
-    let mut assignment = Node::new(span, Kind::Map(vec![name, Entry::new("endpoints", locality)]));
-    assignment.written = Some(written.into());
-    Entry { written: Some("hosts".into()), ..Entry::new("load_assignment", assignment) }
+        Kind::Map(_) => find(node, "value").is_some_and(|entry| truth(&entry.value)),
+        Kind::List(_) => false,
+    }
 }
 
-fn moved(written: &str, span: Span) -> Entry {
-    let value = Node::new(span, Kind::Map(Vec::new()));
-    Entry { name: String::new(), written: Some(written.into()), span, value }
+/// The items of a list, or a single value.
+fn items(node: Node) -> Vec<Node> {
+    match node.kind {
+        Kind::List(items) => items,
+        _ => vec![node],
+    }
 }
 
-fn old_form(converter: &mut Converter<'_>, old: &str, new: Option<&str>, span: Span, path: &Path<'_>) {
-    let message = match new {
-        Some(new) => format!("`{old}` is a form of 2018, read as `{new}`"),
-        None => format!("`{old}` has had no meaning since 2018 and is ignored"),
-    };
-    converter.warn(Code::OldForm, message, span, path);
+fn is(entry: &Entry, name: &str) -> bool {
+    entry.name == name
+        || entry.name.bytes().any(|byte| byte.is_ascii_uppercase()) && snake(&entry.name) == name
+}
+
+/// `statPrefix` as `stat_prefix`.
+fn snake(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for c in name.chars() {
+        if c.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(c.to_ascii_lowercase());
+    }
+    snake
+}
+
+fn size(node: &Node) -> usize {
+    match &node.kind {
+        Kind::Scalar(_) => 1,
+        Kind::List(items) => items.iter().map(size).sum::<usize>() + 1,
+        Kind::Map(entries) => entries.iter().map(|entry| size(&entry.value)).sum::<usize>() + 1,
+    }
+}
+
+/// An entry in the place of an old one: `written` and the place of the key are the old one's.
+fn renamed(old: &str, span: Span, name: &str, value: Node) -> Entry {
+    Entry { name: name.to_owned(), written: Some(old.into()), span, value, made: false }
+}
+
+/// A value that moves below another field: its path stays the one of the file.
+fn from(mut value: Node, path: &Path<'_>) -> Node {
+    if value.written.is_none() {
+        value.written = Some(path.to_string().into());
+    }
+    value
 }

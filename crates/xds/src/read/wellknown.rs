@@ -10,8 +10,8 @@ use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value};
 use super::convert::Converter;
 use super::nearest::nearest;
 use super::path::Path;
+use super::scalar;
 use super::tree::{Kind, Node, Plain};
-use super::{scalar, upgrade};
 use crate::diagnostic::Code;
 use crate::schema;
 
@@ -83,7 +83,6 @@ fn any(
         converter.wrong_type(node, path, "a mapping with `@type`");
         return None;
     }
-    upgrade::any(converter, node, path);
     let Some((type_url, span)) =
         node.get("@type").and_then(|entry| Some((node.get_text("@type")?.to_owned(), entry.value.span)))
     else {

@@ -213,7 +213,7 @@ fn attach(parent: &mut Open, node: Node) {
             let Some(Key { name, span, ignored }) = parent.key.take() else { return };
             // Envoy drops what stands under a key with the tag `!ignore`: a place for anchors.
             if !ignored {
-                entries.push(Entry { name, written: None, span, value: node });
+                entries.push(Entry { name, written: None, span, value: node, made: false });
             }
         }
         Kind::Scalar(_) => {}
