@@ -22,7 +22,7 @@ pub(crate) use tree::Span;
 pub use upgrade::rewrite::Upgraded;
 pub(crate) use upgrade::rewrite::file as upgraded;
 #[cfg(test)]
-pub(crate) use upgrade::rewrite::kept_by_reader;
+pub(crate) use upgrade::rewrite::{fragment, kept_by_reader};
 
 use crate::diagnostic::{self, Code, Diagnostic};
 use crate::schema;

@@ -3,6 +3,7 @@
 mod broken;
 mod forms;
 mod hostile;
+mod old_forms;
 mod resources;
 mod upgrades;
 

@@ -32,6 +32,14 @@ pub(crate) fn file(source: &str, root: &Node) -> String {
     writer.out
 }
 
+/// A piece of a file on one line.
+#[cfg(test)]
+pub(crate) fn one_line(source: &str, root: &Node) -> String {
+    let comments = Comments::read(source, root);
+    let writer = Writer { source, json: false, verbatim: true, dashes: 0, comments, out: String::new() };
+    writer.flow(root).unwrap_or_default()
+}
+
 struct Writer<'s> {
     source: &'s str,
     json: bool,

@@ -59,6 +59,11 @@ pub(crate) fn tree<'c, 'f>(
     full_name: &str,
     root: &mut Node,
 ) -> Pass<'c, 'f> {
+    shape(out, mode, shapes::of_type(full_name).unwrap_or_default(), root)
+}
+
+/// The same by the short name of the message.
+fn shape<'c, 'f>(out: &'c mut Converter<'f>, mode: Mode, shape: Shape, root: &mut Node) -> Pass<'c, 'f> {
     let mut pass = Pass {
         out,
         mode,
@@ -70,9 +75,7 @@ pub(crate) fn tree<'c, 'f>(
         rate_limit_service: None,
         copied: 0,
     };
-    if let Some(shape) = shapes::of_type(full_name) {
-        pass.walk(shape, root, &Path::ROOT);
-    }
+    pass.walk(shape, root, &Path::ROOT);
     pass
 }
 

@@ -25,6 +25,12 @@ pub(super) fn upgrade(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, pa
         "TcpProxy" => tcp_routes(pass, node, path),
         "HealthCheckFilter" => endpoint(pass, node, path),
         "RateLimitFilter" => rate_limit_service(pass, node, path),
+        "FileAccessLog" => {
+            for field in ["format", "json_format"] {
+                operators(pass, node, field, path);
+            }
+        }
+        "HeaderValueOption" => operators(pass, node, "header", path),
         "RateLimitService" | "GrpcCommon"
             if pass.mode == Mode::Rewrite && find(node, "grpc_service").is_some() =>
         {
@@ -169,4 +175,35 @@ fn rate_limit_service(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>)
         }
     }
     pass.rate_limit_service = Some(service);
+}
+
+/// Operators that have another name today.
+const OPERATORS: &[(&str, &str)] = &[
+    ("%DOWNSTREAM_ADDRESS%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+    ("%CLIENT_IP%", "%DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT%"),
+];
+
+/// Old operators in a text, or in all texts below a field.
+fn operators(pass: &mut Pass<'_, '_>, node: &mut Node, field: &str, path: &Path<'_>) {
+    let Some(entry) = find_mut(node, field) else { return };
+    let written = path.key(entry.written.as_deref().unwrap_or(&entry.name));
+    let value = &mut entry.value;
+    match &mut value.kind {
+        Kind::Scalar(scalar) => {
+            for (old, new) in OPERATORS {
+                if scalar.text.contains(old) {
+                    scalar.text = scalar.text.replace(old, new);
+                    value.origin = Origin::Made;
+                    pass.note(old, new, value.span, &written);
+                }
+            }
+        }
+        Kind::Map(entries) => {
+            let names: Vec<_> = entries.iter().map(|entry| entry.name.clone()).collect();
+            for name in names {
+                operators(pass, value, &name, &written);
+            }
+        }
+        Kind::List(_) => {}
+    }
 }

@@ -78,3 +78,15 @@ pub(crate) fn kept_by_reader(name: &str, text: &str) -> String {
     tree(&mut converter, Mode::Read, "envoy.config.bootstrap.v3.Bootstrap", &mut root);
     emit::file(text, &root)
 }
+
+/// A piece of a file on one line, by the short name of its message, with the number of notices; for the page of old forms.
+#[cfg(test)]
+pub(crate) fn fragment(shape: &str, text: &str) -> (String, usize) {
+    let Ok(Some(mut root)) = yaml::parse("fragment", text) else { return (text.to_owned(), 0) };
+    let mut converter = Converter::new("fragment");
+    let shapes = super::shapes::all();
+    if let Some(shape) = shapes.into_iter().find(|one| *one == shape) {
+        super::shape(&mut converter, Mode::Rewrite, shape, &mut root);
+    }
+    (emit::one_line(text, &root), converter.findings.len())
+}
