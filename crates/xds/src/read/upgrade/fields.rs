@@ -18,6 +18,8 @@ enum Change {
     List(&'static str),
     /// A share of a hundred, as a fraction.
     Percent(&'static str),
+    /// A number of milliseconds, as a duration.
+    Millis(&'static str),
     /// A list of texts, as matchers of this kind.
     Matchers(&'static str, &'static [&'static str]),
     /// True becomes this field with this value; false says nothing.
@@ -30,7 +32,7 @@ enum Change {
     Deprecated(&'static str, &'static [&'static str]),
 }
 
-use Change::{Deprecated, Drop, IfTrue, List, Matchers, Percent, Rename, Value, Wrap};
+use Change::{Deprecated, Drop, IfTrue, List, Matchers, Millis, Percent, Rename, Value, Wrap};
 
 /// The old fields of each message.
 const FIELDS: &[(Shape, &str, Change)] = &[
@@ -40,10 +42,12 @@ const FIELDS: &[(Shape, &str, Change)] = &[
         "deprecated_v1",
         Drop("it served files of the v1 API only; a cluster names its source in `eds_cluster_config`"),
     ),
+    ("Listener", "bugfix_reverse_write_filter_order", Drop("filters are always in today's order")),
     ("FilterChainMatch", "sni_domains", Rename("server_names")),
     // HTTP on a listener.
     ("HttpConnectionManager", "idle_timeout", Wrap("common_http_protocol_options", &["idle_timeout"])),
     ("HttpConnectionManager", "deprecated_v1", Drop("it marked settings of the v1 API")),
+    ("HttpConnectionManager", "bugfix_reverse_encode_order", Drop("filters are always in today's order")),
     ("Router", "deprecated_v1", Drop("it marked settings of the v1 API")),
     ("Tracing", "operation_name", Drop("the direction of a span is the listener's `traffic_direction`")),
     ("ClientCertDetails", "san", Rename("uri")),
@@ -55,6 +59,7 @@ const FIELDS: &[(Shape, &str, Change)] = &[
     ("HeaderMatcher", "suffix_match", Deprecated("string_match", &["suffix"])),
     ("HeaderMatcher", "contains_match", Deprecated("string_match", &["contains"])),
     ("HeaderMatcher", "safe_regex_match", Deprecated("string_match", &["safe_regex"])),
+    ("StringMatcher", "regex", Wrap("safe_regex", &["regex"])),
     ("RouteAction", "request_mirror_policy", List("request_mirror_policies")),
     ("RouteAction", "auto_host_rewrite_header", Rename("host_rewrite_header")),
     ("RouteAction", "use_websocket", IfTrue("upgrade_configs", "websocket")),
@@ -64,13 +69,22 @@ const FIELDS: &[(Shape, &str, Change)] = &[
     // Clusters.
     ("Cluster", "lb_policy", Value(&["ORIGINAL_DST_LB", "4"], "CLUSTER_PROVIDED")),
     ("Cluster", "drain_connections_on_host_removal", Rename("ignore_health_on_host_removal")),
+    ("RingHash", "deprecated_v1", Drop("the hash function of the standard library is gone")),
     ("HttpHealthCheck", "use_http2", IfTrue("codec_client_type", "HTTP2")),
     ("HttpHealthCheck", "service_name", Wrap("service_name_matcher", &["prefix"])),
     // Filters.
     ("FaultAbort", "percent", Percent("percentage")),
     ("FaultDelay", "percent", Percent("percentage")),
     ("FaultDelay", "type", Drop("a delay is always a fixed one")),
+    ("GrpcCommon", "use_alpha", Drop("there is one version of the service")),
     ("Buffer", "max_request_time", Drop("use `request_timeout` of the connection manager")),
+    // The v1 API's names in filters, below `deprecated_v1: true`.
+    ("FaultAbort", "abort_percent", Percent("percentage")),
+    ("FaultDelay", "fixed_delay_percent", Percent("percentage")),
+    ("FaultDelay", "fixed_duration_ms", Millis("fixed_delay")),
+    ("Buffer", "max_request_time_s", Drop("use `request_timeout` of the connection manager")),
+    ("RateLimitFilter", "timeout_ms", Millis("timeout")),
+    ("HealthCheckFilter", "cache_time_ms", Millis("cache_time")),
     // TLS.
     ("CommonTlsContext", "deprecated_v1", Drop("it marked settings of the v1 API")),
     ("CertificateValidation", "verify_subject_alt_name", Matchers("match_subject_alt_names", &["exact"])),
@@ -135,6 +149,11 @@ fn apply(pass: &mut Pass<'_, '_>, change: Change, node: &mut Node, entry: Entry,
             let fraction = percent(from(value, &old));
             add_entry(node, renamed(&name, span, new, fraction));
         }
+        Millis(new) => {
+            pass.note(&name, new, span, &old);
+            let value = seconds(from(entry.value, &old));
+            add_entry(node, renamed(&name, span, new, value));
+        }
         Matchers(new, inner) => {
             pass.note(&name, new, span, &old);
             let value = entry.value;
@@ -148,13 +167,7 @@ fn apply(pass: &mut Pass<'_, '_>, change: Change, node: &mut Node, entry: Entry,
         }
         IfTrue(new, value) if truth(&entry.value) => {
             pass.note(&name, &format!("{new}: {value}"), span, &old);
-            let value = Node::plain(entry.value.span, value);
-            let value = if new == "upgrade_configs" {
-                Node::list(value.span, vec![Node::wrap("upgrade_type", value)])
-            } else {
-                value
-            };
-            merge(node, renamed(&name, span, new, value));
+            merge(node, renamed(&name, span, new, set(new, value, &entry.value)));
         }
         IfTrue(new, _) => pass.dropped(&name, &format!("`{new}` says so when it is set"), span, &old),
         Value(olds, new) => return value_of(pass, olds, new, node, entry, &old),
@@ -180,6 +193,23 @@ fn value_of(
     }
     add_entry(node, entry);
     is_old
+}
+
+/// The value that stands for a yes.
+fn set(field: &str, value: &str, yes: &Node) -> Node {
+    let value = Node::plain(yes.span, value);
+    if field == "upgrade_configs" {
+        return Node::list(value.span, vec![Node::wrap("upgrade_type", value)]);
+    }
+    value
+}
+
+/// Milliseconds as a duration.
+fn seconds(millis: Node) -> Node {
+    match scalar(&millis).and_then(|text| text.parse::<u32>().ok()) {
+        Some(number) => Node::plain(millis.span, format!("{}s", f64::from(number) / 1000.0)),
+        None => millis,
+    }
 }
 
 /// A share of a hundred as a fraction.

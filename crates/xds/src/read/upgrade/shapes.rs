@@ -131,6 +131,10 @@ const CHILDREN: &[(Shape, &[(&str, Shape)])] = &[
             ("request_mirror_policies", "MirrorPolicy"),
         ],
     ),
+    ("HeaderMatcher", &[("string_match", "StringMatcher")]),
+    ("QueryParameterMatcher", &[("string_match", "StringMatcher")]),
+    ("CorsPolicy", &[("allow_origin_string_match", "StringMatcher")]),
+    ("CertificateValidation", &[("match_subject_alt_names", "StringMatcher")]),
     ("WeightedCluster", &[("clusters", "ClusterWeight")]),
     (
         "ClusterWeight",
@@ -159,6 +163,7 @@ const CHILDREN: &[(Shape, &[(&str, Shape)])] = &[
         &[
             ("health_checks", "HealthCheck"),
             ("eds_cluster_config", "EdsClusterConfig"),
+            ("ring_hash_lb_config", "RingHash"),
             ("transport_socket", "ClientSocket"),
             ("transport_socket_matches", "TransportSocketMatch"),
             ("filters", "NetworkFilter"),
