@@ -90,9 +90,10 @@ impl Pass<'_, '_> {
                 }
             }
             Kind::Map(_) if shape == "Any" => self.any(node, path),
-            Kind::Map(entries) if shape == "AnyMap" => {
+            Kind::Map(entries) if shape.ends_with("Map") => {
+                let each = shape.strip_suffix("Map").unwrap_or_default();
                 for entry in entries {
-                    self.moved("Any", &mut entry.value, path.key(&entry.name));
+                    self.moved(each, &mut entry.value, path.key(&entry.name));
                 }
             }
             Kind::Map(_) => self.message(shape, node, path),

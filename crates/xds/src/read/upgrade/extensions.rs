@@ -214,6 +214,12 @@ const EXTENSIONS: &[Extension] = &[
     ),
     (
         "RetryHostPredicate",
+        "envoy.retry_host_predicates.omit_canary_hosts",
+        "extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
+        &[],
+    ),
+    (
+        "RetryHostPredicate",
         "envoy.retry_host_predicates.previous_hosts",
         "extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
         &[],

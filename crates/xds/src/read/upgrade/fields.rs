@@ -76,6 +76,9 @@ const FIELDS: &[(Shape, &str, Change)] = &[
     ("FaultAbort", "percent", Percent("percentage")),
     ("FaultDelay", "percent", Percent("percentage")),
     ("FaultDelay", "type", Drop("a delay is always a fixed one")),
+    ("RedisProxy", "cluster", Wrap("prefix_routes", &["catch_all_route", "cluster"])),
+    ("Authenticated", "name", Wrap("principal_name", &["exact"])),
+    ("Authenticated", "user", Wrap("principal_name", &["exact"])),
     ("GrpcCommon", "use_alpha", Drop("there is one version of the service")),
     ("Buffer", "max_request_time", Drop("use `request_timeout` of the connection manager")),
     // The v1 API's names in filters, below `deprecated_v1: true`.

@@ -3,7 +3,7 @@
 //! Called by the walk in `upgrade`.
 
 use super::super::path::Path;
-use super::super::tree::{Entry, Kind, Node, Origin, Scalar};
+use super::super::tree::{Entry, Kind, Node, Origin, Scalar, Span};
 use super::clusters::transport;
 use super::fields::merge;
 use super::shapes::Shape;
@@ -166,7 +166,15 @@ fn rate_limit_service(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>)
     if find(node, "rate_limit_service").is_some() {
         return;
     }
-    let Some(service) = pass.rate_limit_service.take() else { return };
+    let Some(service) = pass.rate_limit_service.take() else {
+        if pass.mode == Mode::Rewrite {
+            let text =
+                "`rate_limit_service` is missing: without it this filter did nothing in 2018".to_owned();
+            let help = "name the service in `rate_limit_service.grpc_service`, or remove the filter";
+            pass.cannot(text, help, Span { end: node.span.start, ..node.span }, path);
+        }
+        return;
+    };
     match pass.copy(&service) {
         Some(copy) => add(node, "rate_limit_service", copy),
         None => {

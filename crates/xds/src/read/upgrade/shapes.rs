@@ -1,6 +1,6 @@
 //! Which message lies below which field: only the ways that lead to an old form.
 //!
-//! Read by the walk in `upgrade`. The names are short ones of our own.
+//! Read by the walk in `upgrade`. The names are short ones of our own; one that ends in `Map` is a mapping to such messages.
 
 /// A message, by a short name.
 pub(super) type Shape = &'static str;
@@ -80,6 +80,33 @@ const CHILDREN: &[(Shape, &[(&str, Shape)])] = &[
     ("Fault", &[("abort", "FaultAbort"), ("delay", "FaultDelay"), ("headers", "HeaderMatcher")]),
     ("HealthCheckFilter", &[("headers", "HeaderMatcher")]),
     ("RateLimitFilter", &[("rate_limit_service", "RateLimitService")]),
+    ("MongoProxy", &[("delay", "FaultDelay")]),
+    ("Rbac", &[("rules", "RbacRules"), ("shadow_rules", "RbacRules")]),
+    ("RbacPerRoute", &[("rbac", "Rbac")]),
+    ("RbacRules", &[("policies", "PolicyMap")]),
+    ("Policy", &[("permissions", "Permission"), ("principals", "Principal")]),
+    (
+        "Permission",
+        &[
+            ("and_rules", "PermissionSet"),
+            ("or_rules", "PermissionSet"),
+            ("not_rule", "Permission"),
+            ("header", "HeaderMatcher"),
+        ],
+    ),
+    ("PermissionSet", &[("rules", "Permission")]),
+    (
+        "Principal",
+        &[
+            ("and_ids", "PrincipalSet"),
+            ("or_ids", "PrincipalSet"),
+            ("not_id", "Principal"),
+            ("header", "HeaderMatcher"),
+            ("authenticated", "Authenticated"),
+        ],
+    ),
+    ("PrincipalSet", &[("ids", "Principal")]),
+    ("Authenticated", &[("principal_name", "StringMatcher")]),
     ("GrpcAccessLog", &[("common_config", "GrpcCommon")]),
     // Access logs.
     (
@@ -229,6 +256,11 @@ const TYPES: &[(&str, Shape)] = &[
         "HttpConnectionManager",
     ),
     ("envoy.extensions.filters.network.ratelimit.v3.RateLimit", "RateLimitFilter"),
+    ("envoy.extensions.filters.http.rbac.v3.RBAC", "Rbac"),
+    ("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", "RbacPerRoute"),
+    ("envoy.extensions.filters.network.mongo_proxy.v3.MongoProxy", "MongoProxy"),
+    ("envoy.extensions.filters.network.rbac.v3.RBAC", "Rbac"),
+    ("envoy.extensions.filters.network.redis_proxy.v3.RedisProxy", "RedisProxy"),
     ("envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "TcpProxy"),
     ("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", "DownstreamTlsContext"),
     ("envoy.extensions.transport_sockets.tls.v3.Secret", "Secret"),
