@@ -24,7 +24,7 @@ pub(crate) use upgrade::rewrite::file as upgraded;
 #[cfg(test)]
 pub(crate) use upgrade::rewrite::{fragment, kept_by_reader};
 
-use crate::diagnostic::{self, Code, Diagnostic};
+use crate::diagnostic::{Code, Diagnostic};
 use crate::schema;
 use path::Path;
 
@@ -51,8 +51,8 @@ pub(crate) fn text(file: &str, text: &str, full_name: &str) -> ReadResult<Dynami
     let mut converter = convert::Converter::new(file);
     upgrade::tree(&mut converter, upgrade::Mode::Read, full_name, &mut root);
     let message = converter.message(&descriptor, &mut root, &Path::ROOT);
-    let (errors, mut findings) = (converter.errors, converter.findings);
-    diagnostic::sort(&mut findings);
+    let errors = converter.errors;
+    let findings = converter.into_findings();
     match message {
         Some(message) if errors == 0 => {
             Ok(Read { message, warnings: findings, positions: Positions::new(file, root) })

@@ -10,7 +10,7 @@ use super::nearest::nearest;
 use super::path::Path;
 use super::tree::{Entry, Kind, Node, Plain, Span};
 use super::{check, scalar, wellknown};
-use crate::diagnostic::{Code, Diagnostic};
+use crate::diagnostic::{self, Code, Diagnostic};
 use crate::schema::{self, Status};
 
 /// Most findings of one file; a file with more is not worth reading on.
@@ -21,11 +21,15 @@ pub(crate) struct Converter<'f> {
     pub(crate) file: &'f str,
     pub(crate) findings: Vec<Diagnostic>,
     pub(crate) errors: usize,
+    /// Those of the errors that say only what petmesh does not implement.
+    pub(crate) not_implemented: usize,
+    /// Findings that were too many.
+    left_out: usize,
 }
 
 impl<'f> Converter<'f> {
     pub(crate) fn new(file: &'f str) -> Self {
-        Self { file, findings: Vec::new(), errors: 0 }
+        Self { file, findings: Vec::new(), errors: 0, not_implemented: 0, left_out: 0 }
     }
 
     /// The message that a node describes. A finding is recorded for whatever cannot be read.
@@ -248,10 +252,26 @@ impl<'f> Converter<'f> {
     }
 
     pub(crate) fn push(&mut self, finding: Diagnostic) {
-        self.errors += usize::from(finding.is_error());
-        if self.findings.len() < MAX_FINDINGS {
+        let error = finding.is_error();
+        self.errors += usize::from(error);
+        self.not_implemented += usize::from(error && finding.code == Code::NotImplemented);
+        // Many warnings must not hide an error.
+        let count = if error { self.errors } else { self.findings.len() + 1 };
+        if count <= MAX_FINDINGS {
             self.findings.push(finding);
+        } else {
+            self.left_out += 1;
         }
+    }
+
+    /// All findings, ordered by place.
+    pub(crate) fn into_findings(mut self) -> Vec<Diagnostic> {
+        diagnostic::sort(&mut self.findings);
+        if self.left_out > 0 {
+            let text = format!("{} further findings are not shown", self.left_out);
+            self.findings.push(Diagnostic::warning(self.file, Code::Limit, text));
+        }
+        self.findings
     }
 
     fn violation(

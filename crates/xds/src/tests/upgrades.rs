@@ -120,3 +120,40 @@ fn what_cannot_be_upgraded_is_an_error_at_its_place() {
         assert!(read_bootstrap("envoy.yaml", &text).is_err(), "{filter}");
     }
 }
+
+/// Whatever is cut out of a file or poisoned in it: an answer, and one that stands.
+#[test]
+fn damaged_old_files_are_upgraded_or_refused() {
+    for name in files() {
+        let text = data(&name);
+        let lines: Vec<&str> = text.lines().collect();
+        for at in (0..lines.len()).step_by(13) {
+            let indent = lines[at].len() - lines[at].trim_start().len();
+            let key = lines[at].split_once(": ").map(|(key, _)| key);
+            let others = ["", "{}", "[[]]", "-1", "\"%\\u2028\"", "|\n  a\n\n  b"];
+            let changes = key.into_iter().flat_map(|key| others.map(|other| format!("{key}: {other}")));
+            for change in
+                [String::new(), " ".repeat(indent) + "# remark"].into_iter().chain(changes.take(at % 7))
+            {
+                let changed = [&lines[..at], &[change.as_str()], &lines[at + 1..]].concat().join("\n");
+                if let Ok(once) = upgrade_bootstrap(&name, &changed) {
+                    assert_eq!(upgraded(&name, &once.text), once.text, "{name}:\n{changed}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn many_old_forms_do_not_hide_an_error() {
+    let host =
+        "{name: a, connect_timeout: 1s, hosts: [{socket_address: {address: 127.0.0.1, port_value: 1}}]}, ";
+    let bad =
+        |error: &str| format!("static_resources: {{clusters: [{}{{name: b{error}}}]}}", host.repeat(700));
+    let found = read_bootstrap("envoy.yaml", &bad(", lb_polcy: RANDOM")).unwrap_err();
+    assert!(found.iter().any(|one| one.is_error() && one.message.contains("lb_polcy")));
+    assert!(upgrade_bootstrap("envoy.yaml", &bad(", lb_polcy: RANDOM")).is_err());
+    let notices = upgrade_bootstrap("envoy.yaml", &bad("")).unwrap().notices;
+    let last = notices.last().unwrap();
+    assert!(last.message.contains("further findings are not shown"), "{last:?}");
+}

@@ -7,7 +7,7 @@ use super::super::path::Path;
 use super::super::tree::{Kind, Node, Scalar};
 use super::super::{descriptor, emit, empty, yaml};
 use super::{Mode, tree};
-use crate::diagnostic::{self, Code, Diagnostic, Severity};
+use crate::diagnostic::{Code, Diagnostic, Severity};
 
 /// A file for today's Envoy.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,14 +40,12 @@ pub(crate) fn file(name: &str, text: &str, full_name: &str) -> Result<Upgraded, 
         return Err(vec![finding.suggestion("write aliases, tags and long texts out")]);
     }
     converter.message(&descriptor, &mut root, &Path::ROOT);
-    let failed =
-        lost > 0 || converter.findings.iter().any(|f| f.is_error() && f.code != Code::NotImplemented);
-    let mut notices = converter.findings;
-    diagnostic::sort(&mut notices);
+    let failed = lost > 0 || converter.errors > converter.not_implemented;
+    let mut notices = converter.into_findings();
     if failed {
         return Err(notices);
     }
-    notices.retain(|finding| finding.is_error() || finding.code == Code::OldForm);
+    notices.retain(|finding| finding.is_error() || matches!(finding.code, Code::OldForm | Code::Limit));
     for finding in &mut notices {
         finding.severity = Severity::Warning;
     }
