@@ -145,6 +145,26 @@ fn damaged_old_files_are_upgraded_or_refused() {
 }
 
 #[test]
+fn settings_without_a_value_are_absent_ones() {
+    let filter = |inner: &str| {
+        format!(
+            "static_resources: {{listeners: [{{address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}, filter_chains: \
+             [{{filters: [{{name: envoy.http_connection_manager, config: {{stat_prefix: a, route_config: {{}}, http_filters: \
+             [{{name: envoy.router, {inner}}}]}}}}]}}]}}]}}"
+        )
+    };
+    let said = |text: &str| super::json("envoy.yaml", &upgraded("envoy.yaml", text));
+    let bare = said(&filter(""));
+    for inner in
+        ["typed_config: null", "typedConfig: ~", "config: ", "config: {}", "config: {deprecated_v1: true}"]
+    {
+        let text = filter(inner);
+        assert_eq!(said(&text), bare, "{inner}");
+        assert!(read_bootstrap("envoy.yaml", &text).is_ok(), "{inner}");
+    }
+}
+
+#[test]
 fn many_old_forms_do_not_hide_an_error() {
     let host =
         "{name: a, connect_timeout: 1s, hosts: [{socket_address: {address: 127.0.0.1, port_value: 1}}]}, ";

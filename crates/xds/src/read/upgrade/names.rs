@@ -41,6 +41,11 @@ pub(super) fn upgrade(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, pa
 
 fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>) {
     let Some(name) = text(node, "name").map(str::to_owned) else { return };
+    for field in ["typed_config", "config_discovery"] {
+        if find(node, field).is_some_and(|entry| entry.value.is_null()) {
+            take(node, field); // a field without a value is an absent one
+        }
+    }
     let known = extension(shape, &name);
     let typed = find(node, "typed_config").is_some() || find(node, "config_discovery").is_some();
     if let Some((today, _)) = &known
