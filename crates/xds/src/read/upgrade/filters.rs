@@ -95,23 +95,26 @@ fn tags(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>) {
     merge(node, renamed(&old.name, old.span, "custom_tags", tags));
 }
 
-/// Spans go to the collector in its second API: the first is gone from Envoy.
+/// Spans go to the collector in its second API: the first, which an absent version meant, is gone from Envoy.
 fn zipkin(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>) {
-    let old = match find(node, "collector_endpoint_version")
-        .map(|entry| scalar(&entry.value).unwrap_or_default())
-    {
-        None => true,
-        Some(version) => version.eq_ignore_ascii_case("HTTP_JSON_V1") || version == "0",
-    };
-    if !old {
+    if find(node, "collector_cluster").is_none() {
         return;
     }
+    let version = find(node, "collector_endpoint_version").map(|entry| &entry.value);
+    let message = match version.map(|version| scalar(version).unwrap_or_default()) {
+        None => "`collector_endpoint_version` is missing, which meant `HTTP_JSON_V1` in 2018".to_owned(),
+        Some(old) if old.eq_ignore_ascii_case("HTTP_JSON_V1") || old == "0" => {
+            format!("`{old}` is a form of 2018")
+        }
+        Some(_) => return,
+    };
     let (index, span) = match take(node, "collector_endpoint_version") {
         Some(old) => (old.index, old.value.span),
-        None => (usize::MAX, node.span),
+        None => (usize::MAX, Span { end: node.span.start, ..node.span }),
     };
     put(node, index, Entry::new("collector_endpoint_version", Node::plain(span, "HTTP_JSON")));
-    pass.note("HTTP_JSON_V1", "collector_endpoint_version: HTTP_JSON", span, path);
+    let done = pass.done();
+    pass.say(format!("{message}, {done} `HTTP_JSON`"), span, path);
     let Some(entry) = find_mut(node, "collector_endpoint") else { return };
     let Some(new) = scalar(&entry.value)
         .filter(|text| text.contains("/api/v1/"))
