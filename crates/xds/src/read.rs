@@ -15,11 +15,12 @@ pub(crate) mod yaml;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
+pub(crate) use nearest::nearest;
 pub use positions::Positions;
 pub(crate) use tree::Span;
 
 use crate::diagnostic::{self, Code, Diagnostic};
-use crate::schema;
+use crate::{lint, schema};
 use path::Path;
 
 /// What was read, with all that is worth saying about it.
@@ -34,23 +35,29 @@ pub struct Read<T> {
 /// A message, or every finding of the file (at least one of them an error), ordered by place.
 pub type ReadResult<T> = Result<Read<T>, Vec<Diagnostic>>;
 
+/// The findings of a text with errors, and what could be read of it all the same.
+type Refused = (Vec<Diagnostic>, Option<Box<Read<DynamicMessage>>>);
+
 /// Reads one message of a type from a text.
-pub(crate) fn text(file: &str, text: &str, full_name: &str) -> ReadResult<DynamicMessage> {
-    let descriptor = descriptor(file, full_name)?;
+pub(crate) fn text(file: &str, text: &str, full_name: &str) -> Result<Read<DynamicMessage>, Refused> {
+    let descriptor = descriptor(file, full_name).map_err(|findings| (findings, None))?;
     let mut root = match yaml::parse(file, text) {
         Ok(Some(root)) if !root.is_null() => root,
-        Ok(_) => return Err(vec![empty(file, &descriptor)]),
-        Err(error) => return Err(vec![*error]),
+        Ok(_) => return Err((vec![empty(file, &descriptor)], None)),
+        Err(error) => return Err((vec![*error], None)),
     };
     let mut converter = convert::Converter::new(file);
     let message = converter.message(&descriptor, &mut root, &Path::ROOT);
     let (errors, mut findings) = (converter.errors, converter.findings);
+    let positions = Positions::new(file, root);
+    if full_name == "envoy.config.bootstrap.v3.Bootstrap" {
+        findings.extend(lint::unread::bootstrap(positions.root(), &positions));
+    }
     diagnostic::sort(&mut findings);
-    match message {
-        Some(message) if errors == 0 => {
-            Ok(Read { message, warnings: findings, positions: Positions::new(file, root) })
-        }
-        _ => Err(findings),
+    let partial = message.map(|message| Read { message, warnings: Vec::new(), positions });
+    match partial {
+        Some(read) if errors == 0 => Ok(Read { warnings: findings, ..read }),
+        partial => Err((findings, partial.map(Box::new))),
     }
 }
 

@@ -9,6 +9,9 @@ use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, Refle
 use crate::diagnostic::Code;
 use crate::schema::{self, Bounds, TextRule};
 
+/// Longest duration that Envoy computes with, in seconds.
+const MAX_DURATION: i64 = 9_223_372_035;
+
 /// A rule that a message breaks.
 pub(crate) struct Violation {
     /// The field, or none when it is about the whole message.
@@ -35,6 +38,11 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
         }
     }
     for field in descriptor.fields() {
+        if let Some(text) = duration(message, &field) {
+            let expected = format!("a duration from 0s to {MAX_DURATION}s");
+            found.push(violation(Some(field), Code::BadValue, text, expected));
+            continue;
+        }
         let Some(bounds) = &marks.field(field.number()).bounds else { continue };
         let present = message.has_field(&field);
         if let Some((code, text, expected)) = broken(bounds, &field, present, &message.get_field(&field)) {
@@ -42,6 +50,21 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// A duration that Envoy refuses wherever one stands: it may not be negative nor longer than 64 bits of nanoseconds.
+fn duration(message: &DynamicMessage, field: &FieldDescriptor) -> Option<String> {
+    let is_duration = field.kind().as_message().is_some_and(|m| m.full_name() == "google.protobuf.Duration");
+    if !is_duration || field.is_list() || !message.has_field(field) {
+        return None;
+    }
+    let value = message.get_field(field);
+    let inner = value.as_message()?;
+    let seconds = inner.get_field_by_name("seconds")?.as_i64()?;
+    let nanos = inner.get_field_by_name("nanos")?.as_i32()?;
+    let allowed = (0..=MAX_DURATION).contains(&seconds) && (0..1_000_000_000).contains(&nanos);
+    let shown = seconds as f64 + f64::from(nanos) / 1e9;
+    (!allowed).then(|| format!("`{shown}s` is not allowed here"))
 }
 
 fn violation(field: Option<FieldDescriptor>, code: Code, message: String, expected: String) -> Violation {
