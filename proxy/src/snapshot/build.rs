@@ -21,6 +21,8 @@ use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
+#[cfg(test)]
+mod broken;
 pub mod check;
 mod cluster;
 pub mod discovery;
