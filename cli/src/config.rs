@@ -28,7 +28,7 @@ pub fn validate(files: &[PathBuf], format: Format, pod: bool) -> Result<()> {
     let mut all = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let (found, text) = match std::fs::read_to_string(file) {
+        let (found, text) = match proxy::control::read_file(file) {
             Ok(text) => (findings(&name, &text, pod), text),
             Err(error) => {
                 let text = format!("cannot read the configuration {name}: {error}");

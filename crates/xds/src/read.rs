@@ -41,7 +41,8 @@ type Refused = (Vec<Diagnostic>, Option<Box<Read<DynamicMessage>>>);
 /// Reads one message of a type from a text.
 pub(crate) fn text(file: &str, text: &str, full_name: &str) -> Result<Read<DynamicMessage>, Refused> {
     let descriptor = descriptor(file, full_name).map_err(|findings| (findings, None))?;
-    let mut root = match yaml::parse(file, text) {
+    let mut notes = Vec::new();
+    let mut root = match yaml::parse_noting(file, text, &mut notes) {
         Ok(Some(root)) if !root.is_null() => root,
         Ok(_) => return Err((vec![empty(file, &descriptor)], None)),
         Err(error) => return Err((vec![*error], None)),
@@ -49,6 +50,7 @@ pub(crate) fn text(file: &str, text: &str, full_name: &str) -> Result<Read<Dynam
     let mut converter = convert::Converter::new(file);
     let message = converter.message(&descriptor, &mut root, &Path::ROOT);
     let (errors, mut findings) = (converter.errors, converter.findings);
+    findings.extend(notes);
     let positions = Positions::new(file, root);
     if full_name == "envoy.config.bootstrap.v3.Bootstrap" {
         findings.extend(lint::unread::bootstrap(positions.root(), &positions));

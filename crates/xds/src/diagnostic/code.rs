@@ -83,11 +83,11 @@ codes! {
      that the ConfigMap is mounted where `-c` points."
 
     Syntax error "syntax" "The file is not YAML or JSON."
-    "Usual causes: indentation with tabs or of uneven depth, a missing quote or bracket, a `: ` inside an unquoted text, a second \
-     document after `---`. Nothing else is said about such a file, because its structure is unknown."
+    "Usual causes: indentation with tabs or of uneven depth, a missing quote or bracket, a `: ` inside an unquoted text. \
+     Nothing else is said about such a file, because its structure is unknown."
 
     Limit error "limit" "The file is too large, too deep, or multiplied by aliases."
-    "A file may have 64 MiB, 100 levels and a million values, those copied by aliases included. Real files stay far below; what \
+    "A file may have 16 MiB, 100 levels and a million values, those copied by aliases included. Real files stay far below; what \
      exceeds this is damaged or hostile."
 
     Empty error "empty" "There is nothing in the file."
@@ -121,6 +121,10 @@ codes! {
     DuplicateKey warning "duplicate-key" "A key stands twice in one mapping."
     "The last one counts, as in Envoy; the other is dead text. A field in its two spellings, `connect_timeout` and \
      `connectTimeout`, is the same key."
+
+    SecondDocument warning "second-document" "A second YAML document follows after `---`."
+    "Envoy reads the first document of a file and ignores the others in silence. If the rest is meant, put it into the first \
+     document, or into a file of its own."
 
     MergeKey error "merge-key" "A YAML merge key, `<<`."
     "Envoy's YAML reader does not know merge keys and refuses them. Write the values out, or use an alias for a whole value."

@@ -36,6 +36,26 @@ fn each_broken_file_gets_its_diagnostics() {
     }
 }
 
+/// The builder sees what is left of a file in pieces, too.
+#[test]
+fn any_part_of_a_file_gets_an_answer() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/config/petstore.yaml");
+    let text = std::fs::read_to_string(path).unwrap();
+    assert_eq!(findings("petstore.yaml", &text).iter().find(|found| found.is_error()), None);
+    let lines: Vec<_> = text.lines().collect();
+    let mut refused = 0;
+    for at in 0..lines.len() {
+        let without = [&lines[..at], &lines[at + 1..]].concat().join("\n");
+        let emptied = lines[at].split_once(": ").map_or("", |(key, _)| key);
+        let emptied =
+            [&lines[..at], &[format!("{emptied}: {{}}").as_str()], &lines[at + 1..]].concat().join("\n");
+        for changed in [without, emptied] {
+            refused += usize::from(findings("t.yaml", &changed).iter().any(Diagnostic::is_error));
+        }
+    }
+    assert!(refused > lines.len() / 4, "{refused} of {}", lines.len());
+}
+
 /// What cannot be read says nothing about the rest, and hides nothing of it.
 #[test]
 fn the_readers_errors_do_not_hide_the_builders() {
