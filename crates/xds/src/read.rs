@@ -2,6 +2,7 @@
 //!
 //! Called through `lib.rs`; calls the stations below in the order of their names in `text`.
 
+mod binary;
 mod check;
 mod convert;
 mod nearest;
@@ -63,10 +64,7 @@ pub(crate) fn text(file: &str, text: &str, full_name: &str) -> Result<Read<Dynam
     }
 }
 
-/// The rules that a message breaks which did not come as text, by path; messages inside Any included.
-pub(crate) fn check_message(message: &DynamicMessage) -> Vec<String> {
-    check::tree(message)
-}
+pub(crate) use binary::check as check_message;
 
 fn descriptor(file: &str, full_name: &str) -> Result<MessageDescriptor, Vec<Diagnostic>> {
     schema::message(full_name).ok_or_else(|| {

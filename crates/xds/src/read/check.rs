@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, ReflectMessage, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
 
 use crate::diagnostic::Code;
 use crate::schema::{self, Bounds, TextRule};
@@ -207,70 +207,5 @@ fn number(value: &Value) -> Option<f64> {
         Value::F32(v) => Some((*v).into()),
         Value::F64(v) => Some(*v),
         _ => None,
-    }
-}
-
-/// Every rule broken and every refused or unknown field of a message that did not come as text, as sentences.
-pub(crate) fn tree(root: &DynamicMessage) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(root, "", &mut found);
-    found
-}
-
-fn walk(message: &DynamicMessage, path: &str, found: &mut Vec<String>) {
-    let descriptor = message.descriptor();
-    let marks = schema::marks(&descriptor);
-    for (field, value) in message.fields() {
-        let here = if path.is_empty() { field.name().to_owned() } else { format!("{path}.{}", field.name()) };
-        if let schema::Status::Refused(reason) = &marks.field(field.number()).status {
-            found.push(format!("{here}: not implemented: {reason}"));
-            continue;
-        }
-        match value {
-            Value::Message(inner) => walk_inner(inner, &here, found),
-            Value::List(items) => {
-                for (index, inner) in items.iter().enumerate().filter_map(|(i, v)| Some((i, v.as_message()?)))
-                {
-                    walk_inner(inner, &format!("{here}[{index}]"), found);
-                }
-            }
-            Value::Map(entries) => {
-                for (key, inner) in entries.iter().filter_map(|(k, v)| Some((k, v.as_message()?))) {
-                    walk_inner(inner, &format!("{here}[{:?}]", key.as_str().unwrap_or_default()), found);
-                }
-            }
-            Value::EnumNumber(number) => {
-                let kind = field.kind();
-                let name = kind.as_enum().map(EnumDescriptor::full_name).unwrap_or_default();
-                if let Some(reason) = schema::refused_value(name, *number) {
-                    found.push(format!("{here}: value {number} is not implemented: {reason}"));
-                }
-            }
-            _ => {}
-        }
-    }
-    for broken in self::message(message) {
-        let place = match &broken.field {
-            Some(field) if path.is_empty() => field.name().to_owned(),
-            Some(field) => format!("{path}.{}", field.name()),
-            None => path.to_owned(),
-        };
-        found.push(format!("{place}: {}, expected {}", broken.message, broken.expected));
-    }
-}
-
-/// What is packed in an Any is checked like everything else.
-fn walk_inner(message: &DynamicMessage, path: &str, found: &mut Vec<String>) {
-    if message.descriptor().full_name() != "google.protobuf.Any" {
-        return walk(message, path, found);
-    }
-    let get = |name| message.get_field_by_name(name);
-    let url = get("type_url").and_then(|url| url.as_str().map(str::to_owned)).unwrap_or_default();
-    let name = url.rsplit('/').next().unwrap_or_default();
-    let bytes = get("value").and_then(|value| value.as_bytes().cloned()).unwrap_or_default();
-    match schema::message(name).map(|descriptor| DynamicMessage::decode(descriptor, bytes)) {
-        Some(Ok(inner)) => walk(&inner, path, found),
-        Some(Err(error)) => found.push(format!("{path}: damaged `{name}`: {error}")),
-        None => found.push(format!("{path}: `{name}` is not a type that petmesh implements")),
     }
 }

@@ -165,6 +165,8 @@ fn named(converter: &mut Converter<'_>, node: &mut Node, path: &Path<'_>) {
     };
     let span = node.span;
     let Kind::Map(entries) = &mut node.kind else { return };
+    // A field without a value is an absent one.
+    entries.retain(|entry| entry.name == "name" || entry.name == "config" || !entry.value.is_null());
     if entries
         .iter()
         .any(|entry| matches!(entry.name.as_str(), "typed_config" | "typedConfig" | "config_discovery"))
