@@ -131,6 +131,14 @@ pub enum ConfigCommand {
         /// For people or for programs
         #[arg(long, default_value = "text")]
         format: Format,
+        /// Judge addresses as in a pod, also where KUBERNETES_SERVICE_HOST is not set
+        #[arg(long)]
+        pod: bool,
+    },
+    /// Say what the code of a diagnostic means and what to do; without a code, list all
+    Explain {
+        /// The code, as unknown-field
+        code: Option<String>,
     },
     /// Print a file with the forms of 2018 as a file that today's Envoy accepts
     ///
@@ -200,6 +208,9 @@ mod tests {
             "config validate a.yaml b.json --format json",
             "config upgrade a.yaml",
             "config upgrade - --format json",
+            "config validate a.yaml --pod",
+            "config explain",
+            "config explain no-router",
         ] {
             let parsed = Args::try_parse_from(["petmesh"].into_iter().chain(line.split(' ')));
             assert!(parsed.is_ok(), "{line}: {parsed:?}");

@@ -1,5 +1,5 @@
-//! `petmesh config validate`: every finding of every file, for people or for programs. `petmesh config upgrade`: a file of 2018
-//! as one of today.
+//! `petmesh config validate`: every finding of every file, for people or for programs; `petmesh config upgrade`: a file of 2018 as one
+//! of today; `petmesh config explain`: what a code means.
 //!
 //! Called by `main`; calls the reader in `xds` and the proxy's builder.
 
@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use proxy::snapshot::build::{self, Flavor};
+use proxy::snapshot::build::{Flavor, check};
 use xds::{Code, Diagnostic, Severity};
 
 use crate::args::Format;
@@ -25,12 +25,13 @@ impl std::fmt::Display for Reported {
 impl std::error::Error for Reported {}
 
 /// Reads each file and prints what is wrong with it: text on standard error, or one JSON array on standard output.
-pub fn validate(files: &[PathBuf], format: Format) -> Result<()> {
+pub fn validate(files: &[PathBuf], format: Format, pod: bool) -> Result<()> {
+    let pod = pod || check::in_pod();
     let mut all = Vec::new();
     for file in files {
         let name = file.display().to_string();
-        let (found, text) = match std::fs::read_to_string(file) {
-            Ok(text) => (findings(&name, &text), text),
+        let (found, text) = match proxy::control::read_file(file) {
+            Ok(text) => (findings(&name, &text, pod), text),
             Err(error) => {
                 let text = format!("cannot read the configuration {name}: {error}");
                 (vec![Diagnostic::error(&name, Code::Unreadable, text)], String::new())
@@ -84,11 +85,24 @@ pub fn upgrade(file: &Path, format: Format) -> Result<()> {
 }
 
 /// What `proxy --mode validate` finds.
-fn findings(name: &str, text: &str) -> Vec<Diagnostic> {
-    match xds::read_bootstrap(name, text) {
-        Ok(read) => build::check(&read, Flavor::Sidecar),
+fn findings(name: &str, text: &str, pod: bool) -> Vec<Diagnostic> {
+    match check::read(name, text, Flavor::Sidecar, pod) {
+        Ok(read) => check::check(&read, Flavor::Sidecar, pod),
         Err(found) => found,
     }
+}
+
+/// Prints what a code means, or all codes with a sentence each.
+pub fn explain(code: Option<&str>) -> Result<()> {
+    match code {
+        Some(code) => print!("{}", xds::explain(code).map_err(anyhow::Error::msg)?),
+        None => {
+            for code in Code::ALL {
+                println!("{:<24} {}", code.as_str(), code.about());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn has_errors(found: &[Diagnostic]) -> bool {

@@ -24,12 +24,13 @@ fn main() -> ExitCode {
         Command::Kill { pod, signal } => control::kill(pod, signal),
         Command::Restart { name } => control::restart(&name),
         Command::Down => control::down(),
-        Command::Config { command: ConfigCommand::Validate { files, format } } => {
-            config::validate(&files, format)
+        Command::Config { command: ConfigCommand::Validate { files, format, pod } } => {
+            config::validate(&files, format, pod)
         }
         Command::Config { command: ConfigCommand::Upgrade { file, format } } => {
             config::upgrade(&file, format)
         }
+        Command::Config { command: ConfigCommand::Explain { code } } => config::explain(code.as_deref()),
         Command::Supervise => up::supervise(),
         Command::Fault { fault } => control::fault(fault),
         Command::ExecChild { parent, signal, command } => {

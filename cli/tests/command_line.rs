@@ -73,6 +73,72 @@ fn files_are_checked_together_and_every_error_is_placed() {
 }
 
 #[test]
+fn what_is_no_text_is_one_clear_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(dir.path().join(name), bytes).unwrap();
+    write("latin1.yaml", b"node: {id: \xe9}\n");
+    write("binary.yaml", b"\x7fELF\x02\x01\x01\x00\x00");
+    write("empty.yaml", b"");
+    std::fs::create_dir(dir.path().join("folder.yaml")).unwrap();
+    std::os::unix::fs::symlink("loop.yaml", dir.path().join("loop.yaml")).unwrap();
+    for (file, reason) in [
+        ("latin1.yaml", "no text in UTF-8 (byte 11)"),
+        ("binary.yaml", "not a text"),
+        ("empty.yaml", "the file is empty"),
+        ("folder.yaml", "it is a directory"),
+        ("loop.yaml", "cannot read the configuration loop.yaml"),
+        ("/dev/zero", "more than 16777216 bytes"),
+    ] {
+        let (code, _, said) = petmesh(dir.path(), &["config", "validate", file]);
+        assert!(code == 1 && said.contains(reason), "{file}: {code} {said}");
+        assert_eq!(said.matches("error[").count(), 1, "{said}");
+    }
+    write("secret.yaml", GOOD.as_bytes());
+    let path = dir.path().join("secret.yaml");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o000)).unwrap();
+    if std::fs::read(&path).is_ok() {
+        eprintln!("not tested without permission: this user may read everything");
+        return;
+    }
+    let (code, _, said) = petmesh(dir.path(), &["config", "validate", "secret.yaml"]);
+    assert!(code == 1 && said.contains("error[unreadable]") && said.contains("ermission denied"), "{said}");
+}
+
+#[test]
+fn every_finding_of_a_file_is_said_in_one_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad = "admin: {address: {socket_address: {address: localhost, port_value: 1}}}\nstatic_resources: {clusters: [{nam: a}, \
+               {name: b}, {name: b}]}\n";
+    std::fs::write(dir.path().join("bad.yaml"), bad).unwrap();
+    let (_, _, said) = petmesh(dir.path(), &["config", "validate", "bad.yaml"]);
+    for expected in ["error[bad-value]", "error[unknown-field]", "error[structure]"] {
+        assert!(said.contains(expected), "{expected} is not in\n{said}");
+    }
+}
+
+#[test]
+fn addresses_are_judged_as_in_a_pod_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = "static_resources: {listeners: [{name: l, address: {socket_address: {address: 127.0.0.1, port_value: 1024}}, filter_chains: \
+                [{filters: [{name: t, typed_config: {\"@type\": \
+                type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, stat_prefix: t, cluster: c}}]}]}]}\n";
+    std::fs::write(dir.path().join("envoy.yaml"), file).unwrap();
+    let (code, _, said) = petmesh(dir.path(), &["config", "validate", "--pod", "envoy.yaml"]);
+    assert!(code == 0 && said.contains("warning[loopback-listener]"), "{code} {said}");
+}
+
+#[test]
+fn codes_are_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, all, _) = petmesh(dir.path(), &["config", "explain"]);
+    assert_eq!((code, all.lines().count()), (0, xds::Code::ALL.len()));
+    let (code, said, _) = petmesh(dir.path(), &["config", "explain", "no-router"]);
+    assert!(code == 0 && said.starts_with("warning[no-router]: ") && said.contains("hangs"), "{said}");
+    let (code, _, said) = petmesh(dir.path(), &["config", "explain", "no-roter"]);
+    assert!(code == 1 && said.contains("did you mean `no-router`?"), "{said}");
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2() {
     let dir = tempfile::tempdir().unwrap();
     for args in

@@ -55,12 +55,12 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostic) => return Ok(reports::refused(args, &[*diagnostic], "")),
     };
     let registry = Registry::new(args.workers());
-    let read = match xds::read_bootstrap(&name, &text) {
+    let read = match build::check::read(&name, &text, flavor, build::check::in_pod()) {
         Ok(read) => read,
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     if args.mode == Mode::Validate {
-        let findings = build::check(&read, flavor);
+        let findings = build::check::check(&read, flavor, build::check::in_pod());
         return Ok(reports::validated(args, &name, &findings, &text));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

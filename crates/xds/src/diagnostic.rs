@@ -2,10 +2,16 @@
 //!
 //! Made by the reader and by whoever builds on it (through `Positions`); printed by `render_text` and `render_json`.
 
+mod code;
+#[cfg(test)]
+mod page;
 mod render;
 
 use serde::Serialize;
 
+pub use code::{Code, explain};
+#[cfg(test)]
+pub(crate) use page::diagnostics_page;
 pub use render::{render_json, render_text};
 
 use crate::read::Span;
@@ -39,48 +45,6 @@ pub struct Diagnostic {
 pub enum Severity {
     Error,
     Warning,
-}
-
-/// The kind of a finding: stable names, for editors and for `petmesh config explain`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Code {
-    /// A file that cannot be read at all (raised by whoever reads it).
-    Unreadable,
-    /// Not YAML or JSON.
-    Syntax,
-    /// Too large, too deep, or too many aliases.
-    Limit,
-    /// Nothing in the file.
-    Empty,
-    /// A name that Envoy does not have.
-    UnknownField,
-    /// A field, value or extension that Envoy has and petmesh does not.
-    NotImplemented,
-    /// A field that Envoy has and petmesh can do without.
-    Harmless,
-    /// A list where a mapping should be, a number where a text should be.
-    WrongType,
-    /// A value of the right type that is not allowed.
-    BadValue,
-    /// A field that must be present.
-    MissingField,
-    /// Two fields of which only one may be present.
-    OneOf,
-    /// The same key twice; the last one counts.
-    DuplicateKey,
-    /// A merge key, which Envoy refuses as well.
-    MergeKey,
-    /// A form of 2017-2018, read as today's.
-    OldForm,
-    /// An `@type` that nobody knows.
-    UnknownType,
-    /// A reference to something that does not exist (raised by the proxy).
-    Reference,
-    /// A listener, route or cluster that cannot work as written (raised by the proxy).
-    Structure,
-    /// Valid, but hardly meant (raised by the proxy).
-    Lint,
 }
 
 impl Diagnostic {
@@ -137,51 +101,21 @@ impl Diagnostic {
     }
 }
 
-impl Code {
-    /// All codes, in the order of the documentation.
-    pub const ALL: [Self; 18] = [
-        Self::Unreadable,
-        Self::Syntax,
-        Self::Limit,
-        Self::Empty,
-        Self::UnknownField,
-        Self::NotImplemented,
-        Self::Harmless,
-        Self::WrongType,
-        Self::BadValue,
-        Self::MissingField,
-        Self::OneOf,
-        Self::DuplicateKey,
-        Self::MergeKey,
-        Self::OldForm,
-        Self::UnknownType,
-        Self::Reference,
-        Self::Structure,
-        Self::Lint,
-    ];
-
-    /// The name that people see, as `unknown-field`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Unreadable => "unreadable",
-            Self::Syntax => "syntax",
-            Self::Limit => "limit",
-            Self::Empty => "empty",
-            Self::UnknownField => "unknown-field",
-            Self::NotImplemented => "not-implemented",
-            Self::Harmless => "harmless",
-            Self::WrongType => "wrong-type",
-            Self::BadValue => "bad-value",
-            Self::MissingField => "missing-field",
-            Self::OneOf => "one-of",
-            Self::DuplicateKey => "duplicate-key",
-            Self::MergeKey => "merge-key",
-            Self::OldForm => "old-form",
-            Self::UnknownType => "unknown-type",
-            Self::Reference => "reference",
-            Self::Structure => "structure",
-            Self::Lint => "lint",
+/// One line: `envoy.yaml:7:5: static_resources.clusters[0]: unknown field …`; a resource of a control plane has no line.
+impl std::fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.file)?;
+        if let (Some(line), Some(column)) = (self.line, self.column) {
+            write!(f, ":{line}:{column}")?;
         }
+        if let Some(path) = &self.path {
+            write!(f, ": {path}")?;
+        }
+        write!(f, ": {}", self.message)?;
+        if let Some(expected) = &self.expected {
+            write!(f, ", expected {expected}")?;
+        }
+        self.suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, "; {suggestion}"))
     }
 }
 

@@ -7,6 +7,7 @@ use prost_types::Any;
 use serde_json::Value;
 
 use crate::api::envoy::service::discovery::v3::DiscoveryResponse;
+use crate::diagnostic::Diagnostic;
 use crate::resource::Resource;
 use crate::schema;
 
@@ -19,8 +20,8 @@ pub enum AnyError {
     Unknown(String),
     #[error("damaged message: {0}")]
     Decode(#[from] prost::DecodeError),
-    #[error("{}", .0.join("; "))]
-    Refused(Vec<String>),
+    #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("; "))]
+    Refused(Vec<Diagnostic>),
 }
 
 /// A message as JSON, with Any expanded and names as in the files. Absent fields are left out.

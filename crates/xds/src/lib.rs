@@ -13,6 +13,7 @@
 
 mod diagnostic;
 mod dump;
+mod lint;
 mod read;
 mod resource;
 mod rewrite;
@@ -30,14 +31,16 @@ mod api {
 }
 
 pub use api::{envoy, google};
-pub use diagnostic::{Code, Diagnostic, Severity, render_json, render_text};
+pub use diagnostic::{Code, Diagnostic, Severity, explain, render_json, render_text};
 pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, resources, to_json};
+pub use lint::lint;
 pub use prost_types::Any;
 pub use read::{Positions, Read, ReadResult, Upgraded};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
 
 use prost::Message;
+use prost_reflect::DynamicMessage;
 
 use envoy::config::bootstrap::v3::Bootstrap;
 use envoy::service::discovery::v3::DiscoveryResponse;
@@ -57,9 +60,28 @@ pub fn read_discovery_response(name: &str, text: &str) -> ReadResult<DiscoveryRe
     read_message(name, text)
 }
 
+/// Reads a configuration file with errors as far as possible: the reader's findings, and what of the file could be read, for
+/// whoever looks for further errors. `Ok` is a file without errors.
+pub fn read_bootstrap_partly(name: &str, text: &str) -> Result<Read<Bootstrap>, Partly> {
+    match read::text(name, text, &Bootstrap::full_name()) {
+        Ok(read) => typed(name, read).map_err(|findings| (findings, None)),
+        Err((findings, partial)) => {
+            Err((findings, partial.and_then(|read| typed(name, *read).ok()).map(Box::new)))
+        }
+    }
+}
+
+/// The findings in a file with errors, and what of it could be read.
+pub type Partly = (Vec<Diagnostic>, Option<Box<Read<Bootstrap>>>);
+
 /// Reads one message of a type, as a `Listener` in a file of its own.
 pub fn read_message<M: Resource>(name: &str, text: &str) -> ReadResult<M> {
-    let read = read::text(name, text, &M::full_name())?;
+    read::text(name, text, &M::full_name())
+        .map_err(|(findings, _)| findings)
+        .and_then(|read| typed(name, read))
+}
+
+fn typed<M: Resource>(name: &str, read: Read<DynamicMessage>) -> ReadResult<M> {
     match M::from_bytes(&read.message.encode_to_vec()) {
         Ok(message) => Ok(Read { message, warnings: read.warnings, positions: read.positions }),
         Err(error) => Err(vec![Diagnostic::error(name, Code::Limit, format!("cannot be packed: {error}"))]),

@@ -2,6 +2,7 @@
 //!
 //! Called through `lib.rs`; calls the stations below in the order of their names in `text`.
 
+mod binary;
 mod check;
 mod comments;
 mod convert;
@@ -17,6 +18,7 @@ pub(crate) mod yaml;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
+pub(crate) use nearest::nearest;
 pub use positions::Positions;
 pub(crate) use tree::Span;
 pub use upgrade::rewrite::Upgraded;
@@ -24,8 +26,8 @@ pub(crate) use upgrade::rewrite::file as upgraded;
 #[cfg(test)]
 pub(crate) use upgrade::rewrite::{fragment, kept_by_reader};
 
-use crate::diagnostic::{Code, Diagnostic};
-use crate::schema;
+use crate::diagnostic::{self, Code, Diagnostic};
+use crate::{lint, schema};
 use path::Path;
 
 /// What was read, with all that is worth saying about it.
@@ -40,31 +42,37 @@ pub struct Read<T> {
 /// A message, or every finding of the file (at least one of them an error), ordered by place.
 pub type ReadResult<T> = Result<Read<T>, Vec<Diagnostic>>;
 
+/// The findings of a text with errors, and what could be read of it all the same.
+type Refused = (Vec<Diagnostic>, Option<Box<Read<DynamicMessage>>>);
+
 /// Reads one message of a type from a text.
-pub(crate) fn text(file: &str, text: &str, full_name: &str) -> ReadResult<DynamicMessage> {
-    let descriptor = descriptor(file, full_name)?;
-    let mut root = match yaml::parse(file, text) {
+pub(crate) fn text(file: &str, text: &str, full_name: &str) -> Result<Read<DynamicMessage>, Refused> {
+    let descriptor = descriptor(file, full_name).map_err(|findings| (findings, None))?;
+    let mut notes = Vec::new();
+    let mut root = match yaml::parse_noting(file, text, &mut notes) {
         Ok(Some(root)) if !root.is_null() => root,
-        Ok(_) => return Err(vec![empty(file, &descriptor)]),
-        Err(error) => return Err(vec![*error]),
+        Ok(_) => return Err((vec![empty(file, &descriptor)], None)),
+        Err(error) => return Err((vec![*error], None)),
     };
     let mut converter = convert::Converter::new(file);
     upgrade::tree(&mut converter, upgrade::Mode::Read, full_name, &mut root);
     let message = converter.message(&descriptor, &mut root, &Path::ROOT);
     let errors = converter.errors;
-    let findings = converter.into_findings();
-    match message {
-        Some(message) if errors == 0 => {
-            Ok(Read { message, warnings: findings, positions: Positions::new(file, root) })
-        }
-        _ => Err(findings),
+    let mut findings = converter.into_findings();
+    findings.extend(notes);
+    let positions = Positions::new(file, root);
+    if full_name == "envoy.config.bootstrap.v3.Bootstrap" {
+        findings.extend(lint::unread::bootstrap(positions.root(), &positions));
+    }
+    diagnostic::sort(&mut findings);
+    let partial = message.map(|message| Read { message, warnings: Vec::new(), positions });
+    match partial {
+        Some(read) if errors == 0 => Ok(Read { warnings: findings, ..read }),
+        partial => Err((findings, partial.map(Box::new))),
     }
 }
 
-/// The rules that a message breaks which did not come as text, by path; messages inside Any included.
-pub(crate) fn check_message(message: &DynamicMessage) -> Vec<String> {
-    check::tree(message)
-}
+pub(crate) use binary::check as check_message;
 
 fn descriptor(file: &str, full_name: &str) -> Result<MessageDescriptor, Vec<Diagnostic>> {
     schema::message(full_name).ok_or_else(|| {

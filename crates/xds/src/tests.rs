@@ -1,8 +1,10 @@
 //! Tests of the reader as a whole, on files and tables.
 
 mod broken;
+mod envoy;
 mod forms;
 mod hostile;
+mod lints;
 mod old_forms;
 mod resources;
 mod upgrades;
@@ -40,6 +42,12 @@ fn json(name: &str, text: &str) -> serde_json::Value {
 fn the_page_of_supported_fields_is_up_to_date() {
     let path = format!("{}/../../docs/supported-fields.md", env!("CARGO_MANIFEST_DIR"));
     assert_committed(&path, &supported_fields());
+}
+
+#[test]
+fn the_page_of_diagnostics_is_up_to_date() {
+    let path = format!("{}/../../docs/diagnostics.md", env!("CARGO_MANIFEST_DIR"));
+    assert_committed(&path, &crate::diagnostic::diagnostics_page());
 }
 
 #[test]

@@ -153,8 +153,7 @@ fn whole(
             fields.insert("last_updated".to_owned(), time(accepted.loaded_at));
             // Not in Envoy, which does not read its file again.
             if let Some(rejected) = &accepted.rejected {
-                let details: Vec<String> =
-                    rejected.diagnostics.iter().map(|found| found.message.clone()).collect();
+                let details: Vec<String> = rejected.diagnostics.iter().map(ToString::to_string).collect();
                 let error = json!({"last_update_attempt": time(rejected.at), "details": details.join("\n")});
                 fields.insert("error_state".to_owned(), error);
             }

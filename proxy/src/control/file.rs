@@ -3,6 +3,7 @@
 //! A change shows as another inode, time or size of the file behind all symlinks, which is how a ConfigMap swaps its `..data`.
 //! Part of `control`; file access happens off the control thread.
 
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::Event;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The most that a configuration may have, in bytes.
-const SIZE_LIMIT: u64 = 64 << 20;
+const SIZE_LIMIT: u64 = 16 << 20;
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -48,14 +49,23 @@ impl Stamp {
     }
 }
 
-/// The text of a file, if it is not larger than it may be.
+/// The text of a file, if it is not larger than it may be. A device without end is no more than too large.
 pub fn read(path: &Path) -> std::io::Result<String> {
-    let size = path.metadata()?.len();
-    if size > SIZE_LIMIT {
-        let text = format!("the file has {size} bytes, at most {SIZE_LIMIT} are read");
+    let file = std::fs::File::open(path)?;
+    if file.metadata()?.is_dir() {
+        let text = "it is a directory: name the file in it";
+        return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, text));
+    }
+    let mut bytes = Vec::new();
+    file.take(SIZE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SIZE_LIMIT {
+        let text = format!("the file has more than {SIZE_LIMIT} bytes");
         return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, text));
     }
-    std::fs::read_to_string(path)
+    String::from_utf8(bytes).map_err(|error| {
+        let text = format!("it is no text in UTF-8 (byte {})", error.utf8_error().valid_up_to());
+        std::io::Error::new(std::io::ErrorKind::InvalidData, text)
+    })
 }
 
 /// Tells the writer of each change of the file; `known` is the state that it has.

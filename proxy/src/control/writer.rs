@@ -221,7 +221,7 @@ impl Control {
             Origin::File(path) => path.display().to_string(),
             Origin::Text => "--config-yaml".to_owned(),
         };
-        let tried = xds::read_bootstrap(&name, &text).and_then(|read| {
+        let tried = build::check::read(&name, &text, self.flavor, build::check::in_pod()).and_then(|read| {
             let built =
                 graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited());
             let (graph, warnings) = built?;

@@ -21,6 +21,9 @@ use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
+#[cfg(test)]
+mod broken;
+pub mod check;
 mod cluster;
 pub mod discovery;
 mod edge;
@@ -180,21 +183,6 @@ fn distance(left: &[u8], right: &[u8]) -> usize {
     row.last().copied().unwrap_or_default()
 }
 
-/// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
-pub fn check(read: &Read<Bootstrap>, flavor: Flavor) -> Vec<Diagnostic> {
-    let parts = Parts {
-        node: Node::new(&read.message, None, None),
-        flavor,
-        registry: &Registry::new(1),
-        logs: None,
-        runtime: &[],
-    };
-    match graph(read, parts, None) {
-        Ok((_, warnings)) => warnings,
-        Err(findings) => findings,
-    }
-}
-
 /// The graph of a bootstrap with the warnings, or all findings (at least one of them an error); both ordered by place, those of the
 /// reader included.
 pub fn graph(
@@ -202,11 +190,21 @@ pub fn graph(
     parts: Parts<'_>,
     previous: Option<&Graph>,
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+    diagnose(read, parts, previous, check::in_pod())
+}
+
+fn diagnose(
+    read: &Read<Bootstrap>,
+    parts: Parts<'_>,
+    previous: Option<&Graph>,
+    pod: bool,
+) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (graph, findings) = build(&read.message, parts, previous);
     let mut diagnostics = read.warnings.clone();
+    diagnostics.extend(xds::lint(read, pod));
     diagnostics.extend(findings.0.into_iter().map(|finding| finding.diagnostic(&read.positions)));
-    diagnostics.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-    match graph {
+    check::sort(&mut diagnostics);
+    match graph.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
         Some(graph) => Ok((graph, diagnostics)),
         None => Err(diagnostics),
     }
@@ -261,7 +259,7 @@ fn unused_clusters(cx: &mut Cx<'_>, messages: &[ClusterMessage]) {
         let unused = !cx.used.contains(&message.name) && !cx.any_by_header;
         if unused && !cx.backing.contains(message.name.as_str()) {
             let text = format!("nothing in this file uses the cluster `{}`", message.name);
-            cx.error(&root.item("clusters", at).field("name"), Code::Lint, text);
+            cx.error(&root.item("clusters", at).field("name"), Code::UnusedCluster, text);
         }
     }
 }
@@ -296,7 +294,7 @@ fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
     if address.ip().is_unspecified() {
         let text =
             format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
-        cx.error(&place.field("socket_address").field("address"), Code::Lint, text).suggest("127.0.0.1");
+        cx.error(&place.field("socket_address").field("address"), Code::OpenAdmin, text).suggest("127.0.0.1");
     }
     Some(address)
 }

@@ -4,10 +4,13 @@
 
 use std::collections::HashSet;
 
-use prost_reflect::{DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, ReflectMessage, Value};
+use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, ReflectMessage, Value};
 
 use crate::diagnostic::Code;
 use crate::schema::{self, Bounds, TextRule};
+
+/// Longest duration that Envoy computes with, in seconds.
+const MAX_DURATION: i64 = 9_223_372_035;
 
 /// A rule that a message breaks.
 pub(crate) struct Violation {
@@ -35,6 +38,11 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
         }
     }
     for field in descriptor.fields() {
+        if let Some(text) = duration(message, &field) {
+            let expected = format!("a duration from 0s to {MAX_DURATION}s");
+            found.push(violation(Some(field), Code::BadValue, text, expected));
+            continue;
+        }
         let Some(bounds) = &marks.field(field.number()).bounds else { continue };
         let present = message.has_field(&field);
         if let Some((code, text, expected)) = broken(bounds, &field, present, &message.get_field(&field)) {
@@ -42,6 +50,21 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
         }
     }
     found
+}
+
+/// A duration that Envoy refuses wherever one stands: it may not be negative nor longer than 64 bits of nanoseconds.
+fn duration(message: &DynamicMessage, field: &FieldDescriptor) -> Option<String> {
+    let is_duration = field.kind().as_message().is_some_and(|m| m.full_name() == "google.protobuf.Duration");
+    if !is_duration || field.is_list() || !message.has_field(field) {
+        return None;
+    }
+    let value = message.get_field(field);
+    let inner = value.as_message()?;
+    let seconds = inner.get_field_by_name("seconds")?.as_i64()?;
+    let nanos = inner.get_field_by_name("nanos")?.as_i32()?;
+    let allowed = (0..=MAX_DURATION).contains(&seconds) && (0..1_000_000_000).contains(&nanos);
+    let shown = seconds as f64 + f64::from(nanos) / 1e9;
+    (!allowed).then(|| format!("`{shown}s` is not allowed here"))
 }
 
 fn violation(field: Option<FieldDescriptor>, code: Code, message: String, expected: String) -> Violation {
@@ -184,70 +207,5 @@ fn number(value: &Value) -> Option<f64> {
         Value::F32(v) => Some((*v).into()),
         Value::F64(v) => Some(*v),
         _ => None,
-    }
-}
-
-/// Every rule broken and every refused or unknown field of a message that did not come as text, as sentences.
-pub(crate) fn tree(root: &DynamicMessage) -> Vec<String> {
-    let mut found = Vec::new();
-    walk(root, "", &mut found);
-    found
-}
-
-fn walk(message: &DynamicMessage, path: &str, found: &mut Vec<String>) {
-    let descriptor = message.descriptor();
-    let marks = schema::marks(&descriptor);
-    for (field, value) in message.fields() {
-        let here = if path.is_empty() { field.name().to_owned() } else { format!("{path}.{}", field.name()) };
-        if let schema::Status::Refused(reason) = &marks.field(field.number()).status {
-            found.push(format!("{here}: not implemented: {reason}"));
-            continue;
-        }
-        match value {
-            Value::Message(inner) => walk_inner(inner, &here, found),
-            Value::List(items) => {
-                for (index, inner) in items.iter().enumerate().filter_map(|(i, v)| Some((i, v.as_message()?)))
-                {
-                    walk_inner(inner, &format!("{here}[{index}]"), found);
-                }
-            }
-            Value::Map(entries) => {
-                for (key, inner) in entries.iter().filter_map(|(k, v)| Some((k, v.as_message()?))) {
-                    walk_inner(inner, &format!("{here}[{:?}]", key.as_str().unwrap_or_default()), found);
-                }
-            }
-            Value::EnumNumber(number) => {
-                let kind = field.kind();
-                let name = kind.as_enum().map(EnumDescriptor::full_name).unwrap_or_default();
-                if let Some(reason) = schema::refused_value(name, *number) {
-                    found.push(format!("{here}: value {number} is not implemented: {reason}"));
-                }
-            }
-            _ => {}
-        }
-    }
-    for broken in self::message(message) {
-        let place = match &broken.field {
-            Some(field) if path.is_empty() => field.name().to_owned(),
-            Some(field) => format!("{path}.{}", field.name()),
-            None => path.to_owned(),
-        };
-        found.push(format!("{place}: {}, expected {}", broken.message, broken.expected));
-    }
-}
-
-/// What is packed in an Any is checked like everything else.
-fn walk_inner(message: &DynamicMessage, path: &str, found: &mut Vec<String>) {
-    if message.descriptor().full_name() != "google.protobuf.Any" {
-        return walk(message, path, found);
-    }
-    let get = |name| message.get_field_by_name(name);
-    let url = get("type_url").and_then(|url| url.as_str().map(str::to_owned)).unwrap_or_default();
-    let name = url.rsplit('/').next().unwrap_or_default();
-    let bytes = get("value").and_then(|value| value.as_bytes().cloned()).unwrap_or_default();
-    match schema::message(name).map(|descriptor| DynamicMessage::decode(descriptor, bytes)) {
-        Some(Ok(inner)) => walk(&inner, path, found),
-        Some(Err(error)) => found.push(format!("{path}: damaged `{name}`: {error}")),
-        None => found.push(format!("{path}: `{name}` is not a type that petmesh implements")),
     }
 }

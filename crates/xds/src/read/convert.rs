@@ -176,12 +176,24 @@ impl<'f> Converter<'f> {
         let mut values = Vec::with_capacity(items.len());
         for (index, item) in items.iter_mut().enumerate() {
             let path = path.index(index);
+            // Envoy takes `null` in a list for an empty value, and a list in a list for its items.
             if item.is_null() && !takes_null(field) {
-                self.wrong_type(item, &path, "a value");
+                if kind.as_message().is_none() {
+                    values.push(Value::default_value(&kind));
+                    continue;
+                }
+                item.kind = Kind::Map(Vec::new());
+            }
+            if matches!(item.kind, Kind::List(_)) && !takes_null(field) {
+                if let Value::List(inner) = self.list(field, item, &path) {
+                    values.extend(inner);
+                }
                 continue;
             }
             let moved = item.written.take();
-            values.extend(self.value(&kind, item, &path.moved(moved.as_deref())));
+            let read = self.value(&kind, item, &path.moved(moved.as_deref()));
+            // What could not be read keeps its place, so that the paths of later findings count it.
+            values.push(read.unwrap_or_else(|| Value::default_value(&kind)));
             item.written = moved;
         }
         Value::List(values)
@@ -195,7 +207,11 @@ impl<'f> Converter<'f> {
         };
         let mut values = HashMap::new();
         for Entry { name, value, .. } in entries {
-            if let Some(read) = self.value(&kind, value, &path.key(name)) {
+            // Envoy takes `null` for free data without members.
+            if value.is_null() && kind.as_message().is_some_and(|m| m.full_name() == "google.protobuf.Struct")
+            {
+                values.insert(MapKey::String(name.clone()), Value::default_value(&kind));
+            } else if let Some(read) = self.value(&kind, value, &path.key(name)) {
                 values.insert(MapKey::String(name.clone()), read);
             }
         }

@@ -25,6 +25,11 @@ impl Positions {
         Self::new(name, Node::new(Span::default(), Kind::Map(Vec::new())))
     }
 
+    /// The tree of the file.
+    pub(crate) fn root(&self) -> &Node {
+        &self.root
+    }
+
     /// Name of the file.
     pub fn file(&self) -> &str {
         &self.file
@@ -122,7 +127,7 @@ fn steps(path: &str) -> Vec<Step> {
 }
 
 /// `statPrefix` as `stat_prefix`.
-fn snake(name: &str) -> String {
+pub(super) fn snake(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for c in name.chars() {
         if c.is_ascii_uppercase() {

@@ -5,7 +5,7 @@
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind as Type, Value};
 
 use super::nearest::nearest;
-use super::tree::{Kind, Node, Plain, Scalar, integer};
+use super::tree::{Kind, Node, Plain, Scalar};
 use crate::diagnostic::Code;
 use crate::schema;
 
@@ -25,7 +25,7 @@ pub(crate) fn read(kind: &Type, node: &Node) -> Result<Value, Mistake> {
     }
     match kind {
         Type::String => text(node, scalar).map(|text| Value::String(text.to_owned())),
-        Type::Bytes => match base64(&scalar.text) {
+        Type::Bytes => match base64(text(node, scalar)?) {
             Some(bytes) => Ok(Value::Bytes(bytes.into())),
             None => Err(bad(&scalar.text, "bytes in base64")),
         },
@@ -61,8 +61,9 @@ pub(crate) fn describe(node: &Node) -> String {
 
 /// A value as a message shows it: not endless.
 pub(crate) fn shown(text: &str) -> String {
-    let mut shown: String = text.chars().take(140).collect();
-    if shown.len() < text.len() {
+    let visible = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let mut shown: String = text.chars().take(140).map(visible).collect();
+    if text.chars().nth(140).is_some() {
         shown.push('…');
     }
     shown
@@ -101,7 +102,7 @@ fn float(node: &Node, scalar: &Scalar) -> Result<f64, Mistake> {
     if let Plain::Bool(_) = scalar.plain() {
         return Err(wrong(node, "a number"));
     }
-    if let Some(value) = integer(&scalar.text) {
+    if let Some(value) = scalar.integer() {
         return Ok(value as f64);
     }
     match scalar.text.as_str() {
@@ -123,7 +124,7 @@ fn whole(node: &Node, scalar: &Scalar, min: i128, max: i128) -> Result<i128, Mis
     if let Plain::Bool(_) = scalar.plain() {
         return Err(wrong(node, &expected()));
     }
-    let exact = integer(&scalar.text).map(i128::from).or_else(|| scalar.text.parse().ok());
+    let exact = scalar.integer().map(i128::from).or_else(|| scalar.text.parse().ok());
     let value = match exact {
         Some(value) => value,
         None => {
@@ -143,7 +144,7 @@ fn enumeration(descriptor: &EnumDescriptor, node: &Node, scalar: &Scalar) -> Res
     if let Some(value) = descriptor.values().find(|value| value.name().eq_ignore_ascii_case(text)) {
         return Ok(Value::EnumNumber(value.number()));
     }
-    if let Some(number) = integer(text).and_then(|number| i32::try_from(number).ok())
+    if let Some(number) = scalar.integer().and_then(|number| i32::try_from(number).ok())
         && descriptor.get_value(number).is_some()
     {
         return Ok(Value::EnumNumber(number));
@@ -191,7 +192,13 @@ fn bad(text: &str, expected: &str) -> Mistake {
 
 /// Bytes in base64, standard or URL-safe, with or without padding.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let digits = text.trim_end_matches('=').bytes();
+    let digits = text.trim_end_matches('=');
+    let padding = text.len() - digits.len();
+    // Six bits alone are no byte, and padding fills up to four digits or is absent.
+    if digits.len() % 4 == 1 || padding > 0 && !(digits.len() + padding).is_multiple_of(4) {
+        return None;
+    }
+    let digits = digits.bytes();
     let (mut bytes, mut bits, mut held) = (Vec::with_capacity(text.len()), 0u32, 0u32);
     for digit in digits {
         let value = match digit {

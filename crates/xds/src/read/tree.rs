@@ -149,11 +149,29 @@ impl Scalar {
         if let Some(value) = word(&self.text) {
             return Plain::Bool(value);
         }
-        match integer(&self.text) {
+        match yaml_integer(&self.text) {
             Some(value) if i32::try_from(value).is_ok() => Plain::Int(value),
             _ => Plain::Text,
         }
     }
+
+    /// The whole number that this scalar is: unquoted `010` is 8 (YAML 1.1's octal), in quotes 10 (protobuf's reading).
+    pub(crate) fn integer(&self) -> Option<i64> {
+        match self.plain() {
+            Plain::Int(value) => Some(value),
+            _ => integer(&self.text),
+        }
+    }
+}
+
+/// What YAML 1.1 calls a whole number: as [`integer`], but a leading zero makes it octal, and `08` is a text.
+fn yaml_integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.len() < 2 || !digits.starts_with('0') || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return integer(text);
+    }
+    let value = i64::from_str_radix(digits, 8).ok()?;
+    Some(if text.starts_with('-') { -value } else { value })
 }
 
 /// A boolean word of YAML 1.1 in lower case, upper case or with a capital.
@@ -184,4 +202,37 @@ pub(crate) fn integer(text: &str) -> Option<i64> {
         None => return None,
     };
     Some(if negative { -value } else { value })
+}
+
+/// Reading without a schema, for the rules on what the schema does not open.
+impl Node {
+    /// The value of a field, in either spelling.
+    pub(crate) fn field(&self, name: &str) -> Option<&Node> {
+        let Kind::Map(entries) = &self.kind else { return None };
+        let same = |written: &str| written == name || super::positions::snake(written) == name;
+        entries.iter().rev().find(|entry| same(&entry.name)).map(|entry| &entry.value)
+    }
+
+    /// The items of a list; a single value is a list of one.
+    pub(crate) fn items(&self) -> &[Node] {
+        match &self.kind {
+            Kind::List(items) => items,
+            Kind::Map(_) => std::slice::from_ref(self),
+            Kind::Scalar(_) => &[],
+        }
+    }
+
+    /// A number below a field, in a wrapper or not.
+    pub(crate) fn number(&self, name: &str) -> Option<f64> {
+        let node = self.field(name)?;
+        match &node.field("value").unwrap_or(node).kind {
+            Kind::Scalar(scalar) => scalar.text.parse().ok(),
+            Kind::List(_) | Kind::Map(_) => None,
+        }
+    }
+
+    /// Whether this is a word of that text.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        matches!(&self.field("value").unwrap_or(self).kind, Kind::Scalar(scalar) if scalar.text.eq_ignore_ascii_case(text))
+    }
 }

@@ -58,6 +58,12 @@ pub(crate) fn message(
             let inner = descriptor.get_field_by_name("value")?;
             // Envoy reads `{value: 5}` as well as `5`.
             let node = match &mut node.kind {
+                Kind::Map(entries)
+                    if entries.is_empty()
+                        || entries.len() == 1 && entries[0].name == "value" && entries[0].value.is_null() =>
+                {
+                    return Some(Some(message));
+                }
                 Kind::Map(entries) if entries.len() == 1 && entries[0].name == "value" => {
                     &mut entries[0].value
                 }
@@ -94,8 +100,11 @@ fn any(
         converter.push(finding.expected("`\"@type\": type.googleapis.com/envoy.…`"));
         return None;
     };
-    let full_name = type_url.rsplit('/').next().unwrap_or_default();
-    let Some(inner) = schema::message(full_name).filter(|_| full_name != "petmesh.Opaque") else {
+    // As in Envoy, the name of the type stands behind a host, whichever it is.
+    let full_name = type_url.rsplit_once('/').filter(|(host, _)| !host.is_empty());
+    let full_name = full_name.map_or(type_url.as_str(), |(_, name)| name);
+    let known = schema::message(full_name).filter(|_| full_name != "petmesh.Opaque");
+    let Some(inner) = known.filter(|_| full_name.len() < type_url.len()) else {
         unknown_type(converter, &type_url, full_name, span, &path.key("@type"));
         return None;
     };
@@ -136,7 +145,7 @@ fn unknown_type(
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
     let near = nearest(full_name, names.iter().map(String::as_str));
     let finding = match near {
-        None if full_name.starts_with("envoy.") => {
+        None if ["envoy.", "xds.", "udpa."].iter().any(|package| full_name.starts_with(package)) => {
             let text = format!("`{shown}` is not an extension that petmesh implements");
             converter.error(Code::NotImplemented, text, span, path)
         }

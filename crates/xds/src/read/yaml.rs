@@ -13,7 +13,7 @@ use crate::diagnostic::{Code, Diagnostic};
 /// Deepest nesting that is read; real files have about 20 levels.
 const MAX_DEPTH: usize = 100;
 /// Largest text, in bytes.
-const MAX_BYTES: usize = 64 << 20;
+const MAX_BYTES: usize = 16 << 20;
 /// Most nodes, those copied by aliases included.
 const MAX_NODES: usize = 1_000_000;
 /// Most bytes copied by aliases.
@@ -21,6 +21,15 @@ const MAX_COPIED: usize = 32 << 20;
 
 /// The tree of the first document of a text. `None` is an empty document.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Option<Node>, Box<Diagnostic>> {
+    parse_noting(file, text, &mut Vec::new())
+}
+
+/// The same; what is worth a warning is added to `notes`.
+pub(crate) fn parse_noting(
+    file: &str,
+    text: &str,
+    notes: &mut Vec<Diagnostic>,
+) -> Result<Option<Node>, Box<Diagnostic>> {
     if text.len() > MAX_BYTES {
         let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
         return Err(Box::new(Diagnostic::error(file, Code::Limit, message)));
@@ -30,7 +39,7 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Option<Node>, Box<Diagnost
         let message = "the file holds a control character: it is not a text".to_owned();
         return Err(Box::new(Diagnostic::error(file, Code::Syntax, message).at(span)));
     }
-    Builder::new(file, text).document()
+    Builder::new(file, text).document(notes)
 }
 
 struct Builder<'a> {
@@ -69,7 +78,7 @@ impl<'a> Builder<'a> {
         Self { file, parser, anchors: HashMap::new(), nodes: 0, copied: 0 }
     }
 
-    fn document(mut self) -> Result<Option<Node>, Box<Diagnostic>> {
+    fn document(mut self, notes: &mut Vec<Diagnostic>) -> Result<Option<Node>, Box<Diagnostic>> {
         let mut open: Vec<Open> = Vec::new();
         loop {
             let (event, source) = match self.parser.next() {
@@ -120,7 +129,7 @@ impl<'a> Builder<'a> {
                 return Err(self.error(Code::Limit, "the file holds too many values", span));
             }
             let depth = open.len();
-            let Some(parent) = open.last_mut() else { return self.rest().map(|()| Some(node)) };
+            let Some(parent) = open.last_mut() else { return self.rest(notes).map(|()| Some(node)) };
             parent.height = parent.height.max(height + 1);
             if depth + height > MAX_DEPTH {
                 return Err(self.too_deep(span));
@@ -139,17 +148,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// Nothing but empty documents may follow the first; Envoy would ignore them in silence.
-    fn rest(&mut self) -> Result<(), Box<Diagnostic>> {
+    /// Documents after the first are ignored, as in Envoy, but not in silence; they must be YAML all the same.
+    fn rest(&mut self, notes: &mut Vec<Diagnostic>) -> Result<(), Box<Diagnostic>> {
+        let mut noted = false;
         for next in self.parser.by_ref() {
             match next {
                 Ok((Event::DocumentStart(..) | Event::DocumentEnd | Event::StreamEnd, _)) => {}
                 Ok((Event::Scalar(text, ..), _)) if matches!(&*text, "" | "~") => {}
-                Ok((_, source)) => {
-                    let text = "a second document: a file holds one configuration";
-                    let finding = Diagnostic::error(self.file, Code::Syntax, text);
-                    return Err(Box::new(finding.at(span(&source))));
+                Ok((_, source)) if !noted => {
+                    let text = "a second document is ignored: a file holds one configuration";
+                    let finding = Diagnostic::warning(self.file, Code::SecondDocument, text);
+                    notes.push(finding.at(span(&source)));
+                    noted = true;
                 }
+                Ok(_) => {}
                 Err(error) => return Err(self.scan_error(&error)),
             }
         }
@@ -253,7 +265,7 @@ fn span_at(text: &str, offset: usize) -> Span {
     }
 }
 
-/// Texts are at most 64 MiB, so nothing is cut.
+/// Texts are at most 16 MiB, so nothing is cut.
 fn number(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }

@@ -202,7 +202,7 @@ fn dns(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, logical: bool) -> 
         let text = format!("a LOGICAL_DNS cluster has exactly one endpoint, this one has {}", names.len());
         cx.error(&place_of_assignment, Code::Structure, text).suggest("use STRICT_DNS for several");
     } else if names.is_empty() {
-        cx.error(place, Code::Lint, "the cluster has no endpoint").suggest("add `load_assignment`");
+        cx.error(place, Code::NoEndpoints, "the cluster has no endpoint").suggest("add `load_assignment`");
     }
     let failure = message.dns_failure_refresh_rate.as_ref();
     let base = failure.and_then(|rate| duration(rate.base_interval.as_ref()));

@@ -138,7 +138,7 @@ fn tcp_proxy(cx: &mut Cx<'_>, place: &Place<'_>, message: &TcpMessage) -> Option
         None => return None,
     };
     // Envoy starts with it and closes every connection.
-    cx.check_cluster(&place.field("cluster"), cluster, Code::Lint);
+    cx.check_cluster(&place.field("cluster"), cluster, Code::UnknownTcpCluster);
     Some(TcpProxy {
         stat_prefix: message.stat_prefix.as_str().into(),
         cluster: cluster.as_str().into(),

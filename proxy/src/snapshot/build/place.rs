@@ -58,7 +58,7 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// What is wrong at a place; a `Code::Lint` is a warning, everything else refuses the configuration.
+/// What is wrong at a place; its code says whether it refuses the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub path: String,
@@ -84,7 +84,7 @@ impl Findings {
     }
 
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| finding.code != Code::Lint)
+        self.0.iter().any(|finding| !finding.code.is_warning())
     }
 }
 
@@ -96,9 +96,10 @@ impl Finding {
 
     /// As a diagnostic at its place in the file.
     pub fn diagnostic(self, positions: &Positions) -> Diagnostic {
-        let diagnostic = match self.code {
-            Code::Lint => positions.warning(&self.path, self.code, self.message),
-            _ => positions.error(&self.path, self.code, self.message),
+        let diagnostic = if self.code.is_warning() {
+            positions.warning(&self.path, self.code, self.message)
+        } else {
+            positions.error(&self.path, self.code, self.message)
         };
         match self.suggestion {
             Some(suggestion) => diagnostic.suggestion(suggestion),

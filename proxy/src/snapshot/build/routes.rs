@@ -54,15 +54,6 @@ fn domains(cx: &mut Cx<'_>, place: &Place<'_>, hosts: &[HostMessage]) -> Domains
         let place = place.item("virtual_hosts", at);
         for (nth, domain) in host.domains.iter().enumerate() {
             let place = place.item("domains", nth);
-            let stars = domain.matches('*').count();
-            if stars > 1 || (stars == 1 && !domain.starts_with('*') && !domain.ends_with('*')) {
-                cx.error(
-                    &place,
-                    Code::BadValue,
-                    format!("`{domain}`: a star stands once, at the beginning or the end"),
-                );
-                continue;
-            }
             let lower = domain.to_ascii_lowercase();
             if domains.insert(domain, at) {
                 owners.insert(lower, &host.name);
@@ -83,15 +74,8 @@ fn virtual_host(
     options: &TableOptions,
 ) -> VirtualHost {
     let mut routes = Vec::with_capacity(message.routes.len());
-    let mut shadow: Option<usize> = None;
     for (at, route_message) in message.routes.iter().enumerate() {
         let place = place.item("routes", at);
-        if let Some(before) = shadow {
-            let text = format!("no request reaches this route: `routes[{before}]` takes them all");
-            cx.error(&place, Code::Lint, text).suggest("put the route that takes everything last");
-        } else if takes_everything(route_message) {
-            shadow = Some(at);
-        }
         if let Some(route) = route(cx, &place, route_message, message, options) {
             routes.push(Arc::new(route));
         }
@@ -109,17 +93,6 @@ fn virtual_host(
         include_attempt_count_in_response: message.include_attempt_count_in_response,
         virtual_clusters: virtual_clusters(cx, place, message),
     }
-}
-
-fn takes_everything(route: &RouteMessage) -> bool {
-    route.r#match.as_ref().is_some_and(|conditions| {
-        let all =
-            matches!(&conditions.path_specifier, Some(PathSpecifier::Prefix(prefix)) if prefix.len() < 2);
-        all && conditions.headers.is_empty()
-            && conditions.query_parameters.is_empty()
-            && conditions.grpc.is_none()
-            && conditions.runtime_fraction.is_none()
-    })
 }
 
 /// The configured parts, then one named `other` for all remaining requests.
@@ -190,13 +163,7 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
     let boxed = |text: &String| Box::<str>::from(text.as_str());
     match conditions.path_specifier.as_ref()? {
         PathSpecifier::Prefix(text) => Some(PathMatch::Prefix { text: boxed(text), ignore_case }),
-        PathSpecifier::Path(text) => {
-            if text.contains('?') {
-                let message = format!("`{text}` never matches: paths are compared without their query");
-                cx.error(&place.field("path"), Code::Lint, message).suggest("use `query_parameters`");
-            }
-            Some(PathMatch::Exact { text: boxed(text), ignore_case })
-        }
+        PathSpecifier::Path(text) => Some(PathMatch::Exact { text: boxed(text), ignore_case }),
         PathSpecifier::PathSeparatedPrefix(text) => {
             Some(PathMatch::Separated { text: boxed(text), ignore_case })
         }

@@ -193,7 +193,9 @@ fn a_domain_stands_once() {
     };
     refused(&table(&[host("a", "pet"), host("b", "PET")]), "virtual_hosts[1].domains[0]", "host `a` already");
     refused(&table(&[host("a", "*"), host("b", "*")]), "virtual_hosts[1].domains[0]", "host `a` already");
-    refused(&table(&[host("a", "p*t")]), "domains[0]", "a star stands once");
+    assert!(
+        built(&table(&[host("a", "p*t")])).unwrap().1.iter().any(|found| found.code == Code::UnmatchedDomain)
+    );
 }
 
 #[test]

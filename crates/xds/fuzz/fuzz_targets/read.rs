@@ -1,0 +1,10 @@
+//! Fuzz target: `bodies::read`.
+//!
+//! Called by libFuzzer; calls `bodies`.
+
+#![no_main]
+
+#[path = "../bodies.rs"]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|text: &str| bodies::read(text));

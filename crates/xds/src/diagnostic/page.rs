@@ -1,0 +1,26 @@
+//! The page of diagnostics, printed from the codes, so that it cannot drift from them.
+//!
+//! Called by the test that compares it with `docs/diagnostics.md`; calls `code`.
+
+use std::fmt::Write;
+
+use super::Code;
+
+const HEAD: &str = "# Diagnostics
+
+Printed from `crates/xds/src/diagnostic/code.rs`; do not edit (`UPDATE=1 cargo test -p xds` writes it anew). `petmesh config explain
+CODE` prints the same. An error refuses the file, a warning does not.
+";
+
+/// The whole page, in Markdown.
+pub fn diagnostics_page() -> String {
+    let mut page = HEAD.to_owned();
+    for (title, warning) in [("Errors", false), ("Warnings", true)] {
+        let _ = writeln!(page, "\n## {title}");
+        for code in Code::ALL.iter().filter(|code| code.is_warning() == warning) {
+            let (name, about, text) = (code.as_str(), code.about(), code.explanation());
+            let _ = writeln!(page, "\n### {name}\n\n{about} {text}");
+        }
+    }
+    page
+}
