@@ -7,6 +7,7 @@ pub mod report;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::http::{self, Answer, Connection, Failure};
 /// Requests under way at most; one more counts as failed, it is not held back.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// Idle connections that are kept for the next request.
+/// Idle connections that are kept for the next requests.
 const MAX_IDLE: usize = 64;
 
 /// How the load names itself in access logs.
@@ -81,7 +82,9 @@ impl Running {
 struct Client {
     load: Load,
     host: String,
-    idle: Mutex<Vec<Connection>>,
+    /// In turn, so that each is used often and hears `Connection: close` from a server that drains. One that lay idle for longer than the
+    /// announcement could be closed while a request is on its way on it, which no HTTP/1.1 server can prevent (RFC 9112, section 9.5).
+    idle: Mutex<VecDeque<Connection>>,
     shared: Multiplexed,
     in_flight: Semaphore,
     began: Instant,
@@ -93,7 +96,7 @@ async fn send(load: Load, mut stopped: watch::Receiver<bool>) -> Report {
     let rate = load.rate;
     let client = Arc::new(Client {
         host: load.address.to_string(),
-        idle: Mutex::new(Vec::new()),
+        idle: Mutex::new(VecDeque::new()),
         shared: Multiplexed::new(load.address),
         in_flight: Semaphore::new(MAX_IN_FLIGHT),
         began,
@@ -154,15 +157,15 @@ async fn exchange(client: &Client) -> Result<Answer, Failure> {
     let answer = http::exchange(&mut connection, &client.host, path, &[("user-agent", AGENT)]).await?;
     let mut idle = client.idle.lock().await;
     if *connections == Connections::Kept && idle.len() < MAX_IDLE {
-        idle.push(connection);
+        idle.push_back(connection);
     }
     Ok(answer)
 }
 
 /// An idle connection that its server has not closed; which ones are closed is known before anything is sent on them.
-async fn kept(idle: &Mutex<Vec<Connection>>) -> Option<Connection> {
+async fn kept(idle: &Mutex<VecDeque<Connection>>) -> Option<Connection> {
     let mut idle = idle.lock().await;
-    while let Some(mut connection) = idle.pop() {
+    while let Some(mut connection) = idle.pop_front() {
         if connection.ready().await.is_ok() {
             return Some(connection);
         }
