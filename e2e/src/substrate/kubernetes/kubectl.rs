@@ -19,12 +19,18 @@ pub struct Kubectl {
 }
 
 impl Kubectl {
-    /// A command in the test's namespace; `KUBECTL` names another program.
+    /// A command in the test's namespace. `KUBECTL` names another program, with its first words (`minikube kubectl --`), `CONTEXT`
+    /// another context than the current one; make hands both on, empty where the user has set none.
     pub fn command(&self, args: &[&str]) -> Command {
-        let program = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".to_owned());
-        let mut command = Command::new(program);
+        let given = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+        let words = given("KUBECTL").unwrap_or_else(|| "kubectl".to_owned());
+        let mut words = words.split_whitespace();
+        let mut command = Command::new(words.next().unwrap_or("kubectl"));
+        command.args(words);
         if let Some(path) = &self.kubeconfig {
             command.env("KUBECONFIG", path);
+        } else if let Some(context) = given("CONTEXT") {
+            command.args(["--context", &context]);
         }
         command.args(["--namespace", &self.namespace]).args(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
