@@ -70,6 +70,9 @@ async fn after(enough: usize, act: Act) -> (Report, usize) {
     (load.finish().await, opened.load(Ordering::Relaxed))
 }
 
+/// How long a load is sent: an input of the test, as its rate is; nothing is waited for.
+const LENGTH: Duration = Duration::from_millis(100);
+
 #[tokio::test]
 async fn requests_share_a_few_connections() {
     let (report, opened) = after(200, |_, _, respond| answer(respond)).await;
@@ -133,7 +136,7 @@ async fn a_cut_connection_fails_its_requests() {
     let address = cutting().await;
     for connections in [Connections::Fresh, Connections::Kept, Connections::Http2] {
         let load = load(address, connections);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(LENGTH).await;
         let report = load.finish().await;
         assert!(report.sent >= report.planned && report.sent > 0, "{connections:?}: {report}");
         assert_eq!((report.answered(), report.refused()), (0, 0), "{connections:?}: {report}");
@@ -147,7 +150,7 @@ async fn a_refused_connection_is_counted_apart() {
     drop(listener);
     for connections in [Connections::Fresh, Connections::Kept, Connections::Http2] {
         let load = load(address, connections);
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(LENGTH).await;
         let report = load.finish().await;
         assert_eq!(
             (report.refused() as u64, report.answered()),

@@ -3,8 +3,7 @@
 //!
 //! Run by cargo test; calls `Server`, bash, kubectl and the manifests of `deploy/overlays`.
 
-// A test fails by panicking, also in its helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 
 mod images;
 mod life;

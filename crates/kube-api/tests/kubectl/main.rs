@@ -2,8 +2,7 @@
 //!
 //! Run by cargo test; calls `Server` and the program `kubectl`.
 
-// A test fails by panicking, also in its helpers.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 
 mod cluster;
 mod deploy;
