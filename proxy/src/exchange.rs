@@ -32,6 +32,8 @@ mod forward;
 mod limits;
 mod mutate;
 mod outcome;
+mod prepare;
+mod relay;
 mod replay;
 mod timers;
 mod upload;

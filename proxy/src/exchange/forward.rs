@@ -1,11 +1,9 @@
-//! The part of an exchange with an upstream in it: cluster, headers, tries until one answers, and the answer's way back.
+//! The part of an exchange with an upstream in it: tries until one answers.
 //!
-//! Part of `exchange`; calls `attempt`, `retry`, `upload`.
+//! Part of `exchange`; calls `prepare`, `attempt`, `retry`, `upload`, `relay`.
 
-use std::borrow::Cow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Sleep;
@@ -14,13 +12,13 @@ use super::limits::Limits;
 use super::replay::Replay;
 use super::timers::Expiry;
 use super::upload::{Ended, Progress, Upload};
-use super::{Exchange, Matched, nothing};
+use super::{Exchange, Matched};
 use crate::attempt::{Attempt, Report};
 use crate::downstream::{Downstream, ResponseWriter};
-use crate::error::{DownstreamError, Flag, UpstreamError};
-use crate::local_reply::{LocalReply, details_after_response};
-use crate::message::{Frame, HeadKind};
-use crate::route::{Forward, HostRewrite};
+use crate::error::{DownstreamError, UpstreamError};
+use crate::local_reply::LocalReply;
+use crate::message::HeadKind;
+use crate::route::Forward;
 use crate::time;
 use crate::upstream::{LocalCluster, ResponseReader, UpstreamStream};
 
@@ -48,15 +46,15 @@ pub(super) struct Tries<'x> {
 }
 
 /// The request's side of a try, which runs beside the wait for the answer.
-struct RequestSide<'u, F> {
-    upload: Pin<&'u mut F>,
+pub(super) struct RequestSide<'u, F> {
+    pub upload: Pin<&'u mut F>,
     /// The upstream took no more of the request; its answer may still come.
-    refused: bool,
+    pub refused: bool,
 }
 
 impl<F: Future<Output = Ended>> RequestSide<'_, F> {
     /// Goes on with the upload; returns only when the client left.
-    async fn client_left(&mut self) -> DownstreamError {
+    pub async fn client_left(&mut self) -> DownstreamError {
         if !self.refused {
             match self.upload.as_mut().await {
                 Ended::Client(error) => return error,
@@ -103,58 +101,6 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    fn cluster(
-        &mut self,
-        matched: Matched<'x>,
-        forward: &'x Forward,
-    ) -> Result<Rc<LocalCluster>, LocalReply> {
-        let local = &self.context.local;
-        let chosen = forward.target.choose(&self.request, local.random_bits()[0]);
-        let by_header = chosen.is_some_and(|chosen| chosen.by_header);
-        let found = chosen.and_then(|chosen| local.clusters.get(chosen.cluster));
-        let weighted = chosen.and_then(|chosen| chosen.weighted);
-        let Some(cluster) = found.filter(|cluster| !by_header || cluster.policy.selectable_by_header) else {
-            self.context.http().no_cluster.inc();
-            return Err(LocalReply::cluster_not_found(forward.not_found_status));
-        };
-        self.info.cluster = Some(Arc::clone(&cluster.policy.name));
-        self.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
-        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
-            self.rewrite_host(host.as_bytes().to_vec(), forward);
-        }
-        Ok(cluster)
-    }
-
-    /// The configured changes to the request: fields, host, path.
-    fn prepare_request(&mut self, forward: &Forward) {
-        self.mutate_request();
-        match &forward.host {
-            HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => self.rewrite_host(host.as_bytes().to_vec(), forward),
-            HostRewrite::Header(name) => {
-                if let Some(host) = self.request.get(name).map(<[u8]>::to_vec) {
-                    self.rewrite_host(host, forward);
-                }
-            }
-        }
-        let Some(matched) = self.matched else { return };
-        if let Some(path) = forward.rewrite_path(&matched.route.path, &self.request.path) {
-            let original = std::mem::replace(&mut self.request.path, path);
-            if !self.context.manager.rules.suppress_envoy_headers {
-                self.request.fields.set("x-envoy-original-path", &original);
-            }
-        }
-    }
-
-    fn rewrite_host(&mut self, host: Vec<u8>, forward: &Forward) {
-        let original = std::mem::replace(&mut self.request.authority, host);
-        if forward.append_x_forwarded_host && original != self.request.authority {
-            let before = self.request.fields.get("x-forwarded-host").map(<[u8]>::to_vec);
-            let all = before.map_or(original.clone(), |before| [&before[..], b",", &original].concat());
-            self.request.fields.set("x-forwarded-host", &all);
-        }
-    }
-
     /// One try, up to its end: good when the client was answered, in whole or in part.
     async fn attempt(
         &mut self,
@@ -196,18 +142,6 @@ impl<'x> Exchange<'x> {
                 self.count_reset(&failure, tries);
                 Err(failure)
             }
-        }
-    }
-
-    fn begin_try(&mut self, attempt: &Attempt, tries: &mut Tries<'_>) {
-        tries.tried.push(attempt.host.host.id);
-        self.info.attempts = tries.count;
-        self.info.upstream.host = Some(attempt.host.host.address);
-        if matches!(tries.forward.host, HostRewrite::Endpoint) && !attempt.host.host.hostname.is_empty() {
-            self.rewrite_host(attempt.host.host.hostname.clone().into_bytes(), tries.forward);
-        }
-        if self.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
-            self.request.fields.set("x-envoy-attempt-count", tries.count.to_string().as_bytes());
         }
     }
 
@@ -283,103 +217,6 @@ impl<'x> Exchange<'x> {
                 }
                 HeadKind::Interim => {}
             }
-        }
-    }
-
-    /// Sends the answer on as it comes. True when the upstream's answer was whole.
-    async fn send_answer(
-        &mut self,
-        answer: &mut ResponseWriter<'_>,
-        rx: &mut ResponseReader,
-        side: &mut RequestSide<'_, impl Future<Output = Ended>>,
-        progress: &Progress,
-        mut timer: Pin<&mut Sleep>,
-        end: bool,
-    ) -> bool {
-        if self.send_head(answer, progress.received.get().is_some(), end).await.is_err() || end {
-            return end;
-        }
-        loop {
-            let frame = tokio::select! {
-                biased;
-                frame = rx.next() => frame.map_err(Failure::Upstream),
-                flushed = answer.flush(), if answer.needs_flush() => match flushed {
-                    Ok(()) => continue,
-                    Err(error) => Err(Failure::Client(error)),
-                },
-                error = side.client_left() => Err(Failure::Client(error)),
-                expiry = self.timers.expired(timer.as_mut()) => Err(Failure::Expired(expiry)),
-            };
-            self.timers.touch();
-            let (last, sent) = match frame {
-                Err(failure) => {
-                    self.cut(answer, &failure);
-                    return false;
-                }
-                Ok(Frame::Trailers(trailers)) => {
-                    let sent = tokio::select! {
-                        biased;
-                        sent = answer.trailers(&trailers) => sent.map_err(Failure::Client),
-                        expiry = self.timers.expired(timer.as_mut()) => Err(Failure::Expired(expiry)),
-                    };
-                    self.trailers = Some(trailers);
-                    (true, sent)
-                }
-                Ok(Frame::End) => {
-                    (true, self.send_piece(answer, nothing(), true, side, timer.as_mut()).await)
-                }
-                Ok(Frame::Data(piece)) => {
-                    (false, self.send_piece(answer, piece, false, side, timer.as_mut()).await)
-                }
-            };
-            if let Err(failure) = sent {
-                self.cut(answer, &failure);
-                return last;
-            }
-            if last {
-                self.complete = true;
-                return true;
-            }
-        }
-    }
-
-    /// A piece of the body, to a client that may be slow to take it.
-    async fn send_piece(
-        &mut self,
-        answer: &mut ResponseWriter<'_>,
-        piece: bytes::Bytes,
-        end: bool,
-        side: &mut RequestSide<'_, impl Future<Output = Ended>>,
-        timer: Pin<&mut Sleep>,
-    ) -> Result<(), Failure> {
-        let size = piece.len() as u64;
-        tokio::select! {
-            biased;
-            sent = answer.data(piece, end) => sent.map_err(Failure::Client)?,
-            error = side.client_left() => return Err(Failure::Client(error)),
-            expiry = self.timers.expired(timer) => return Err(Failure::Expired(expiry)),
-        }
-        self.info.bytes_sent += size;
-        Ok(())
-    }
-
-    /// The answer has begun and cannot be ended well.
-    pub(super) fn cut(&mut self, answer: &mut ResponseWriter<'_>, failure: &Failure) {
-        answer.reset();
-        match failure {
-            Failure::Client(error) => self.client_left(*error),
-            Failure::Upstream(error) => {
-                self.cut_by_upstream = true;
-                // What ends a body early is a broken message, whoever closed the connection.
-                self.info.flags.set(error.flag());
-                self.info.details = Cow::Owned(details_after_response(error));
-            }
-            Failure::Expired(expiry) => {
-                let (flag, details) = self.count_expiry(*expiry);
-                self.info.flags.set(flag);
-                self.info.details = Cow::Borrowed(details);
-            }
-            Failure::NoHost => self.info.flags.set(Flag::NoHealthyUpstream),
         }
     }
 

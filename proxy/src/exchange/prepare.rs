@@ -1,0 +1,81 @@
+//! What a route makes of a request before a try: the cluster it goes to, its fields, its host, its path.
+//!
+//! Part of `exchange`; called by `forward`, calls `route`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::forward::Tries;
+use super::{Exchange, Matched};
+use crate::attempt::Attempt;
+use crate::local_reply::LocalReply;
+use crate::route::{Forward, HostRewrite};
+use crate::upstream::LocalCluster;
+
+impl<'x> Exchange<'x> {
+    /// The cluster that the route sends the request to.
+    pub(super) fn cluster(
+        &mut self,
+        matched: Matched<'x>,
+        forward: &'x Forward,
+    ) -> Result<Rc<LocalCluster>, LocalReply> {
+        let local = &self.context.local;
+        let chosen = forward.target.choose(&self.request, local.random_bits()[0]);
+        let by_header = chosen.is_some_and(|chosen| chosen.by_header);
+        let found = chosen.and_then(|chosen| local.clusters.get(chosen.cluster));
+        let weighted = chosen.and_then(|chosen| chosen.weighted);
+        let Some(cluster) = found.filter(|cluster| !by_header || cluster.policy.selectable_by_header) else {
+            self.context.http().no_cluster.inc();
+            return Err(LocalReply::cluster_not_found(forward.not_found_status));
+        };
+        self.info.cluster = Some(Arc::clone(&cluster.policy.name));
+        self.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
+        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
+            self.rewrite_host(host.as_bytes().to_vec(), forward);
+        }
+        Ok(cluster)
+    }
+
+    /// The configured changes to the request: fields, host, path.
+    pub(super) fn prepare_request(&mut self, forward: &Forward) {
+        self.mutate_request();
+        match &forward.host {
+            HostRewrite::Keep | HostRewrite::Endpoint => {}
+            HostRewrite::Literal(host) => self.rewrite_host(host.as_bytes().to_vec(), forward),
+            HostRewrite::Header(name) => {
+                if let Some(host) = self.request.get(name).map(<[u8]>::to_vec) {
+                    self.rewrite_host(host, forward);
+                }
+            }
+        }
+        let Some(matched) = self.matched else { return };
+        if let Some(path) = forward.rewrite_path(&matched.route.path, &self.request.path) {
+            let original = std::mem::replace(&mut self.request.path, path);
+            if !self.context.manager.rules.suppress_envoy_headers {
+                self.request.fields.set("x-envoy-original-path", &original);
+            }
+        }
+    }
+
+    fn rewrite_host(&mut self, host: Vec<u8>, forward: &Forward) {
+        let original = std::mem::replace(&mut self.request.authority, host);
+        if forward.append_x_forwarded_host && original != self.request.authority {
+            let before = self.request.fields.get("x-forwarded-host").map(<[u8]>::to_vec);
+            let all = before.map_or(original.clone(), |before| [&before[..], b",", &original].concat());
+            self.request.fields.set("x-forwarded-host", &all);
+        }
+    }
+
+    /// What a try tells its host, and what the log will know of it.
+    pub(super) fn begin_try(&mut self, attempt: &Attempt, tries: &mut Tries<'_>) {
+        tries.tried.push(attempt.host.host.id);
+        self.info.attempts = tries.count;
+        self.info.upstream.host = Some(attempt.host.host.address);
+        if matches!(tries.forward.host, HostRewrite::Endpoint) && !attempt.host.host.hostname.is_empty() {
+            self.rewrite_host(attempt.host.host.hostname.clone().into_bytes(), tries.forward);
+        }
+        if self.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
+            self.request.fields.set("x-envoy-attempt-count", tries.count.to_string().as_bytes());
+        }
+    }
+}
