@@ -6,12 +6,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use e2e::{Capability, Connections, Mesh, Setup, load, skipped};
+use futures_util::future::join_all;
 
 /// Requests per second of each of the two loads.
 const RATE: u32 = 100;
 
 /// Before the event and after it.
 const CALM: Duration = Duration::from_secs(2);
+
+/// Requests at the same moment: as many as come when a machine has stood still for two seconds.
+const BURST: usize = 400;
 
 /// What the rolling restarts must have seen in all.
 const MANY: u64 = 10_000;
@@ -58,6 +62,23 @@ async fn ten_thousand_requests_pass_through_rolling_restarts_without_a_loss() {
     }
     println!("{turns} rolling restarts of {services:?}, {answered} requests answered, 0 failed");
     assert!(answered as u64 >= MANY, "{answered}");
+    mesh.down().await;
+}
+
+/// The apps have little memory: what they cannot hold at once must wait in their proxies.
+#[tokio::test]
+async fn a_burst_of_slow_requests_is_answered_and_ends_no_app() {
+    let mesh = Mesh::with(&Setup { pet_delay: Some("1s"), ..Setup::default() }).await;
+    let mut before = mesh.identities("petstore").await;
+    before.extend(mesh.identities("pet").await);
+    let path = "/petstore/petstore/2?includePets=true";
+    let answers = join_all((0..BURST).map(|_| mesh.get(path))).await;
+    let wrong: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    assert!(wrong.is_empty(), "{} of {BURST} failed, the first: {:?}", wrong.len(), wrong[0]);
+    let pods = mesh.pods().await;
+    for run in before {
+        assert!(e2e::pod::runs(&pods, &run), "{run:?} has ended");
+    }
     mesh.down().await;
 }
 

@@ -1,13 +1,16 @@
 //! Circuit breakers: how many connections, waiting requests, requests and retries a cluster may have at once.
 //!
 //! Why: a slow cluster must not take the whole proxy with it; past the limit a request fails at once instead of waiting.
-//! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is given back (on drop).
+//! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is given back (on drop), which wakes one who
+//! waits for it, on whatever worker.
 //! Against Envoy: the counts are one for all workers and exact; `max_connections` is not enforced where a worker without a connection
 //! could otherwise wait for ever (a worker may always open one).
 //! Called by `attempt` and `upstream`; calls nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use tokio::sync::Notify;
 
 /// The limits of one priority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,38 +47,78 @@ pub struct Breaker {
 
 /// A count with permits.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU32);
+pub struct Count {
+    used: AtomicU32,
+    /// How many wait for a permit, on all workers.
+    wanted: AtomicU32,
+    /// A permit was given back while some were waiting.
+    room: Notify,
+}
 
 /// One unit of a count; given back on drop.
 #[derive(Debug)]
 pub struct Permit(Arc<Count>);
 
+/// Somebody waits for a permit; over on drop.
+#[derive(Debug)]
+pub struct Want(Arc<Count>);
+
 impl Count {
     /// A permit, unless `limit` of them are out.
     pub fn acquire(self: &Arc<Self>, limit: u32) -> Option<Permit> {
-        let taken = self.0.fetch_add(1, Ordering::Relaxed);
-        if taken >= limit {
-            self.0.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Permit(Arc::clone(self)))
+        // Never above the limit, not even for a moment: another worker would take that for a permit that is out, and wait for its end.
+        let one_more = |used: u32| (used < limit).then(|| used.saturating_add(1));
+        let taken = self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_more);
+        taken.is_ok().then(|| Permit(Arc::clone(self)))
     }
 
     /// A permit past any limit.
     pub fn take(self: &Arc<Self>) -> Permit {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.used.fetch_add(1, Ordering::SeqCst);
         Permit(Arc::clone(self))
     }
 
     /// How many permits are out.
     pub fn used(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Makes it known that somebody waits.
+    pub fn want(self: &Arc<Self>) -> Want {
+        self.wanted.fetch_add(1, Ordering::SeqCst);
+        Want(Arc::clone(self))
+    }
+
+    /// How many wait.
+    pub fn wanted(&self) -> u32 {
+        self.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Wakes one who waits when a permit was given back. Only while a `Want` is out.
+    pub fn room(&self) -> &Notify {
+        &self.room
+    }
+}
+
+impl Permit {
+    /// How many wait for a permit of this count.
+    pub fn wanted(&self) -> u32 {
+        self.0.wanted()
     }
 }
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.used.fetch_sub(1, Ordering::SeqCst);
+        if self.0.wanted.load(Ordering::SeqCst) > 0 {
+            self.0.room.notify_one();
+        }
+    }
+}
+
+impl Drop for Want {
+    fn drop(&mut self) {
+        self.0.wanted.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Held {
     pub(super) stats: (Arc<Scope<ClusterStats>>, usize),
     pub(super) host: Arc<Host>,
     pub(super) opened: Instant,
-    pub(super) _permit: Permit,
+    pub(super) permit: Permit,
     /// HTTP/1: the place among the host's connections.
     pub(super) _slot: Option<Slot>,
 }
@@ -129,7 +129,7 @@ impl Held {
             stats: cluster.stats_scope(),
             host: Arc::clone(host),
             opened: time::now(),
-            _permit: permit,
+            permit,
             _slot: slot,
         }
     }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use super::clusters::{LocalCluster, bump};
 use super::connect::connect;
 use super::lease::{Back, Checkout, Held, Open, SharedUse, UpstreamStream};
-use super::queue::{Queue, Slot, Turn};
+use super::queue::{Queue, Slot, Turn, room};
 use super::stream::{RequestWriter, ResponseReader};
 use crate::cluster::breaker::Permit;
 use crate::cluster::{ClusterPolicy, Host};
@@ -100,17 +100,24 @@ impl LocalHost {
         self.shared.borrow_mut().take();
     }
 
-    /// Closes what was idle for longer than the policy says, and what the host closed.
+    /// Closes what was idle for longer than the policy says, what the host closed, and what keeps others waiting for room.
     pub fn close_idle(&self, policy: &ClusterPolicy, stats: &ClusterStats, now: Instant) {
         let too_long = |since: Instant| {
             policy.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
         };
+        let mut released = 0;
         self.idle.borrow_mut().retain(|idle| {
             let timed_out = too_long(idle.since);
             if timed_out {
                 stats.upstream_cx_idle_timeout.inc();
             }
-            !timed_out && !idle.open.connection.is_stale()
+            // Each one that is closed wakes one who waits; whoever is awake waits no longer.
+            let wanted = released < idle.open.held.permit.wanted();
+            if wanted {
+                released += 1;
+                stats.upstream_cx_destroy_local.inc();
+            }
+            !timed_out && !wanted && !idle.open.connection.is_stale()
         });
         let mut shared = self.shared.borrow_mut();
         if let Some(connection) = &*shared {
@@ -157,7 +164,8 @@ impl LocalHost {
         result
     }
 
-    /// A new connection, or, past the limit, the next one that another try gives back or that ends.
+    /// A new connection, or, past the limit, the next one that another try gives back or that ends; also when one to another host or of
+    /// another worker ends, as the limit is one for all.
     async fn open_or_wait(&self, cluster: &LocalCluster, priority: Priority) -> Result<Open, UpstreamError> {
         let (breaker, limits) = cluster.breaker(priority);
         let mut slot = self.queue.slot();
@@ -173,7 +181,16 @@ impl LocalHost {
             if !waited {
                 cluster.stats().upstream_cx_overflow.inc();
             }
-            slot = match slot.wait(waited).await {
+            let mut waiter = slot.wait(breaker.connections.want(), waited);
+            let turn = tokio::select! {
+                biased;
+                turn = &mut waiter.turn => turn,
+                permit = room(&breaker.connections, limits.max_connections) => {
+                    drop(waiter);
+                    return self.open(cluster, permit, self.queue.slot()).await;
+                }
+            };
+            slot = match turn {
                 Ok(Turn::Use(open)) => return Ok(*open),
                 Ok(Turn::Open(slot)) => slot,
                 Ok(Turn::Failed(error)) => return Err(error),
@@ -210,14 +227,18 @@ impl LocalHost {
         }
     }
 
-    /// Takes a connection back: to the first try that waits, or to the idle ones.
+    /// Takes a connection back: to the first try that waits, or to the idle ones. At the limit it is closed if others wait for room, for
+    /// another host or on another worker: idle here, it would keep them waiting.
     pub(super) fn give_back(&self, open: Open, now: Instant) {
         if self.retired.get() {
             return;
         }
-        if let Some(open) = self.queue.offer(open) {
-            self.idle.borrow_mut().push(Idle { open, since: now });
+        let Some(open) = self.queue.offer(open) else { return };
+        if open.held.permit.wanted() > 0 {
+            open.held.stats().upstream_cx_destroy_local.inc();
+            return;
         }
+        self.idle.borrow_mut().push(Idle { open, since: now });
     }
 
     async fn http2_stream(

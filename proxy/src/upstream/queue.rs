@@ -2,16 +2,20 @@
 //!
 //! Each connection, from before it is made until it is closed, holds a slot. A slot that ends goes to the try that has waited longest,
 //! so that nobody waits while there is room, and a try that gives up hands on what it was given. Invariant: while one waits, a slot is out.
+//! The limit is one for all hosts and workers: who waits says so in the breaker's count (`Want`), so that others give up what lies idle.
 //! Part of `upstream`; used by `pool` and `lease`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
 use super::clusters::bump;
 use super::lease::Open;
+use crate::cluster::breaker::{Count, Permit, Want};
 use crate::error::UpstreamError;
 
 /// The tries of one worker that wait for a connection to one host; bounded by `max_pending_requests`.
@@ -19,7 +23,22 @@ use crate::error::UpstreamError;
 pub(super) struct Queue {
     /// Slots that are out.
     open: Cell<usize>,
-    waiting: RefCell<VecDeque<oneshot::Sender<Turn>>>,
+    waiting: RefCell<VecDeque<Waiting>>,
+}
+
+/// A try that waits, as the queue sees it.
+struct Waiting {
+    turn: oneshot::Sender<Turn>,
+    wanted: Wanted,
+}
+
+/// Ends when the try has its turn or gives up, whichever is first.
+type Wanted = Rc<Cell<Option<Want>>>;
+
+/// A try that waits, as it sees itself.
+pub(super) struct Waiter {
+    pub(super) turn: oneshot::Receiver<Turn>,
+    wanted: Wanted,
 }
 
 /// The right to one connection; `None` once it was given up.
@@ -32,6 +51,19 @@ pub(super) enum Turn {
     Open(Slot),
     /// A connection could not be made.
     Failed(UpstreamError),
+}
+
+/// The next permit below `limit`, wherever in the process it is given back. Only while a `Want` is out.
+pub(super) async fn room(count: &Arc<Count>, limit: u32) -> Permit {
+    loop {
+        let mut room = pin!(count.room().notified());
+        // In the line before the count is looked at, so that no permit can come back unnoticed in between.
+        room.as_mut().enable();
+        if let Some(permit) = count.acquire(limit) {
+            return permit;
+        }
+        room.await;
+    }
 }
 
 impl Queue {
@@ -61,9 +93,10 @@ impl Queue {
     fn next(&self) -> Option<oneshot::Sender<Turn>> {
         let mut waiting = self.waiting.borrow_mut();
         loop {
-            let first = waiting.pop_front()?;
-            if !first.is_closed() {
-                return Some(first);
+            let Waiting { turn, wanted } = waiting.pop_front()?;
+            drop(wanted.take());
+            if !turn.is_closed() {
+                return Some(turn);
             }
         }
     }
@@ -76,19 +109,28 @@ impl Slot {
     }
 
     /// Gives the slot up and waits for another one's end; `again` keeps the place in the queue. Only while another slot is out.
-    pub(super) fn wait(mut self, again: bool) -> oneshot::Receiver<Turn> {
-        let (sender, receiver) = oneshot::channel();
+    pub(super) fn wait(mut self, want: Want, again: bool) -> Waiter {
+        let (sender, turn) = oneshot::channel();
+        let wanted: Wanted = Rc::new(Cell::new(Some(want)));
+        let waiter = Waiter { turn, wanted: Rc::clone(&wanted) };
         // Given up by hand: it must not come back to the one who gives it up.
-        let Some(queue) = self.0.take() else { return receiver };
+        let Some(queue) = self.0.take() else { return waiter };
         bump(&queue.open, -1);
         let mut waiting = queue.waiting.borrow_mut();
-        waiting.retain(|waiting| !waiting.is_closed());
+        waiting.retain(|waiting| !waiting.turn.is_closed());
+        let entry = Waiting { turn: sender, wanted };
         if again {
-            waiting.push_front(sender);
+            waiting.push_front(entry);
         } else {
-            waiting.push_back(sender);
+            waiting.push_back(entry);
         }
-        receiver
+        waiter
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        drop(self.wanted.take());
     }
 }
 

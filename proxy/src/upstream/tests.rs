@@ -19,8 +19,8 @@ use crate::message::{RequestHead, Version};
 use crate::route::Priority;
 use crate::stats::Registry;
 
-fn policy() -> ClusterPolicy {
-    let one = Thresholds { max_connections: 1, ..Thresholds::default() };
+fn policy(max_connections: u32) -> ClusterPolicy {
+    let one = Thresholds { max_connections, ..Thresholds::default() };
     ClusterPolicy {
         name: "one".into(),
         connect_timeout: Duration::from_secs(5),
@@ -43,12 +43,22 @@ fn policy() -> ClusterPolicy {
 struct Fixture {
     cluster: Rc<LocalCluster>,
     host: Rc<LocalHost>,
-    _socket: TcpListener,
-    _clusters: Clusters,
+    _socket: Rc<TcpListener>,
+    clusters: Clusters,
 }
 
 impl Fixture {
     async fn new() -> Self {
+        let [only] = Self::workers(1).await;
+        only
+    }
+
+    /// The same cluster on several workers, as far as what they share goes: two of its connections may be open.
+    async fn two_workers() -> [Self; 2] {
+        Self::workers(2).await
+    }
+
+    async fn workers<const N: usize>(max_connections: u32) -> [Self; N] {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = Endpoint {
             address: socket.local_addr().unwrap(),
@@ -60,17 +70,20 @@ impl Fixture {
             canary: false,
             health: Health::Healthy,
         };
-        let clusters = Clusters::default();
         let update = Update {
-            policy: &Arc::new(policy()),
-            endpoints: &Arc::new(EndpointView::empty(1).update(&[endpoint], String::new())),
-            stats: &Registry::new(1).scope("cluster.one."),
+            policy: &Arc::new(policy(max_connections)),
+            endpoints: &Arc::new(EndpointView::empty(N).update(&[endpoint], String::new())),
+            stats: &Registry::new(N).scope("cluster.one."),
             breakers: &Arc::new([Breaker::default(), Breaker::default()]),
         };
-        clusters.update(&update, 0);
-        let cluster = clusters.get("one").unwrap();
-        let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
-        Self { cluster, host, _socket: socket, _clusters: clusters }
+        let socket = Rc::new(socket);
+        std::array::from_fn(|shard| {
+            let clusters = Clusters::default();
+            clusters.update(&update, shard);
+            let cluster = clusters.get("one").unwrap();
+            let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
+            Self { cluster, host, _socket: Rc::clone(&socket), clusters }
+        })
     }
 
     async fn stream(&self) -> Result<UpstreamStream, UpstreamError> {
@@ -156,4 +169,43 @@ async fn a_connection_on_which_nothing_was_sent_is_used_again() {
     fixture.stream().await.unwrap().finish(&fixture.cluster.policy);
     fixture.stream().await.unwrap().finish(&fixture.cluster.policy);
     assert_eq!(fixture.connections(), (1, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_another_worker_needs_is_not_kept_idle() {
+    let [one, other] = Fixture::two_workers().await;
+    let first = one.stream().await.unwrap();
+    let _second = other.stream().await.unwrap();
+    let mut third = pin!(other.stream());
+    waits!(third);
+    first.finish(&one.cluster.policy);
+    let _third = third.await.unwrap();
+    assert_eq!(other.connections(), (2, 2));
+}
+
+#[tokio::test]
+async fn connections_that_lie_idle_are_closed_for_another_worker_one_for_each_that_waits() {
+    let [one, other] = Fixture::two_workers().await;
+    one.stream().await.unwrap().finish(&one.cluster.policy);
+    let _second = other.stream().await.unwrap();
+    let mut third = pin!(other.stream());
+    waits!(third);
+    one.clusters.close_idle(crate::time::now());
+    let _third = third.await.unwrap();
+    assert_eq!(other.connections(), (2, 2));
+    // Nobody waits any more, so that what falls idle stays.
+    let (breaker, _) = one.cluster.breaker(Priority::Default);
+    assert_eq!(breaker.connections.wanted(), 0);
+}
+
+#[tokio::test]
+async fn a_try_that_has_given_up_waits_no_longer() {
+    let [one, other] = Fixture::two_workers().await;
+    let first = one.stream().await.unwrap();
+    let _second = other.stream().await.unwrap();
+    let mut third = Box::pin(other.stream());
+    waits!(third);
+    drop(third);
+    first.finish(&one.cluster.policy);
+    assert_eq!(one.connections().1, 2, "it is kept");
 }

@@ -74,7 +74,8 @@ impl Blueprint {
             }
         };
         let memory = match program {
-            "pet" | "petstore" => 20,
+            "pet" => 20,
+            "petstore" => 24,
             "ingress" => 40,
             _ => 28,
         };
