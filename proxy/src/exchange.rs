@@ -1,4 +1,4 @@
-//! THE STORY of one request: rules -> route -> tries -> rules back -> answer -> last byte.
+//! THE STORY of one request: rules -> route -> filters -> tries -> filters and rules back -> answer -> last byte.
 //!
 //! Everything about an exchange is decided here, in the order in which it happens; each error becomes an answer made by `local_reply`,
 //! and however it ends, it is counted and logged once. `forward` is the part with an upstream in it.
@@ -7,18 +7,20 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag};
-use crate::filter::{answer, edge, path};
+use crate::filter::chain::Running;
+use crate::filter::{edge, path};
 use crate::format::Context;
 use crate::http1::Refusal;
 use crate::local::Local;
-use crate::local_reply::{self, LocalReply};
-use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
+use crate::local_reply::LocalReply;
+use crate::message::{Fields, Method, RequestHead, ResponseHead, Version};
 use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
@@ -27,6 +29,8 @@ use crate::stats::{HttpStats, ListenerHttpStats};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
 
+mod answer;
+mod filters;
 mod finish;
 mod forward;
 mod limits;
@@ -38,7 +42,8 @@ mod replay;
 mod timers;
 mod upload;
 
-use forward::Failure;
+use filters::Stopped;
+
 use timers::{Expiry, Timers};
 
 /// What the exchanges of one downstream connection share.
@@ -78,6 +83,12 @@ struct Exchange<'x> {
     /// The upstream ended its connection in the middle of the answer.
     cut_by_upstream: bool,
     finished: bool,
+    /// The HTTP filters, where there are any besides the router.
+    filters: Option<Running<'x>>,
+    /// What chance says of a choice of clusters, for filters and router alike.
+    draw: u64,
+    /// When the request came to the router.
+    forwarded: Instant,
 }
 
 /// The route that a request took.
@@ -87,12 +98,6 @@ struct Matched<'x> {
     route: &'x Route,
     /// Mutations of the chosen entry of a weighted route.
     weighted: Option<&'x Mutations>,
-}
-
-/// What the route table said.
-enum Step<'x> {
-    Forward(Matched<'x>, &'x crate::route::Forward),
-    Reply(LocalReply),
 }
 
 impl ConnectionContext {
@@ -109,11 +114,11 @@ impl ConnectionContext {
 pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
     let timers = Timers::default();
     let mut exchange = Exchange::begin(context, &timers, head);
-    let reply = match exchange.admit() {
-        Step::Reply(reply) => Some(reply),
-        Step::Forward(matched, forward) => exchange.forward(&mut down, matched, forward).await.err(),
+    let served = match exchange.admit() {
+        Err(reply) => Err(reply),
+        Ok(decision) => exchange.serve(&mut down, decision).await,
     };
-    if let Some(reply) = reply {
+    if let Err(reply) = served {
         let whole = down.rx.is_end();
         exchange.send_reply(&mut down.tx, whole, reply).await;
     }
@@ -160,19 +165,22 @@ impl<'x> Exchange<'x> {
             complete: false,
             cut_by_upstream: false,
             finished: false,
+            filters: None,
+            draw: context.local.random_bits()[0],
+            forwarded: start,
         }
     }
 
     /// Rules and route: what is to be done with the request.
-    fn admit(&mut self) -> Step<'x> {
+    fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.context;
         let manager = &*context.manager;
         if edge::is_upgrade(&self.request) {
             context.http().downstream_rq_ws_on_non_ws_route.inc();
-            return Step::Reply(LocalReply::upgrade_failed());
+            return Err(LocalReply::upgrade_failed());
         }
         if let Some(reply) = self.normalize_path() {
-            return Step::Reply(reply);
+            return Err(reply);
         }
         let origin = edge::Origin {
             peer: context.info.peer,
@@ -182,32 +190,52 @@ impl<'x> Exchange<'x> {
         let client = edge::request(&mut self.request, &manager.rules, origin);
         self.info.remote = client.remote;
         self.internal = client.internal;
-        context.http().rq_total.inc();
         let decision = manager.routes.decide(&self.request, context.local.random_bits()[0]);
-        let (virtual_host, route) = match decision {
-            None => {
-                context.http().no_route.inc();
-                return Step::Reply(LocalReply::route_not_found());
+        if let Some(Decision::Route { virtual_host, route }) = &decision {
+            self.info.virtual_host = Some(Arc::clone(&virtual_host.name));
+            self.info.route_name = Some(Arc::clone(&route.name));
+            self.info.route_metadata.clone_from(&route.metadata);
+            self.matched = Some(Matched { virtual_host, route, weighted: None });
+        }
+        Ok(decision)
+    }
+
+    /// Through the filters, then as the route says; the error is an answer to be made here.
+    async fn serve(
+        &mut self,
+        down: &mut Downstream<'_>,
+        decision: Option<Decision<'x>>,
+    ) -> Result<(), LocalReply> {
+        if !self.context.manager.chain.0.is_empty() {
+            match self.filter_request(down).await {
+                Ok(()) => {}
+                Err(Stopped::Reply(reply)) => return Err(reply),
+                Err(Stopped::Left) => return Ok(()),
+                Err(Stopped::Answer(head)) => {
+                    let whole = down.rx.is_end();
+                    self.send_filters_answer(&mut down.tx, whole, head).await;
+                    return Ok(());
+                }
             }
-            Some(Decision::RequireTls(_)) => {
-                return Step::Reply(LocalReply::redirect(301, to_tls(&self.request)));
-            }
-            Some(Decision::Route { virtual_host, route }) => (virtual_host, route),
-        };
-        self.info.virtual_host = Some(Arc::clone(&virtual_host.name));
-        self.info.route_name = Some(Arc::clone(&route.name));
-        self.info.route_metadata.clone_from(&route.metadata);
-        let matched = Matched { virtual_host, route, weighted: None };
-        self.matched = Some(matched);
-        match &route.action {
-            Action::Forward(forward) => Step::Forward(matched, forward),
-            Action::Redirect(redirect) => {
-                Step::Reply(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
-            }
-            Action::Direct { status, body } => {
-                context.http().rq_direct_response.inc();
-                let location = direct_location(*status, &self.request);
-                Step::Reply(LocalReply::direct(*status, body.clone(), location))
+        }
+        let http = self.context.http();
+        http.rq_total.inc();
+        match (decision, self.matched) {
+            (Some(Decision::RequireTls(_)), _) => Err(LocalReply::redirect(301, to_tls(&self.request))),
+            (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
+                Action::Forward(forward) => self.forward(down, matched, forward).await,
+                Action::Redirect(redirect) => {
+                    Err(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
+                }
+                Action::Direct { status, body } => {
+                    http.rq_direct_response.inc();
+                    let location = direct_location(*status, &self.request);
+                    Err(LocalReply::direct(*status, body.clone(), location))
+                }
+            },
+            (None | Some(Decision::Route { .. }), _) => {
+                http.no_route.inc();
+                Err(LocalReply::route_not_found())
             }
         }
     }
@@ -231,113 +259,6 @@ impl<'x> Exchange<'x> {
                 self.context.http().downstream_rq_failed_path_normalization.inc();
                 Some(LocalReply::bad_request("path_normalization_failed"))
             }
-        }
-    }
-
-    /// Sends an answer that the proxy invents.
-    async fn send_reply(&mut self, tx: &mut ResponseWriter<'_>, request_end: bool, reply: LocalReply) {
-        if self.answered {
-            tx.reset();
-            return;
-        }
-        if let Some(flag) = reply.flag {
-            self.info.flags.set(flag);
-        }
-        self.info.details = reply.details.clone();
-        let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
-        self.response = rendered.head;
-        self.attempts_in_response();
-        self.mutate_response();
-        self.own_fields();
-        // Whatever of the request is still on its way would have to be read first.
-        if !request_end {
-            tx.close_after();
-        }
-        // An answer to HEAD has no body, whatever its fields say (HTTP/2 would send it).
-        let end = rendered.body.is_empty() || self.request.method == Method::Head;
-        if self.send_head(tx, request_end, end).await.is_err() || end {
-            return;
-        }
-        let size = rendered.body.len() as u64;
-        let sent = tokio::select! {
-            biased;
-            sent = tx.data(rendered.body, true) => sent.map_err(Failure::Client),
-            expiry = expired(self.timers) => Err(Failure::Expired(expiry)),
-        };
-        match sent {
-            Ok(()) => {
-                self.info.bytes_sent += size;
-                self.complete = true;
-            }
-            Err(failure) => self.cut(tx, &failure),
-        }
-    }
-
-    /// The fields that every answer gets.
-    fn own_fields(&mut self) {
-        let rules = &self.context.manager.rules;
-        let response = &mut self.response;
-        self.context.local.date.with(self.info.start_time, |date| answer::set_own(response, rules, date));
-        self.request_id_in_response();
-    }
-
-    fn attempts_in_response(&mut self) {
-        let asked =
-            self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response);
-        if asked && self.info.attempts > 0 {
-            let count = self.info.attempts.to_string();
-            self.response.fields.set(Known::XEnvoyAttemptCount, count.as_bytes());
-        }
-    }
-
-    fn request_id_in_response(&mut self) {
-        let rules = self.context.manager.rules.request_id;
-        if rules.always_in_response
-            && let Some(id) = self.request.fields.get(Known::XRequestId)
-        {
-            self.response.fields.set(Known::XRequestId, id);
-        }
-    }
-
-    async fn send_head(
-        &mut self,
-        tx: &mut ResponseWriter<'_>,
-        request_end: bool,
-        end: bool,
-    ) -> Result<(), DownstreamError> {
-        self.about_to_answer(request_end);
-        self.answered = true;
-        // The drain may have begun after the request.
-        if *self.context.drain.borrow() != Drain::No && tx.close_after() {
-            self.context.http().downstream_cx_drain_close.inc();
-        }
-        let sent = tokio::select! {
-            biased;
-            sent = tx.head(&self.response, end) => sent,
-            expiry = expired(self.timers) => {
-                self.cut(tx, &Failure::Expired(expiry));
-                return Err(DownstreamError::Reset);
-            }
-        };
-        match sent {
-            Ok(()) => self.complete = end,
-            Err(error) => self.client_left(error),
-        }
-        sent
-    }
-
-    /// The last changes to the head of the answer, and its counts.
-    fn about_to_answer(&mut self, request_end: bool) {
-        let status = self.response.status;
-        self.info.status = status;
-        let http = self.context.http();
-        http.downstream_rq_completed.inc();
-        http.downstream_rq_codes.record(status);
-        let listener = self.context.listener_http();
-        listener.downstream_rq_completed.inc();
-        listener.downstream_rq_codes.record(status);
-        if !request_end {
-            http.downstream_rq_response_before_rq_complete.inc();
         }
     }
 

@@ -4,8 +4,9 @@
 //! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `filter/edge.rs`, `exchange/forward.rs`, `attempt.rs`, `upstream/pool.rs`.
 //!
 //! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
-//! `tcp`, `client` > `attempt`, `snapshot` > `local` > `upstream`, `downstream`, `filter` > `route`, `cluster` > `local_reply` > `access_log`,
-//! `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`, `time`, `args`.
+//! `tcp`, `client` > `attempt`, `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
+//! `access_log`, `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
+//! `time`, `args`.
 
 pub mod access_log;
 pub mod admin;

@@ -61,12 +61,14 @@ pub enum QueryRule {
 }
 
 /// A share of requests; `snapshot::build` has looked its runtime key up.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FractionMatcher {
     pub runtime_key: Box<str>,
     pub numerator: u32,
     /// 100, 10 000 or 1 000 000.
     pub denominator: u32,
+    /// The runtime said so.
+    pub from_runtime: bool,
 }
 
 /// A regular expression and what replaces each match (`\1` for groups).
@@ -150,7 +152,12 @@ impl QueryMatcher {
 impl FractionMatcher {
     /// Whether the request that drew `random` is among the share.
     pub fn matches(&self, random: u64) -> bool {
-        random % u64::from(self.denominator.max(1)) < u64::from(self.numerator)
+        self.draws(random, self.numerator)
+    }
+
+    /// The same with another numerator.
+    pub fn draws(&self, random: u64, numerator: u32) -> bool {
+        random % u64::from(self.denominator.max(1)) < u64::from(numerator)
     }
 }
 

@@ -9,8 +9,8 @@ use crate::time;
 impl Exchange<'_> {
     /// The request ended with its head: the route's timeout begins, so that it covers the wait for a connection, too.
     pub(super) fn came_whole(&mut self, route_timeout: Option<std::time::Duration>) {
-        self.info.request_end = Some(self.info.start);
-        self.timers.request_complete(self.info.start, route_timeout);
+        self.info.request_end = self.info.request_end.or(Some(self.info.start));
+        self.timers.request_complete(self.forwarded, route_timeout);
     }
 
     /// The ordinary end.

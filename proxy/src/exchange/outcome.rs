@@ -91,18 +91,21 @@ impl Exchange<'_> {
                 reply
             }
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
-            Failure::Expired(expiry) => {
-                self.count_expiry(expiry);
-                match expiry {
-                    Expiry::Route | Expiry::PerTry => LocalReply::upstream_timeout(),
-                    Expiry::StreamIdle => LocalReply::stream_idle_timeout(self.info.request_end.is_some()),
-                    Expiry::Request => LocalReply::request_timeout(),
-                    Expiry::MaxDuration => LocalReply::max_duration(self.info.request_end.is_some()),
-                }
-            }
+            Failure::Expired(expiry) => self.too_late(expiry),
         };
         self.charge(cluster, reply.status);
         Err(reply)
+    }
+
+    /// Counts a timeout before the answer began; the answer that reports it.
+    pub(super) fn too_late(&self, expiry: Expiry) -> LocalReply {
+        self.count_expiry(expiry);
+        match expiry {
+            Expiry::Route | Expiry::PerTry => LocalReply::upstream_timeout(),
+            Expiry::StreamIdle => LocalReply::stream_idle_timeout(self.info.request_end.is_some()),
+            Expiry::Request => LocalReply::request_timeout(),
+            Expiry::MaxDuration => LocalReply::max_duration(self.info.request_end.is_some()),
+        }
     }
 
     /// Counts a timeout; its flag and its detail.
@@ -170,7 +173,12 @@ impl Exchange<'_> {
         if rules.suppress_envoy_headers {
             response.fields.remove(Known::XEnvoyUpstreamServiceTime);
         } else {
-            let since = self.info.request_end.or(progress.received.get()).unwrap_or(self.info.start);
+            let since = self
+                .info
+                .request_end
+                .or(progress.received.get())
+                .unwrap_or(self.info.start)
+                .max(self.forwarded);
             let millis = now.saturating_duration_since(since).as_millis();
             response
                 .fields
@@ -187,7 +195,7 @@ impl Exchange<'_> {
     fn charge(&self, stats: &ClusterStats, status: u16) {
         stats.upstream_rq_completed.inc();
         stats.upstream_rq_codes.record(status);
-        let time = millis(self.info.start.elapsed());
+        let time = millis(self.forwarded.elapsed());
         stats.upstream_rq_time.record(time);
         if self.internal {
             stats.internal_upstream_rq_codes.record(status);

@@ -20,7 +20,7 @@ impl<'x> Exchange<'x> {
         forward: &'x Forward,
     ) -> Result<Rc<LocalCluster>, LocalReply> {
         let local = &self.context.local;
-        let chosen = forward.target.choose(&self.request, local.random_bits()[0]);
+        let chosen = forward.target.choose(&self.request, self.draw);
         let by_header = chosen.is_some_and(|chosen| chosen.by_header);
         let found = chosen.and_then(|chosen| local.clusters.get(chosen.cluster));
         let weighted = chosen.and_then(|chosen| chosen.weighted);

@@ -83,6 +83,21 @@ impl Exchange<'_> {
         side: &mut RequestSide<'_, impl Future<Output = Ended>>,
         timer: Pin<&mut Sleep>,
     ) -> Result<(), Failure> {
+        if self.filters.is_some() {
+            return self.send_slowly(answer, piece, end, side, timer).await;
+        }
+        self.send_part(answer, piece, end, side, timer).await
+    }
+
+    /// A part of a piece that no filter holds back.
+    pub(super) async fn send_part(
+        &mut self,
+        answer: &mut ResponseWriter<'_>,
+        piece: bytes::Bytes,
+        end: bool,
+        side: &mut RequestSide<'_, impl Future<Output = Ended>>,
+        timer: Pin<&mut Sleep>,
+    ) -> Result<(), Failure> {
         let size = piece.len() as u64;
         tokio::select! {
             biased;

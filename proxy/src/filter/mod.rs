@@ -1,10 +1,15 @@
-//! Filters: what happens to a request before it is routed and to an answer before it is sent.
+//! Filters: what happens to a request before it goes to its cluster and to an answer before it is sent.
 //!
 //! `edge` holds the connection manager's own rules for requests (whom to believe, hop-by-hop fields, request ids), `answer` those for
-//! answers, `path` the normalisation of paths, `rules` what they go by. What routes add and remove is `mutation`, a rung below.
-//! Called by `exchange`; calls `message`.
+//! answers, `path` the normalisation of paths, `rules` what they go by. `chain` is the way through the HTTP filters of the file, which have
+//! a module each. What routes add and remove is `mutation`, a rung below.
+//! Called by `exchange`; calls `message`, `matcher`, `local_reply`.
 
 pub mod answer;
+pub mod chain;
+pub mod cors;
 pub mod edge;
+pub mod fault;
+pub mod pace;
 pub mod path;
 pub mod rules;

@@ -100,7 +100,7 @@ fn the_first_parameter_of_a_name_counts_as_it_was_sent() {
 
 #[test]
 fn a_fraction_takes_its_share_of_the_random_numbers() {
-    let half = FractionMatcher { runtime_key: "".into(), numerator: 50, denominator: 100 };
+    let half = FractionMatcher { numerator: 50, denominator: 100, ..FractionMatcher::default() };
     assert_eq!((0..1000).filter(|&random| half.matches(random)).count(), 500);
 }
 

@@ -2,11 +2,12 @@
 //!
 //! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
 //! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
-//! Called by `exchange`; calls `matcher` and `filter`'s header mutations.
+//! Called by `exchange`; calls `matcher` and `mutation`; holds what routes say of `filter`s.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::filter::chain::Overrides;
 use crate::format::Format;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::mutation::Mutations;
@@ -31,6 +32,7 @@ pub struct RouteTable {
     /// The table's mutations are applied last, so that the more specific ones win (Envoy's `most_specific_header_mutations_wins`).
     pub most_specific_wins: bool,
     pub ignore_port_in_host: bool,
+    pub filters: Overrides,
 }
 
 #[derive(Debug)]
@@ -42,6 +44,7 @@ pub struct VirtualHost {
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
     pub virtual_clusters: Vec<VirtualCluster>,
+    pub filters: Overrides,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +76,7 @@ pub struct Route {
     pub mutations: Mutations,
     /// `metadata.filter_metadata`, for `%METADATA(ROUTE:…)%`.
     pub metadata: Option<Arc<serde_json::Value>>,
+    pub filters: Overrides,
 }
 
 /// How a route matches the path (without its query, but for none of them).
@@ -141,6 +145,7 @@ pub struct Weighted {
     pub weight: u32,
     pub mutations: Mutations,
     pub host_rewrite: Option<Box<str>>,
+    pub filters: Overrides,
 }
 
 /// How an entry of a weighted choice names its cluster.

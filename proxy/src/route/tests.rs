@@ -21,6 +21,7 @@ fn route(path: PathMatch, action: Action) -> Route {
         action,
         mutations: Mutations::default(),
         metadata: None,
+        filters: Overrides::default(),
     }
 }
 
@@ -45,6 +46,7 @@ fn virtual_host(routes: Vec<Route>) -> VirtualHost {
         include_request_attempt_count: false,
         include_attempt_count_in_response: false,
         virtual_clusters: Vec::new(),
+        filters: Overrides::default(),
     }
 }
 
@@ -157,7 +159,7 @@ fn headers_parameters_grpc_and_fraction_must_all_hold() {
     }];
     let one = StringMatch::Exact { text: "1".into(), ignore_case: false };
     picky.query = vec![QueryMatcher { name: "q".into(), rule: QueryRule::String(one) }];
-    picky.fraction = Some(FractionMatcher { runtime_key: "".into(), numerator: 1, denominator: 100 });
+    picky.fraction = Some(FractionMatcher { numerator: 1, denominator: 100, ..FractionMatcher::default() });
     let mut head = request("h", "/?q=1");
     assert!(!picky.matches(&head, 0));
     head.fields.push("x-a", b"");
@@ -288,6 +290,7 @@ fn the_cluster_is_given_or_named_by_a_header_or_drawn_by_weight() {
         weight,
         mutations: Mutations::default(),
         host_rewrite: None,
+        filters: Overrides::default(),
     };
     let target = Target::Weighted(vec![entry("w0", 0), entry("w1", 75), entry("w2", 25)]);
     let drawn: Vec<_> = (0..100u64).filter_map(|at| name(&target, &head, at.rotate_right(32))).collect();

@@ -27,6 +27,7 @@ pub mod check;
 mod cluster;
 pub mod discovery;
 mod edge;
+mod http_filters;
 mod listener;
 mod log_filter;
 mod logs;

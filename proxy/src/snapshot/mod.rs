@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
+use crate::filter::chain::Chain;
 use crate::filter::rules::Rules;
 use crate::local_reply::Mappers;
 use crate::route::RouteTable;
@@ -97,6 +98,8 @@ pub struct HttpManager {
     pub http2_stats: Arc<Scope<Http2Stats>>,
     pub codec: Codec,
     pub routes: Arc<RouteTable>,
+    /// The HTTP filters before the router.
+    pub chain: Chain,
     pub access_log: Vec<Arc<AccessLog>>,
     pub local_reply: Mappers,
     /// What is believed, set and removed on the way in and out.

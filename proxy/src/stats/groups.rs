@@ -313,3 +313,34 @@ stats_group! {
         on_demand: ["write_dropped"],
     }
 }
+
+stats_group! {
+    /// `http.<stat_prefix>.fault.`: the fault filter.
+    FaultStats {
+        counters: [aborts_injected, delays_injected, faults_overflow, response_rl_injected],
+        gauges: [active_faults],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.fault.<downstream cluster>.`
+    FaultClusterStats {
+        counters: [aborts_injected, delays_injected],
+        gauges: [],
+        histograms: [],
+        codes: [],
+        on_demand: ["aborts_injected", "delays_injected"],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.cors.`: the CORS filter.
+    CorsStats {
+        counters: [origin_valid, origin_invalid],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}

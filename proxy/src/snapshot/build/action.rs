@@ -21,7 +21,7 @@ use xds::envoy::config::route::v3::{
 use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
-use super::{Cx, matchers};
+use super::{Cx, http_filters, matchers};
 use crate::retry::{RetryOn, RetryPolicy};
 use crate::route::{
     Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
@@ -152,6 +152,7 @@ fn weighted_entry(
         weight,
         mutations: values::mutations(cx, place, &level!(entry)),
         host_rewrite: host_rewrite.filter(|host| !host.is_empty()).map(|host| host.as_str().into()),
+        filters: http_filters::overrides(cx, place, &entry.typed_per_filter_config, None),
     })
 }
 

@@ -1,6 +1,6 @@
 //! HTTP connection managers -> `snapshot::HttpManager`.
 //!
-//! Part of `build`; called by `listener`; calls `routes`, `logs`, `values`.
+//! Part of `build`; called by `listener`; calls `http_filters`, `routes`, `logs`, `values`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,17 +8,15 @@ use std::time::Duration;
 
 use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use xds::envoy::config::core::v3::{Http1ProtocolOptions, Http2ProtocolOptions};
-use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::{
     CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
     ServerHeaderTransformation, StripPortMode,
 };
-use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 
 use super::place::{Code, Place};
 use super::values::{duration, limit};
-use super::{Cx, Flavor, logs, routes};
+use super::{Cx, Flavor, http_filters, logs, routes};
 use crate::filter::rules::{
     Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
 };
@@ -36,7 +34,7 @@ pub fn manager(
     listener_prefix: &str,
 ) -> HttpManager {
     let message = &cx.flavor.complete(message);
-    let suppress_envoy_headers = http_filters(cx, place, message);
+    let (chain, suppress_envoy_headers) = http_filters::chain(cx, place, message);
     let routes = route_table(cx, place, message);
     let common = message.common_http_protocol_options.unwrap_or_default();
     HttpManager {
@@ -50,6 +48,7 @@ pub fn manager(
             _ => Codec::Auto,
         },
         routes: Arc::new(routes),
+        chain,
         access_log: logs::access_logs(cx, place, &message.access_log),
         local_reply: logs::local_reply(
             cx,
@@ -93,35 +92,6 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
         }
         None => RouteTable::default(),
     }
-}
-
-/// Checks the filters; whether the router keeps its `x-envoy-*` fields to itself.
-fn http_filters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> bool {
-    let Some(last) = message.http_filters.len().checked_sub(1) else {
-        // Said as a lint: the router is added.
-        return false;
-    };
-    let mut suppress = false;
-    for (at, filter) in message.http_filters.iter().enumerate() {
-        let place = place.item("http_filters", at);
-        let router = match &filter.config_type {
-            Some(ConfigType::TypedConfig(any)) => xds::decode_any::<Router>(any).ok(),
-            // Envoy's own old form: a filter without configuration, known by its name.
-            _ => (filter.name == "envoy.filters.http.router").then(Router::default),
-        };
-        match router {
-            Some(router) if at == last => suppress = router.suppress_envoy_headers,
-            Some(_) => {
-                let text = "the router ends the chain: it must be the last HTTP filter";
-                cx.error(&place, Code::Structure, text);
-            }
-            None => {
-                let text = format!("the HTTP filter `{}` is not implemented", filter.name);
-                cx.error(&place, Code::NotImplemented, text);
-            }
-        }
-    }
-    suppress
 }
 
 fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, suppress: bool) -> Rules {

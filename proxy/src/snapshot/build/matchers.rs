@@ -8,6 +8,7 @@ use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchS
 use xds::envoy::config::route::v3::{HeaderMatcher as HeaderMessage, QueryParameterMatcher};
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, StringMatcher};
+use xds::envoy::r#type::v3::FractionalPercent;
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
 
 use super::Cx;
@@ -122,16 +123,24 @@ pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubsti
 
 /// A share of requests; its runtime key is looked up now.
 pub fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
-    let default = message.default_value.unwrap_or_default();
+    share(cx, &message.runtime_key, message.default_value.as_ref())
+}
+
+/// The same, with the share apart from its key; without any it is none.
+pub fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> FractionMatcher {
+    let default = default.copied().unwrap_or_default();
     let denominator = match DenominatorType::try_from(default.denominator) {
         Ok(DenominatorType::TenThousand) => 10_000,
         Ok(DenominatorType::Million) => 1_000_000,
         Ok(DenominatorType::Hundred) | Err(_) => 100,
     };
     // A bare number in the runtime is a percentage.
-    let (numerator, denominator) = match cx.runtime.number(&message.runtime_key) {
-        Some(percent) => (percent, 100),
-        None => (default.numerator, denominator),
-    };
-    FractionMatcher { runtime_key: message.runtime_key.as_str().into(), numerator, denominator }
+    let said = cx.runtime.number(key);
+    let (numerator, denominator) = said.map_or((default.numerator, denominator), |percent| (percent, 100));
+    FractionMatcher { runtime_key: key.into(), numerator, denominator, from_runtime: said.is_some() }
+}
+
+/// Every request.
+pub fn all() -> FractionMatcher {
+    FractionMatcher { numerator: 100, denominator: 100, ..FractionMatcher::default() }
 }

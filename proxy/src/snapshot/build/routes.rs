@@ -1,6 +1,6 @@
 //! Route configurations -> `route::RouteTable`.
 //!
-//! Part of `build`; called by `manager`; calls `action`, `matchers`, `values`.
+//! Part of `build`; called by `manager`; calls `action`, `http_filters`, `matchers`, `values`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use xds::envoy::config::route::v3::{
 
 use super::place::{Code, Place};
 use super::values::{self, level};
-use super::{Cx, action, logs, matchers};
+use super::{Cx, action, http_filters, logs, matchers};
 use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 
 /// What the routes of one table share.
@@ -44,6 +44,7 @@ pub fn table(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteConfiguration) -
         mutations,
         most_specific_wins: message.most_specific_header_mutations_wins,
         ignore_port_in_host: message.ignore_port_in_host_matching,
+        filters: http_filters::overrides(cx, place, &message.typed_per_filter_config, None),
     }
 }
 
@@ -92,6 +93,7 @@ fn virtual_host(
         include_request_attempt_count: message.include_request_attempt_count,
         include_attempt_count_in_response: message.include_attempt_count_in_response,
         virtual_clusters: virtual_clusters(cx, place, message),
+        filters: http_filters::overrides(cx, place, &message.typed_per_filter_config, message.cors.as_ref()),
     }
 }
 
@@ -140,6 +142,11 @@ fn route(
             None
         }
     };
+    let cors = match &message.action {
+        Some(ActionMessage::Route(action)) => action.cors.as_ref(),
+        _ => None,
+    };
+    let filters = http_filters::overrides(cx, place, &message.typed_per_filter_config, cors);
     let name = message.name.as_str().into();
     Some(Route {
         name,
@@ -151,6 +158,7 @@ fn route(
         action: action?,
         mutations,
         metadata: message.metadata.as_ref().map(|metadata| Arc::new(filter_metadata(metadata))),
+        filters,
     })
 }
 

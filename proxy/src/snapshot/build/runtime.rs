@@ -36,6 +36,14 @@ impl Runtime {
         let value = *self.0.get(key)?;
         (0.0..=f64::from(u32::MAX)).contains(&value).then_some(value as u32)
     }
+
+    /// The whole numbers whose keys begin like this.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just before
+    pub fn below(&self, prefix: &str) -> BTreeMap<String, u64> {
+        let all = self.0.iter().filter(|(key, _)| key.starts_with(prefix));
+        let whole = all.filter(|(_, value)| (0.0..=f64::from(u32::MAX)).contains(*value));
+        whole.map(|(key, value)| (key.clone(), *value as u64)).collect()
+    }
 }
 
 fn flatten(prefix: &str, from: &prost_types::Struct, values: &mut BTreeMap<String, f64>) {

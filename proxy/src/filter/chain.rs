@@ -1,0 +1,196 @@
+//! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
+//!
+//! Forward for the request, backward for the answer. Filters decide and never wait: what a filter wants to be waited for is a
+//! `Verdict`, and the exchange does it. Built by `snapshot::build`; called by `exchange`; calls each filter.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::pace::Pace;
+use super::{cors, fault};
+use crate::local_reply::LocalReply;
+use crate::message::{RequestHead, ResponseHead};
+use crate::stream_info::StreamInfo;
+
+/// The filters before the router, in the file's order.
+#[derive(Debug, Default)]
+pub struct Chain(pub Vec<Filter>);
+
+/// One filter.
+#[derive(Debug)]
+pub struct Filter {
+    /// By which routes name it.
+    pub name: Box<str>,
+    /// Off, unless a route switches it on.
+    pub disabled: bool,
+    pub settings: Settings,
+}
+
+#[derive(Debug)]
+pub enum Settings {
+    Fault(fault::Fault),
+    Cors(cors::Cors),
+}
+
+/// What one level of the routes (table, virtual host, route, entry of a weighted choice) says of filters.
+#[derive(Debug, Default)]
+pub struct Overrides {
+    /// By the filter's name.
+    pub by_name: Vec<(Box<str>, Override)>,
+    /// The `cors` field of a route or virtual host, which counts when no level has a policy under the filter's name.
+    pub cors: Option<Arc<cors::Policy>>,
+}
+
+/// What is said of one filter.
+#[derive(Debug)]
+pub struct Override {
+    pub disabled: bool,
+    pub settings: Option<RouteSettings>,
+}
+
+#[derive(Debug)]
+pub enum RouteSettings {
+    Fault(fault::Settings),
+    Cors(Arc<cors::Policy>),
+}
+
+/// The levels of a request's route that say something, the most specific one first.
+pub type Levels<'x> = SmallVec<[&'x Overrides; 4]>;
+
+/// What filters may know and change of an exchange.
+pub struct Facts<'a> {
+    pub request: &'a mut RequestHead,
+    pub info: &'a mut StreamInfo,
+    /// Whether the route sends the request to the cluster of that name.
+    pub goes_to: &'a dyn Fn(&RequestHead, &str) -> bool,
+    /// A new random number at each call.
+    pub random: &'a dyn Fn() -> u64,
+    pub now: Instant,
+    /// The worker's shard of statistics.
+    pub shard: usize,
+}
+
+/// What a filter wants done before the next one.
+#[derive(Debug)]
+pub enum Verdict {
+    Continue,
+    /// Wait, then ask the filter again.
+    Wait(Duration),
+    /// Answer in place of the upstream.
+    Reply(LocalReply),
+    /// Answer with this head and nothing else; what local replies become does not concern it.
+    Answer(ResponseHead),
+}
+
+/// One request on its way through the filters.
+pub struct Running<'x> {
+    steps: SmallVec<[Step<'x>; 4]>,
+}
+
+enum Step<'x> {
+    Fault(fault::Running<'x>),
+    Cors(cors::Running<'x>),
+}
+
+impl Overrides {
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty() && self.cors.is_none()
+    }
+
+    fn of(&self, name: &str) -> Option<&Override> {
+        self.by_name.iter().find(|(filter, _)| **filter == *name).map(|(_, said)| said)
+    }
+}
+
+impl Chain {
+    /// The filters that run for a request on a route with these levels. `forwards`: the route leads to a cluster.
+    pub fn begin<'x>(&'x self, levels: &Levels<'x>, forwards: bool) -> Running<'x> {
+        let mut steps = SmallVec::new();
+        for filter in &self.0 {
+            let said = |level: &&'x Overrides| level.of(&filter.name);
+            let disabled = levels.iter().find_map(said).map_or(filter.disabled, |said| said.disabled);
+            if disabled {
+                continue;
+            }
+            let mut settings = levels.iter().filter_map(said).filter_map(|said| said.settings.as_ref());
+            steps.push(match &filter.settings {
+                Settings::Fault(fault) => {
+                    let own = settings.next().and_then(|own| match own {
+                        RouteSettings::Fault(own) => Some(own),
+                        RouteSettings::Cors(_) => None,
+                    });
+                    Step::Fault(fault.begin(own))
+                }
+                Settings::Cors(cors) => {
+                    let mut policies: cors::Policies<'x> = settings
+                        .filter_map(|own| match own {
+                            RouteSettings::Cors(policy) => Some(&**policy),
+                            RouteSettings::Fault(_) => None,
+                        })
+                        .collect();
+                    if policies.is_empty() {
+                        policies.extend(levels.iter().filter_map(|level| level.cors.as_deref()));
+                    }
+                    if !forwards {
+                        policies.clear();
+                    }
+                    Step::Cors(cors.begin(policies))
+                }
+            });
+        }
+        Running { steps }
+    }
+}
+
+impl Running<'_> {
+    pub fn len(&self) -> usize {
+        self.steps.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What the filter at a place says of the request's head.
+    pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+        match self.steps.get_mut(at) {
+            Some(Step::Fault(fault)) => fault.request(facts),
+            Some(Step::Cors(cors)) => cors.request(facts),
+            None => Verdict::Continue,
+        }
+    }
+
+    /// What the filter says when that for which it wanted to wait is over.
+    pub fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+        match self.steps.get_mut(at) {
+            Some(Step::Fault(fault)) => fault.resume(facts),
+            Some(Step::Cors(_)) | None => Verdict::Continue,
+        }
+    }
+
+    /// Changes the head of the answer, from the last filter to the first.
+    pub fn response(&mut self, response: &mut ResponseHead) {
+        for step in self.steps.iter_mut().rev() {
+            match step {
+                Step::Fault(_) => {}
+                Step::Cors(cors) => cors.response(response),
+            }
+        }
+    }
+
+    /// How fast the body of the answer may go.
+    pub fn pace(&mut self) -> Option<&mut Pace> {
+        self.steps.iter_mut().find_map(|step| match step {
+            Step::Fault(fault) => fault.pace.as_mut(),
+            Step::Cors(_) => None,
+        })
+    }
+}
+
+/// An answer's text that may be a configured one.
+pub(super) fn text(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}

@@ -1,0 +1,137 @@
+//! `envoy.filters.http.cors`: requests that a page of another origin makes.
+//!
+//! Called by `chain`; calls `matcher`.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::chain::{Facts, Verdict};
+use crate::matcher::{FractionMatcher, StringMatch};
+use crate::message::{Known, Method, ResponseHead};
+use crate::stats::{CorsStats, Scope};
+
+/// The filter of one connection manager; its policies are those of the routes.
+#[derive(Debug)]
+pub struct Cors {
+    pub stats: Arc<Scope<CorsStats>>,
+}
+
+/// A policy of one level. What it leaves out, the next level may say.
+#[derive(Debug)]
+pub struct Policy {
+    pub origins: Vec<StringMatch>,
+    pub methods: Box<str>,
+    pub headers: Box<str>,
+    pub expose: Box<str>,
+    pub max_age: Box<str>,
+    pub credentials: Option<bool>,
+    pub private_network: Option<bool>,
+    pub forward_not_matching: Option<bool>,
+    pub enabled: FractionMatcher,
+    /// Origins are only counted.
+    pub shadow: Option<FractionMatcher>,
+}
+
+/// The policies of a request's route, the most specific one first.
+pub type Policies<'x> = SmallVec<[&'x Policy; 4]>;
+
+/// One request.
+pub struct Running<'x> {
+    cors: &'x Cors,
+    policies: Policies<'x>,
+    /// The origin that may read the answer.
+    origin: Option<Box<[u8]>>,
+}
+
+impl Cors {
+    pub fn begin<'x>(&'x self, policies: Policies<'x>) -> Running<'x> {
+        Running { cors: self, policies, origin: None }
+    }
+}
+
+impl Running<'_> {
+    pub fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+        let Some(first) = self.policies.first() else { return Verdict::Continue };
+        let enabled = first.enabled.matches((facts.random)());
+        let shadow = !enabled && first.shadow.as_ref().is_some_and(|share| share.matches((facts.random)()));
+        if !enabled && !shadow {
+            return Verdict::Continue;
+        }
+        let origin = facts.request.fields.get(Known::Origin).filter(|origin| !origin.is_empty());
+        let Some(origin) = origin else { return Verdict::Continue };
+        let allowed = self.allows(origin);
+        let stats = self.cors.stats.shard(facts.shard);
+        if allowed {
+            stats.origin_valid.inc()
+        } else {
+            stats.origin_invalid.inc()
+        }
+        if shadow {
+            return Verdict::Continue;
+        }
+        self.origin = allowed.then(|| origin.into());
+        let method =
+            facts.request.fields.get("access-control-request-method").filter(|text| !text.is_empty());
+        let Some(method) = method.filter(|_| facts.request.method == Method::Options) else {
+            return Verdict::Continue;
+        };
+        if !allowed && self.flag(|policy| policy.forward_not_matching).unwrap_or(true) {
+            return Verdict::Continue;
+        }
+        let asked = |name: &str| facts.request.fields.get(name).unwrap_or_default();
+        let private = asked("access-control-request-private-network") == b"true";
+        let head = self.preflight(method, asked("access-control-request-headers"), private);
+        facts.info.details = "cors_response".into();
+        Verdict::Answer(head)
+    }
+
+    pub fn response(&mut self, response: &mut ResponseHead) {
+        let Some(origin) = self.origin.as_deref() else { return };
+        let fields = &mut response.fields;
+        fields.set("access-control-allow-origin", origin);
+        if self.flag(|policy| policy.credentials).unwrap_or(false) {
+            fields.set("access-control-allow-credentials", b"true");
+        }
+        if let Some(expose) = self.text(|policy| &policy.expose) {
+            fields.set("access-control-expose-headers", expose.as_bytes());
+        }
+    }
+
+    /// The answer to a preflight, but for what every answer gets.
+    fn preflight(&self, method: &[u8], headers: &[u8], private: bool) -> ResponseHead {
+        let mut head = ResponseHead::new(200);
+        let fields = &mut head.fields;
+        if let Some(methods) = self.text(|policy| &policy.methods) {
+            let value = if methods == "*" { method } else { methods.as_bytes() };
+            fields.set("access-control-allow-methods", value);
+        }
+        if let Some(allowed) = self.text(|policy| &policy.headers) {
+            let value = if allowed == "*" { headers } else { allowed.as_bytes() };
+            fields.set("access-control-allow-headers", value);
+        }
+        if let Some(age) = self.text(|policy| &policy.max_age) {
+            fields.set("access-control-max-age", age.as_bytes());
+        }
+        if private && self.flag(|policy| policy.private_network).unwrap_or(false) {
+            fields.set("access-control-allow-private-network", b"true");
+        }
+        if self.origin.is_none() && self.flag(|policy| policy.credentials).unwrap_or(false) {
+            fields.set("access-control-allow-credentials", b"true");
+        }
+        head
+    }
+
+    fn allows(&self, origin: &[u8]) -> bool {
+        let origins = self.policies.iter().map(|policy| &policy.origins).find(|origins| !origins.is_empty());
+        origins.is_some_and(|origins| origins.iter().any(|one| one.matches(b"*") || one.matches(origin)))
+    }
+
+    fn text(&self, field: impl Fn(&Policy) -> &str) -> Option<&str> {
+        self.policies.iter().map(|policy| field(policy)).find(|text| !text.is_empty())
+    }
+
+    fn flag(&self, field: impl Fn(&Policy) -> Option<bool>) -> Option<bool> {
+        self.policies.iter().find_map(|policy| field(policy))
+    }
+}

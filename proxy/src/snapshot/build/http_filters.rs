@@ -1,0 +1,124 @@
+//! HTTP filters -> `filter::chain`, and what routes say of them.
+//!
+//! Part of `build`; called by `manager`, `routes` and `action`; its parts build one filter each.
+
+use std::collections::BTreeMap;
+
+use xds::Any;
+use xds::envoy::config::route::v3::{CorsPolicy as OldCors, FilterConfig};
+use xds::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
+use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
+use xds::envoy::extensions::filters::http::router::v3::Router;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
+use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, HttpFilter,
+};
+
+use super::Cx;
+use super::place::{Code, Place};
+use crate::filter::chain::{Chain, Filter, Override, Overrides, RouteSettings, Settings};
+
+mod cors;
+mod fault;
+
+/// The filters of a connection manager, and whether the router keeps its `x-envoy-*` fields to itself.
+pub fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> (Chain, bool) {
+    let mut chain = Chain::default();
+    let mut suppress = false;
+    // A chain without any filter is said as a lint: the router is added.
+    let Some(last) = message.http_filters.len().checked_sub(1) else { return (chain, suppress) };
+    let prefix = format!("http.{}.", message.stat_prefix);
+    for (at, filter) in message.http_filters.iter().enumerate() {
+        let place = place.item("http_filters", at);
+        match router(filter) {
+            Some(router) if at == last => suppress = router.suppress_envoy_headers,
+            Some(_) => {
+                let text = "the router ends the chain: it must be the last HTTP filter";
+                cx.error(&place, Code::Structure, text);
+            }
+            None => {
+                let built = settings(cx, &place, filter, &prefix);
+                if built.is_some() && at == last {
+                    let text =
+                        format!("`{}` does not end the chain: the last filter is the router", filter.name);
+                    cx.error(&place, Code::Structure, text)
+                        .suggest("add `envoy.filters.http.router` behind it");
+                }
+                chain.0.extend(built.map(|settings| Filter {
+                    name: filter.name.as_str().into(),
+                    disabled: filter.disabled,
+                    settings,
+                }));
+            }
+        }
+    }
+    (chain, suppress)
+}
+
+fn router(filter: &HttpFilter) -> Option<Router> {
+    match &filter.config_type {
+        Some(ConfigType::TypedConfig(any)) => xds::decode_any::<Router>(any).ok(),
+        // Envoy's own old form: a filter without configuration, known by its name.
+        _ => (filter.name == "envoy.filters.http.router").then(Router::default),
+    }
+}
+
+fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &str) -> Option<Settings> {
+    if let Some(ConfigType::TypedConfig(any)) = &filter.config_type {
+        let place = place.field("typed_config");
+        if let Ok(message) = xds::decode_any::<HttpFault>(any) {
+            return Some(Settings::Fault(fault::fault(cx, &place, &message, prefix)));
+        }
+        if xds::decode_any::<Cors>(any).is_ok() {
+            return Some(Settings::Cors(cors::cors(cx, prefix)));
+        }
+    }
+    let text = format!("the HTTP filter `{}` is not implemented", filter.name);
+    cx.error(place, Code::NotImplemented, text);
+    None
+}
+
+/// What one level of the routes says of filters; `cors` is the older form of the policy for that filter.
+pub fn overrides(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    by_name: &BTreeMap<String, Any>,
+    cors: Option<&OldCors>,
+) -> Overrides {
+    let mut overrides = Overrides::default();
+    for (name, any) in by_name {
+        let place = place.key("typed_per_filter_config", name);
+        overrides.by_name.extend(one(cx, &place, any).map(|said| (name.as_str().into(), said)));
+    }
+    overrides.cors = cors.map(|policy| cors::old_policy(cx, &place.field("cors"), policy));
+    overrides
+}
+
+fn one(cx: &mut Cx<'_>, place: &Place<'_>, any: &Any) -> Option<Override> {
+    let Ok(wrapped) = xds::decode_any::<FilterConfig>(any) else {
+        let settings = route_settings(cx, place, any)?;
+        return Some(Override { disabled: false, settings: Some(settings) });
+    };
+    if wrapped.disabled {
+        return Some(Override { disabled: true, settings: None });
+    }
+    let place = place.field("config");
+    let settings = match wrapped.config.filter(|any| !any.type_url.is_empty()) {
+        Some(any) => Some(route_settings(cx, &place, &any)?),
+        None => None,
+    };
+    Some(Override { disabled: false, settings })
+}
+
+fn route_settings(cx: &mut Cx<'_>, place: &Place<'_>, any: &Any) -> Option<RouteSettings> {
+    if let Ok(message) = xds::decode_any::<HttpFault>(any) {
+        return Some(RouteSettings::Fault(fault::settings(cx, place, &message)));
+    }
+    if let Ok(message) = xds::decode_any::<CorsPolicy>(any) {
+        return Some(RouteSettings::Cors(cors::policy(cx, place, &message)));
+    }
+    let name = any.type_url.rsplit('/').next().unwrap_or_default();
+    let text = format!("`{name}` holds no settings of an HTTP filter for single routes");
+    cx.error(place, Code::BadValue, text);
+    None
+}
