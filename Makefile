@@ -16,13 +16,16 @@ PROGRAMS := proxy sds ingress pet petstore petmesh
 PACKAGES := $(foreach program,$(PROGRAMS),-p $(program))
 
 # nextest runs each test in a process of its own and several crates at once; where it is absent cargo does it alone.
+# Always the whole workspace, from which it takes some: with one set of features for all, every dependency is compiled once.
 NEXTEST := $(shell cargo nextest --version >/dev/null 2>&1 && echo yes)
 ifeq ($(NEXTEST),yes)
-RUN_TESTS = cargo nextest run --locked
+RUN_TESTS = cargo nextest run --locked --workspace -E 'not package(e2e)'
+RUN_E2E = cargo nextest run --locked --workspace -E 'package(e2e)'
 # In a cluster a test takes what grace periods ask for.
 PATIENTLY = --profile cluster
 else
-RUN_TESTS = cargo test --locked
+RUN_TESTS = cargo test --locked --workspace --exclude e2e
+RUN_E2E = cargo test --locked -p e2e
 endif
 
 .DEFAULT_GOAL := help
@@ -66,15 +69,15 @@ build: ## Build the six programs (release)
 	@echo "built in $(RELEASE): $(PROGRAMS)"
 
 test: ## All tests but the end-to-end ones
-	@$(RUN_TESTS) --workspace --exclude e2e $(ARGS)
+	@$(RUN_TESTS) $(ARGS)
 ifeq ($(NEXTEST),yes)
-	@cargo test --locked --doc --workspace --exclude e2e
+	@cargo test --locked --doc --workspace
 endif
 	@echo "tests: all green"
 
 e2e: ## The whole mesh under test, as processes on this machine
-	@cargo build --locked $(PACKAGES)
-	@$(RUN_TESTS) -p e2e $(ARGS)
+	@cargo build --locked --workspace --bins
+	@$(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
 
 lint: ## Formatting, clippy, licences and sources of dependencies, scripts, the Dockerfile
@@ -138,13 +141,13 @@ status: ## Deployments, pods, images, endpoints; fails unless all are ready
 e2e-containers: ## The end-to-end tests in containers of our images (needs Docker)
 	@$(MESH_SH) preflight containers
 	@deploy/images/build.sh
-	@E2E_TARGET=containers $(RUN_TESTS) -p e2e $(ARGS)
+	@E2E_TARGET=containers $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests in containers: all green"
 
 e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls its image)
 	@$(MESH_SH) preflight k3s
 	@deploy/images/build.sh
-	@E2E_TARGET=k3s $(RUN_TESTS) -p e2e $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=k3s $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in k3s: all green"
 
 e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
@@ -153,7 +156,7 @@ ifneq ($(IMAGES),loaded)
 	@deploy/images/build.sh
 endif
 	@$(MESH_SH) load
-	@E2E_TARGET=kubernetes $(RUN_TESTS) -p e2e $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=kubernetes $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in the cluster: all green"
 
 ##@ Elsewhere
