@@ -13,7 +13,7 @@ pub mod process;
 
 mod dns;
 mod error;
-mod objects;
+pub mod objects;
 mod pod;
 mod preflight;
 mod probe;

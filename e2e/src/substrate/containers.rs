@@ -2,7 +2,7 @@
 //!
 //! It works as a small cluster of one node: `cluster` does what controllers do, `member` what the kubelet does, and the real sds
 //! hears of it through kube-api on the network's gateway. Beside them: `blueprint` (how containers are made), `images`, `engine`
-//! (network, what was left behind), `objects` (what Kubernetes says of pods), `node_port` (several ingresses, one address).
+//! (network, what was left behind), `service_account` (the rights of sds), `node_port` (several ingresses, one address).
 //! All of it runs on one thread of its own, so that neither the load nor a test that ends waits for it or takes it along.
 //! Called by `substrate`; calls testcontainers and Docker.
 
@@ -12,7 +12,7 @@ mod engine;
 mod images;
 mod member;
 mod node_port;
-mod objects;
+mod service_account;
 
 use std::fs::File;
 use std::net::SocketAddr;

@@ -9,14 +9,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use local_mesh::END_TO_END;
+use local_mesh::objects::{self, NAMESPACE, PodView};
 use local_mesh::plan::{self, INBOUND, SERVICES, Service};
 use serde_json::Value;
 
 use super::blueprint::Blueprint;
 use super::engine::{self, give_up};
-use super::member::{Member, View};
+use super::member::Member;
 use super::node_port::Ready;
-use super::objects::{self, NAMESPACE, TOKEN};
+use super::service_account::{self, TOKEN};
 use crate::http;
 use crate::mesh::Setup;
 
@@ -55,7 +56,7 @@ pub fn start_kubernetes(gateway: Ipv4Addr, account: &std::path::Path) -> (kube_a
         plain: None,
         tls: Some((gateway, 0).into()),
         tls_ips: vec![IpAddr::V4(gateway)],
-        tokens: vec![objects::token()],
+        tokens: vec![service_account::token()],
         anonymous: kube_api::Anonymous::Forbidden,
         namespaces: vec![NAMESPACE.to_owned()],
         ..kube_api::Config::default()
@@ -209,7 +210,7 @@ impl Cluster {
         let mut published = self.published.lock().unwrap();
         let Some(kubernetes) = kubernetes.as_ref() else { return };
         for service in SERVICES.iter().filter(|service| !service.is_edge()) {
-            let views: Vec<View> =
+            let views: Vec<PodView> =
                 members.iter().filter(|pod| pod.service == service).map(|pod| pod.view()).collect();
             for object in [objects::service(service), objects::slice(service, &views)] {
                 let key = format!("{} {}", object["kind"], service.name);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use local_mesh::objects::PodView;
 use local_mesh::plan::{self, Service};
 use testcontainers_modules::testcontainers::bollard::query_parameters as query;
 use testcontainers_modules::testcontainers::{ContainerAsync, GenericImage};
@@ -63,15 +64,6 @@ struct Slot {
     id: String,
     runs: bool,
     starts: u32,
-}
-
-/// What Kubernetes would say of a pod.
-pub struct View {
-    pub name: String,
-    pub sandbox: String,
-    pub address: Ipv4Addr,
-    pub ready: bool,
-    pub leaving: bool,
 }
 
 impl Member {
@@ -253,14 +245,17 @@ impl Member {
         inner.slots.iter().filter(|slot| slot.runs).map(|slot| slot.id.clone()).collect()
     }
 
-    pub fn view(&self) -> View {
+    /// As its Service is to know it.
+    pub fn view(&self) -> PodView {
         let inner = self.inner.lock().unwrap();
-        View {
+        PodView {
             name: self.name.clone(),
-            sandbox: self.sandbox.clone(),
+            uid: Some(self.sandbox.clone()),
             address: self.address,
             ready: inner.ready,
             leaving: inner.leaving,
+            crashed: false,
+            containers: Vec::new(),
         }
     }
 
