@@ -164,8 +164,8 @@ impl Server<'_> {
 
     fn start_workers(&self, bound: &Bound, end: &CancellationToken) -> anyhow::Result<Vec<JoinHandle<()>>> {
         let setups = worker::setups(self.args.workers(), &self.handles.snapshots, end, bound, |at| {
-            let state = Arc::clone(&self.state);
-            Box::new(move || Local::new(at, state))
+            let (state, reports) = (Arc::clone(&self.state), self.handles.reports.clone());
+            Box::new(move || Local::new(at, state, reports))
         });
         let spawned = setups.into_iter().enumerate().map(|(at, setup)| worker::spawn(at, setup));
         spawned.collect::<std::io::Result<_>>().context("cannot start the workers")

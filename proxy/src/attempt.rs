@@ -6,6 +6,8 @@ use std::rc::Rc;
 
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::breaker::Permit;
+use crate::cluster::outlier::{Seen, observe};
+use crate::cluster::report::What;
 use crate::error::UpstreamError;
 use crate::local::Local;
 use crate::message::{RequestHead, Version};
@@ -67,6 +69,10 @@ impl Attempt {
             UpstreamProtocol::Downstream => Version::Http11,
         };
         let stream = self.host.stream(&self.cluster, version, self.priority, head).await?;
+        if let Some(outlier) = &self.cluster.policy.outlier {
+            // A connection never crosses a threshold.
+            observe(&outlier.settings, &self.host.host.stats, self.cluster.shard(), Seen::Connected);
+        }
         let (breaker, limits) = self.cluster.breaker(self.priority);
         let Some(permit) = breaker.requests.acquire(limits.max_requests) else {
             if version != Version::Http2 {
@@ -77,6 +83,20 @@ impl Attempt {
         };
         self.active.begin(permit);
         Ok(stream)
+    }
+
+    /// Counts for outlier detection what came of the try; where that crosses a threshold, waits for what the writer makes of it.
+    pub async fn judge(&self, local: &Local, seen: Seen) {
+        let Some(outlier) = &self.cluster.policy.outlier else { return };
+        let crossed = observe(&outlier.settings, &self.host.host.stats, self.cluster.shard(), seen);
+        if crossed != [None; 2] {
+            local.report(&self.cluster, &self.host, What::Crossed(crossed)).await;
+        }
+    }
+
+    /// The host says itself that it is not to be used.
+    pub async fn fail_now(&self, local: &Local) {
+        local.report(&self.cluster, &self.host, What::FailNow).await;
     }
 
     /// Counts the end of the try at its host.

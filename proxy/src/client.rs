@@ -95,10 +95,8 @@ impl Client {
         let cluster = directory.get(name).ok_or_else(|| Error::NoCluster(name.to_owned()))?;
         let policy = &cluster.policy;
         let mut random = |below: u64| fastrand::u64(..below.max(1));
-        let threshold = policy.panic_threshold;
-        let host =
-            balancer::pick(&cluster.endpoints, policy.balancer, threshold, cursor, &mut random, (&[], 0));
-        let host = host.ok_or_else(|| Error::NoHost(name.to_owned()))?;
+        let host = balancer::pick(&cluster.endpoints, policy.balancer, cursor, &mut random, (&[], 0));
+        let (host, _) = host.ok_or_else(|| Error::NoHost(name.to_owned()))?;
         Ok((Arc::clone(host), policy.connect_timeout))
     }
 }

@@ -33,6 +33,7 @@ mod answer;
 mod filters;
 mod finish;
 mod forward;
+mod judge;
 mod limits;
 mod mutate;
 mod outcome;

@@ -1,6 +1,6 @@
 //! gRPC's status codes: their names, and the code that stands for an HTTP status.
 //!
-//! Called by `format` and `local_reply`; calls nothing.
+//! Called by `format`, `local_reply` and `exchange`; calls nothing.
 
 /// Names in the two spellings of `%GRPC_STATUS%`, by code.
 const NAMES: [(&str, &str); 17] = [
@@ -37,6 +37,24 @@ pub fn status_of_http(status: u16) -> u32 {
         404 => 12,
         429 | 502 | 503 | 504 => 14,
         _ => 2,
+    }
+}
+
+/// The HTTP status that stands for a gRPC code (the inverse, as Envoy has it).
+pub fn http_of_status(code: u32) -> u16 {
+    match code {
+        0 => 200,
+        1 => 499,
+        3 | 9 | 11 => 400,
+        4 => 504,
+        5 => 404,
+        6 | 10 => 409,
+        7 => 403,
+        8 => 429,
+        12 => 501,
+        14 => 503,
+        16 => 401,
+        _ => 500,
     }
 }
 

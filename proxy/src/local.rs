@@ -7,12 +7,17 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cluster::report::{HostReport, What};
 use crate::state::{Direction, Drain, ServerState};
 use crate::time::DateCache;
-use crate::upstream::Clusters;
+use crate::upstream::{Clusters, LocalCluster, LocalHost};
+
+/// How long an exchange waits for what comes of its report; the writer may be at a large configuration.
+const VERDICT: Duration = Duration::from_millis(100);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
 pub struct Local {
@@ -21,6 +26,7 @@ pub struct Local {
     pub state: Arc<ServerState>,
     pub clusters: Clusters,
     pub date: DateCache,
+    reports: mpsc::Sender<HostReport>,
     random: RefCell<fastrand::Rng>,
     /// By the address of a listener: how far its connections are to be drained.
     drains: RefCell<HashMap<SocketAddr, Draining>>,
@@ -35,15 +41,29 @@ struct Draining {
 }
 
 impl Local {
-    pub fn new(shard: usize, state: Arc<ServerState>) -> Self {
+    /// What worker number `shard` owns; `reports` is its way to the writer.
+    pub fn new(shard: usize, state: Arc<ServerState>, reports: mpsc::Sender<HostReport>) -> Self {
         Self {
             shard,
             state,
             clusters: Clusters::default(),
             date: DateCache::default(),
+            reports,
             random: RefCell::new(fastrand::Rng::new()),
             drains: RefCell::default(),
             retired: RefCell::default(),
+        }
+    }
+
+    /// Tells the writer of a host, and waits until what comes of it has been sent to the workers. A report that finds the channel full
+    /// is dropped: the next failure makes another.
+    pub async fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
+        let (done, told) = oneshot::channel();
+        let cluster = Arc::clone(&cluster.policy.name);
+        let report = HostReport { cluster, host: host.host.address, what, done };
+        if self.reports.try_send(report).is_ok() {
+            // However it ends, the exchange goes on.
+            let _ = tokio::time::timeout(VERDICT, told).await;
         }
     }
 
@@ -105,7 +125,7 @@ mod tests {
     #[test]
     fn connections_of_a_listener_that_changed_are_still_told_of_the_end() {
         let state = Arc::new(ServerState::new(crate::time::now()));
-        let local = Local::new(0, Arc::clone(&state));
+        let local = Local::new(0, Arc::clone(&state), mpsc::channel(1).0);
         let address = "127.0.0.1:10000".parse().unwrap();
         let before = local.drain_of(address, Direction::Inbound);
         local.retire(address);

@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use super::AdminContext;
 use super::page::{Page, Params};
 use crate::cluster::breaker::{Breaker, Thresholds};
+use crate::cluster::flags::HealthFlag;
+use crate::cluster::outlier::Percent;
 use crate::cluster::{Health, Host};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::stats::ClusterStats;
@@ -49,6 +51,13 @@ fn added_by_api(context: &AdminContext) -> HashSet<String> {
 fn write_text(out: &mut String, cluster: &Cluster, by_api: bool) -> std::fmt::Result {
     let name = &cluster.policy.name;
     writeln!(out, "{name}::observability_name::{name}")?;
+    if let Some(outlier) = &cluster.policy.outlier {
+        for (averages, origin) in outlier.averages.iter().zip(["", "local_origin_"]) {
+            writeln!(out, "{name}::outlier::{origin}success_rate_average::{}", rate(&averages.mean))?;
+            let threshold = rate(&averages.threshold);
+            writeln!(out, "{name}::outlier::{origin}success_rate_ejection_threshold::{threshold}")?;
+        }
+    }
     for (priority, limits) in ["default", "high"].into_iter().zip(&cluster.policy.breakers) {
         writeln!(out, "{name}::{priority}_priority::max_connections::{}", limits.max_connections)?;
         writeln!(out, "{name}::{priority}_priority::max_pending_requests::{}", limits.max_pending_requests)?;
@@ -62,16 +71,17 @@ fn write_text(out: &mut String, cluster: &Cluster, by_api: bool) -> std::fmt::Re
             writeln!(out, "{name}::{address}::{stat}::{value}")?;
         }
         writeln!(out, "{name}::{address}::hostname::{}", host.hostname)?;
-        writeln!(out, "{name}::{address}::health_flags::{}", health_flags(host.health))?;
+        writeln!(out, "{name}::{address}::health_flags::{}", host.flags)?;
         writeln!(out, "{name}::{address}::weight::{}", host.weight)?;
         writeln!(out, "{name}::{address}::region::{}", host.locality.region)?;
         writeln!(out, "{name}::{address}::zone::{}", host.locality.zone)?;
         writeln!(out, "{name}::{address}::sub_zone::{}", host.locality.sub_zone)?;
         writeln!(out, "{name}::{address}::canary::{}", host.canary)?;
         writeln!(out, "{name}::{address}::priority::{}", host.priority)?;
-        // No outlier detection by success rate: Envoy's value for that.
-        writeln!(out, "{name}::{address}::success_rate::-1")?;
-        writeln!(out, "{name}::{address}::local_origin_success_rate::-1")?;
+        let tally = &host.stats.tally;
+        writeln!(out, "{name}::{address}::success_rate::{}", rate(&tally.success_rate))?;
+        let local_origin = rate(&tally.local_origin_success_rate);
+        writeln!(out, "{name}::{address}::local_origin_success_rate::{local_origin}")?;
     }
     Ok(())
 }
@@ -99,13 +109,15 @@ fn counters(host: &Host) -> [(&'static str, u64); 6] {
     ]
 }
 
-fn health_flags(health: Health) -> &'static str {
-    match health {
-        Health::Healthy => "healthy",
-        Health::Degraded => "/degraded_eds_health",
-        Health::Unhealthy | Health::Timeout => "/failed_eds_health",
-        Health::Draining => "/failed_eds_health/eds_status_draining",
+/// A success rate as Envoy prints it: six digits at most, -1 when there were too few requests.
+fn rate(percent: &Percent) -> String {
+    let value = percent.get();
+    if value < 0.0 {
+        return "-1".to_owned();
     }
+    let whole = value.trunc().to_string().len();
+    let text = format!("{value:.0$}", 6_usize.saturating_sub(whole));
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 fn to_json(cluster: &Cluster, by_api: bool) -> Value {
@@ -131,10 +143,27 @@ fn to_json(cluster: &Cluster, by_api: bool) -> Value {
     })
 }
 
+/// Flags under their names in `HostHealthStatus`.
+const HEALTH_STATUS: [(HealthFlag, &str); 7] = [
+    (HealthFlag::FailedActiveHc, "failed_active_health_check"),
+    (HealthFlag::FailedOutlierCheck, "failed_outlier_check"),
+    (HealthFlag::DegradedActiveHc, "failed_active_degraded_check"),
+    (HealthFlag::PendingDynamicRemoval, "pending_dynamic_removal"),
+    (HealthFlag::PendingActiveHc, "pending_active_hc"),
+    (HealthFlag::ExcludedViaImmediateHcFail, "excluded_via_immediate_hc_fail"),
+    (HealthFlag::ActiveHcTimeout, "active_hc_timeout"),
+];
+
 fn host_json(host: &Host) -> Value {
     let counters = counters(host).map(|(name, value)| json!({"name": name, "value": value.to_string()}));
     let gauges =
         gauges(host).map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
+    let mut status = serde_json::Map::new();
+    for (flag, name) in HEALTH_STATUS {
+        if host.flags.has(flag) {
+            status.insert(name.to_owned(), true.into());
+        }
+    }
     let health = match host.health {
         Health::Healthy => "HEALTHY",
         Health::Degraded => "DEGRADED",
@@ -142,6 +171,7 @@ fn host_json(host: &Host) -> Value {
         Health::Draining => "DRAINING",
         Health::Timeout => "TIMEOUT",
     };
+    status.insert("eds_health_status".to_owned(), health.into());
     let locality = json!({
         "region": host.locality.region,
         "zone": host.locality.zone,
@@ -150,7 +180,7 @@ fn host_json(host: &Host) -> Value {
     json!({
         "address": address(host.address),
         "stats": counters.into_iter().chain(gauges).collect::<Vec<_>>(),
-        "health_status": { "eds_health_status": health },
+        "health_status": status,
         "weight": host.weight,
         "hostname": host.hostname,
         "priority": host.priority,

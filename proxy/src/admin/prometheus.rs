@@ -129,7 +129,15 @@ fn without_names(scope: &str, labels: &mut Labels) -> String {
             }
             None => scope.to_owned(),
         },
-        "cluster" => labelled(kind, "envoy_cluster_name", name, labels),
+        "cluster" => {
+            let inner = ["outlier_detection", "health_check"].into_iter().find_map(|inner| {
+                let name = name.strip_suffix(inner)?.strip_suffix('.')?;
+                Some((name, inner))
+            });
+            let (name, inner) =
+                inner.map_or((name, String::new()), |(name, inner)| (name, format!(".{inner}")));
+            labelled("cluster", "envoy_cluster_name", name, labels) + &inner
+        }
         "http" => labelled(kind, "envoy_http_conn_manager_prefix", name, labels),
         "tcp" => labelled(kind, "envoy_tcp_prefix", name, labels),
         _ => scope.to_owned(),

@@ -1,8 +1,7 @@
 //! Load balancing: which host the next try goes to. Pure: the worker's cursors and random numbers come in as arguments.
 //!
-//! Why: spread requests over the hosts of a cluster by their weights. The priority comes first: each serves its share of traffic by its
-//! health (Envoy's overprovisioning factor 1.4), the rest spills to the next; with too few healthy hosts (panic threshold) all
-//! hosts are used. Within it: round robin (by earliest deadline where weights differ), least request (the least busy of two
+//! Why: spread requests over the hosts of a cluster by their weights. The priority comes first, by the shares of `shares`. Within it:
+//! round robin (by earliest deadline where weights differ), least request (the least busy of two
 //! drawn), or random. Against Envoy: each worker rotates on its own from a random start, as there.
 //! Called by `attempt`; calls nothing.
 
@@ -10,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
 
-use super::host::PrioritySet;
+use super::shares::Among;
 use super::{EndpointView, Host};
 
 /// How a cluster balances.
@@ -46,83 +45,40 @@ struct Rotation {
     order: u64,
 }
 
-/// Envoy's overprovisioning factor, in percent.
-const OVERPROVISIONING: u64 = 140;
-
-/// The next host for a try; `avoid` holds the ids of hosts that were tried already (left out as long as another try finds a different one,
-/// at most `max_tries` times). `None` when the cluster has no host to use.
+/// The next host for a try, and whether it was drawn in panic; `avoid` holds the ids of hosts that were tried already (left out as long
+/// as another try finds a different one, at most `max_tries` times). `None` when the cluster has no host to use.
 pub fn pick<'v>(
     view: &'v EndpointView,
     policy: Policy,
-    panic_threshold: f64,
     cursor: &mut Cursor,
     random: &mut impl FnMut(u64) -> u64,
     avoid: (&[u64], u32),
-) -> Option<&'v Arc<Host>> {
+) -> Option<(&'v Arc<Host>, bool)> {
     let (avoid, max_tries) = avoid;
     let mut chosen = None;
     for _ in 0..=max_tries {
-        let (members, equal) = members(view, panic_threshold, random)?;
+        let (priority, among) = view.shares.draw(random)?;
+        let level = view.priorities.get(priority)?;
+        let members = match among {
+            Among::Healthy => &level.healthy,
+            Among::Degraded => &level.degraded,
+            Among::All => &level.all,
+        };
+        if members.is_empty() {
+            return None;
+        }
         let at = match policy {
-            Policy::RoundRobin if equal => rotate(members, cursor, random),
+            Policy::RoundRobin if level.equal_weights => rotate(members, cursor, random),
             Policy::RoundRobin => by_deadline(view, members, cursor),
             Policy::Random => members.get(below(random, members.len())).copied(),
             Policy::LeastRequest { choices } => least_busy(view, members, choices, random),
         }?;
-        chosen = view.hosts.get(at);
-        if chosen.is_none_or(|host| !avoid.contains(&host.id)) {
+        chosen = view.hosts.get(at).map(|host| (host, among == Among::All));
+        if chosen.is_none_or(|(host, _)| !avoid.contains(&host.id)) {
             break;
         }
     }
     chosen
-}
-
-/// The hosts that a try is drawn from.
-fn members<'v>(
-    view: &'v EndpointView,
-    panic_threshold: f64,
-    random: &mut impl FnMut(u64) -> u64,
-) -> Option<(&'v [usize], bool)> {
-    let level = match view.priorities.as_slice() {
-        [only] => only,
-        levels => by_health(levels, random)?,
-    };
-    if level.all.is_empty() {
-        return None;
-    }
-    #[allow(clippy::cast_precision_loss)] // a cluster has far fewer than 2^52 hosts
-    let share = 100.0 * (level.healthy.len() + level.degraded.len()) as f64 / level.all.len() as f64;
-    let usable = if share < panic_threshold {
-        &level.all
-    } else if level.healthy.is_empty() {
-        &level.degraded
-    } else {
-        &level.healthy
-    };
-    (!usable.is_empty()).then_some((usable, level.equal_weights))
-}
-
-/// Draws a priority by the load that its health lets it take.
-fn by_health<'v>(levels: &'v [PrioritySet], random: &mut impl FnMut(u64) -> u64) -> Option<&'v PrioritySet> {
-    let health = |level: &PrioritySet| {
-        let usable = (level.healthy.len() + level.degraded.len()) as u64;
-        (usable * OVERPROVISIONING).checked_div(level.all.len() as u64).unwrap_or(0).min(100)
-    };
-    let total: u64 = levels.iter().map(health).sum::<u64>().min(100);
-    if total == 0 {
-        return levels.iter().find(|level| !level.all.is_empty());
-    }
-    let mut drawn = random(total);
-    let mut left = total;
-    for level in levels {
-        let load = health(level).min(left);
-        if drawn < load {
-            return Some(level);
-        }
-        drawn -= load;
-        left -= load;
-    }
-    levels.last()
 }
 
 fn rotate(members: &[usize], cursor: &mut Cursor, random: &mut impl FnMut(u64) -> u64) -> Option<usize> {
@@ -184,6 +140,8 @@ fn below(random: &mut impl FnMut(u64) -> u64, count: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cluster::health::Target;
+    use crate::cluster::shares::Balance;
     use crate::cluster::{Endpoint, Health, Locality};
 
     fn endpoint(port: u16, weight: u32, priority: u32) -> Endpoint {
@@ -196,38 +154,45 @@ mod tests {
             locality_weight: 0,
             canary: false,
             health: if priority == 0 && port == 1 { Health::Unhealthy } else { Health::Healthy },
+            check: Target::default(),
         }
+    }
+
+    /// A view in which panic is never the remedy.
+    fn view(endpoints: &[Endpoint]) -> EndpointView {
+        let balance = Balance { panic_threshold: 0.0, ..Balance::default() };
+        EndpointView::empty(1).balanced(balance).update(endpoints, String::new())
     }
 
     /// The ports drawn one after the other; `random` is what every draw says.
     fn draw(view: &EndpointView, cursor: &mut Cursor, random: u64) -> u16 {
-        pick(view, Policy::RoundRobin, 0.0, cursor, &mut |_| random, (&[], 0)).unwrap().address.port()
+        pick(view, Policy::RoundRobin, cursor, &mut |_| random, (&[], 0)).unwrap().0.address.port()
     }
 
     #[test]
     fn each_priority_has_a_weighted_rotation_of_its_own() {
         let all = [endpoint(1, 1, 0), endpoint(2, 2, 0), endpoint(3, 1, 1)];
-        let view = EndpointView::empty(1).update(&all, String::new());
+        let members = view(&all);
         let mut cursor = Cursor::default();
         let two = [endpoint(3, 1, 1), endpoint(4, 3, 1)];
-        assert_eq!([draw(&view, &mut cursor, 0), draw(&view, &mut cursor, 99)], [2, 3]);
-        let other = EndpointView::empty(1).update(&[&all[..2], &two].concat(), String::new());
+        assert_eq!([draw(&members, &mut cursor, 0), draw(&members, &mut cursor, 99)], [2, 3]);
+        let other = view(&[&all[..2], &two].concat());
         let drawn: Vec<u16> = (0..4).map(|_| draw(&other, &mut cursor, 99)).collect();
         assert_eq!(drawn.iter().filter(|&&port| port == 4).count(), 3, "{drawn:?}");
     }
 
     #[test]
     fn a_weighted_rotation_outlives_its_numbers() {
-        let view = EndpointView::empty(1).update(&[endpoint(5, 1, 0), endpoint(6, 2, 0)], String::new());
+        let members = view(&[endpoint(5, 1, 0), endpoint(6, 2, 0)]);
         let mut cursor = Cursor::default();
-        draw(&view, &mut cursor, 0);
+        draw(&members, &mut cursor, 0);
         let rotation = &mut cursor.rotations[0];
         rotation.deadlines = rotation
             .deadlines
             .drain()
             .map(|Reverse((_, order, at))| Reverse((u64::MAX, order, at)))
             .collect();
-        let drawn: Vec<u16> = (0..6).map(|_| draw(&view, &mut cursor, 0)).collect();
+        let drawn: Vec<u16> = (0..6).map(|_| draw(&members, &mut cursor, 0)).collect();
         assert!(drawn.contains(&5) && drawn.contains(&6), "{drawn:?}");
     }
 }

@@ -8,6 +8,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::flags::{Coarse, HealthFlags};
+use super::outlier::Tally;
+use super::shares::{Balance, Shares};
 use super::{Endpoint, Health, NEXT_HOST};
 use crate::stats::{Counter, Gauge};
 
@@ -31,7 +34,10 @@ pub struct Host {
     pub locality: Locality,
     pub locality_weight: u32,
     pub canary: bool,
+    /// What discovery says.
     pub health: Health,
+    /// All that is known of its health.
+    pub flags: HealthFlags,
     pub stats: Arc<HostStats>,
 }
 
@@ -39,6 +45,8 @@ pub struct Host {
 #[derive(Debug)]
 pub struct HostStats {
     shards: Box<[HostShard]>,
+    /// Failures in a row.
+    pub tally: Tally,
     /// The host left the cluster: no new requests, its connections are closed when they are idle.
     removed: AtomicBool,
 }
@@ -55,12 +63,34 @@ pub struct HostShard {
     pub rq_success: Counter,
     pub rq_timeout: Counter,
     pub rq_total: Counter,
+    /// Answers, and what happened before an answer; only counted for outlier detection.
+    pub external: Rate,
+    pub local: Rate,
+}
+
+/// Successes and all there were.
+#[derive(Debug, Default)]
+pub struct Rate {
+    total: Counter,
+    successes: Counter,
+}
+
+impl Rate {
+    pub(super) fn success(&self) {
+        self.total.inc();
+        self.successes.inc();
+    }
+
+    pub(super) fn failure(&self) {
+        self.total.inc();
+    }
 }
 
 impl HostStats {
     fn new(workers: usize) -> Self {
         Self {
             shards: (0..workers.max(1)).map(|_| HostShard::default()).collect(),
+            tally: Tally::default(),
             removed: AtomicBool::new(false),
         }
     }
@@ -82,13 +112,21 @@ impl HostStats {
         self.shards.iter().map(|shard| gauge(shard).get()).sum()
     }
 
+    /// All there were and the successes, over the workers.
+    pub(super) fn rate(&self, rate: impl Fn(&HostShard) -> &Rate) -> (u64, u64) {
+        let rates = self.shards.iter().map(rate);
+        rates.fold((0, 0), |(total, successes), rate| {
+            (total + rate.total.get(), successes + rate.successes.get())
+        })
+    }
+
     pub fn is_removed(&self) -> bool {
         self.removed.load(Relaxed)
     }
 }
 
 /// A cluster's members at one moment.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct EndpointView {
     pub hosts: Vec<Arc<Host>>,
     /// The priorities in order, each with the indices of its hosts.
@@ -97,17 +135,22 @@ pub struct EndpointView {
     pub version: String,
     /// No other view of this process has it but the empty one.
     pub generation: u64,
+    /// How much of the load each priority takes, and whether it is so ill that all of its hosts are used.
+    pub shares: Shares,
+    balance: Balance,
     /// For how many workers hosts have counts.
     workers: usize,
 }
 
 /// The hosts of one priority.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PrioritySet {
     pub healthy: Vec<usize>,
     pub degraded: Vec<usize>,
     /// Healthy, degraded and unhealthy ones: what panic mode picks from.
     pub all: Vec<usize>,
+    /// How many of all count in no sum.
+    pub excluded: usize,
     /// All healthy hosts have the same weight, so that a plain rotation does.
     pub equal_weights: bool,
 }
@@ -118,35 +161,73 @@ impl EndpointView {
         Self { workers, ..Self::default() }
     }
 
-    /// The view after discovery said `endpoints`: hosts that stay keep their identity and counts. Repeated addresses are one host.
+    /// The same members, whose health is weighed like this.
+    #[must_use]
+    pub fn balanced(mut self, balance: Balance) -> Self {
+        self.shares = Shares::of(&self.priorities, balance);
+        self.balance = balance;
+        self
+    }
+
+    /// The view after discovery said `endpoints`, of whose health nothing else is known.
     pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
+        self.update_with(endpoints, version, |_| HealthFlags::default())
+    }
+
+    /// The view after discovery said `endpoints`, with what else is known of each one's health: hosts that stay keep their identity and
+    /// counts. Repeated addresses are one host.
+    pub fn update_with(
+        &self,
+        endpoints: &[Endpoint],
+        version: String,
+        known: impl Fn(SocketAddr) -> HealthFlags,
+    ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
         for endpoint in endpoints {
             if seen.insert(endpoint.address) {
-                hosts.push(host_of(endpoint, before.remove(&endpoint.address), self.workers));
+                let flags = HealthFlags::of_discovery(endpoint.health).and(known(endpoint.address));
+                hosts.push(host_of(endpoint, flags, before.remove(&endpoint.address), self.workers));
             }
         }
         for gone in before.values() {
             gone.stats.removed.store(true, Relaxed);
         }
         let generation = NEXT_HOST.fetch_add(1, Relaxed);
-        Self { priorities: priorities_of(&hosts), hosts, version, generation, workers: self.workers }
+        let priorities = priorities_of(&hosts);
+        let (balance, workers) = (self.balance, self.workers);
+        Self {
+            shares: Shares::of(&priorities, balance),
+            priorities,
+            hosts,
+            version,
+            generation,
+            balance,
+            workers,
+        }
     }
 
     /// Members that may be used in normal operation (`membership_healthy`).
     pub fn healthy_count(&self) -> usize {
-        self.hosts.iter().filter(|host| host.health == Health::Healthy).count()
+        self.count(|flags| flags.coarse() == Coarse::Healthy)
     }
 
     pub fn degraded_count(&self) -> usize {
-        self.hosts.iter().filter(|host| host.health == Health::Degraded).count()
+        self.count(|flags| flags.coarse() == Coarse::Degraded)
+    }
+
+    pub fn excluded_count(&self) -> usize {
+        self.count(HealthFlags::is_excluded)
+    }
+
+    fn count(&self, wanted: impl Fn(HealthFlags) -> bool) -> usize {
+        self.hosts.iter().filter(|host| wanted(host.flags)).count()
     }
 }
 
-fn host_of(endpoint: &Endpoint, before: Option<&Arc<Host>>, workers: usize) -> Arc<Host> {
+fn host_of(endpoint: &Endpoint, flags: HealthFlags, before: Option<&Arc<Host>>, workers: usize) -> Arc<Host> {
     let (id, stats) = before.map_or_else(
         || (NEXT_HOST.fetch_add(1, Relaxed), Arc::new(HostStats::new(workers))),
         |host| (host.id, Arc::clone(&host.stats)),
@@ -161,6 +242,7 @@ fn host_of(endpoint: &Endpoint, before: Option<&Arc<Host>>, workers: usize) -> A
         locality_weight: endpoint.locality_weight,
         canary: endpoint.canary,
         health: endpoint.health,
+        flags,
         stats,
     };
     Arc::new(host)
@@ -173,10 +255,11 @@ fn priorities_of(hosts: &[Arc<Host>]) -> Vec<PrioritySet> {
     for (at, host) in hosts.iter().enumerate() {
         let Some(set) = sets.get_mut(host.priority as usize) else { continue };
         set.all.push(at);
-        match host.health {
-            Health::Healthy => set.healthy.push(at),
-            Health::Degraded => set.degraded.push(at),
-            Health::Unhealthy | Health::Draining | Health::Timeout => {}
+        set.excluded += usize::from(host.flags.is_excluded());
+        match host.flags.coarse() {
+            Coarse::Healthy => set.healthy.push(at),
+            Coarse::Degraded => set.degraded.push(at),
+            Coarse::Unhealthy => {}
         }
     }
     for set in &mut sets {
@@ -201,6 +284,7 @@ mod tests {
             locality_weight: 0,
             canary: false,
             health: Health::Healthy,
+            check: crate::cluster::health::Target::default(),
         }
     }
 

@@ -10,9 +10,14 @@ use std::time::Duration;
 
 pub mod balancer;
 pub mod breaker;
+pub mod flags;
+pub mod health;
 mod host;
+pub mod outlier;
+pub mod report;
+pub mod shares;
 
-pub use host::{EndpointView, Host, HostShard, HostStats, Locality};
+pub use host::{EndpointView, Host, HostShard, HostStats, Locality, PrioritySet};
 
 /// Everything about a cluster but its endpoints.
 #[derive(Debug)]
@@ -29,8 +34,12 @@ pub struct ClusterPolicy {
     pub buffer_limit: usize,
     /// Default and high priority.
     pub breakers: [breaker::Thresholds; 2],
-    /// Below this share of healthy endpoints all are used (percent; Envoy's panic threshold, 50).
-    pub panic_threshold: f64,
+    /// How the health of its endpoints is weighed.
+    pub balance: shares::Balance,
+    /// Ejection of hosts that fail requests.
+    pub outlier: Option<Arc<outlier::Policy>>,
+    /// Active health checks.
+    pub health: Option<Arc<health::Settings>>,
     /// HTTP/1 options of upstream connections.
     pub http1: crate::http1::ClientOptions,
     /// HTTP/2 options of upstream connections.
@@ -71,6 +80,8 @@ pub struct Endpoint {
     pub locality_weight: u32,
     pub canary: bool,
     pub health: Health,
+    /// How its health is checked.
+    pub check: health::Target,
 }
 
 /// The health that the configuration or discovery says (`health_status`).

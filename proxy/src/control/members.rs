@@ -9,8 +9,11 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::watched::{Verdict, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
 use crate::client::Client;
+use crate::cluster::health::Outcome;
+use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
 use crate::snapshot::Cluster;
 use crate::snapshot::build::ClusterPart;
@@ -22,6 +25,7 @@ pub(super) struct Member {
     pub endpoints: Vec<Endpoint>,
     pub view: Arc<EndpointView>,
     pub source: Source,
+    pub watched: Watched,
 }
 
 /// Where the members come from. The task ends with it.
@@ -57,12 +61,36 @@ impl Member {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
         };
-        let view = Arc::new(EndpointView::empty(workers).update(&endpoints, String::new()));
-        Self { part, endpoints, view, source: Source { id, phase, task: None } }
+        let view = Arc::new(EndpointView::empty(workers).balanced(part.policy.balance));
+        let watched = Watched::new(&part, crate::time::now());
+        let mut member = Self { part, endpoints, view, source: Source { id, phase, task: None }, watched };
+        member.renew(workers);
+        member
     }
 
+    /// Whether its endpoints are known and each of them was checked once.
     pub fn is_warm(&self) -> bool {
+        self.has_endpoints() && self.watched.is_warm()
+    }
+
+    /// Whether its endpoints are known.
+    pub fn has_endpoints(&self) -> bool {
         self.source.phase == Phase::Warm
+    }
+
+    /// Makes the view anew, of the endpoints and of all that is known of their health.
+    pub fn renew(&mut self, shard: usize) {
+        let version = self.view.version.clone();
+        self.renew_as(&version, shard);
+    }
+
+    fn renew_as(&mut self, version: &str, shard: usize) {
+        let members = self.watched.members(&self.endpoints);
+        let watched = &self.watched;
+        let view = self.view.update_with(&members, version.to_owned(), |host| watched.flags(host));
+        // Ejections are of hosts, which the view knows.
+        self.watched.follow(&view, shard);
+        self.view = Arc::new(view);
     }
 
     /// The cluster that must be warm before this one can be asked for.
@@ -91,14 +119,14 @@ impl Member {
     }
 
     /// Takes what discovery said; hosts that stay keep their identity. False when nothing changed.
-    pub fn update(&mut self, endpoints: Vec<Endpoint>, version: String, shard: usize) -> bool {
+    pub fn update(&mut self, endpoints: Vec<Endpoint>, version: &str, shard: usize) -> bool {
         self.source.phase = Phase::Warm;
         if endpoints == self.endpoints && version == self.view.version {
             return false;
         }
         let before = addresses(&self.view);
-        self.view = Arc::new(self.view.update(&endpoints, version));
         self.endpoints = endpoints;
+        self.renew_as(version, shard);
         if before != addresses(&self.view) {
             self.part.stats.shard(shard).membership_change.inc();
         }
@@ -107,10 +135,55 @@ impl Member {
     }
 
     /// Takes over the hosts of the cluster that this one replaces.
-    pub fn replace(&mut self, before: &Member, shard: usize) {
+    pub fn replace(&mut self, before: &mut Member, shard: usize) {
         let version = self.view.version.clone();
-        self.view = Arc::new(before.view.update(&self.endpoints, version));
+        self.watched.inherit(&mut before.watched);
+        self.view = Arc::new((*before.view).clone().balanced(self.part.policy.balance));
+        self.renew_as(&version, shard);
         self.show(shard);
+    }
+
+    /// The same members under another policy.
+    pub fn adopt(mut self, part: ClusterPart, shard: usize) -> Self {
+        if !Arc::ptr_eq(&self.part.policy, &part.policy) {
+            let mut watched = Watched::new(&part, crate::time::now());
+            watched.inherit(&mut self.watched);
+            watched.inherit_checks(&mut self.watched);
+            self.watched = watched;
+            self.view = Arc::new((*self.view).clone().balanced(part.policy.balance));
+            self.part = part;
+            self.renew(shard);
+            self.show(shard);
+        }
+        self
+    }
+
+    /// A checker's result: how long to wait, and whether the view changed.
+    pub fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<Verdict> {
+        let cluster = (&*self.part.policy.name, &*self.part.stats);
+        let verdict = self.watched.checked(host, outcome, cluster, shard)?;
+        self.changed(verdict.changed, shard);
+        Some(verdict)
+    }
+
+    /// A worker's report. True when the view changed.
+    pub fn reported(&mut self, host: SocketAddr, what: What, shard: usize) -> bool {
+        let changed = self.watched.reported(host, what, &self.part.policy.name, shard);
+        self.changed(changed, shard)
+    }
+
+    /// Ends an interval of outlier detection, if it is over. True when the view changed.
+    pub fn sweep(&mut self, now: std::time::Instant, shard: usize) -> bool {
+        let changed = self.watched.sweep(now, &self.part.policy.name, shard);
+        self.changed(changed, shard)
+    }
+
+    fn changed(&mut self, changed: bool, shard: usize) -> bool {
+        if changed {
+            self.renew(shard);
+            self.show(shard);
+        }
+        changed
     }
 
     /// Marks every host as gone; the cluster is removed.
@@ -125,8 +198,7 @@ impl Member {
         stats.membership_total.set(gauge(self.view.hosts.len()));
         stats.membership_healthy.set(gauge(self.view.healthy_count()));
         stats.membership_degraded.set(gauge(self.view.degraded_count()));
-        // Nothing here is excluded from the panic threshold's sum.
-        stats.membership_excluded.set(0);
+        stats.membership_excluded.set(gauge(self.view.excluded_count()));
         let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
         stats.max_host_weight.set(weight.into());
     }

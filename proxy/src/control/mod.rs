@@ -4,13 +4,17 @@
 //! publishes. Reading order: `writer`, `store`, then the sources.
 //! Called by `app`; calls `snapshot::build`, `client`, `cluster`, `stats`. Never imports the data plane: they meet in `snapshot`.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::Endpoint;
+use crate::cluster::health::Outcome;
 use crate::stats::{ClusterStats, Scope};
 
+mod checks;
 mod dns;
 mod eds_file;
 mod file;
@@ -20,6 +24,7 @@ mod sds_v1;
 mod store;
 #[cfg(test)]
 mod tests;
+mod watched;
 mod writer;
 
 pub use file::{Origin, read as read_file};
@@ -33,6 +38,8 @@ const WAITING_EVENTS: usize = 64;
 pub enum Event {
     /// A source's answer.
     Endpoints { source: u64, update: Update },
+    /// A checker's result, of a cluster by its source; `next` is told how long to wait.
+    Checked { source: u64, host: SocketAddr, outcome: Outcome, next: oneshot::Sender<Duration> },
     /// The configuration's text as it is now.
     Configuration(std::io::Result<String>),
     /// Read the configuration again (SIGHUP).
@@ -62,6 +69,14 @@ pub(crate) struct Reporter {
 impl Reporter {
     fn stats(&self) -> &ClusterStats {
         self.stats.shard(self.shard)
+    }
+
+    /// Tells the writer what a check came to; how long to wait for the next one, `None` when the host is not checked any more.
+    async fn checked(&self, host: SocketAddr, outcome: Outcome) -> Option<Duration> {
+        let (next, told) = oneshot::channel();
+        let event = Event::Checked { source: self.source, host, outcome, next };
+        self.events.send(event).await.ok()?;
+        told.await.ok()
     }
 
     /// Tells the writer; false when it has gone.

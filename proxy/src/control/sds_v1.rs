@@ -122,6 +122,7 @@ fn endpoint(host: &Host) -> Result<Endpoint, String> {
         priority: 0,
         locality: Locality { zone: host.tags.az.clone(), ..Locality::default() },
         locality_weight: 0,
+        check: crate::cluster::health::Target::default(),
         canary: host.tags.canary,
         health: Health::Healthy,
     })

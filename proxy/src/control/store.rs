@@ -4,7 +4,9 @@
 //! discovery did not change keep their source and their members. Part of `control`; called by `writer`; calls `members`.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -12,6 +14,8 @@ use tokio::time::Instant;
 use super::members::{Member, Phase};
 use super::{Event, Reporter, Update};
 use crate::client::Client;
+use crate::cluster::health::Outcome;
+use crate::cluster::report::What;
 use crate::snapshot::build::{Graph, ListenerPart};
 use crate::snapshot::{Cluster, Listener};
 
@@ -75,10 +79,11 @@ impl Store {
     pub fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();
         for (name, part) in &graph.clusters {
-            let kept = self
-                .current
-                .get(name)
-                .is_some_and(|member| Arc::ptr_eq(&member.part.discovery, &part.discovery));
+            // Other health checks are begun beside those in use, and nobody is unhealthy for want of a first result.
+            let kept = self.current.get(name).is_some_and(|member| {
+                Arc::ptr_eq(&member.part.discovery, &part.discovery)
+                    && member.part.message.health_checks == part.message.health_checks
+            });
             if !kept {
                 self.sources.next += 1;
                 fresh.insert(
@@ -108,6 +113,10 @@ impl Store {
                 member.start(&self.sources.client, reporter);
             }
         }
+        for member in warming.fresh.values_mut() {
+            let reporter = self.sources.reporter(member);
+            member.watched.start(&reporter);
+        }
     }
 
     /// Takes a source's answer; one of a source that was replaced is dropped.
@@ -118,7 +127,7 @@ impl Store {
         if let Some(member) = fresh.into_iter().find(of_source) {
             match update {
                 Update::Members { endpoints, version } => {
-                    member.update(endpoints, version, shard);
+                    member.update(endpoints, &version, shard);
                 }
                 Update::GaveUp => member.source.phase = Phase::Warm,
             }
@@ -128,11 +137,50 @@ impl Store {
         let (Some(member), Update::Members { endpoints, version }) = (member, update) else {
             return Effect::Nothing;
         };
-        if member.update(endpoints, version, shard) { Effect::Members } else { Effect::Nothing }
+        if !member.update(endpoints, &version, shard) {
+            return Effect::Nothing;
+        }
+        let reporter = self.sources.reporter(member);
+        member.watched.start(&reporter);
+        Effect::Members
     }
 
-    /// Lets the clusters go on that have waited as long as they may.
-    pub fn expire(&mut self, now: Instant) {
+    /// Takes a checker's result: what it did, and how long the checker is to wait.
+    pub fn checked(&mut self, source: u64, host: SocketAddr, outcome: Outcome) -> (Effect, Option<Duration>) {
+        let shard = self.sources.shard;
+        let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
+        let of_source = |member: &&mut Member| member.source.id == source;
+        if let Some(member) = fresh.into_iter().find(of_source) {
+            return (Effect::Warmed, member.checked(host, outcome, shard).map(|verdict| verdict.wait));
+        }
+        let member = self.current.values_mut().find(of_source);
+        let verdict = member.and_then(|member| member.checked(host, outcome, shard));
+        let changed = verdict.is_some_and(|verdict| verdict.changed);
+        let effect = if changed { Effect::Members } else { Effect::Nothing };
+        (effect, verdict.map(|verdict| verdict.wait))
+    }
+
+    /// Takes a worker's report of a host.
+    pub fn reported(&mut self, cluster: &str, host: SocketAddr, what: What) -> Effect {
+        let shard = self.sources.shard;
+        let member = self.current.get_mut(cluster);
+        let changed = member.is_some_and(|member| member.reported(host, what, shard));
+        if changed { Effect::Members } else { Effect::Nothing }
+    }
+
+    /// Ends the intervals of outlier detection that are over.
+    pub fn sweep(&mut self, now: Instant) -> Effect {
+        let shard = self.sources.shard;
+        let mut changed = false;
+        for member in self.current.values_mut() {
+            changed |= member.sweep(now.into_std(), shard);
+        }
+        if changed { Effect::Members } else { Effect::Nothing }
+    }
+
+    /// Lets the clusters go on that have waited as long as they may. True when there were any.
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let mut expired = false;
         for member in self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut()) {
             if matches!(member.source.phase, Phase::Waiting(Some(deadline)) if deadline <= now) {
                 tracing::warn!(
@@ -140,12 +188,20 @@ impl Store {
                     "no endpoints in time, going on without them"
                 );
                 member.source.phase = Phase::Warm;
+                expired = true;
             }
         }
+        expired
     }
 
-    /// When `expire` has something to do.
+    /// When `expire` or `sweep` has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
+        let sweeps = self.current.values().filter_map(|member| member.watched.next_sweep());
+        let sweep = sweeps.min().map(Instant::from_std);
+        self.next_expiry().into_iter().chain(sweep).min()
+    }
+
+    fn next_expiry(&self) -> Option<Instant> {
         let fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
         fresh
             .filter_map(
@@ -180,13 +236,13 @@ impl Store {
             clusters.count(old.as_ref().map(|old| old.part.message == part.message));
             let member = match (fresh.remove(name), old) {
                 (Some(mut member), old) => {
-                    if let Some(old) = old {
-                        member.replace(&old, shard);
+                    if let Some(mut old) = old {
+                        member.replace(&mut old, shard);
                     }
                     member.show(shard);
                     member
                 }
-                (None, Some(old)) => Member { part: part.clone(), ..old },
+                (None, Some(old)) => old.adopt(part.clone(), shard),
                 (None, None) => continue,
             };
             self.current.insert(Arc::clone(name), member);

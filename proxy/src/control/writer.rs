@@ -16,6 +16,7 @@ use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::LogWriter;
 use crate::client::Client;
+use crate::cluster::report::{HostReport, WAITING_REPORTS};
 use crate::snapshot::accepted::{Accepted, Rejected};
 use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
 use crate::snapshot::{Cluster, Snapshot};
@@ -47,6 +48,8 @@ pub struct Handles {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub accepted: watch::Receiver<Arc<Accepted>>,
     pub events: mpsc::Sender<Event>,
+    /// The workers' way to tell of a host.
+    pub reports: mpsc::Sender<HostReport>,
 }
 
 /// The control plane.
@@ -54,6 +57,7 @@ pub struct Control {
     store: Store,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
+    reports: mpsc::Receiver<HostReport>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     directory: watch::Sender<Arc<BTreeMap<Arc<str>, Cluster>>>,
     accepted: watch::Sender<Arc<Accepted>>,
@@ -101,11 +105,14 @@ impl Control {
         };
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (accepted, accepted_read) = watch::channel(Arc::new(accepted));
-        let handles = Handles { snapshots: snapshot, accepted: accepted_read, events: sender.clone() };
+        let (report, reports) = mpsc::channel(WAITING_REPORTS);
+        let handles =
+            Handles { snapshots: snapshot, accepted: accepted_read, events: sender.clone(), reports: report };
         let control = Self {
             store,
             events,
             sender,
+            reports,
             snapshots,
             directory,
             accepted,
@@ -165,23 +172,48 @@ impl Control {
         let deadline = self.store.next_deadline();
         tokio::select! {
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                self.store.expire(Instant::now());
-                self.progress();
+            Some(report) = self.reports.recv() => {
+                let HostReport { cluster, host, what, done } = report;
+                let effect = self.store.reported(&cluster, host, what);
+                self.follow(effect);
+                // The exchange may not have waited.
+                let _ = done.send(());
             }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                let now = Instant::now();
+                let effect = self.store.sweep(now);
+                self.follow(effect);
+                if self.store.expire(now) {
+                    self.progress();
+                }
+            }
+        }
+    }
+
+    /// Publishes what an event did.
+    fn follow(&mut self, effect: Effect) {
+        match effect {
+            Effect::Nothing => {}
+            Effect::Members => {
+                self.clusters.shard(self.registry.control_shard()).cluster_updated.inc();
+                self.publish();
+            }
+            Effect::Warmed => self.progress(),
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Endpoints { source, update } => match self.store.update(source, update) {
-                Effect::Nothing => {}
-                Effect::Members => {
-                    self.clusters.shard(self.registry.control_shard()).cluster_updated.inc();
-                    self.publish();
-                }
-                Effect::Warmed => self.progress(),
-            },
+            Event::Endpoints { source, update } => {
+                let effect = self.store.update(source, update);
+                self.follow(effect);
+            }
+            Event::Checked { source, host, outcome, next } => {
+                let (effect, wait) = self.store.checked(source, host, outcome);
+                self.follow(effect);
+                // Without a wait the checker ends; it may have ended already.
+                let _ = wait.map(|wait| next.send(wait));
+            }
             Event::Configuration(Ok(text)) => self.configure(text),
             Event::Configuration(Err(error)) => {
                 tracing::error!("the configuration cannot be read, the old one stays: {error}");

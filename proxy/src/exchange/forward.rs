@@ -14,6 +14,7 @@ use super::timers::Expiry;
 use super::upload::{Ended, Progress, Upload};
 use super::{Exchange, Matched};
 use crate::attempt::{Attempt, Report};
+use crate::cluster::outlier::Seen;
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, UpstreamError};
 use crate::local_reply::LocalReply;
@@ -114,10 +115,14 @@ impl<'x> Exchange<'x> {
         let mut attempt = chosen.ok_or(Failure::NoHost)?;
         tries.count += 1;
         self.begin_try(&attempt, tries);
-        let mut stream = self
-            .connect(down, &mut attempt, timer.as_mut())
-            .await
-            .inspect_err(|failure| attempt.report(report_of(failure)))?;
+        let mut stream = match self.connect(down, &mut attempt, timer.as_mut()).await {
+            Ok(stream) => stream,
+            Err(failure) => {
+                attempt.report(report_of(&failure));
+                self.judge_unconnected(&attempt, &failure).await;
+                return Err(failure);
+            }
+        };
         self.info.upstream.local = stream.local;
         self.info.upstream.version = Some(stream.version);
         self.timers.set_per_try(time::now(), tries.limits.per_try);
@@ -131,11 +136,13 @@ impl<'x> Exchange<'x> {
             Ok(false) => {
                 if self.cut_by_upstream {
                     stream.lost();
+                    attempt.judge(&self.context.local, Seen::Failed).await;
                 }
                 Ok(())
             }
             Err(failure) => {
                 attempt.report(report_of(&failure));
+                self.judge_failure(&attempt, &failure).await;
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
                 }
@@ -187,6 +194,7 @@ impl<'x> Exchange<'x> {
         let end = end?;
         tries.retry_permit = None;
         self.timers.set_per_try(time::now(), None);
+        self.judge_answer(attempt).await;
         self.answer_head(attempt, &progress);
         let whole = self.send_answer(answer, rx, &mut side, &progress, timer, end).await;
         self.note_progress(&progress);

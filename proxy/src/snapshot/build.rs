@@ -27,6 +27,7 @@ pub mod check;
 mod cluster;
 pub mod discovery;
 mod edge;
+mod health;
 mod http_filters;
 mod listener;
 mod log_filter;
@@ -41,6 +42,7 @@ mod runtime;
 mod tests;
 mod values;
 
+pub use cluster::WatchStats;
 pub use discovery::Discovery;
 pub use edge::Flavor;
 use place::{Code, Findings, Place};
@@ -54,8 +56,8 @@ pub struct Graph {
     pub clusters: BTreeMap<Arc<str>, ClusterPart>,
     /// Where the admin page listens; `None` when there is none.
     pub admin: Option<SocketAddr>,
-    pub runtime: Runtime,
-    pub node: Node,
+    runtime: Runtime,
+    node: Node,
 }
 
 /// A listener and what it was made of.
@@ -72,6 +74,7 @@ pub struct ClusterPart {
     pub policy: Arc<ClusterPolicy>,
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
+    pub watch_stats: WatchStats,
     pub breakers: Arc<[Breaker; 2]>,
 }
 
@@ -317,6 +320,7 @@ fn build_clusters(
         });
         let part = ClusterPart {
             message: message.clone(),
+            watch_stats: cluster::watch_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),

@@ -292,6 +292,36 @@ stats_group! {
 }
 
 stats_group! {
+    /// `cluster.<name>.outlier_detection.`: only clusters that detect outliers have it.
+    OutlierStats {
+        counters: [
+            ejections_total, ejections_overflow, ejections_consecutive_5xx, ejections_success_rate, ejections_enforced_total,
+            ejections_detected_consecutive_5xx, ejections_enforced_consecutive_5xx,
+            ejections_detected_consecutive_gateway_failure, ejections_enforced_consecutive_gateway_failure,
+            ejections_detected_consecutive_local_origin_failure, ejections_enforced_consecutive_local_origin_failure,
+            ejections_detected_success_rate, ejections_enforced_success_rate,
+            ejections_detected_local_origin_success_rate, ejections_enforced_local_origin_success_rate,
+            ejections_detected_failure_percentage, ejections_enforced_failure_percentage,
+            ejections_detected_local_origin_failure_percentage, ejections_enforced_local_origin_failure_percentage,
+            ejections_detected_degradation,
+        ],
+        gauges: [ejections_active],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster.<name>.health_check.`: only clusters with active health checks have it.
+    HealthCheckStats {
+        counters: [attempt, success, failure, network_failure, passive_failure, verify_cluster],
+        gauges: [healthy, degraded],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
     /// `vhost.<name>.vcluster.<name>.`
     VirtualClusterStats {
         counters: [upstream_rq_total, upstream_rq_completed, upstream_rq_retry, upstream_rq_retry_limit_exceeded,

@@ -131,15 +131,11 @@ impl LocalCluster {
     ) -> Option<Rc<LocalHost>> {
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
-        let policy = &self.policy;
-        let host = balancer::pick(
-            &view,
-            policy.balancer,
-            policy.panic_threshold,
-            &mut cursor,
-            random,
-            (avoid, attempts),
-        )?;
+        let (host, panic) =
+            balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, attempts))?;
+        if panic {
+            self.stats().lb_healthy_panic.inc();
+        }
         Some(self.members.local(host))
     }
 }
@@ -151,11 +147,14 @@ impl Members {
         }
         *self.view.borrow_mut() = Arc::clone(endpoints);
         self.hosts.borrow_mut().retain(|id, local| {
-            let stays = endpoints.hosts.iter().any(|host| host.id == *id);
-            if !stays {
-                local.retire();
+            let host = endpoints.hosts.iter().find(|host| host.id == *id);
+            match host {
+                None => local.retire(),
+                // Checks or requests found it failing: what is idle would fail the next one.
+                Some(host) if host.flags.is_failing() => local.close_all_idle(),
+                Some(_) => {}
             }
-            stays
+            host.is_some()
         });
     }
 

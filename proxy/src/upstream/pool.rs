@@ -96,6 +96,11 @@ impl LocalHost {
     /// No new streams, and nothing is kept: the host left, or the policy changed. Who waits already still gets a connection.
     pub fn retire(&self) {
         self.retired.set(true);
+        self.close_all_idle();
+    }
+
+    /// Closes what is idle, and begins no stream on a shared connection again.
+    pub fn close_all_idle(&self) {
         self.idle.borrow_mut().clear();
         self.shared.borrow_mut().take();
     }

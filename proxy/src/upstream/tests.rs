@@ -30,7 +30,9 @@ fn policy(max_connections: u32) -> ClusterPolicy {
         max_requests_per_connection: None,
         buffer_limit: 1024,
         breakers: [one, one],
-        panic_threshold: 50.0,
+        balance: crate::cluster::shares::Balance::default(),
+        outlier: None,
+        health: None,
         http1: crate::http1::ClientOptions::default(),
         http2: crate::http2::Options::default(),
         tcp_keepalive: None,
@@ -69,6 +71,7 @@ impl Fixture {
             locality_weight: 0,
             canary: false,
             health: Health::Healthy,
+            check: crate::cluster::health::Target::default(),
         };
         let update = Update {
             policy: &Arc::new(policy(max_connections)),

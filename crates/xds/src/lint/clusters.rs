@@ -1,19 +1,52 @@
-//! Rules on clusters: circuit breakers.
+//! Rules on clusters: circuit breakers, outlier detection.
 //!
 //! Called by `lint`.
 
 use super::Lint;
 use crate::diagnostic::Code;
-use crate::envoy::config::cluster::v3::{Cluster, circuit_breakers::Thresholds};
+use crate::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use crate::envoy::config::cluster::v3::{Cluster, OutlierDetection, circuit_breakers::Thresholds};
 
 /// What every limit is unless a file says otherwise.
 const DEFAULT_LIMIT: u32 = 1024;
+/// Share of the hosts that may be ejected unless a file says otherwise.
+const MAX_EJECTION_PERCENT: u32 = 10;
 
 pub(super) fn cluster(lint: &mut Lint<'_>, path: &str, cluster: &Cluster) {
     let breakers = cluster.circuit_breakers.as_ref();
     for (at, thresholds) in breakers.iter().flat_map(|breakers| &breakers.thresholds).enumerate() {
         breaker(lint, &format!("{path}.circuit_breakers.thresholds[{at}]"), cluster, thresholds);
     }
+    if let Some(detection) = &cluster.outlier_detection {
+        outlier(lint, path, cluster, detection);
+    }
+}
+
+/// Detection that can never eject anybody. How many hosts there are is known of static clusters alone.
+fn outlier(lint: &mut Lint<'_>, path: &str, cluster: &Cluster, detection: &OutlierDetection) {
+    let is_static = match cluster.cluster_discovery_type {
+        None => true,
+        Some(ClusterDiscoveryType::Type(kind)) => kind == DiscoveryType::Static as i32,
+        Some(ClusterDiscoveryType::ClusterType(_)) => false,
+    };
+    let hosts = if is_static { endpoints(cluster) } else { 0 };
+    let share = detection.max_ejection_percent.unwrap_or(MAX_EJECTION_PERCENT);
+    let text = match (share, hosts) {
+        _ if detection.always_eject_one_host == Some(true) => return,
+        (0, _) => "`max_ejection_percent: 0` ejects nobody".to_owned(),
+        (share, 1..) if share as usize * hosts < 100 => {
+            format!("{share} % of {hosts} hosts is less than one: nobody is ejected")
+        }
+        _ => return,
+    };
+    let least = if hosts == 0 { 100 } else { 100usize.div_ceil(hosts) };
+    let remedy = format!("at least {least}, or `always_eject_one_host: true`");
+    lint.add(
+        &format!("{path}.outlier_detection.max_ejection_percent"),
+        Code::OutlierEjectsNobody,
+        text,
+        remedy,
+    );
 }
 
 fn breaker(lint: &mut Lint<'_>, path: &str, cluster: &Cluster, thresholds: &Thresholds) {

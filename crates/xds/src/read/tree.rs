@@ -221,18 +221,4 @@ impl Node {
             Kind::Scalar(_) => &[],
         }
     }
-
-    /// A number below a field, in a wrapper or not.
-    pub(crate) fn number(&self, name: &str) -> Option<f64> {
-        let node = self.field(name)?;
-        match &node.field("value").unwrap_or(node).kind {
-            Kind::Scalar(scalar) => scalar.text.parse().ok(),
-            Kind::List(_) | Kind::Map(_) => None,
-        }
-    }
-
-    /// Whether this is a word of that text.
-    pub(crate) fn is(&self, text: &str) -> bool {
-        matches!(&self.field("value").unwrap_or(self).kind, Kind::Scalar(scalar) if scalar.text.eq_ignore_ascii_case(text))
-    }
 }

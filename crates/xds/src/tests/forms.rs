@@ -81,7 +81,7 @@ fn what_is_not_implemented_is_named_and_never_ignored() {
     for fields in [
         "lb_policy: MAGLEV",
         "type: ORIGINAL_DST",
-        "outlier_detection: {}",
+        "upstream_bind_config: {}",
         "transport_socket: {name: tls}",
         "tls_context: {}",
         "eds_cluster_config: {eds_config: {ads: {}}}",

@@ -203,7 +203,7 @@ fn breakers_below_the_need_are_found() {
 }
 
 #[test]
-fn ejection_of_nobody_is_found_beside_the_error() {
+fn ejection_of_nobody_is_found() {
     let endpoint = "{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 1}}}}";
     let detection = |fields: &str| {
         cluster(&format!(

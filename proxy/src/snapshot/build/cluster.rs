@@ -18,11 +18,12 @@ use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit
 
 use super::place::{Code, Place};
 use super::values::limit;
-use super::{Cx, manager};
+use super::{Cx, health, manager};
 use crate::cluster::balancer::Policy;
 use crate::cluster::breaker::Thresholds;
+use crate::cluster::shares::Balance;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
-use crate::stats::{ClusterStats, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
 
 /// Where today's files keep a cluster's HTTP settings.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -31,7 +32,6 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
     let http = http_options(cx, place, message);
     let common = http.common.unwrap_or_default();
-    let lb = message.common_lb_config.as_ref();
     let mut policy = ClusterPolicy {
         name: message.name.as_str().into(),
         connect_timeout: super::values::duration(message.connect_timeout.as_ref())
@@ -45,7 +45,9 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
             .filter(|count| *count > 0),
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         breakers: breakers(message),
-        panic_threshold: lb.and_then(|lb| lb.healthy_panic_threshold).map_or(50.0, |percent| percent.value),
+        balance: balance(message),
+        outlier: health::outlier(cx, place, message),
+        health: health::checks(cx, place, message, http.protocol),
         http1: crate::http1::ClientOptions {
             encode: manager::encode(http.http1.as_ref()),
             ..Default::default()
@@ -132,6 +134,21 @@ fn balancer(message: &Message) -> Policy {
     }
 }
 
+/// How the health of the endpoints is weighed.
+fn balance(message: &Message) -> Balance {
+    let default = Balance::default();
+    let lb = message.common_lb_config.as_ref();
+    let policy = message.load_assignment.as_ref().and_then(|assignment| assignment.policy.as_ref());
+    Balance {
+        panic_threshold: lb
+            .and_then(|lb| lb.healthy_panic_threshold)
+            .map_or(default.panic_threshold, |percent| percent.value),
+        overprovisioning: policy
+            .and_then(|policy| policy.overprovisioning_factor)
+            .unwrap_or(default.overprovisioning),
+    }
+}
+
 /// Default and high priority; of several entries for one priority the first counts, as in Envoy.
 fn breakers(message: &Message) -> [Thresholds; 2] {
     let all = message.circuit_breakers.as_ref().map(|breakers| &*breakers.thresholds).unwrap_or_default();
@@ -172,6 +189,25 @@ fn fingerprint(policy: &ClusterPolicy) -> u64 {
 
 /// A cluster's statistics.
 pub fn stats(cx: &Cx<'_>, message: &Message) -> Arc<Scope<ClusterStats>> {
+    cx.registry.scope(&prefix(message))
+}
+
+/// Statistics that only clusters with outlier detection or health checks have.
+#[derive(Clone, Debug, Default)]
+pub struct WatchStats {
+    pub outlier: Option<Arc<Scope<OutlierStats>>>,
+    pub health: Option<Arc<Scope<HealthCheckStats>>>,
+}
+
+/// The statistics of a cluster's outlier detection and health checks.
+pub fn watch_stats(cx: &Cx<'_>, message: &Message, policy: &ClusterPolicy) -> WatchStats {
+    let prefix = prefix(message);
+    let outlier = policy.outlier.as_ref().map(|_| cx.registry.scope(&format!("{prefix}outlier_detection.")));
+    let health = policy.health.as_ref().map(|_| cx.registry.scope(&format!("{prefix}health_check.")));
+    WatchStats { outlier, health }
+}
+
+fn prefix(message: &Message) -> String {
     let name = if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name };
-    cx.registry.scope(&format!("cluster.{}.", name.replace(':', "_")))
+    format!("cluster.{}.", name.replace(':', "_"))
 }

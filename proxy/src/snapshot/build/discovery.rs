@@ -15,7 +15,7 @@ use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, Locali
 
 use super::place::{Code, Place};
 use super::values::{self, duration, limit};
-use super::{Cx, resolver};
+use super::{Cx, health, resolver};
 use crate::cluster::{Endpoint, Health, Locality};
 
 /// Where a cluster's endpoints come from.
@@ -168,6 +168,8 @@ fn name(
         return None;
     };
     let place = place.field("endpoint");
+    let check =
+        health::target(cx, &place.field("health_check_config"), endpoint.health_check_config.as_ref());
     let place = place.field("address");
     values::only_tcp(cx, &place, endpoint.address.as_ref());
     let socket = values::socket_address(cx, &place, endpoint.address.as_ref())?;
@@ -187,6 +189,7 @@ fn name(
             Ok(HealthStatus::Degraded) => Health::Degraded,
             Ok(HealthStatus::Unknown | HealthStatus::Healthy) | Err(_) => Health::Healthy,
         },
+        check,
     };
     let path = place.field("socket_address").field("address").to_string();
     Some((path, Name { host: socket.address.clone(), template }))

@@ -179,7 +179,8 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
     Some(Addition { name, value, action, keep_empty: option.keep_empty_value })
 }
 
-fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<Box<str>> {
+/// A list of fields to remove, by their names in lower case.
+pub fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<Box<str>> {
     for (at, name) in names.iter().enumerate().filter(|(_, name)| fixed(name)) {
         let message = format!("`{name}` cannot be removed: every request needs it");
         cx.error(&place.item(field, at), Code::BadValue, message);

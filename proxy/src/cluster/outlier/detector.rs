@@ -1,0 +1,327 @@
+//! The hosts of one cluster as outlier detection knows them: who is out, since when, and who is next.
+//!
+//! Part of `outlier`; a state machine over (state, now, event) that the single writer in `control` runs.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Enforcing, Kind, Policy, Settings};
+use crate::cluster::HostStats;
+use crate::stats::{Counter, OutlierStats};
+
+/// The hosts of one cluster as detection knows them.
+#[derive(Debug)]
+pub struct Detector {
+    policy: Arc<Policy>,
+    monitors: BTreeMap<SocketAddr, Monitor>,
+    next_sweep: Instant,
+}
+
+/// One host.
+#[derive(Debug)]
+struct Monitor {
+    stats: Arc<HostStats>,
+    /// Since when it is out.
+    ejected: Option<Instant>,
+    /// How long it was to be out the last time, in multiples of the base time.
+    multiplier: u32,
+    jitter: Duration,
+    returned: Option<Instant>,
+    /// Total and successes at the last sweep: answers, then what happened before an answer.
+    last: [(u64, u64); 2],
+}
+
+/// Answers, or what happened before an answer.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    External,
+    Local,
+}
+
+/// A host with its success rate in the last interval.
+type Rated = (SocketAddr, f64);
+
+impl Detector {
+    pub fn new(policy: Arc<Policy>, now: Instant) -> Self {
+        let next_sweep = now + policy.settings.interval;
+        Self { policy, monitors: BTreeMap::new(), next_sweep }
+    }
+
+    /// Takes over the hosts of a detector with the same settings: who is out stays out.
+    pub fn inherit(&mut self, before: Self) {
+        if before.policy.settings == self.policy.settings {
+            self.monitors = before.monitors;
+            self.next_sweep = before.next_sweep;
+        }
+    }
+
+    /// When `sweep` is to be called.
+    pub fn next_sweep(&self) -> Instant {
+        self.next_sweep
+    }
+
+    pub fn is_ejected(&self, host: SocketAddr) -> bool {
+        self.monitors.get(&host).is_some_and(|monitor| monitor.ejected.is_some())
+    }
+
+    /// How many hosts are out.
+    pub fn ejected(&self) -> usize {
+        self.monitors.values().filter(|monitor| monitor.ejected.is_some()).count()
+    }
+
+    /// Takes over the members of the cluster; those that left are forgotten.
+    pub fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
+        let mut before = std::mem::take(&mut self.monitors);
+        for (address, stats) in hosts {
+            let known = before.remove(&address).filter(|monitor| Arc::ptr_eq(&monitor.stats, stats));
+            self.monitors.insert(address, known.unwrap_or_else(|| Monitor::new(Arc::clone(stats))));
+        }
+    }
+
+    /// A worker saw failures in a row. True when the host is out now.
+    pub fn consecutive(
+        &mut self,
+        host: SocketAddr,
+        kind: Kind,
+        now: Instant,
+        random: &mut impl FnMut(u64) -> u64,
+        stats: &OutlierStats,
+    ) -> bool {
+        let Some(monitor) = self.monitors.get(&host).filter(|monitor| monitor.ejected.is_none()) else {
+            return false;
+        };
+        monitor.stats.tally.restart(kind);
+        if kind == Kind::Consecutive5xx {
+            stats.ejections_consecutive_5xx.inc();
+        }
+        self.eject(host, kind, now, random, stats)
+    }
+
+    /// An active health check passed. True when that ended an ejection.
+    pub fn passed_health_check(&mut self, host: SocketAddr, now: Instant) -> bool {
+        let unejects = self.policy.settings.health_check_unejects;
+        let out = self.monitors.get_mut(&host).filter(|monitor| unejects && monitor.ejected.is_some());
+        out.map(|monitor| monitor.uneject(now)).is_some()
+    }
+
+    /// The end of an interval: who may return, and who is out by the rates of it. True when somebody came or went.
+    pub fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, stats: &OutlierStats) -> bool {
+        let settings = self.policy.settings;
+        self.next_sweep = now + settings.interval;
+        let mut changed = false;
+        for monitor in self.monitors.values_mut() {
+            if monitor.may_return(&settings, now) {
+                monitor.uneject(now);
+                changed = true;
+            }
+        }
+        for origin in [Origin::External, Origin::Local] {
+            changed |= self.compare(origin, now, random, stats);
+        }
+        for monitor in self.monitors.values_mut().filter(|monitor| monitor.ejected.is_none()) {
+            let quiet = monitor.returned.is_some_and(|at| now.duration_since(at) >= settings.interval);
+            if quiet {
+                monitor.multiplier = monitor.multiplier.saturating_sub(1);
+            }
+        }
+        changed
+    }
+
+    /// Ejects by the success rates of the last interval.
+    fn compare(
+        &mut self,
+        origin: Origin,
+        now: Instant,
+        random: &mut impl FnMut(u64) -> u64,
+        stats: &OutlierStats,
+    ) -> bool {
+        let settings = self.policy.settings;
+        let averages = &self.policy.averages[origin as usize];
+        averages.mean.set(-1.0);
+        averages.threshold.set(-1.0);
+        let (for_rate, for_percentage) = self.rated(origin, &settings);
+        let mut changed = false;
+        if enough(&for_rate, settings.success_rate_minimum_hosts) {
+            let (mean, threshold) = ejection_threshold(&for_rate, settings.success_rate_stdev_factor);
+            self.policy.averages[origin as usize].mean.set(mean);
+            self.policy.averages[origin as usize].threshold.set(threshold);
+            let kind = origin.pick(Kind::SuccessRate, Kind::LocalOriginSuccessRate);
+            for (host, _) in for_rate.iter().filter(|(_, rate)| *rate < threshold) {
+                stats.ejections_success_rate.inc();
+                changed |= self.eject(*host, kind, now, random, stats);
+            }
+        }
+        if enough(&for_percentage, settings.failure_percentage_minimum_hosts) {
+            let limit = f64::from(settings.failure_percentage_threshold);
+            let kind = origin.pick(Kind::FailurePercentage, Kind::LocalOriginFailurePercentage);
+            for (host, _) in for_percentage.iter().filter(|(_, rate)| 100.0 - rate >= limit) {
+                changed |= self.eject(*host, kind, now, random, stats);
+            }
+        }
+        changed
+    }
+
+    /// The hosts that had enough requests in the last interval, for a comparison of rates and for a percentage of failures.
+    fn rated(&mut self, origin: Origin, settings: &Settings) -> (Vec<Rated>, Vec<Rated>) {
+        let hosts = self.monitors.len();
+        let few = hosts < settings.success_rate_minimum_hosts as usize
+            && hosts < settings.failure_percentage_minimum_hosts as usize;
+        let (mut for_rate, mut for_percentage) = (Vec::new(), Vec::new());
+        for (address, monitor) in &mut self.monitors {
+            let (total, successes) = monitor.interval(origin);
+            let shown = origin
+                .pick(&monitor.stats.tally.success_rate, &monitor.stats.tally.local_origin_success_rate);
+            shown.set(-1.0);
+            if few || total == 0 || monitor.ejected.is_some() {
+                continue;
+            }
+            #[allow(clippy::cast_precision_loss)] // one interval has far fewer than 2^52 requests
+            let rate = successes as f64 * 100.0 / total as f64;
+            let (volume, percentage) = (
+                u64::from(settings.success_rate_request_volume),
+                u64::from(settings.failure_percentage_request_volume),
+            );
+            if total >= volume.min(percentage) {
+                shown.set(rate);
+            }
+            if total >= volume {
+                for_rate.push((*address, rate));
+            }
+            if total >= percentage {
+                for_percentage.push((*address, rate));
+            }
+        }
+        (for_rate, for_percentage)
+    }
+
+    /// Ejects a host, unless too many are out or chance says no.
+    fn eject(
+        &mut self,
+        host: SocketAddr,
+        kind: Kind,
+        now: Instant,
+        random: &mut impl FnMut(u64) -> u64,
+        stats: &OutlierStats,
+    ) -> bool {
+        let settings = self.policy.settings;
+        let (detected, enforced, chance) = kind.counts(&settings.enforcing, stats);
+        detected.inc();
+        let (out, hosts) = (self.ejected() as u64, self.monitors.len() as u64);
+        let share_allows = 100 * (out + 1) <= u64::from(settings.max_ejection_percent) * hosts;
+        if !(share_allows || (settings.always_eject_one_host && out == 0)) {
+            stats.ejections_overflow.inc();
+            return false;
+        }
+        if matches!(kind, Kind::Consecutive5xx | Kind::SuccessRate) {
+            stats.ejections_total.inc();
+        }
+        // A rate and a percentage may both be against a host.
+        let monitor = self.monitors.get_mut(&host).filter(|monitor| monitor.ejected.is_none());
+        let Some(monitor) = monitor.filter(|_| random(100) < u64::from(chance)) else { return false };
+        enforced.inc();
+        stats.ejections_enforced_total.inc();
+        let jitter = u64::try_from(settings.max_ejection_time_jitter.as_millis()).unwrap_or(u64::MAX);
+        monitor.jitter = Duration::from_millis(random(jitter.saturating_add(1)));
+        monitor.ejected = Some(now);
+        if settings.base_ejection_time * monitor.multiplier
+            < settings.max_ejection_time + settings.base_ejection_time
+        {
+            monitor.multiplier += 1;
+        }
+        true
+    }
+}
+
+impl Monitor {
+    fn new(stats: Arc<HostStats>) -> Self {
+        let last = [stats.rate(|shard| &shard.external), stats.rate(|shard| &shard.local)];
+        Self { stats, ejected: None, multiplier: 0, jitter: Duration::ZERO, returned: None, last }
+    }
+
+    fn may_return(&self, settings: &Settings, now: Instant) -> bool {
+        let time = (settings.base_ejection_time * self.multiplier).min(settings.max_ejection_time);
+        self.ejected.is_some_and(|since| time + self.jitter <= now.duration_since(since))
+    }
+
+    fn uneject(&mut self, now: Instant) {
+        self.ejected = None;
+        self.returned = Some(now);
+        // So that a few new failures do not add to the old ones.
+        self.stats.tally.restart_all();
+    }
+
+    /// Total and successes since the last sweep.
+    fn interval(&mut self, origin: Origin) -> (u64, u64) {
+        let now =
+            origin.pick(self.stats.rate(|shard| &shard.external), self.stats.rate(|shard| &shard.local));
+        let before = std::mem::replace(&mut self.last[origin as usize], now);
+        (now.0.wrapping_sub(before.0), now.1.wrapping_sub(before.1))
+    }
+}
+
+impl Origin {
+    fn pick<T>(self, external: T, local: T) -> T {
+        match self {
+            Self::External => external,
+            Self::Local => local,
+        }
+    }
+}
+
+impl Kind {
+    /// The counters of what was detected and of what was done, and the chance of doing it.
+    fn counts<'s>(self, enforcing: &Enforcing, stats: &'s OutlierStats) -> (&'s Counter, &'s Counter, u32) {
+        match self {
+            Self::Consecutive5xx => (
+                &stats.ejections_detected_consecutive_5xx,
+                &stats.ejections_enforced_consecutive_5xx,
+                enforcing.consecutive_5xx,
+            ),
+            Self::ConsecutiveGatewayFailure => (
+                &stats.ejections_detected_consecutive_gateway_failure,
+                &stats.ejections_enforced_consecutive_gateway_failure,
+                enforcing.consecutive_gateway_failure,
+            ),
+            Self::ConsecutiveLocalOriginFailure => (
+                &stats.ejections_detected_consecutive_local_origin_failure,
+                &stats.ejections_enforced_consecutive_local_origin_failure,
+                enforcing.consecutive_local_origin_failure,
+            ),
+            Self::SuccessRate => (
+                &stats.ejections_detected_success_rate,
+                &stats.ejections_enforced_success_rate,
+                enforcing.success_rate,
+            ),
+            Self::LocalOriginSuccessRate => (
+                &stats.ejections_detected_local_origin_success_rate,
+                &stats.ejections_enforced_local_origin_success_rate,
+                enforcing.local_origin_success_rate,
+            ),
+            Self::FailurePercentage => (
+                &stats.ejections_detected_failure_percentage,
+                &stats.ejections_enforced_failure_percentage,
+                enforcing.failure_percentage,
+            ),
+            Self::LocalOriginFailurePercentage => (
+                &stats.ejections_detected_local_origin_failure_percentage,
+                &stats.ejections_enforced_local_origin_failure_percentage,
+                enforcing.local_origin_failure_percentage,
+            ),
+        }
+    }
+}
+
+fn enough(hosts: &[Rated], minimum: u32) -> bool {
+    !hosts.is_empty() && hosts.len() >= minimum as usize
+}
+
+/// The mean of the rates, and the mean less the standard deviation times the factor (in thousandths).
+fn ejection_threshold(rates: &[Rated], factor: u32) -> (f64, f64) {
+    #[allow(clippy::cast_precision_loss)] // a cluster has far fewer than 2^52 hosts
+    let count = rates.len() as f64;
+    let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / count;
+    let variance = rates.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / count;
+    (mean, mean - f64::from(factor) / 1000.0 * variance.sqrt())
+}

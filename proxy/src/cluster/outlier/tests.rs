@@ -1,0 +1,291 @@
+//! Outlier detection over minutes and hours of imagined time.
+//!
+//! Tests of `outlier`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::cluster::{Endpoint, EndpointView, Health, Locality};
+use crate::stats::OutlierStats;
+
+/// Envoy's defaults, but that all hosts may go.
+fn settings() -> Settings {
+    Settings {
+        consecutive_5xx: 5,
+        consecutive_gateway_failure: 5,
+        consecutive_local_origin_failure: 5,
+        split: false,
+        interval: Duration::from_secs(10),
+        base_ejection_time: Duration::from_secs(30),
+        max_ejection_time: Duration::from_secs(300),
+        max_ejection_time_jitter: Duration::ZERO,
+        max_ejection_percent: 100,
+        always_eject_one_host: false,
+        success_rate_minimum_hosts: 5,
+        success_rate_request_volume: 100,
+        success_rate_stdev_factor: 1900,
+        failure_percentage_threshold: 85,
+        failure_percentage_minimum_hosts: 5,
+        failure_percentage_request_volume: 50,
+        enforcing: Enforcing {
+            consecutive_5xx: 100,
+            consecutive_gateway_failure: 0,
+            consecutive_local_origin_failure: 100,
+            success_rate: 100,
+            local_origin_success_rate: 100,
+            failure_percentage: 0,
+            local_origin_failure_percentage: 0,
+        },
+        health_check_unejects: true,
+    }
+}
+
+/// A cluster with a clock of its own.
+struct Cluster {
+    view: EndpointView,
+    policy: Arc<Policy>,
+    detector: Detector,
+    stats: OutlierStats,
+    now: Instant,
+    /// What every draw of a chance says.
+    chance: u64,
+}
+
+impl Cluster {
+    fn new(hosts: u16, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let endpoint = |port| Endpoint {
+            address: ([127, 0, 0, 1], port).into(),
+            hostname: String::new(),
+            weight: 1,
+            priority: 0,
+            locality: Locality::default(),
+            locality_weight: 0,
+            canary: false,
+            health: Health::Healthy,
+            check: crate::cluster::health::Target::default(),
+        };
+        let endpoints: Vec<_> = (1..=hosts).map(endpoint).collect();
+        let view = EndpointView::empty(2).update(&endpoints, String::new());
+        let policy = Arc::new(Policy::new(settings));
+        let now = crate::time::now();
+        let mut detector = Detector::new(Arc::clone(&policy), now);
+        detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
+        Self { view, policy, detector, stats: OutlierStats::default(), now, chance: 0 }
+    }
+
+    /// Workers see the same thing of a host, many times.
+    fn see(&mut self, host: u16, seen: Seen, times: usize) {
+        for worker in (0..2).cycle().take(times) {
+            let stats = &self.view.hosts[usize::from(host) - 1].stats;
+            let crossed = observe(&self.policy.settings, stats, worker, seen);
+            let chance = self.chance;
+            for kind in crossed.into_iter().flatten() {
+                self.detector.consecutive(address(host), kind, self.now, &mut |_| chance, &self.stats);
+            }
+        }
+    }
+
+    /// Lets the end of an interval come.
+    fn sweep(&mut self) {
+        self.now += self.policy.settings.interval;
+        let chance = self.chance;
+        self.detector.sweep(self.now, &mut |_| chance, &self.stats);
+    }
+
+    fn is_out(&self, host: u16) -> bool {
+        self.detector.is_ejected(address(host))
+    }
+
+    /// How many intervals a host that is out stays so.
+    fn intervals_out(&mut self, host: u16) -> usize {
+        let mut intervals = 0;
+        while self.is_out(host) {
+            self.sweep();
+            intervals += 1;
+        }
+        intervals
+    }
+}
+
+fn address(host: u16) -> SocketAddr {
+    ([127, 0, 0, 1], host).into()
+}
+
+#[test]
+fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
+    let mut cluster = Cluster::new(3, |_| {});
+    cluster.see(1, Seen::Answer(500), 4);
+    cluster.see(1, Seen::Answer(404), 1);
+    cluster.see(1, Seen::Answer(500), 4);
+    assert!(!cluster.is_out(1));
+    cluster.see(1, Seen::Failed, 1);
+    assert!(cluster.is_out(1));
+    assert_eq!(cluster.stats.ejections_enforced_consecutive_5xx.get(), 1);
+    assert_eq!(cluster.stats.ejections_total.get(), 1);
+    // Nothing more is detected of a host that is out.
+    cluster.see(1, Seen::Answer(500), 9);
+    assert_eq!(cluster.stats.ejections_detected_consecutive_5xx.get(), 1);
+}
+
+#[test]
+fn each_ejection_lasts_longer_than_the_one_before_and_quiet_times_shorten_it() {
+    let mut cluster = Cluster::new(3, |settings| settings.max_ejection_time = Duration::from_secs(80));
+    let mut lasted = Vec::new();
+    for _ in 0..4 {
+        cluster.see(2, Seen::Answer(503), 5);
+        lasted.push(cluster.intervals_out(2));
+    }
+    assert_eq!(lasted, [3, 6, 8, 8]);
+    // Each quiet interval takes one step back.
+    (0..3).for_each(|_| cluster.sweep());
+    cluster.see(2, Seen::Answer(503), 5);
+    assert_eq!(cluster.intervals_out(2), 6);
+}
+
+#[test]
+fn a_random_time_is_added_to_an_ejection() {
+    let mut cluster = Cluster::new(3, |settings| settings.max_ejection_time_jitter = Duration::from_secs(40));
+    cluster.see(1, Seen::Answer(500), 4);
+    let stats = &cluster.view.hosts[0].stats;
+    let [_, kind] = observe(&cluster.policy.settings, stats, 0, Seen::Answer(500));
+    let now = cluster.now;
+    let mut jitter = |bound: u64| if bound > 100 { 20_000 } else { 0 };
+    assert!(cluster.detector.consecutive(address(1), kind.unwrap(), now, &mut jitter, &cluster.stats));
+    assert_eq!(cluster.intervals_out(1), 5);
+}
+
+#[test]
+fn no_more_than_a_share_of_the_hosts_is_out() {
+    let mut cluster = Cluster::new(10, |settings| settings.max_ejection_percent = 25);
+    (1..=10).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
+    assert_eq!(cluster.detector.ejected(), 2);
+    assert_eq!(cluster.stats.ejections_overflow.get(), 8);
+}
+
+#[test]
+fn one_host_of_a_few_goes_only_where_the_file_says_so() {
+    for (always, out) in [(false, 0), (true, 1)] {
+        let mut cluster = Cluster::new(3, |settings| {
+            settings.max_ejection_percent = 10;
+            settings.always_eject_one_host = always;
+        });
+        (1..=3).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
+        assert_eq!(cluster.detector.ejected(), out);
+    }
+}
+
+#[test]
+fn what_is_detected_and_not_enforced_changes_nothing() {
+    let mut cluster = Cluster::new(2, |settings| settings.enforcing.consecutive_5xx = 40);
+    cluster.chance = 40;
+    cluster.see(1, Seen::Answer(500), 10);
+    assert!(!cluster.is_out(1));
+    assert_eq!(cluster.stats.ejections_detected_consecutive_5xx.get(), 2);
+    assert_eq!(cluster.stats.ejections_enforced_total.get(), 0);
+    cluster.chance = 39;
+    cluster.see(1, Seen::Answer(500), 5);
+    assert!(cluster.is_out(1));
+}
+
+#[test]
+fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
+    let mut cluster = Cluster::new(2, |settings| {
+        settings.consecutive_5xx = 100;
+        settings.enforcing.consecutive_gateway_failure = 100;
+    });
+    cluster.see(1, Seen::Answer(502), 4);
+    cluster.see(1, Seen::Answer(500), 1);
+    cluster.see(1, Seen::Answer(504), 3);
+    cluster.see(1, Seen::Failed, 1);
+    assert!(!cluster.is_out(1));
+    cluster.see(1, Seen::Timeout(504), 1);
+    assert!(cluster.is_out(1));
+    assert_eq!(cluster.stats.ejections_enforced_consecutive_gateway_failure.get(), 1);
+    assert_eq!(cluster.stats.ejections_total.get(), 0);
+}
+
+#[test]
+fn failures_without_an_answer_are_counted_apart_where_the_file_says_so() {
+    let mut cluster = Cluster::new(2, |settings| settings.split = true);
+    cluster.see(1, Seen::Answer(500), 4);
+    cluster.see(1, Seen::Failed, 4);
+    assert!(!cluster.is_out(1));
+    cluster.see(1, Seen::Connected, 1);
+    cluster.see(1, Seen::Timeout(504), 4);
+    assert!(!cluster.is_out(1));
+    cluster.see(1, Seen::Failed, 1);
+    assert!(cluster.is_out(1));
+    assert_eq!(cluster.stats.ejections_enforced_consecutive_local_origin_failure.get(), 1);
+}
+
+#[test]
+fn a_success_rate_far_below_the_others_ejects_at_the_end_of_the_interval() {
+    let mut cluster = Cluster::new(5, |settings| settings.consecutive_5xx = 1_000);
+    (1..=4).for_each(|host| cluster.see(host, Seen::Answer(200), 200));
+    cluster.see(5, Seen::Answer(200), 100);
+    cluster.see(5, Seen::Answer(500), 100);
+    cluster.sweep();
+    assert!(cluster.is_out(5));
+    assert_eq!(cluster.detector.ejected(), 1);
+    // Of 100, 100, 100, 100 and 50: the mean is 90, the standard deviation 20.
+    let [averages, local_origin] = &cluster.policy.averages;
+    assert!((averages.mean.get() - 90.0).abs() < 1e-9 && (averages.threshold.get() - 52.0).abs() < 1e-9);
+    assert!((local_origin.mean.get() + 1.0).abs() < 1e-9);
+    assert!((cluster.view.hosts[4].stats.tally.success_rate.get() - 50.0).abs() < 1e-9);
+    assert_eq!(cluster.stats.ejections_enforced_success_rate.get(), 1);
+    // An interval without requests says nothing.
+    cluster.sweep();
+    assert!((cluster.policy.averages[0].mean.get() + 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn too_few_requests_or_hosts_make_no_success_rate() {
+    for (hosts, requests) in [(4, 200), (5, 99)] {
+        let mut cluster = Cluster::new(hosts, |settings| settings.consecutive_5xx = 1_000);
+        (1..hosts).for_each(|host| cluster.see(host, Seen::Answer(200), requests));
+        cluster.see(hosts, Seen::Answer(500), requests);
+        cluster.sweep();
+        assert_eq!(cluster.detector.ejected(), 0, "{hosts} hosts, {requests} requests");
+    }
+}
+
+#[test]
+fn too_many_failures_in_percent_eject_whoever_has_them() {
+    let mut cluster = Cluster::new(5, |settings| {
+        settings.consecutive_5xx = 1_000;
+        settings.enforcing.success_rate = 0;
+        settings.enforcing.failure_percentage = 100;
+    });
+    for (host, failures) in [(1, 90), (2, 85), (3, 84), (4, 0), (5, 0)] {
+        cluster.see(host, Seen::Answer(500), failures);
+        cluster.see(host, Seen::Answer(200), 100 - failures);
+    }
+    cluster.sweep();
+    assert!(cluster.is_out(1) && cluster.is_out(2) && !cluster.is_out(3));
+    assert_eq!(cluster.stats.ejections_enforced_failure_percentage.get(), 2);
+}
+
+#[test]
+fn a_passed_health_check_ends_an_ejection_unless_the_file_says_no() {
+    for unejects in [true, false] {
+        let mut cluster = Cluster::new(2, |settings| settings.health_check_unejects = unejects);
+        cluster.see(1, Seen::Answer(500), 5);
+        assert_eq!(cluster.detector.passed_health_check(address(1), cluster.now), unejects);
+        assert_eq!(cluster.is_out(1), !unejects);
+    }
+}
+
+#[test]
+fn a_host_that_left_and_came_back_is_not_out() {
+    let mut cluster = Cluster::new(2, |_| {});
+    cluster.see(1, Seen::Answer(500), 5);
+    let hosts = cluster.view.hosts.clone();
+    cluster.detector.follow(hosts[1..].iter().map(|host| (host.address, &host.stats)));
+    assert_eq!(cluster.detector.ejected(), 0);
+    cluster.detector.follow(hosts.iter().map(|host| (host.address, &host.stats)));
+    assert!(!cluster.is_out(1));
+}

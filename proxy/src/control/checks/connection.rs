@@ -1,0 +1,104 @@
+//! A connection for HTTP checks, of either version, and a request over it.
+//!
+//! Part of `checks`; calls hyper.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+
+use crate::format::Context;
+use crate::message::{Method, RequestHead};
+use crate::mutation::Changes;
+use crate::stream_info::{ConnectionInfo, StreamInfo};
+
+/// An open connection; closed on drop.
+pub(super) struct Connection {
+    sender: Sender,
+    driver: AbortHandle,
+}
+
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Connection {
+    /// Connects; `None` when that fails.
+    pub async fn open(address: SocketAddr, http2: bool) -> Option<Self> {
+        let stream = TcpStream::connect(address).await.ok()?;
+        stream.set_nodelay(true).ok()?;
+        let io = TokioIo::new(stream);
+        let (sender, driver) = if http2 {
+            let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.ok()?;
+            // How it ended is learned by whoever uses it.
+            let driver = tokio::spawn(async { drop(connection.await) });
+            (Sender::Http2(sender), driver)
+        } else {
+            let (sender, connection) = http1::handshake(io).await.ok()?;
+            let driver = tokio::spawn(async { drop(connection.await) });
+            (Sender::Http1(sender), driver)
+        };
+        Some(Self { sender, driver: driver.abort_handle() })
+    }
+
+    /// Whether another request can be sent.
+    pub async fn is_ready(&mut self) -> bool {
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.ready().await.is_ok(),
+            Sender::Http2(sender) => sender.ready().await.is_ok(),
+        }
+    }
+
+    /// Sends a request; the head of the answer and its body to come.
+    pub async fn send(&mut self, head: &RequestHead, body: Bytes) -> Option<http::Response<Incoming>> {
+        let http2 = matches!(self.sender, Sender::Http2(_));
+        let request = request(head, body, http2)?;
+        match &mut self.sender {
+            Sender::Http1(sender) => sender.send_request(request).await.ok(),
+            Sender::Http2(sender) => sender.send_request(request).await.ok(),
+        }
+    }
+}
+
+fn request(head: &RequestHead, body: Bytes, http2: bool) -> Option<http::Request<Full<Bytes>>> {
+    let path = std::str::from_utf8(&head.path).ok()?;
+    let authority = std::str::from_utf8(&head.authority).ok()?;
+    let mut request = http::Request::builder().method(head.method.as_str());
+    request = if http2 {
+        request
+            .uri(http::Uri::builder().scheme("http").authority(authority).path_and_query(path).build().ok()?)
+    } else {
+        request.uri(path).header(http::header::HOST, &*head.authority)
+    };
+    for (name, value) in head.fields.iter() {
+        request = request.header(name.as_bytes(), value);
+    }
+    // As Envoy frames a request that could have a body.
+    if body.is_empty() && !http2 && matches!(head.method, Method::Post | Method::Put | Method::Patch) {
+        request = request.header(http::header::CONTENT_LENGTH, 0);
+    }
+    request.body(Full::new(body)).ok()
+}
+
+/// Applies the header changes of a check, whose values may name the host.
+pub(super) fn change(head: &mut RequestHead, changes: &Changes, host: SocketAddr) {
+    let ours = SocketAddr::from(([127, 0, 0, 1], 0));
+    let connection = ConnectionInfo { id: 0, peer: ours, local: ours };
+    let (wall, now) = (crate::time::wall(), crate::time::now());
+    let mut info = StreamInfo::new(std::rc::Rc::new(connection), head.version, wall, now);
+    info.upstream.host = Some(host);
+    let values = changes.evaluate(&Context { request: Some(head), ..Context::new(&info) });
+    changes.apply(&mut head.fields, &values);
+}

@@ -1,0 +1,315 @@
+//! What is watched of one cluster's hosts: ejections by outlier detection, and active health checks.
+//!
+//! The decisions are those of `cluster::outlier` and `cluster::health`; here they get their events, and their counters and log lines.
+//! Part of `control`; called by `members`; calls `checks`.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::AbortHandle;
+
+use super::Reporter;
+use super::checks::{self, Check};
+use crate::cluster::flags::{HealthFlag, HealthFlags};
+use crate::cluster::health::{Outcome, Session, Settings, Transition};
+use crate::cluster::outlier::Detector;
+use crate::cluster::report::What;
+use crate::cluster::{Endpoint, EndpointView};
+use crate::snapshot::build::ClusterPart;
+use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
+
+/// Detection and checks of one cluster; empty for most.
+#[derive(Default)]
+pub(super) struct Watched {
+    detection: Option<Detection>,
+    checks: Option<Checks>,
+}
+
+struct Detection {
+    detector: Detector,
+    stats: Arc<Scope<OutlierStats>>,
+}
+
+struct Checks {
+    settings: Arc<Settings>,
+    stats: Arc<Scope<HealthCheckStats>>,
+    hosts: BTreeMap<SocketAddr, Checked>,
+}
+
+/// A host under checks.
+struct Checked {
+    endpoint: Endpoint,
+    session: Session,
+    /// Discovery removed it.
+    leaving: bool,
+    task: Option<AbortHandle>,
+}
+
+impl Drop for Checked {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What a checker is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Verdict {
+    /// Until the next check.
+    pub wait: Duration,
+    /// The flags of the host changed.
+    pub changed: bool,
+}
+
+impl Watched {
+    pub fn new(part: &ClusterPart, now: Instant) -> Self {
+        let detection = part.policy.outlier.as_ref().zip(part.watch_stats.outlier.as_ref());
+        let checks = part.policy.health.as_ref().zip(part.watch_stats.health.as_ref());
+        Self {
+            detection: detection.map(|(policy, stats)| Detection {
+                detector: Detector::new(Arc::clone(policy), now),
+                stats: Arc::clone(stats),
+            }),
+            checks: checks.map(|(settings, stats)| Checks {
+                settings: Arc::clone(settings),
+                stats: Arc::clone(stats),
+                hosts: BTreeMap::new(),
+            }),
+        }
+    }
+
+    /// Takes over the ejections of the cluster that this one replaces, if it detects by the same settings.
+    pub fn inherit(&mut self, before: &mut Self) {
+        if let (Some(detection), Some(before)) = (&mut self.detection, before.detection.take()) {
+            detection.detector.inherit(before.detector);
+        }
+    }
+
+    /// Takes over the checks as well: only the rest of the policy changed.
+    pub fn inherit_checks(&mut self, before: &mut Self) {
+        if let (Some(checks), Some(before)) = (&mut self.checks, before.checks.take()) {
+            checks.hosts = before.hosts;
+        }
+    }
+
+    /// The members as discovery has them, and those that stay a while because they pass their checks.
+    pub fn members(&mut self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+        let mut members = endpoints.to_vec();
+        if let Some(checks) = &mut self.checks {
+            checks.follow(endpoints);
+            let leaving = checks.hosts.values().filter(|host| host.leaving);
+            members.extend(leaving.map(|host| host.endpoint.clone()));
+        }
+        members
+    }
+
+    /// Takes over the hosts of a view, which keep their counts.
+    pub fn follow(&mut self, view: &EndpointView, shard: usize) {
+        if let Some(detection) = &mut self.detection {
+            detection.detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
+            detection.show(shard);
+        }
+    }
+
+    /// What is known of a host besides what discovery says.
+    pub fn flags(&self, host: SocketAddr) -> HealthFlags {
+        let checked = self.checks.as_ref().and_then(|checks| checks.hosts.get(&host));
+        let mut flags = checked.map(|checked| checked.session.flags()).unwrap_or_default();
+        flags.set(HealthFlag::PendingDynamicRemoval, checked.is_some_and(|checked| checked.leaving));
+        let ejected = self.detection.as_ref().is_some_and(|found| found.detector.is_ejected(host));
+        flags.set(HealthFlag::FailedOutlierCheck, ejected);
+        flags
+    }
+
+    /// Whether every host that is checked has had a result.
+    pub fn is_warm(&self) -> bool {
+        let mut hosts = self.checks.iter().flat_map(|checks| checks.hosts.values());
+        hosts.all(|host| !host.session.is_new())
+    }
+
+    /// Starts the checkers of hosts that have none.
+    pub fn start(&mut self, reporter: &Reporter) {
+        let Some(Checks { settings, stats, hosts }) = &mut self.checks else { return };
+        for (address, host) in hosts.iter_mut().filter(|(_, host)| host.task.is_none()) {
+            let check = Check {
+                settings: Arc::clone(settings),
+                stats: Arc::clone(stats),
+                host: *address,
+                target: host.endpoint.check.clone(),
+                reporter: reporter.clone(),
+            };
+            host.task = Some(tokio::spawn(checks::run(check)).abort_handle());
+        }
+    }
+
+    /// A checker's result; `None` when the host is not checked any more.
+    pub fn checked(
+        &mut self,
+        host: SocketAddr,
+        outcome: Outcome,
+        cluster: (&str, &Scope<ClusterStats>),
+        shard: usize,
+    ) -> Option<Verdict> {
+        let now = crate::time::now();
+        let checks = self.checks.as_mut()?;
+        let (transition, mut changed) = checks.take(host, outcome, cluster.0, shard)?;
+        let passed = matches!(outcome, Outcome::Passed { .. });
+        let healthy = checks.hosts.get(&host).is_some_and(|host| host.session.is_healthy());
+        let used = cluster.1.shards().any(|stats| stats.upstream_cx_total.get() > 0);
+        let wait = checks.settings.intervals.after(passed, transition, used, &mut random);
+        if let Some(detection) = self.detection.as_mut().filter(|_| passed && healthy) {
+            changed |= detection.detector.passed_health_check(host, now);
+            detection.show(shard);
+        }
+        Some(Verdict { wait, changed })
+    }
+
+    /// A worker's report. True when flags changed.
+    pub fn reported(&mut self, host: SocketAddr, what: What, cluster: &str, shard: usize) -> bool {
+        match what {
+            What::FailNow => {
+                let taken = self
+                    .checks
+                    .as_mut()
+                    .and_then(|checks| checks.take(host, Outcome::Passive, cluster, shard));
+                taken.is_some_and(|(_, changed)| changed)
+            }
+            What::Crossed(kinds) => {
+                let Some(Detection { detector, stats }) = &mut self.detection else { return false };
+                let now = crate::time::now();
+                let mut changed = false;
+                for kind in kinds.into_iter().flatten() {
+                    if detector.consecutive(host, kind, now, &mut random, stats.shard(shard)) {
+                        tracing::info!(cluster, %host, ?kind, "ejected");
+                        changed = true;
+                    }
+                }
+                self.show(shard);
+                changed
+            }
+        }
+    }
+
+    /// When `sweep` has something to do.
+    pub fn next_sweep(&self) -> Option<Instant> {
+        self.detection.as_ref().map(|detection| detection.detector.next_sweep())
+    }
+
+    /// Ends an interval of detection, if it is over. True when somebody came or went.
+    pub fn sweep(&mut self, now: Instant, cluster: &str, shard: usize) -> bool {
+        let due = |detection: &&mut Detection| detection.detector.next_sweep() <= now;
+        let Some(Detection { detector, stats }) = self.detection.as_mut().filter(due) else { return false };
+        let changed = detector.sweep(now, &mut random, stats.shard(shard));
+        if changed {
+            tracing::info!(cluster, out = detector.ejected(), "the hosts that are ejected have changed");
+        }
+        self.show(shard);
+        changed
+    }
+
+    fn show(&self, shard: usize) {
+        if let Some(detection) = &self.detection {
+            detection.show(shard);
+        }
+    }
+}
+
+impl Detection {
+    fn show(&self, shard: usize) {
+        self.stats.shard(shard).ejections_active.set(count(self.detector.ejected()));
+    }
+}
+
+impl Checks {
+    /// Begins with new hosts, ends with those that are gone. Those that pass their checks go later.
+    fn follow(&mut self, endpoints: &[Endpoint]) {
+        let mut before = std::mem::take(&mut self.hosts);
+        for endpoint in endpoints.iter().filter(|endpoint| !endpoint.check.disabled) {
+            let known = before.remove(&endpoint.address);
+            let mut host = match known.filter(|known| known.endpoint.check == endpoint.check) {
+                Some(known) => known,
+                None => Checked::new(endpoint, &self.settings),
+            };
+            host.leaving = false;
+            host.endpoint = endpoint.clone();
+            self.hosts.entry(endpoint.address).or_insert(host);
+        }
+        if self.settings.ignore_health_on_removal {
+            return;
+        }
+        for (address, mut host) in before {
+            let known = endpoints.iter().any(|endpoint| endpoint.address == address);
+            if !known && host.may_stay() {
+                host.leaving = true;
+                self.hosts.insert(address, host);
+            }
+        }
+    }
+
+    /// Takes a result; whether the flags of the host changed by it.
+    fn take(
+        &mut self,
+        address: SocketAddr,
+        outcome: Outcome,
+        cluster: &str,
+        shard: usize,
+    ) -> Option<(Transition, bool)> {
+        let host = self.hosts.get_mut(&address)?;
+        let (first, before) = (host.session.is_new(), host.session.flags());
+        let transition = host.session.take(&self.settings, outcome);
+        let healthy = host.session.is_healthy();
+        let stats = self.stats.shard(shard);
+        match outcome {
+            Outcome::Passed { .. } => stats.success.inc(),
+            _ => stats.failure.inc(),
+        }
+        match outcome {
+            Outcome::Network | Outcome::Timeout => stats.network_failure.inc(),
+            Outcome::Passive => stats.passive_failure.inc(),
+            Outcome::Passed { .. } | Outcome::Failed { .. } => {}
+        }
+        let passed = matches!(outcome, Outcome::Passed { .. });
+        let always = if passed { self.settings.log_successes } else { self.settings.log_failures || first };
+        if transition == Transition::Changed || always {
+            tracing::info!(cluster, host = %address, ?outcome, healthy, "health check");
+        }
+        let changed = host.session.flags() != before;
+        if host.leaving && !host.may_stay() {
+            self.hosts.remove(&address);
+        }
+        self.show(shard);
+        Some((transition, changed))
+    }
+
+    fn show(&self, shard: usize) {
+        let stats = self.stats.shard(shard);
+        let sessions = || self.hosts.values().map(|host| &host.session);
+        stats.healthy.set(count(sessions().filter(|session| session.is_healthy()).count()));
+        let degraded = |session: &&Session| session.flags().has(HealthFlag::DegradedActiveHc);
+        stats.degraded.set(count(sessions().filter(degraded).count()));
+    }
+}
+
+impl Checked {
+    fn new(endpoint: &Endpoint, settings: &Settings) -> Self {
+        Self { endpoint: endpoint.clone(), session: Session::new(settings), leaving: false, task: None }
+    }
+
+    /// Whether a host that discovery removed is as good as before.
+    fn may_stay(&self) -> bool {
+        let failed = HealthFlags::of_discovery(self.endpoint.health).has(HealthFlag::FailedEdsHealth);
+        self.session.is_healthy() && !failed
+    }
+}
+
+fn count(hosts: usize) -> i64 {
+    i64::try_from(hosts).unwrap_or(i64::MAX)
+}
+
+/// A random number below `bound`.
+fn random(bound: u64) -> u64 {
+    fastrand::u64(..bound.max(1))
+}
