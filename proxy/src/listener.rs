@@ -14,12 +14,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
-use crate::exchange::ConnectionContext;
 use crate::local::Local;
-use crate::snapshot::{HttpManager, Listener, ListenerKind};
+use crate::snapshot::Listener;
+use crate::snapshot::chain::Facts;
 use crate::state::{Direction, Drain};
 use crate::stream_info::ConnectionInfo;
-use crate::{connection, tcp};
+
+mod chains;
 
 /// A connection that one worker accepted for another.
 pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
@@ -191,50 +192,23 @@ pub fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, pee
         stats.downstream_cx_overflow.inc();
         return;
     }
+    let _nodelay_is_an_optimisation = stream.set_nodelay(true);
+    let at = stream.local_addr().unwrap_or(listener.address);
+    let facts = Facts { local: at, remote: peer, peer, server_name: "", transport: RAW, applications: &[] };
+    let Some(chain) = listener.chains.only().or_else(|| listener.chains.choose(&facts)) else {
+        stats.no_filter_chain_match.inc();
+        return;
+    };
     stats.downstream_cx_total.inc();
     stats.downstream_cx_active.inc();
-    let _nodelay_is_an_optimisation = stream.set_nodelay(true);
     let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
     local.state.connection_opened(listener.direction);
-    match &listener.kind {
-        ListenerKind::Http(manager) => {
-            let context = context(local, listener, Arc::clone(manager), &stream, peer);
-            tokio::task::spawn_local(async move {
-                connection::run(stream, Rc::new(context)).await;
-                drop(open);
-            });
-        }
-        ListenerKind::Tcp(proxy) => {
-            let proxy = Arc::clone(proxy);
-            let local = Rc::clone(local);
-            tokio::task::spawn_local(async move {
-                tcp::run(&local, &proxy, stream, peer).await;
-                drop(open);
-            });
-        }
-    }
+    let info = ConnectionInfo { id: local.next_connection(), peer, local: at };
+    chains::serve(local, listener, chain, stream, info, open);
 }
 
-fn context(
-    local: &Rc<Local>,
-    listener: &Arc<Listener>,
-    manager: Arc<HttpManager>,
-    stream: &TcpStream,
-    peer: SocketAddr,
-) -> ConnectionContext {
-    let info = ConnectionInfo {
-        id: local.next_connection(),
-        peer,
-        local: stream.local_addr().unwrap_or(listener.address),
-    };
-    ConnectionContext {
-        listener: Arc::clone(listener),
-        manager,
-        info: Rc::new(info),
-        local: Rc::clone(local),
-        drain: local.drain_of(listener.address, listener.direction),
-    }
-}
+/// A connection without encryption, as `transport_protocol` names it.
+const RAW: &str = "raw_buffer";
 
 /// Counts a connection as open while it lives.
 struct Open {

@@ -4,6 +4,7 @@
 
 use crate::message::RequestHead;
 
+pub mod cidr;
 pub mod regex;
 
 /// Envoy's `StringMatcher`.

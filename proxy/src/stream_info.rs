@@ -55,9 +55,20 @@ pub struct StreamInfo {
     pub cluster: Option<Arc<str>>,
     /// A connection of `tcp_proxy`, not an HTTP exchange.
     pub tcp: bool,
+    /// Which line of a log this is for, where a connection has several.
+    pub moment: LogMoment,
     pub upstream: UpstreamInfo,
     /// Tries made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
     pub attempts: u32,
+}
+
+/// When a line is logged (`%ACCESS_LOG_TYPE%`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogMoment {
+    #[default]
+    End,
+    UpstreamConnected,
+    Periodic,
 }
 
 /// The upstream side of the latest try.
@@ -107,6 +118,7 @@ impl StreamInfo {
             route_metadata: None,
             cluster: None,
             tcp: false,
+            moment: LogMoment::End,
             upstream: UpstreamInfo::default(),
             attempts: 0,
         }

@@ -1,75 +1,155 @@
-//! `tcp_proxy`: the other kind of connection. Bytes both ways, until both sides have ended.
+//! `tcp_proxy` and `echo`: the other kind of connection. Bytes both ways, until both sides have ended.
 //!
-//! Called by `listener`; calls `attempt` for a host and `upstream` for a connection.
+//! `dial` finds the upstream, `carry` moves the bytes; here is the story of one connection, its counters and its log.
+//! Called by `listener`; calls `upstream`, `local`, `access_log`.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::error::Flag;
+use crate::format::Context;
 use crate::local::Local;
-use crate::snapshot::TcpProxy;
-use crate::upstream::connect;
+use crate::message::Version;
+use crate::snapshot::{TcpEnd, TcpProxy};
+use crate::stats::{ClusterStats, TcpStats};
+use crate::stream_info::{ConnectionInfo, LogMoment, StreamInfo};
+use crate::{time, upstream};
 
-/// Bytes taken at a time in each direction.
-const BUFFER: usize = 64 * 1024;
+mod carry;
+mod dial;
 
-/// Carries one downstream connection to a host of the cluster.
-pub async fn run(local: &Rc<Local>, proxy: &TcpProxy, mut client: TcpStream, peer: SocketAddr) {
-    let Some(cluster) = local.clusters.get(&proxy.cluster) else {
-        tracing::debug!(cluster = %proxy.cluster, %peer, "tcp_proxy: no such cluster");
-        return;
-    };
-    for _ in 0..proxy.max_connect_attempts.max(1) {
-        let Some(host) = cluster.pick(&mut |bound| local.random_below(bound), &[], 0) else { return };
-        let Ok(mut server) = connect(&host.host, &cluster).await else { continue };
-        cluster.stats().upstream_cx_active.inc();
-        let carried = carry(&mut client, &mut server, proxy.idle_timeout).await;
-        cluster.stats().upstream_cx_active.dec();
-        cluster.stats().upstream_cx_destroy.inc();
-        if let Err(error) = carried {
-            tracing::debug!(%peer, %error, "tcp_proxy: connection ended");
+use carry::{Flow, Limits, Over};
+
+/// A downstream connection and what was read of it already.
+pub struct Client {
+    pub stream: TcpStream,
+    pub front: Bytes,
+    pub info: Rc<ConnectionInfo>,
+}
+
+/// Serves one downstream connection.
+pub async fn run(local: &Rc<Local>, end: &TcpEnd, client: Client) {
+    match end {
+        TcpEnd::Echo => {
+            if let Err(error) = carry::echo(client.stream, &client.front).await {
+                tracing::debug!(peer = %client.info.peer, %error, "echo: connection ended");
+            }
         }
-        return;
+        TcpEnd::Proxy(proxy) => {
+            Session::begin(local, proxy, client.info).run(client.stream, &client.front).await;
+        }
     }
 }
 
-/// Copies both ways; each side's end is passed on when it comes. An idle connection is an error.
-async fn carry(
-    client: &mut TcpStream,
-    server: &mut TcpStream,
-    idle: Option<std::time::Duration>,
-) -> std::io::Result<()> {
-    let (mut client_rx, mut client_tx) = client.split();
-    let (mut server_rx, mut server_tx) = server.split();
-    let activity = tokio::sync::Notify::new();
-    let up = copy(&mut client_rx, &mut server_tx, &activity);
-    let down = copy(&mut server_rx, &mut client_tx, &activity);
-    let both = async { tokio::try_join!(up, down).map(drop) };
-    let Some(idle) = idle else { return both.await };
-    let watch = async {
-        while tokio::time::timeout(idle, activity.notified()).await.is_ok() {}
-        Err(std::io::ErrorKind::TimedOut.into())
-    };
-    tokio::select! {
-        ended = both => ended,
-        timed_out = watch => timed_out,
+/// A connection that a filter before this one refused: it is counted and logged all the same, as Envoy does.
+pub fn refused(local: &Rc<Local>, proxy: &TcpProxy, info: Rc<ConnectionInfo>) {
+    Session::begin(local, proxy, info).info.flags.set(Flag::UpstreamRetryLimitExceeded);
+}
+
+/// One connection of `tcp_proxy`; logged when it ends, however that is.
+struct Session<'s> {
+    local: &'s Rc<Local>,
+    proxy: &'s TcpProxy,
+    info: StreamInfo,
+}
+
+impl<'s> Session<'s> {
+    fn begin(local: &'s Rc<Local>, proxy: &'s TcpProxy, connection: Rc<ConnectionInfo>) -> Self {
+        proxy.stats.shard(local.shard).downstream_cx_total.inc();
+        let (wall, now): (SystemTime, Instant) = (time::wall(), time::now());
+        let mut info = StreamInfo::new(connection, Version::Http11, wall, now);
+        info.tcp = true;
+        Self { local, proxy, info }
+    }
+
+    async fn run(&mut self, mut client: TcpStream, front: &Bytes) {
+        let due = self.duration_limit().map(|limit| self.info.start + limit);
+        let Some(mut upstream) = self.dial(due).await else { return };
+        let flow = Flow::default();
+        self.log_early(LogMoment::UpstreamConnected, self.proxy.log_connected, &flow);
+        let cluster = Rc::clone(&upstream.cluster);
+        let counted = Counted { downstream: self.stats(), upstream: cluster.stats() };
+        let limits = Limits { idle: self.proxy.idle_timeout, due, tick: self.proxy.log_interval };
+        let look = || self.log_early(LogMoment::Periodic, true, &flow);
+        let over =
+            carry::carry(&mut client, &mut upstream.stream, front, &flow, &counted, &limits, look).await;
+        (self.info.bytes_received, self.info.bytes_sent) = flow.counts();
+        self.end(over, cluster.stats());
+    }
+
+    fn end(&mut self, over: Over, cluster: &ClusterStats) {
+        match over {
+            Over::Idle => self.stats().idle_timeout.inc(),
+            Over::Duration => self.too_long(),
+            Over::UpstreamReset => self.info.flags.set(Flag::UpstreamRemoteReset),
+            Over::Downstream | Over::DownstreamReset | Over::Upstream => {}
+        }
+        cluster.upstream_cx_destroy_with_active_rq.inc();
+        if matches!(over, Over::Upstream | Over::UpstreamReset) {
+            cluster.upstream_cx_destroy_remote.inc();
+            cluster.upstream_cx_destroy_remote_with_active_rq.inc();
+        } else {
+            cluster.upstream_cx_destroy_local.inc();
+            cluster.upstream_cx_destroy_local_with_active_rq.inc();
+        }
+    }
+
+    /// The connection has lived as long as it may.
+    fn too_long(&mut self) {
+        self.info.flags.set(Flag::DurationTimeout);
+        self.stats().max_downstream_connection_duration.inc();
+    }
+
+    fn duration_limit(&self) -> Option<Duration> {
+        let limit = self.proxy.max_duration?;
+        Some(limit.mul_f64(1.0 + self.proxy.max_duration_jitter * self.local.random_share()))
+    }
+
+    fn stats(&self) -> &'s TcpStats {
+        self.proxy.stats.shard(self.local.shard)
+    }
+
+    /// A line before the end.
+    fn log_early(&mut self, moment: LogMoment, wanted: bool, flow: &Flow) {
+        if wanted && !self.proxy.access_log.is_empty() {
+            (self.info.bytes_received, self.info.bytes_sent) = flow.counts();
+            self.info.moment = moment;
+            self.log();
+            self.info.moment = LogMoment::End;
+        }
+    }
+
+    fn log(&mut self) {
+        self.info.end = Some(time::now());
+        for log in &self.proxy.access_log {
+            log.log(self.local.shard, &Context::new(&self.info));
+        }
     }
 }
 
-async fn copy(
-    from: &mut (impl AsyncReadExt + Unpin),
-    to: &mut (impl AsyncWriteExt + Unpin),
-    activity: &tokio::sync::Notify,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; BUFFER];
-    loop {
-        let read = from.read(&mut buffer).await?;
-        activity.notify_one();
-        if read == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(buffer.get(..read).unwrap_or_default()).await?;
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        self.log();
+    }
+}
+
+/// Where bytes are counted as they pass.
+struct Counted<'s> {
+    downstream: &'s TcpStats,
+    upstream: &'s ClusterStats,
+}
+
+impl carry::Count for Counted<'_> {
+    fn received(&self, bytes: u64) {
+        self.downstream.downstream_cx_rx_bytes_total.add(bytes);
+        self.upstream.upstream_cx_tx_bytes_total.add(bytes);
+    }
+
+    fn sent(&self, bytes: u64) {
+        self.downstream.downstream_cx_tx_bytes_total.add(bytes);
+        self.upstream.upstream_cx_rx_bytes_total.add(bytes);
     }
 }

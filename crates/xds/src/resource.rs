@@ -19,7 +19,10 @@ use crate::api::envoy::extensions::{
     filters::http::local_ratelimit::v3::LocalRateLimit,
     filters::http::rbac::v3::{Rbac, RbacPerRoute},
     filters::http::router::v3::Router,
+    filters::network::connection_limit::v3::ConnectionLimit,
+    filters::network::echo::v3::Echo,
     filters::network::http_connection_manager::v3::HttpConnectionManager,
+    filters::network::local_ratelimit::v3::LocalRateLimit as ConnectionRateLimit,
     filters::network::tcp_proxy::v3::TcpProxy,
     network::dns_resolver::cares::v3::CaresDnsResolverConfig,
     network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
@@ -94,3 +97,6 @@ resources!(
     StdoutAccessLog,
     TcpProxy,
 );
+
+// Network filters.
+resources!(ConnectionLimit, ConnectionRateLimit, Echo);

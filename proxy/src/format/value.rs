@@ -13,7 +13,7 @@ use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain
 use super::parse::cut;
 use crate::error::{Flag, Flags};
 use crate::message::{Fields, Known, RequestHead, ResponseHead};
-use crate::stream_info::StreamInfo;
+use crate::stream_info::{LogMoment, StreamInfo};
 
 impl Operator {
     /// Appends the value; false, and nothing appended, when there is none.
@@ -101,11 +101,20 @@ impl Plain {
             Self::UniqueId => write_uuid(out),
             Self::RouteName => text(info.route_name.as_deref().filter(|name| !name.is_empty()), out),
             Self::VirtualClusterName => text(info.virtual_cluster.as_deref(), out),
-            Self::AccessLogType => {
-                text(Some(if info.tcp { "TcpConnectionEnd" } else { "DownstreamEnd" }), out)
-            }
+            Self::AccessLogType => text(Some(log_type(info)), out),
             Self::LocalReplyBody => text(Some(context.local_reply_body), out),
         }
+    }
+}
+
+fn log_type(info: &StreamInfo) -> &'static str {
+    match (info.tcp, info.moment) {
+        (true, LogMoment::End) => "TcpConnectionEnd",
+        (true, LogMoment::UpstreamConnected) => "TcpUpstreamConnected",
+        (true, LogMoment::Periodic) => "TcpPeriodic",
+        (false, LogMoment::End) => "DownstreamEnd",
+        (false, LogMoment::UpstreamConnected) => "UpstreamPoolReady",
+        (false, LogMoment::Periodic) => "DownstreamPeriodic",
     }
 }
 

@@ -23,6 +23,7 @@ use crate::stats::{ClusterStats, Registry, Scope};
 mod action;
 #[cfg(test)]
 mod broken;
+mod chains;
 pub mod check;
 mod cluster;
 pub mod discovery;
@@ -34,6 +35,7 @@ mod log_filter;
 mod logs;
 mod manager;
 mod matchers;
+mod network;
 mod place;
 pub mod resolver;
 mod routes;

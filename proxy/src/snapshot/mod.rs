@@ -16,11 +16,15 @@ use crate::local_reply::Mappers;
 use crate::route::RouteTable;
 use crate::state::Direction;
 use crate::stats::{
-    ClusterStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats, Scope,
+    ClusterStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats, Scope, TcpStats,
 };
 
 pub mod accepted;
 pub mod build;
+pub mod chain;
+pub mod gate;
+
+pub use chain::{FilterChain, FilterChains};
 
 /// One version of everything the data plane needs.
 #[derive(Clone, Debug, Default)]
@@ -56,25 +60,43 @@ pub struct Listener {
     /// Open connections beyond which new ones are closed at once; `None` is no limit.
     pub max_connections: Option<u32>,
     pub stats: Arc<Scope<ListenerStats>>,
-    pub kind: ListenerKind,
+    pub chains: FilterChains,
 }
 
-/// What a listener's connections are.
+/// What the connections of a filter chain are: its last filter.
 #[derive(Debug)]
 pub enum ListenerKind {
     Http(Arc<HttpManager>),
-    Tcp(Arc<TcpProxy>),
+    Tcp(Arc<TcpEnd>),
+}
+
+/// The last filter of a chain that knows nothing of HTTP.
+#[derive(Debug)]
+pub enum TcpEnd {
+    Proxy(TcpProxy),
+    /// `echo`: what comes is sent back.
+    Echo,
 }
 
 /// A `tcp_proxy` filter.
 #[derive(Debug)]
 pub struct TcpProxy {
-    pub stat_prefix: Arc<str>,
-    pub cluster: Arc<str>,
+    pub stats: Arc<Scope<TcpStats>>,
+    /// With their weights; a single one has any.
+    pub clusters: Vec<(Arc<str>, u32)>,
     /// Neither side sent anything for this long (1 h); `None` is never.
     pub idle_timeout: Option<Duration>,
+    pub max_duration: Option<Duration>,
+    /// At most this share (1 is all of it) is added to `max_duration`.
+    pub max_duration_jitter: f64,
     pub max_connect_attempts: u32,
+    /// The first and the longest wait between tries.
+    pub back_off: Option<(Duration, Duration)>,
     pub access_log: Vec<Arc<AccessLog>>,
+    /// A line each time this has passed.
+    pub log_interval: Option<Duration>,
+    /// A line when the upstream is connected.
+    pub log_connected: bool,
 }
 
 /// Which protocol the clients of a listener speak.

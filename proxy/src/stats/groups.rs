@@ -51,6 +51,10 @@ macro_rules! stats_group {
     };
 }
 
+mod tcp;
+
+pub use tcp::*;
+
 stats_group! {
     /// `server.`
     ServerStats {
@@ -153,20 +157,6 @@ stats_group! {
         histograms: [],
         codes: [],
         classes: [downstream_rq_codes = "downstream_rq"],
-    }
-}
-
-stats_group! {
-    /// `tcp.<stat_prefix>.`: a TCP proxy.
-    TcpStats {
-        counters: [
-            downstream_cx_total, downstream_cx_no_route, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total,
-            downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total, idle_timeout,
-            max_downstream_connection_duration, upstream_flush_total,
-        ],
-        gauges: [downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, upstream_flush_active],
-        histograms: [],
-        codes: [],
     }
 }
 

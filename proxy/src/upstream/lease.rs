@@ -62,7 +62,7 @@ pub(super) struct Open {
 }
 
 /// What a connection holds as long as it is open.
-pub(super) struct Held {
+pub struct Held {
     pub(super) stats: (Arc<Scope<ClusterStats>>, usize),
     pub(super) host: Arc<Host>,
     pub(super) opened: Instant,
@@ -122,6 +122,11 @@ impl Drop for SharedUse {
 }
 
 impl Held {
+    /// A connection to a host that `tcp_proxy` opened for itself.
+    pub fn of_tcp(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+        Self::new(cluster, host, permit, None)
+    }
+
     pub(super) fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit, slot: Option<Slot>) -> Self {
         cluster.stats().upstream_cx_active.inc();
         host.stats.shard(cluster.shard()).cx_active.inc();

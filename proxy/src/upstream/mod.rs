@@ -13,7 +13,7 @@ mod stream;
 
 pub use clusters::{Clusters, LocalCluster, Update};
 pub use connect::connect;
-pub use lease::UpstreamStream;
+pub use lease::{Held, UpstreamStream};
 pub use pool::LocalHost;
 pub use stream::{RequestWriter, ResponseReader};
 

@@ -22,11 +22,14 @@ pub(super) fn listener(lint: &mut Lint<'_>, path: &str, listener: &Listener) {
             loopback(lint, &address_path, address);
         }
     }
-    for (chain_at, chain) in listener.filter_chains.iter().enumerate() {
+    let each = listener.filter_chains.iter().enumerate();
+    let chains = each.map(|(at, chain)| (format!("{path}.filter_chains[{at}]"), chain));
+    let default = listener.default_filter_chain.iter();
+    for (path, chain) in chains.chain(default.map(|chain| (format!("{path}.default_filter_chain"), chain))) {
         for (at, filter) in chain.filters.iter().enumerate() {
             let Some(filter::ConfigType::TypedConfig(any)) = &filter.config_type else { continue };
             if let Ok(manager) = decode_any::<HttpConnectionManager>(any) {
-                let path = format!("{path}.filter_chains[{chain_at}].filters[{at}].typed_config");
+                let path = format!("{path}.filters[{at}].typed_config");
                 self::manager(lint, &path, &manager);
             }
         }

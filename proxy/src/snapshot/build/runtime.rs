@@ -51,6 +51,9 @@ fn flatten(prefix: &str, from: &prost_types::Struct, values: &mut BTreeMap<Strin
         let key = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         match &value.kind {
             Some(Kind::StructValue(inner)) => flatten(&key, inner, values),
+            Some(Kind::BoolValue(value)) => {
+                values.insert(key, f64::from(u8::from(*value)));
+            }
             Some(Kind::NumberValue(number)) => {
                 values.insert(key, *number);
             }

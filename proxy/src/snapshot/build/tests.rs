@@ -10,6 +10,8 @@ use crate::route::{Action, Target};
 use crate::snapshot::{Codec, HttpManager, ListenerKind};
 use crate::state::Direction;
 
+mod chains;
+
 const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 
@@ -75,7 +77,7 @@ fn refused(text: &str, path: &str, message: &str) {
 }
 
 fn manager(graph: &Graph) -> Arc<HttpManager> {
-    match &graph.listeners[0].listener.kind {
+    match &graph.listeners[0].listener.chains.chains[0].kind {
         ListenerKind::Http(manager) => Arc::clone(manager),
         ListenerKind::Tcp(_) => panic!("not HTTP"),
     }

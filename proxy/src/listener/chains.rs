@@ -1,0 +1,76 @@
+//! A connection in its filter chain: past the gates, to the last filter.
+//!
+//! Part of `listener`; calls `connection` and `tcp`.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::Open;
+use crate::exchange::ConnectionContext;
+use crate::local::Local;
+use crate::snapshot::gate::{self, Verdict};
+use crate::snapshot::{FilterChain, Listener, ListenerKind, TcpEnd};
+use crate::stream_info::ConnectionInfo;
+use crate::{connection, tcp};
+
+/// Serves a connection, or closes it when a gate says so.
+pub(super) fn serve(
+    local: &Rc<Local>,
+    listener: &Arc<Listener>,
+    chain: &Arc<FilterChain>,
+    stream: TcpStream,
+    info: ConnectionInfo,
+    open: Open,
+) {
+    let info = Rc::new(info);
+    let places = match admit(local, chain) {
+        Verdict::In(places) => places,
+        Verdict::Out(delay, places) => {
+            if let ListenerKind::Tcp(end) = &chain.kind
+                && let TcpEnd::Proxy(proxy) = &**end
+            {
+                tcp::refused(local, proxy, info);
+            }
+            tokio::task::spawn_local(async move {
+                if let Some(delay) = delay {
+                    tokio::time::sleep(delay).await;
+                }
+                drop((stream, places, open));
+            });
+            return;
+        }
+    };
+    match &chain.kind {
+        ListenerKind::Http(manager) => {
+            let context = ConnectionContext {
+                listener: Arc::clone(listener),
+                manager: Arc::clone(manager),
+                info,
+                local: Rc::clone(local),
+                drain: local.drain_of(listener.address, listener.direction),
+            };
+            tokio::task::spawn_local(async move {
+                connection::run(stream, Rc::new(context)).await;
+                drop((places, open));
+            });
+        }
+        ListenerKind::Tcp(end) => {
+            let (local, end) = (Rc::clone(local), Arc::clone(end));
+            let client = tcp::Client { stream, front: Bytes::new(), info };
+            tokio::task::spawn_local(async move {
+                tcp::run(&local, &end, client).await;
+                drop((places, open));
+            });
+        }
+    }
+}
+
+fn admit(local: &Local, chain: &FilterChain) -> Verdict {
+    if chain.gates.is_empty() {
+        return Verdict::In(Vec::new());
+    }
+    gate::ask(&chain.gates, local.shard, crate::time::now())
+}

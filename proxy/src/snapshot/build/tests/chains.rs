@@ -1,0 +1,89 @@
+//! Filter chains and network filters from their messages.
+//!
+//! Tests of `build`; texts go through the real reader.
+
+use super::*;
+use crate::snapshot::TcpEnd;
+
+const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network";
+
+/// A bootstrap whose listener has these chains, in flow style; the clusters are `c` and `d`.
+fn listener(rest: &str) -> String {
+    let clusters = "[{ name: c, type: STATIC, load_assignment: { cluster_name: c } }, \
+                     { name: d, type: STATIC, load_assignment: { cluster_name: d } }]";
+    format!(
+        "static_resources:
+  listeners:
+  - name: main
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 10000 }} }}
+    {rest}
+  clusters: {clusters}
+"
+    )
+}
+
+fn filter(name: &str, kind: &str, more: &str) -> String {
+    format!("{{ name: {name}, typed_config: {{ \"@type\": {NETWORK}.{kind}, stat_prefix: t, {more} }} }}")
+}
+
+fn proxy(more: &str) -> String {
+    filter("tcp", "tcp_proxy.v3.TcpProxy", more)
+}
+
+fn one_chain(filters: &str) -> String {
+    listener(&format!("filter_chains: [{{ filters: [{filters}] }}]"))
+}
+
+const DOWN_TO_BOTH: &str =
+    "weighted_clusters: { clusters: [{ name: c, weight: 1 }, { name: d, weight: 3 }] }";
+
+#[test]
+fn two_chains_for_the_same_connections_are_refused_and_others_are_not() {
+    let both = |one: &str, other: &str| {
+        let filters = proxy(DOWN_TO_BOTH);
+        listener(&format!(
+            "filter_chains: [{{ filter_chain_match: {{ {one} }}, filters: [{filters}] }}, \
+             {{ filter_chain_match: {{ {other} }}, filters: [{filters}] }}]"
+        ))
+    };
+    let range = "prefix_ranges: [{ address_prefix: 10.0.0.0, prefix_len: 8 }]";
+    let same = "prefix_ranges: [{ address_prefix: 10.9.9.9, prefix_len: 8 }]";
+    refused(&both(range, same), "filter_chains[1].filter_chain_match", "takes the same connections");
+    refused(&both("", ""), "filter_chains[1].filter_chain_match", "takes the same connections");
+    let (graph, _) = built(&both(range, "destination_port: 80")).unwrap();
+    assert_eq!(graph.listeners[0].listener.chains.chains.len(), 2);
+}
+
+#[test]
+fn the_last_filter_must_end_the_chain_and_no_other_may() {
+    let limit = filter("lim", "connection_limit.v3.ConnectionLimit", "max_connections: 1");
+    let echo = "{ name: e, typed_config: { \"@type\": \
+        type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo } }";
+    let all = proxy(DOWN_TO_BOTH);
+    refused(&one_chain(&limit), "filters[0]", "does not end the chain");
+    refused(&one_chain(&format!("{all}, {limit}")), "filters[1]", "does not end the chain");
+    refused(&one_chain(&format!("{all}, {echo}")), "filters[1]", "nothing can follow it");
+    let (graph, _) = built(&one_chain(&format!("{limit}, {all}"))).unwrap();
+    let chain = &graph.listeners[0].listener.chains.chains[0];
+    assert_eq!(chain.gates.len(), 1);
+    let ListenerKind::Tcp(end) = &chain.kind else { panic!("not TCP") };
+    let TcpEnd::Proxy(proxy) = &**end else { panic!("not tcp_proxy") };
+    assert_eq!(proxy.clusters, [("c".into(), 1), ("d".into(), 3)]);
+}
+
+#[test]
+fn a_listener_with_a_default_chain_alone_is_complete() {
+    let text = listener(&format!("default_filter_chain: {{ filters: [{}] }}", proxy(DOWN_TO_BOTH)));
+    let (graph, _) = built(&text).unwrap();
+    let chains = &graph.listeners[0].listener.chains;
+    assert!(chains.chains.is_empty() && chains.default.is_some());
+}
+
+#[test]
+fn what_only_a_listener_filter_could_tell_is_refused_without_one() {
+    let text = listener(&format!(
+        "filter_chains: [{{ filter_chain_match: {{ server_names: [a.example] }}, filters: [{}] }}]",
+        proxy(DOWN_TO_BOTH)
+    ));
+    refused(&text, "filter_chain_match.server_names", "not implemented");
+}
