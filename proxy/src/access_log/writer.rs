@@ -6,6 +6,7 @@
 //! Made by `app`; sinks are opened by `snapshot::build` and written by `AccessLog::log`; calls `stats`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -33,8 +34,14 @@ pub struct LogWriter {
 }
 
 /// Where lines go: a file, standard output or standard error. Cheap to clone; the file is closed after the last clone is gone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sink(Arc<SinkBuffers>);
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sink").field(&self.0.target).finish()
+    }
+}
 
 /// A log file that cannot be opened.
 #[derive(Debug, thiserror::Error)]

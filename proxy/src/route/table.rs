@@ -3,7 +3,8 @@
 //! Part of `route`; called by `exchange`, calls `matcher`.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::Arc;
 
 use super::{PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
@@ -20,7 +21,7 @@ pub enum Decision<'t> {
 }
 
 /// Virtual hosts by domain, without regard to case; each value is the place of a virtual host in its table.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Domains {
     exact: Places,
     /// Of `*.example.com`: what follows the star.
@@ -34,8 +35,24 @@ pub struct Domains {
 type Places = HashMap<Box<[u8]>, usize>;
 
 /// By the length of the fixed part, the longest first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Wildcards(Vec<(usize, Places)>);
+
+/// The domains as a file writes them, in order.
+impl fmt::Debug for Domains {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut all: BTreeMap<String, usize> = self.any.map(|at| ("*".to_owned(), at)).into_iter().collect();
+        all.extend(self.exact.iter().map(|(domain, at)| (text(domain), *at)));
+        let fixed = |wildcards: &Wildcards, shown: &dyn Fn(String) -> String| {
+            let each = wildcards.0.iter().flat_map(|(_, places)| places);
+            each.map(|(domain, at)| (shown(text(domain)), *at)).collect::<Vec<_>>()
+        };
+        all.extend(fixed(&self.suffixes, &|domain| format!("*{domain}")));
+        all.extend(fixed(&self.prefixes, &|domain| format!("{domain}*")));
+        f.debug_map().entries(all).finish()
+    }
+}
 
 impl RouteTable {
     /// What to do with a request that drew `random`; `None` when no domain or no route matches.

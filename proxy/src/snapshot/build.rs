@@ -58,8 +58,8 @@ pub struct Graph {
     pub clusters: BTreeMap<Arc<str>, ClusterPart>,
     /// Where the admin page listens; `None` when there is none.
     pub admin: Option<SocketAddr>,
-    runtime: Runtime,
-    node: Node,
+    pub runtime: Runtime,
+    pub node: Node,
 }
 
 /// A listener and what it was made of.
