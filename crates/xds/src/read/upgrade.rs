@@ -15,6 +15,7 @@ mod names;
 pub(crate) mod rewrite;
 mod routes;
 mod shapes;
+mod v1;
 
 use super::convert::Converter;
 use super::path::Path;
@@ -50,6 +51,10 @@ pub(crate) struct Pass<'c, 'f> {
     /// The rate limit service of the whole process, which each filter names today.
     rate_limit_service: Option<Node>,
     copied: usize,
+    /// The whole file is of the v1 API, which has been said once.
+    whole: bool,
+    /// What its clusters of the type `sds` ask.
+    source: Option<Node>,
 }
 
 /// Brings a tree up to date that describes a message of this type.
@@ -74,7 +79,12 @@ fn shape<'c, 'f>(out: &'c mut Converter<'f>, mode: Mode, shape: Shape, root: &mu
         tracer_used: false,
         rate_limit_service: None,
         copied: 0,
+        whole: false,
+        source: None,
     };
+    if shape == "Bootstrap" && v1::is_file(root) {
+        v1::file(&mut pass, root);
+    }
     pass.walk(shape, root, &Path::ROOT);
     pass
 }
@@ -149,6 +159,9 @@ impl Pass<'_, '_> {
 
     /// An old form that is now another.
     fn note(&mut self, old: &str, new: &str, span: Span, path: &Path<'_>) {
+        if self.whole {
+            return;
+        }
         let done = self.done();
         self.say(format!("`{old}` is a form of 2018, {done} `{new}`"), span, path);
     }
@@ -169,6 +182,9 @@ impl Pass<'_, '_> {
     /// A form that today's Envoy still reads and calls deprecated: only a rewritten file changes.
     fn deprecated(&mut self, old: &str, new: &str, span: Span, path: &Path<'_>) {
         self.changes += 1;
+        if self.whole {
+            return;
+        }
         let message = format!("`{old}` is deprecated in Envoy, written as `{new}`");
         self.out.warn(Code::OldForm, message, span, path);
     }

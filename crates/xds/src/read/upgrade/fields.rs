@@ -154,7 +154,7 @@ fn apply(pass: &mut Pass<'_, '_>, change: Change, node: &mut Node, entry: Entry,
         }
         Millis(new) => {
             pass.note(&name, new, span, &old);
-            let value = seconds(from(entry.value, &old));
+            let value = duration(from(entry.value, &old), 1000.0);
             add_entry(node, renamed(&name, span, new, value));
         }
         Matchers(new, inner) => {
@@ -207,11 +207,14 @@ fn set(field: &str, value: &str, yes: &Node) -> Node {
     value
 }
 
-/// Milliseconds as a duration.
-fn seconds(millis: Node) -> Node {
-    match scalar(&millis).and_then(|text| text.parse::<u32>().ok()) {
-        Some(number) => Node::plain(millis.span, format!("{}s", f64::from(number) / 1000.0)),
-        None => millis,
+/// A number of seconds, or of so many parts of one, as a duration.
+pub(super) fn duration(number: Node, parts: f64) -> Node {
+    match scalar(&number).and_then(|text| text.parse::<u32>().ok()) {
+        Some(value) => Node {
+            written: number.written,
+            ..Node::plain(number.span, format!("{}s", f64::from(value) / parts))
+        },
+        None => number,
     }
 }
 

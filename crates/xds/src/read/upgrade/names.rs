@@ -67,7 +67,7 @@ fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>
     if typed {
         return;
     }
-    let Some((_, full_name)) = known else { return unknown(pass, &name, node, path) };
+    let Some((today, full_name)) = known else { return unknown(pass, &name, node, path) };
     let Some(old) = take(node, "config") else {
         // A name alone was enough for an extension without settings.
         let span = find(node, "name").map_or(node.span, |entry| entry.value.span);
@@ -78,12 +78,19 @@ fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>
         return super::add(node, "typed_config", value);
     };
     pass.note("config", "typed_config", old.span, &path.key(&old.name));
-    let value = with_type(pass, old.value, old.span, &full_name, &path.key(&old.name));
+    let value =
+        with_type(pass, old.value, old.span, (of_2018(shape, today), &full_name), &path.key(&old.name));
     super::put(node, old.index, renamed(&old.name, old.span, "typed_config", value));
 }
 
 /// Settings with their type. Those of the v1 API stood under `value`.
-fn with_type(pass: &mut Pass<'_, '_>, mut value: Node, span: Span, full_name: &str, here: &Path<'_>) -> Node {
+fn with_type(
+    pass: &mut Pass<'_, '_>,
+    mut value: Node,
+    span: Span,
+    (name, full_name): (&str, &str),
+    here: &Path<'_>,
+) -> Node {
     let marked = find(&value, "deprecated_v1").is_some_and(|mark| scalar(&mark.value).is_some());
     if let Some(mark) = marked.then(|| take(&mut value, "deprecated_v1")).flatten() {
         pass.dropped(
@@ -93,7 +100,8 @@ fn with_type(pass: &mut Pass<'_, '_>, mut value: Node, span: Span, full_name: &s
             &here.key("deprecated_v1"),
         );
         if let Some(inner) = take(&mut value, "value") {
-            value = super::from(inner.value, &here.key("value"));
+            let below = here.key("value");
+            value = super::from(super::v1::filter(pass, name, inner.value, &below), &below);
         }
     }
     if value.is_null() {
@@ -101,6 +109,11 @@ fn with_type(pass: &mut Pass<'_, '_>, mut value: Node, span: Span, full_name: &s
     }
     super::put(&mut value, 0, type_entry(span, full_name));
     value
+}
+
+/// The name of an extension in 2018.
+fn of_2018(shape: Shape, today: &'static str) -> &'static str {
+    row(shape, today).and_then(|row| row.3.first().copied()).unwrap_or(today)
 }
 
 /// A `config` block gives no type, so an unknown name says nothing about what is inside.
@@ -142,7 +155,7 @@ fn by_filter(
             continue;
         };
         let full_name = format!("envoy.{full_name}");
-        let value = with_type(pass, filter.value, filter.span, &full_name, &here.key(&filter.name));
+        let value = with_type(pass, filter.value, filter.span, ("", &full_name), &here.key(&filter.name));
         done.push(renamed(&filter.name, filter.span, today, value));
     }
     let value = Node { origin: Origin::Touched, ..Node::new(taken.value.span, Kind::Map(done)) };
