@@ -41,7 +41,6 @@ pub use read::{Positions, Read, ReadResult, Upgraded};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
 
-use prost::Message;
 use prost_reflect::DynamicMessage;
 
 use envoy::config::bootstrap::v3::Bootstrap;
@@ -84,7 +83,7 @@ pub fn read_message<M: Resource>(name: &str, text: &str) -> ReadResult<M> {
 }
 
 fn typed<M: Resource>(name: &str, read: Read<DynamicMessage>) -> ReadResult<M> {
-    match M::from_bytes(&read.message.encode_to_vec()) {
+    match M::from_bytes(&read::encoded(&read.message)) {
         Ok(message) => Ok(Read { message, warnings: read.warnings, positions: read.positions }),
         Err(error) => Err(vec![Diagnostic::error(name, Code::Limit, format!("cannot be packed: {error}"))]),
     }

@@ -6,12 +6,18 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ExtensionDescriptor, MessageDescriptor, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, MessageDescriptor, Value,
+};
 
 /// The marks of one message.
 #[derive(Debug, Default)]
 pub(crate) struct MessageMarks {
     fields: HashMap<u32, FieldMarks>,
+    /// All fields, by number.
+    pub(crate) all: Vec<FieldDescriptor>,
+    /// Those that have a rule: bounds, or a duration.
+    pub(crate) checked: Vec<FieldDescriptor>,
     /// Indices of the oneofs of which one field must be present.
     pub(crate) required_oneofs: Vec<usize>,
 }
@@ -128,6 +134,12 @@ fn message_marks(pool: &DescriptorPool, message: &MessageDescriptor) -> MessageM
         };
         let bounds = bounds.as_ref().filter(|extension| options.has_extension(extension));
         let bounds = bounds.and_then(|b| options.get_extension(b).as_message().map(read_bounds));
+        let is_duration =
+            field.kind().as_message().is_some_and(|inner| inner.full_name() == "google.protobuf.Duration");
+        if bounds.is_some() || is_duration {
+            marks.checked.push(field.clone());
+        }
+        marks.all.push(field.clone());
         if status != Status::Implemented || bounds.is_some() {
             marks.fields.insert(field.number(), FieldMarks { status, bounds });
         }

@@ -37,16 +37,16 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
             found.push(violation(None, Code::MissingField, text, format!("one of {}", names.join(", "))));
         }
     }
-    for field in descriptor.fields() {
-        if let Some(text) = duration(message, &field) {
+    for field in &marks.checked {
+        let present = message.has_field(field);
+        if present && let Some(text) = duration(message, field) {
             let expected = format!("a duration from 0s to {MAX_DURATION}s");
-            found.push(violation(Some(field), Code::BadValue, text, expected));
+            found.push(violation(Some(field.clone()), Code::BadValue, text, expected));
             continue;
         }
         let Some(bounds) = &marks.field(field.number()).bounds else { continue };
-        let present = message.has_field(&field);
-        if let Some((code, text, expected)) = broken(bounds, &field, present, &message.get_field(&field)) {
-            found.push(violation(Some(field), code, text, expected));
+        if let Some((code, text, expected)) = broken(bounds, field, present, &message.get_field(field)) {
+            found.push(violation(Some(field.clone()), code, text, expected));
         }
     }
     found
@@ -55,7 +55,7 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
 /// A duration that Envoy refuses wherever one stands: it may not be negative nor longer than 64 bits of nanoseconds.
 fn duration(message: &DynamicMessage, field: &FieldDescriptor) -> Option<String> {
     let is_duration = field.kind().as_message().is_some_and(|m| m.full_name() == "google.protobuf.Duration");
-    if !is_duration || field.is_list() || !message.has_field(field) {
+    if !is_duration || field.is_list() {
         return None;
     }
     let value = message.get_field(field);

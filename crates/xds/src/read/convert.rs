@@ -11,7 +11,7 @@ use super::path::Path;
 use super::tree::{Entry, Kind, Node, Plain, Span};
 use super::{check, scalar, wellknown};
 use crate::diagnostic::{self, Code, Diagnostic};
-use crate::schema::{self, Status};
+use crate::schema::{self, MessageMarks, Status};
 
 /// Most findings of one file; a file with more is not worth reading on.
 const MAX_FINDINGS: usize = 500;
@@ -50,25 +50,28 @@ impl<'f> Converter<'f> {
             }
             return None;
         };
-        let (mut unknown, mut failed) = (false, HashSet::new());
-        let mut places = HashMap::new();
-        let last = last_of_each(entries, descriptor);
-        for (index, entry) in entries.iter_mut().enumerate() {
-            let Some(field) = self.field(descriptor, entry, path) else {
+        let marks = schema::marks(descriptor);
+        let (mut unknown, mut failed) = (false, Vec::new());
+        let mut places = Vec::with_capacity(entries.len().min(marks.all.len()));
+        let fields: Vec<_> = entries.iter().map(|entry| lookup(descriptor, &entry.name)).collect();
+        let again = given_again(&fields);
+        for (index, (entry, field)) in entries.iter_mut().zip(fields).enumerate() {
+            let Some(field) = field else {
+                self.unknown_field(descriptor, entry, path);
                 unknown = true;
                 continue;
             };
-            if last.get(&field.number()) != Some(&index) {
+            if again.contains(&index) {
                 let name = entry.spelling().to_owned();
                 let message = format!("`{name}` is given twice; the last one counts");
                 self.warn(Code::DuplicateKey, message, entry.span, &path.key(&name));
                 continue;
             }
-            places.insert(field.number(), (entry.span, entry.value.span));
+            places.push((field.number(), entry.value.span));
             let errors = self.errors;
-            self.field_value(&field, entry, path, &mut message);
+            self.field_value(&field, marks, entry, path, &mut message);
             if self.errors > errors && !message.has_field(&field) {
-                failed.insert(field.number());
+                failed.push(field.number());
             }
         }
         for violation in check::message(&message) {
@@ -84,23 +87,14 @@ impl<'f> Converter<'f> {
         Some(message)
     }
 
-    /// The field that a key names.
-    fn field(
-        &mut self,
-        descriptor: &MessageDescriptor,
-        entry: &Entry,
-        path: &Path<'_>,
-    ) -> Option<FieldDescriptor> {
+    /// A key that is no field.
+    fn unknown_field(&mut self, descriptor: &MessageDescriptor, entry: &Entry, path: &Path<'_>) {
         let name = entry.name.as_str();
-        if let Some(field) = lookup(descriptor, name) {
-            return Some(field);
-        }
         let path = path.key(entry.spelling());
         if name == "<<" {
             let message = "merge keys (`<<`) are refused, as Envoy refuses them";
             let help = "write the values out, or use an alias for the whole value";
-            self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
-            return None;
+            return self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
         }
         let fields: Vec<_> = descriptor.fields().collect();
         let message = format!("unknown field `{}` in {}", entry.spelling(), descriptor.name());
@@ -109,12 +103,12 @@ impl<'f> Converter<'f> {
             finding = finding.suggestion(format!("did you mean `{near}`?"));
         }
         self.push(finding);
-        None
     }
 
     fn field_value(
         &mut self,
         field: &FieldDescriptor,
+        marks: &MessageMarks,
         entry: &mut Entry,
         path: &Path<'_>,
         message: &mut DynamicMessage,
@@ -125,7 +119,7 @@ impl<'f> Converter<'f> {
         let Entry { name, written, span, value, .. } = entry;
         let spelling = written.as_deref().unwrap_or(name);
         let today = if spelling == name { String::new() } else { format!(", today's `{name}`,") };
-        match &schema::marks(field.parent_message()).field(field.number()).status {
+        match &marks.field(field.number()).status {
             Status::Implemented => {}
             _ if is_default(field, value) => return,
             Status::Refused(reason) => {
@@ -294,11 +288,11 @@ impl<'f> Converter<'f> {
         &mut self,
         mut violation: check::Violation,
         span: Span,
-        places: &HashMap<u32, (Span, Span)>,
+        places: &[(u32, Span)],
         path: &Path<'_>,
     ) {
         let (span, field_path) = match &violation.field {
-            Some(field) => match places.get(&field.number()) {
+            Some(field) => match places.iter().find(|(number, _)| *number == field.number()) {
                 Some((_, value)) => {
                     if violation.code == Code::MissingField {
                         violation.code = Code::BadValue;
@@ -316,10 +310,19 @@ impl<'f> Converter<'f> {
     }
 }
 
-/// The last entry of each field: the one that counts.
-fn last_of_each(entries: &[Entry], descriptor: &MessageDescriptor) -> HashMap<u32, usize> {
-    let numbers = entries.iter().enumerate();
-    numbers.filter_map(|(i, entry)| Some((lookup(descriptor, &entry.name)?.number(), i))).collect()
+/// The entries of whose field a later one says something too: the last one counts.
+fn given_again(fields: &[Option<FieldDescriptor>]) -> HashSet<usize> {
+    let number = |field: &Option<FieldDescriptor>| field.as_ref().map(FieldDescriptor::number);
+    if fields.len() <= 16 {
+        let again = |at: &usize| {
+            number(&fields[*at])
+                .is_some_and(|n| fields[at + 1..].iter().any(|other| number(other) == Some(n)))
+        };
+        return (0..fields.len()).filter(again).collect();
+    }
+    let mut later = HashSet::new();
+    let again = |at: &usize| number(&fields[*at]).is_some_and(|number| !later.insert(number));
+    (0..fields.len()).rev().filter(again).collect()
 }
 
 /// A field by its name or its camel-case name.

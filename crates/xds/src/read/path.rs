@@ -48,7 +48,8 @@ impl std::fmt::Display for Path<'_> {
             Step::Moved(written) => f.write_str(written),
             Step::Index(index) => write!(f, "[{index}]"),
             Step::Key(key) if key.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '-' | '@')) => {
-                let first = self.before.is_none_or(|before| matches!(before.step, Step::Root));
+                let first =
+                    self.before.is_none_or(|before| matches!(before.step, Step::Root | Step::Moved("")));
                 write!(f, "{}{key}", if first { "" } else { "." })
             }
             Step::Key(key) => write!(f, "[{key:?}]"),

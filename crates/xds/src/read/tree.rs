@@ -176,6 +176,9 @@ fn yaml_integer(text: &str) -> Option<i64> {
 
 /// A boolean word of YAML 1.1 in lower case, upper case or with a capital.
 fn word(text: &str) -> Option<bool> {
+    if text.len() > "false".len() {
+        return None;
+    }
     let lower = text.to_ascii_lowercase();
     let spelled = text == lower
         || text == text.to_ascii_uppercase()

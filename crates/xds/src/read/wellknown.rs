@@ -4,14 +4,13 @@
 
 use std::collections::HashMap;
 
-use prost_reflect::prost::Message;
 use prost_reflect::{DynamicMessage, MapKey, MessageDescriptor, Value};
 
 use super::convert::Converter;
 use super::nearest::nearest;
 use super::path::Path;
-use super::scalar;
 use super::tree::{Kind, Node, Plain};
+use super::{encode, scalar};
 use crate::diagnostic::Code;
 use crate::schema;
 
@@ -109,8 +108,9 @@ fn any(
         return None;
     };
     let Kind::Map(entries) = &mut node.kind else { return None };
-    let kept = entries.clone();
-    entries.retain(|entry| entry.name != "@type");
+    let (kept, others): (Vec<_>, Vec<_>) =
+        std::mem::take(entries).into_iter().partition(|e| e.name == "@type");
+    *entries = others;
     let read = if inner.full_name().starts_with("google.protobuf.") {
         // Well-known types stand under `value`.
         match entries.iter_mut().find(|entry| entry.name == "value") {
@@ -120,16 +120,16 @@ fn any(
     } else {
         converter.message(&inner, node, path)
     };
-    restore_type(node, &kept);
+    restore_type(node, kept);
     message.set_field_by_name("type_url", Value::String(format!("type.googleapis.com/{full_name}")));
-    message.set_field_by_name("value", Value::Bytes(read?.encode_to_vec().into()));
+    message.set_field_by_name("value", Value::Bytes(encode::message(&read?).into()));
     Some(message)
 }
 
 /// Puts `@type` back, so that its place can be found later.
-fn restore_type(node: &mut Node, kept: &[super::tree::Entry]) {
+fn restore_type(node: &mut Node, kept: Vec<super::tree::Entry>) {
     if let Kind::Map(entries) = &mut node.kind {
-        entries.extend(kept.iter().filter(|entry| entry.name == "@type").cloned());
+        entries.extend(kept);
     }
 }
 

@@ -102,29 +102,39 @@ fn field(pass: &mut Pass<'_, '_>, field: &Field, entry: Entry, out: &mut Node, p
                 }
             }
         }
-        target => place(out, target, name, span, from(value, &here)),
+        target => {
+            let mut value = from(value, &here);
+            if let Kind::List(items) = &mut value.kind {
+                // Other items may come to stand in front of them.
+                for (at, item) in items.iter_mut().enumerate().filter(|(_, item)| item.written.is_none()) {
+                    item.written = Some(here.index(at).to_string().into());
+                }
+            }
+            place(out, target, (name, span), value, path);
+        }
     }
 }
 
 /// Puts a value where the way leads, and makes the way.
-fn place(node: &mut Node, target: &[&str], old: &str, span: Span, value: Node) {
+fn place(node: &mut Node, target: &[&str], (old, span): (&str, Span), value: Node, path: &Path<'_>) {
     let Some((first, rest)) = target.split_first() else { return };
     let (name, list) = first.strip_suffix("[]").map_or((*first, false), |name| (name, true));
     if rest.is_empty() {
         return merge(node, renamed(old, span, name, value));
     }
     if find(node, name).is_none() {
-        let below = Node::map(value.span, Vec::new());
-        add(node, name, if list { Node::list(value.span, vec![below]) } else { below });
+        // What is made on the way has no place of its own: its fields are those of the message in the file.
+        let below = from(Node::map(value.span, Vec::new()), path);
+        add(node, name, if list { from(Node::list(value.span, vec![below]), path) } else { below });
     }
     let Some(entry) = find_mut(node, name) else { return };
     match &mut entry.value.kind {
         Kind::List(items) => {
             if let Some(item) = items.first_mut() {
-                place(item, rest, old, span, value);
+                place(item, rest, (old, span), value, path);
             }
         }
-        _ => place(&mut entry.value, rest, old, span, value),
+        _ => place(&mut entry.value, rest, (old, span), value, path),
     }
 }
 
