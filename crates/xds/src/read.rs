@@ -7,6 +7,8 @@ mod check;
 mod comments;
 mod convert;
 mod emit;
+mod encode;
+mod json;
 mod nearest;
 mod path;
 mod positions;
@@ -18,6 +20,7 @@ pub(crate) mod yaml;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
+pub(crate) use encode::message as encoded;
 pub(crate) use nearest::nearest;
 pub use positions::Positions;
 pub(crate) use tree::Span;

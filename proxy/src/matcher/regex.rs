@@ -1,25 +1,32 @@
-//! Regular expressions in RE2's syntax, which Envoy has, for the `regex` crate, which matches in linear time as well.
+//! Regular expressions as Envoy has them: RE2's syntax and limits, compiled by the `regex` crate, which matches in linear time as well.
 //!
-//! The syntaxes differ in three places: RE2's `\d`, `\w` and `\s` are ASCII; inside `[...]`, RE2 knows neither nested classes nor set
-//! operations; a substitution writes groups as `\1`. Part of `matcher`; called by `snapshot::build`.
+//! `re2` writes an expression out for that crate, or says why RE2 refuses it; `size` counts the instructions of RE2's program. A
+//! substitution writes groups as `\1`. Part of `matcher`; called by `snapshot::build`.
+
+mod re2;
+mod size;
 
 use regex::bytes::{Regex, RegexBuilder};
 
 use super::Rewrite;
 
-/// An expression that must match a whole text. The error says what is wrong with it.
-pub fn full(pattern: &str) -> Result<Regex, String> {
-    compile(&format!(r"\A(?:{})\z", translate(pattern)), pattern)
+/// Most instructions of RE2's program, Envoy's default.
+pub const MAX_PROGRAM: u32 = 100;
+
+/// An expression that must match a whole text, of at most so many instructions. The error says what is wrong with it.
+pub fn full(pattern: &str, most: u32) -> Result<Regex, String> {
+    check(pattern, most)?;
+    // Groups are not asked for: without them the program is smaller.
+    compile(&format!(r"\A(?:{})\z", re2::translate(pattern, false)?), pattern)
 }
 
 /// An expression that may match any part of a text.
-pub fn part(pattern: &str) -> Result<Regex, String> {
-    compile(&translate(pattern), pattern)
+pub fn part(pattern: &str, most: u32) -> Result<Regex, String> {
+    compile(&check(pattern, most)?, pattern)
 }
 
 /// An expression with RE2's substitution (`\0` to `\9`, `\\`).
-pub fn rewrite(pattern: &str, substitution: &str) -> Result<Rewrite, String> {
-    let pattern = part(pattern)?;
+pub fn rewrite(pattern: Regex, substitution: &str) -> Result<Rewrite, String> {
     let mut ours = Vec::with_capacity(substitution.len());
     let mut rest = substitution.bytes();
     while let Some(byte) = rest.next() {
@@ -45,56 +52,30 @@ pub fn rewrite(pattern: &str, substitution: &str) -> Result<Rewrite, String> {
     Ok(Rewrite { pattern, substitution: ours.into() })
 }
 
-fn compile(translated: &str, original: &str) -> Result<Regex, String> {
-    // ASCII classes first; an expression that names Unicode classes compiles only with them.
-    let ascii = RegexBuilder::new(translated).unicode(false).build();
-    ascii.or_else(|_| Regex::new(translated)).map_err(|error| {
-        let text = error.to_string();
-        let reason = text.lines().rev().find_map(|line| line.strip_prefix("error: "));
-        format!("`{original}` is not a regular expression: {}", reason.unwrap_or(&text))
-    })
-}
-
-/// Escapes what RE2 takes literally inside `[...]` and the `regex` crate does not.
-fn translate(pattern: &str) -> String {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut chars = pattern.chars().peekable();
-    let mut class = false;
-    while let Some(char) = chars.next() {
-        match char {
-            '\\' => {
-                out.push(char);
-                out.extend(chars.next());
-            }
-            '[' if !class => {
-                class = true;
-                out.push(char);
-                if let Some(not) = chars.next_if_eq(&'^') {
-                    out.push(not);
-                }
-                // A bracket in the first place is itself.
-                if chars.next_if_eq(&']').is_some() {
-                    out.push_str(r"\]");
-                }
-            }
-            '[' if chars.peek() == Some(&':') => {
-                // A named class such as `[:alpha:]` goes up to its own bracket.
-                out.push(char);
-                for inner in chars.by_ref() {
-                    out.push(inner);
-                    if inner == ']' {
-                        break;
-                    }
-                }
-            }
-            '[' => out.push_str(r"\["),
-            '&' | '~' if class => out.extend(['\\', char]),
-            ']' => {
-                class = false;
-                out.push(char);
-            }
-            _ => out.push(char),
+/// The expression for the `regex` crate, if RE2 takes it and Envoy takes RE2's program.
+fn check(pattern: &str, most: u32) -> Result<String, String> {
+    let wrong = |problem: String| format!("`{pattern}` is not a regular expression: {problem}");
+    let translated = re2::translate(pattern, true).map_err(wrong)?;
+    let mut parser = regex_syntax::ParserBuilder::new().unicode(false).utf8(false).build();
+    let parsed = parser.parse(&translated).map_err(|error| wrong(reason(&error.to_string())))?;
+    match size::instructions(&parsed) {
+        Some(size) if size <= most as usize => Ok(translated),
+        size => {
+            let size = size.map_or("very many".to_owned(), |size| size.to_string());
+            Err(format!(
+                "`{pattern}` is too large: RE2 makes {size} instructions of it, and at most {most} are allowed; split it into several \
+                 matchers, or raise the runtime value `re2.max_program_size.error_level`"
+            ))
         }
     }
-    out
+}
+
+fn compile(translated: &str, original: &str) -> Result<Regex, String> {
+    let built = RegexBuilder::new(translated).unicode(false).build();
+    built.map_err(|error| format!("`{original}` is not a regular expression: {}", reason(&error.to_string())))
+}
+
+/// What the library says, without the drawing.
+fn reason(text: &str) -> String {
+    text.lines().rev().find_map(|line| line.strip_prefix("error: ")).unwrap_or(text).to_owned()
 }

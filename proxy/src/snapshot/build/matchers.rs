@@ -6,8 +6,9 @@ use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as Header;
 use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier as Query;
 use xds::envoy::config::route::v3::{HeaderMatcher as HeaderMessage, QueryParameterMatcher};
+use xds::envoy::r#type::matcher::v3::regex_matcher::EngineType;
 use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
-use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, StringMatcher};
+use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, StringMatcher};
 use xds::envoy::r#type::v3::FractionalPercent;
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
 
@@ -43,7 +44,7 @@ pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Op
             HeaderRule::String(StringMatch::Contains { text: text(value), ignore_case: false })
         }
         Some(Header::SafeRegexMatch(value)) => {
-            let pattern = full_regex(cx, &place.field("safe_regex_match"), &value.regex)?;
+            let pattern = full_regex(cx, &place.field("safe_regex_match"), value)?;
             HeaderRule::String(StringMatch::Regex(pattern))
         }
         Some(Header::StringMatch(value)) => {
@@ -85,7 +86,7 @@ pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Op
         MatchPattern::Suffix(value) => Some(StringMatch::Suffix { text: text(value), ignore_case }),
         MatchPattern::Contains(value) => Some(StringMatch::Contains { text: text(value), ignore_case }),
         MatchPattern::SafeRegex(value) => {
-            full_regex(cx, &place.field("safe_regex"), &value.regex).map(StringMatch::Regex)
+            full_regex(cx, &place.field("safe_regex"), value).map(StringMatch::Regex)
         }
         MatchPattern::Custom(_) => {
             cx.error(&place.field("custom"), Code::NotImplemented, "custom matchers are not implemented");
@@ -95,30 +96,33 @@ pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Op
 }
 
 /// An expression for a whole text; `place` is that of its message.
-pub fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, pattern: &str) -> Option<::regex::bytes::Regex> {
-    match regex::full(pattern) {
-        Ok(pattern) => Some(pattern),
-        Err(problem) => {
-            cx.error(&place.field("regex"), Code::BadValue, problem);
-            None
-        }
-    }
+pub fn full_regex(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &RegexMatcher,
+) -> Option<::regex::bytes::Regex> {
+    let compiled = regex::full(&message.regex, most_instructions(cx, message));
+    compiled.map_err(|problem| cx.error(&place.field("regex"), Code::BadValue, problem)).ok()
+}
+
+/// The largest program that RE2 may make of an expression.
+fn most_instructions(cx: &Cx<'_>, message: &RegexMatcher) -> u32 {
+    let given = match &message.engine_type {
+        Some(EngineType::GoogleRe2(settings)) => settings.max_program_size,
+        None => None,
+    };
+    given.or_else(|| cx.runtime.number("re2.max_program_size.error_level")).unwrap_or(regex::MAX_PROGRAM)
 }
 
 /// A replacement by expression.
 pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubstitute) -> Option<Rewrite> {
     let pattern = message.pattern.as_ref()?;
-    if let Err(problem) = regex::part(&pattern.regex) {
-        cx.error(&place.field("pattern").field("regex"), Code::BadValue, problem);
-        return None;
-    }
-    match regex::rewrite(&pattern.regex, &message.substitution) {
-        Ok(rewrite) => Some(rewrite),
-        Err(problem) => {
-            cx.error(&place.field("substitution"), Code::BadValue, problem);
-            None
-        }
-    }
+    let compiled = regex::part(&pattern.regex, most_instructions(cx, pattern));
+    let compiled = compiled
+        .map_err(|problem| cx.error(&place.field("pattern").field("regex"), Code::BadValue, problem))
+        .ok()?;
+    let rewrite = regex::rewrite(compiled, &message.substitution);
+    rewrite.map_err(|problem| cx.error(&place.field("substitution"), Code::BadValue, problem)).ok()
 }
 
 /// A share of requests; its runtime key is looked up now.

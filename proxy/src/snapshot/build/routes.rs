@@ -176,7 +176,7 @@ fn path(cx: &mut Cx<'_>, place: &Place<'_>, conditions: &RouteMatch) -> Option<P
             Some(PathMatch::Separated { text: boxed(text), ignore_case })
         }
         PathSpecifier::SafeRegex(value) => {
-            matchers::full_regex(cx, &place.field("safe_regex"), &value.regex).map(PathMatch::Regex)
+            matchers::full_regex(cx, &place.field("safe_regex"), value).map(PathMatch::Regex)
         }
         PathSpecifier::ConnectMatcher(_) => Some(PathMatch::Connect),
         PathSpecifier::PathMatchPolicy(_) => {

@@ -1,0 +1,247 @@
+//! The size of the program that RE2 makes of an expression: Envoy refuses one of more than 100 instructions.
+//!
+//! RE2's steps are repeated as far as they change the number: common beginnings of alternatives are factored out, counts are written
+//! out, upper and lower case share an instruction, and in the end each list of alternatives loses its jumps.
+//! Part of `matcher::regex`; calls regex-syntax. Pure.
+
+use std::collections::BTreeSet;
+
+use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
+
+/// Largest program that is counted to the end.
+const MAX_INSTRUCTIONS: usize = 20_000;
+
+/// The number of instructions, or `None` beyond all measure. The expression is one of bytes, its groups captured.
+pub(super) fn instructions(hir: &Hir) -> Option<usize> {
+    let mut program = Program { code: vec![Code::End] };
+    let (hir, anchored) = anchors(hir);
+    let matched = program.push(Code::End)?;
+    let start = program.add(&hir, matched)?;
+    let mut unanchored = start;
+    if !anchored {
+        // A loop over any byte, in front.
+        let any = program.push(Code::One(0))?;
+        unanchored = program.push(Code::Fork(start, any))?;
+        program.code[any] = Code::One(unanchored);
+    }
+    Some(program.flat(start, unanchored))
+}
+
+/// An expression without the anchor in front of it, and whether there was one. (One at the end is no instruction either.)
+fn anchors(hir: &Hir) -> (Hir, bool) {
+    let is = |hir: &Hir, look| matches!(hir.kind(), HirKind::Look(found) if *found == look);
+    let HirKind::Concat(parts) = hir.kind() else { return (hir.clone(), false) };
+    let mut parts = parts.as_slice();
+    let front = parts.first().is_some_and(|first| is(first, regex_syntax::hir::Look::Start));
+    parts = &parts[usize::from(front)..];
+    let back = parts.last().is_some_and(|last| is(last, regex_syntax::hir::Look::End));
+    parts = &parts[..parts.len() - usize::from(back)];
+    (Hir::concat(parts.to_vec()), front)
+}
+
+#[derive(Clone, Copy)]
+enum Code {
+    End,
+    /// A byte, a mark of a group or a condition, and what comes after it.
+    One(usize),
+    Fork(usize, usize),
+}
+
+struct Program {
+    code: Vec<Code>,
+}
+
+impl Program {
+    fn push(&mut self, code: Code) -> Option<usize> {
+        self.code.push(code);
+        (self.code.len() < MAX_INSTRUCTIONS).then(|| self.code.len() - 1)
+    }
+
+    /// The beginning of an expression that goes on at `next`.
+    fn add(&mut self, hir: &Hir, next: usize) -> Option<usize> {
+        match hir.kind() {
+            HirKind::Empty => Some(next),
+            HirKind::Look(_) => self.push(Code::One(next)),
+            HirKind::Literal(literal) => {
+                literal.0.iter().try_fold(next, |next, _| self.push(Code::One(next)))
+            }
+            HirKind::Class(class) => {
+                let ranges =
+                    (0..ranges(class)).map(|_| self.push(Code::One(next))).collect::<Option<Vec<_>>>()?;
+                self.forks(&ranges)
+            }
+            HirKind::Capture(group) => {
+                let end = self.push(Code::One(next))?;
+                let inside = self.add(&group.sub, end)?;
+                self.push(Code::One(inside))
+            }
+            HirKind::Concat(parts) => parts.iter().rev().try_fold(next, |next, part| self.add(part, next)),
+            HirKind::Alternation(branches) => {
+                let branches = branches.iter().map(pieces).collect();
+                let starts = factored(branches);
+                let starts = starts.iter().map(|start| self.add(start, next)).collect::<Option<Vec<_>>>()?;
+                self.forks(&starts)
+            }
+            HirKind::Repetition(repetition) => self.repetition(repetition, next),
+        }
+    }
+
+    fn forks(&mut self, starts: &[usize]) -> Option<usize> {
+        let (first, rest) = starts.split_first()?;
+        rest.iter().try_fold(*first, |before, start| self.push(Code::Fork(before, *start)))
+    }
+
+    fn repetition(&mut self, repetition: &Repetition, next: usize) -> Option<usize> {
+        let sub = &repetition.sub;
+        let nullable = sub.properties().minimum_len() == Some(0);
+        let mut start = next;
+        match repetition.max {
+            None if repetition.min == 0 && nullable => {
+                let plus = self.plus(sub, next)?;
+                return self.push(Code::Fork(plus, next));
+            }
+            None if repetition.min == 0 => {
+                let fork = self.push(Code::Fork(0, next))?;
+                let inside = self.add(sub, fork)?;
+                self.code[fork] = Code::Fork(inside, next);
+                return Some(fork);
+            }
+            None => start = self.plus(sub, next)?,
+            Some(max) => {
+                for _ in repetition.min..max {
+                    let inside = self.add(sub, start)?;
+                    start = self.push(Code::Fork(inside, next))?;
+                }
+            }
+        }
+        let copies = repetition.min - u32::from(repetition.max.is_none());
+        (0..copies).try_fold(start, |next, _| self.add(sub, next))
+    }
+
+    fn plus(&mut self, sub: &Hir, next: usize) -> Option<usize> {
+        let fork = self.push(Code::Fork(0, next))?;
+        let inside = self.add(sub, fork)?;
+        self.code[fork] = Code::Fork(inside, next);
+        Some(inside)
+    }
+
+    /// The number of instructions when each list of alternatives is one without jumps, as RE2's program is in the end.
+    fn flat(&self, start: usize, unanchored: usize) -> usize {
+        // Where a list begins: behind each instruction that consumes or asks something.
+        let mut roots = BTreeSet::from([0, start, unanchored]);
+        let mut before: Vec<Vec<usize>> = vec![Vec::new(); self.code.len()];
+        for at in self.reachable(unanchored) {
+            match self.code[at] {
+                Code::One(next) => {
+                    roots.insert(next);
+                }
+                Code::Fork(left, right) => {
+                    before[left].push(at);
+                    before[right].push(at);
+                }
+                Code::End => {}
+            }
+        }
+        // And where two lists meet.
+        for root in roots.clone().into_iter().rev().filter(|root| *root != start && *root != unanchored) {
+            let list = self.list(root, &roots);
+            for at in &list {
+                if before[*at].iter().any(|other| !list.contains(other)) {
+                    roots.insert(*at);
+                }
+            }
+        }
+        let emitted = |root: &usize| {
+            let list = self.list(*root, &roots);
+            // A jump into another list is an instruction; a fork is none.
+            list.iter()
+                .filter(|at| *at != root && roots.contains(at) || !matches!(self.code[**at], Code::Fork(..)))
+                .count()
+        };
+        roots.iter().map(emitted).sum()
+    }
+
+    /// What a list holds: everything without consuming, up to the beginnings of others.
+    fn list(&self, root: usize, roots: &BTreeSet<usize>) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![root];
+        while let Some(at) = waiting.pop() {
+            if !found.insert(at) || at != root && roots.contains(&at) {
+                continue;
+            }
+            if let Code::Fork(left, right) = self.code[at] {
+                waiting.extend([left, right]);
+            }
+        }
+        found
+    }
+
+    fn reachable(&self, from: usize) -> BTreeSet<usize> {
+        let mut found = BTreeSet::new();
+        let mut waiting = vec![from];
+        while let Some(at) = waiting.pop() {
+            if !found.insert(at) {
+                continue;
+            }
+            match self.code[at] {
+                Code::One(next) => waiting.push(next),
+                Code::Fork(left, right) => waiting.extend([left, right]),
+                Code::End => {}
+            }
+        }
+        found
+    }
+}
+
+/// The instructions of a class: one a range; where upper and lower case are alike, one for both.
+fn ranges(class: &Class) -> usize {
+    let Class::Bytes(class) = class else { return 1 };
+    let inside = |byte: u8| class.ranges().iter().any(|range| (range.start()..=range.end()).contains(&byte));
+    let folds = (b'A'..=b'Z').all(|byte| inside(byte) == inside(byte.to_ascii_lowercase()));
+    let upper = |start: u8, end: u8| start >= b'A' && end <= b'Z';
+    let count = class.ranges().iter().filter(|range| !(folds && upper(range.start(), range.end()))).count();
+    count.max(1)
+}
+
+/// A branch as its parts, a literal as its bytes.
+fn pieces(hir: &Hir) -> Vec<Hir> {
+    match hir.kind() {
+        HirKind::Empty => Vec::new(),
+        HirKind::Literal(literal) => literal.0.iter().map(|byte| Hir::literal([*byte])).collect(),
+        HirKind::Concat(parts) => parts.iter().flat_map(pieces).collect(),
+        _ => vec![hir.clone()],
+    }
+}
+
+/// Alternatives, those next to each other that begin alike as one, and single bytes next to each other as a class.
+fn factored(branches: Vec<Vec<Hir>>) -> Vec<Hir> {
+    let mut done: Vec<Hir> = Vec::new();
+    let mut branches = branches.into_iter().peekable();
+    while let Some(branch) = branches.next() {
+        let mut alike = vec![branch];
+        while let Some(next) =
+            branches.next_if(|next| next.first().is_some() && next.first() == alike[0].first())
+        {
+            alike.push(next);
+        }
+        if alike.len() == 1 {
+            done.extend(alike.into_iter().map(Hir::concat));
+            continue;
+        }
+        let first = alike[0][0].clone();
+        let rests = factored(alike.into_iter().map(|mut parts| parts.split_off(1)).collect());
+        done.push(Hir::concat(vec![first, Hir::alternation(rests)]));
+    }
+    // The library makes a class of single bytes.
+    let single = |hir: &Hir| {
+        matches!(hir.kind(), HirKind::Class(_)) || matches!(hir.kind(), HirKind::Literal(l) if l.0.len() == 1)
+    };
+    let mut merged: Vec<Hir> = Vec::new();
+    for hir in done {
+        match merged.last_mut() {
+            Some(last) if single(last) && single(&hir) => *last = Hir::alternation(vec![last.clone(), hir]),
+            _ => merged.push(hir),
+        }
+    }
+    merged
+}
