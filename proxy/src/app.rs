@@ -61,6 +61,8 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
     };
     if args.mode == Mode::Validate {
         let findings = build::check::check(&read, flavor, build::check::in_pod());
+        // The process ends here: to take a large tree to pieces would only cost time.
+        std::mem::forget(read);
         return Ok(reports::validated(args, &name, &findings, &text));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -3,6 +3,7 @@
 //! `re2` writes an expression out for that crate, or says why RE2 refuses it; `size` counts the instructions of RE2's program. A
 //! substitution writes groups as `\1`. Part of `matcher`; called by `snapshot::build`.
 
+mod class;
 mod re2;
 mod size;
 

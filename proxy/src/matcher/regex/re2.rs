@@ -1,16 +1,10 @@
 //! RE2's syntax, as Envoy uses it (bytes, not characters), for the `regex` crate; or why RE2 refuses an expression.
 //!
 //! Everything that the two read differently is written out: escapes, classes, octal numbers, literal braces. Part of `matcher::regex`;
-//! calls regex-syntax for Unicode classes. Pure.
-
-use regex_syntax::hir::{Class, HirKind};
+//! calls `class` for what stands in brackets. Pure.
 
 /// RE2's largest count in a repetition, nested ones multiplied.
 const MAX_REPEAT: u32 = 1000;
-const POSIX: &[&str] = &[
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",
-    "upper", "word", "xdigit",
-];
 
 /// What stands in front of a repetition.
 #[derive(Clone, Copy, PartialEq)]
@@ -54,23 +48,7 @@ pub(super) fn translate(pattern: &str, captures: bool) -> Result<String, String>
                 reader.lazy();
                 Before::Repetition
             }
-            b'{' => match reader.counts() {
-                Some((text, count)) => {
-                    let inner = repeated(before, '{')?;
-                    let product = count.unwrap_or(u32::MAX).saturating_mul(inner);
-                    if product > MAX_REPEAT {
-                        return Err(format!("`{text}` repeats more than {MAX_REPEAT} times: use `*` or `+`"));
-                    }
-                    reader.out.push_str(&text);
-                    reader.lazy();
-                    raise(&mut open, product);
-                    Before::Repetition
-                }
-                None => {
-                    reader.out.push_str("\\{");
-                    Before::Atom(1)
-                }
-            },
+            b'{' => reader.braces(before, &mut open)?,
             b'[' => {
                 reader.class()?;
                 Before::Atom(1)
@@ -111,24 +89,25 @@ fn repeated(before: Before, operator: char) -> Result<u32, String> {
     }
 }
 
-struct Reader<'p> {
-    bytes: &'p [u8],
-    at: usize,
-    out: String,
+/// An expression, how far it has been read, and what has been written of it.
+pub(super) struct Reader<'p> {
+    pub(super) bytes: &'p [u8],
+    pub(super) at: usize,
+    pub(super) out: String,
 }
 
 impl Reader<'_> {
-    fn peek(&self) -> Option<u8> {
+    pub(super) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    fn next(&mut self) -> Option<u8> {
+    pub(super) fn next(&mut self) -> Option<u8> {
         let next = self.peek();
         self.at += usize::from(next.is_some());
         next
     }
 
-    fn take(&mut self, text: &str) -> bool {
+    pub(super) fn take(&mut self, text: &str) -> bool {
         let there = self.bytes[self.at..].starts_with(text.as_bytes());
         self.at += if there { text.len() } else { 0 };
         there
@@ -191,6 +170,23 @@ impl Reader<'_> {
         }
     }
 
+    /// A counted repetition, or a brace that means itself.
+    fn braces(&mut self, before: Before, open: &mut [u32]) -> Result<Before, String> {
+        let Some((text, count)) = self.counts() else {
+            self.out.push_str("\\{");
+            return Ok(Before::Atom(1));
+        };
+        let inner = repeated(before, '{')?;
+        let product = count.unwrap_or(u32::MAX).saturating_mul(inner);
+        if product > MAX_REPEAT {
+            return Err(format!("`{text}` repeats more than {MAX_REPEAT} times: use `*` or `+`"));
+        }
+        self.out.push_str(&text);
+        self.lazy();
+        raise(open, product);
+        Ok(Before::Repetition)
+    }
+
     /// `{n}`, `{n,}` or `{n,m}`, and the largest count in it; `None` inside is one that is too large or the wrong way round.
     fn counts(&mut self) -> Option<(String, Option<u32>)> {
         let end = self.bytes[self.at..].iter().position(|byte| *byte == b'}')?;
@@ -236,65 +232,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// `\d` and its kin, `\pL`, `\p{Lu}`: what stands between the brackets.
-    fn named_class(&mut self) -> Result<Option<String>, String> {
-        let class = match self.peek() {
-            Some(known @ (b'd' | b'D' | b'w' | b'W')) => format!("\\{}", char::from(known)),
-            // Without the vertical tab.
-            Some(b's') => "\\t\\n\\f\\r\\x20".to_owned(),
-            Some(b'S') => "[^\\t\\n\\f\\r\\x20]".to_owned(),
-            Some(sign @ (b'p' | b'P')) => {
-                self.at += 1;
-                return self.unicode_class(sign == b'P').map(Some);
-            }
-            _ => return Ok(None),
-        };
-        self.at += 1;
-        Ok(Some(class))
-    }
-
-    /// A category or a script, as far as it has characters of one byte.
-    fn unicode_class(&mut self, negated: bool) -> Result<String, String> {
-        let rest = &self.bytes[self.at..];
-        let (name, length) = match rest.first() {
-            Some(b'{') => {
-                let end = rest.iter().position(|byte| *byte == b'}').ok_or("a `\\p{` has no `}`")?;
-                (&rest[1..end], end + 1)
-            }
-            Some(_) => (&rest[..1], 1),
-            None => return Err("`\\p` names no class".to_owned()),
-        };
-        let name = String::from_utf8_lossy(name).into_owned();
-        self.at += length;
-        let (name, other) = name.strip_prefix('^').map_or((name.as_str(), false), |name| (name, true));
-        let unknown = || {
-            format!(
-                "`\\p{{{name}}}` is not a class of RE2, which knows categories (`Lu`) and scripts (`Greek`)"
-            )
-        };
-        // A category has one or two letters; properties, which RE2 does not have, are no scripts.
-        let script = format!("\\p{{{}{name}}}", if name.len() > 2 && name != "Any" { "Script=" } else { "" });
-        if !name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_') {
-            return Err(unknown());
-        }
-        let class = regex_syntax::parse(&script).map_err(|_| unknown())?;
-        let mut set = [false; 256];
-        match class.kind() {
-            HirKind::Class(Class::Unicode(class)) => {
-                for range in class.ranges() {
-                    (range.start() as usize..=range.end() as usize)
-                        .take_while(|c| *c < 256)
-                        .for_each(|c| set[c] = true);
-                }
-            }
-            HirKind::Class(Class::Bytes(_)) | HirKind::Empty => {}
-            _ => return Err(unknown()),
-        }
-        Ok(ranges(&set.map(|inside| inside != (negated != other))))
-    }
-
     /// One byte behind a backslash.
-    fn escaped_byte(&mut self) -> Result<u8, String> {
+    pub(super) fn escaped_byte(&mut self) -> Result<u8, String> {
         let start = self.at;
         let byte = self.next().ok_or("a `\\` stands at the end: write `\\\\` for the character")?;
         let octal = |byte: Option<u8>| {
@@ -350,77 +289,4 @@ impl Reader<'_> {
             std::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()))?;
         u32::from_str_radix(text, 16).ok()
     }
-
-    /// A class, from behind its bracket.
-    fn class(&mut self) -> Result<(), String> {
-        self.out.push('[');
-        if self.take("^") {
-            self.out.push('^');
-        }
-        let mut first = true;
-        while first || self.peek() != Some(b']') {
-            if self.take("[:") {
-                let rest = &self.bytes[self.at..];
-                if let Some(end) = rest.windows(2).position(|pair| pair == b":]") {
-                    let name = String::from_utf8_lossy(&rest[..end]).into_owned();
-                    if !POSIX.contains(&name.trim_start_matches('^')) {
-                        return Err(format!("`[:{name}:]` is not a class of RE2"));
-                    }
-                    self.out.push_str(&format!("[:{name}:]"));
-                    self.at += end + 2;
-                    first = false;
-                    continue;
-                }
-                self.at -= 2;
-            }
-            first = false;
-            if self.peek() == Some(b'\\') {
-                self.at += 1;
-                if let Some(class) = self.named_class()? {
-                    self.out.push_str(&class);
-                    continue;
-                }
-                self.at -= 1;
-            }
-            let low = self.class_byte()?;
-            let range =
-                self.peek() == Some(b'-') && self.bytes.get(self.at + 1).is_some_and(|next| *next != b']');
-            let high = if range {
-                self.at += 1;
-                self.class_byte()?
-            } else {
-                low
-            };
-            if high < low {
-                let (low, high) = (char::from(low), char::from(high));
-                return Err(format!("the range `{low}-{high}` has its ends the wrong way round"));
-            }
-            self.out.push_str(&format!("\\x{low:02X}-\\x{high:02X}"));
-        }
-        self.at += 1;
-        self.out.push(']');
-        Ok(())
-    }
-
-    fn class_byte(&mut self) -> Result<u8, String> {
-        match self.next() {
-            Some(b'\\') => self.escaped_byte(),
-            Some(byte) => Ok(byte),
-            None => Err("a `[` has no `]`".to_owned()),
-        }
-    }
-}
-
-/// A set as what stands between brackets.
-fn ranges(set: &[bool; 256]) -> String {
-    let mut out = String::new();
-    let mut at = 0;
-    while at < 256 {
-        let end = (at..256).take_while(|c| set[*c]).last();
-        if let Some(end) = end {
-            out.push_str(&format!("\\x{at:02X}-\\x{end:02X}"));
-        }
-        at = end.unwrap_or(at) + 1;
-    }
-    if out.is_empty() { "[a&&b]".to_owned() } else { out }
 }

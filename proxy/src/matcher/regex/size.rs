@@ -219,9 +219,7 @@ fn factored(branches: Vec<Vec<Hir>>) -> Vec<Hir> {
     let mut branches = branches.into_iter().peekable();
     while let Some(branch) = branches.next() {
         let mut alike = vec![branch];
-        while let Some(next) =
-            branches.next_if(|next| next.first().is_some() && next.first() == alike[0].first())
-        {
+        while let Some(next) = branches.next_if(|next| !next.is_empty() && next.first() == alike[0].first()) {
             alike.push(next);
         }
         if alike.len() == 1 {

@@ -2,6 +2,8 @@
 //!
 //! Called by the walk in `v1`, through `tables`.
 
+#![allow(clippy::needless_pass_by_value)] // the table calls them all in one way
+
 use super::super::super::path::Path;
 use super::super::super::tree::{Entry, Kind, Node, Origin, Scalar, Span};
 use super::super::fields::{duration, merge};
