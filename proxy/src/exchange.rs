@@ -40,6 +40,7 @@ mod outcome;
 mod prepare;
 mod relay;
 mod replay;
+mod retrying;
 mod timers;
 mod upload;
 

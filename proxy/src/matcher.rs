@@ -2,7 +2,7 @@
 //!
 //! Built by `snapshot::build`; called by `route`, `access_log`, `local_reply`; calls `message`.
 
-use crate::message::RequestHead;
+use crate::message::{Fields, RequestHead, ResponseHead};
 
 pub mod cidr;
 pub mod regex;
@@ -107,29 +107,47 @@ impl HeaderMatcher {
     /// Whether a request matches. A field that came several times matches when one of its values does; an absent one never does, not even
     /// inverted, unless it counts as empty.
     pub fn matches(&self, head: &RequestHead) -> bool {
+        let pseudo = self.name.starts_with(':') || &*self.name == "host";
+        self.matches_either(pseudo.then(|| head.get(&self.name)), &head.fields)
+    }
+
+    /// Whether an answer matches.
+    pub fn matches_response(&self, head: &ResponseHead) -> bool {
+        let mut status = itoa::Buffer::new();
+        let status = status.format(head.status).as_bytes();
+        self.matches_either((&*self.name == ":status").then_some(Some(status)), &head.fields)
+    }
+
+    /// By the value of a pseudo-field, or by the fields of that name.
+    fn matches_either(&self, pseudo: Option<Option<&[u8]>>, fields: &Fields) -> bool {
         let verdict = match &self.rule {
             HeaderRule::Present(wanted) => {
-                return ((head.get(&self.name).is_some() || self.treat_missing_as_empty) == *wanted)
-                    != self.invert;
+                let present = pseudo.unwrap_or_else(|| fields.get(&*self.name)).is_some();
+                return ((present || self.treat_missing_as_empty) == *wanted) != self.invert;
             }
-            HeaderRule::String(rule) => self.any(head, |value| rule.matches(value)),
-            HeaderRule::Range(start, end) => {
-                self.any(head, |value| number(value).is_some_and(|number| (*start..*end).contains(&number)))
-            }
+            HeaderRule::String(rule) => self.any(pseudo, fields, |value| rule.matches(value)),
+            HeaderRule::Range(start, end) => self.any(pseudo, fields, |value| {
+                number(value).is_some_and(|number| (*start..*end).contains(&number))
+            }),
         };
         verdict.is_some_and(|matched| matched != self.invert)
     }
 
     /// Whether a value satisfies `rule`; `None` when there is no value.
-    fn any(&self, head: &RequestHead, rule: impl Fn(&[u8]) -> bool) -> Option<bool> {
-        if self.name.starts_with(':') || &*self.name == "host" {
-            return match head.get(&self.name) {
+    fn any(
+        &self,
+        pseudo: Option<Option<&[u8]>>,
+        fields: &Fields,
+        rule: impl Fn(&[u8]) -> bool,
+    ) -> Option<bool> {
+        if let Some(pseudo) = pseudo {
+            return match pseudo {
                 Some(value) => Some(rule(value)),
                 None => self.treat_missing_as_empty.then(|| rule(b"")),
             };
         }
         let mut verdict = None;
-        for value in head.fields.get_all(&*self.name) {
+        for value in fields.get_all(&*self.name) {
             if rule(value) {
                 return Some(true);
             }

@@ -1,22 +1,36 @@
-//! Retries: whether a failed try may be made again. Pure.
+//! Retries: whether a failed try may be made again, and after what wait. Pure.
 //!
-//! Why: a connection that could not be made, a refused or a reset stream says nothing about the next host. Triggers: the try failed in a
-//! way that the route's policy names, tries are left, nothing of an answer was sent, the request can be sent again, and the
-//! cluster's `max_retries` permits it. Recovers: each try waits for a random part of an exponentially growing interval.
-//! Against Envoy: the same conditions for the names known here.
-//! Called by `exchange`; calls nothing above `error`.
+//! Why: a connection that could not be made, a refused or a reset stream says nothing about the next host, and a 503 often little.
+//! Triggers: the try failed, or was answered, in a way that the route's policy or the request itself names; tries are left; nothing of an
+//! answer was sent; the request can be sent again; and the cluster's `max_retries`, or its retry budget, permits it. Recovers: each try
+//! waits for a random part of an exponentially growing interval, or as long as the answer asked for.
+//! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without HTTP/3.
+//! Called by `exchange`; calls nothing above `matcher`.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use smallvec::SmallVec;
 
 use crate::error::UpstreamError;
+use crate::matcher::HeaderMatcher;
+use crate::message::{Fields, Known, RequestHead, ResponseHead};
+
+mod conditions;
+#[cfg(test)]
+mod tests;
+
+pub use conditions::RetryOn;
 
 /// A route's or virtual host's `retry_policy`.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct RetryPolicy {
     pub on: RetryOn,
     /// Tries after the first (1).
     pub num_retries: u32,
     pub per_try_timeout: Option<Duration>,
+    /// No byte of an answer for this long ends a try.
+    pub per_try_idle_timeout: Option<Duration>,
     /// Hosts that were tried are avoided (`previous_hosts`), looking for another at most this many times.
     pub previous_hosts: bool,
     pub host_selection_attempts: u32,
@@ -24,82 +38,184 @@ pub struct RetryPolicy {
     pub base_interval: Duration,
     /// Ten times the base.
     pub max_interval: Duration,
+    pub rate_limited: Option<RateLimitedBackOff>,
+    pub status_codes: Vec<u16>,
+    /// Of answers, for `retriable-headers`.
+    pub headers: Vec<HeaderMatcher>,
+    /// When there are any, only requests that match one of them are retried.
+    pub request_headers: Vec<HeaderMatcher>,
 }
 
-/// The conditions of `retry_on`, as a set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn {
-    pub connect_failure: bool,
-    pub refused_stream: bool,
-    pub reset: bool,
+/// `rate_limited_retry_back_off`: the wait that an answer asks for.
+#[derive(Debug)]
+pub struct RateLimitedBackOff {
+    /// Fields of the answer; the first with a usable value counts.
+    pub reset_headers: Vec<ResetHeader>,
+    /// A longer wait than this is not obeyed (300 s).
+    pub max_interval: Duration,
 }
 
-impl RetryOn {
-    /// The set of a comma-separated list; the first name that is not known is the error.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let mut on = Self::default();
-        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
-            match name {
-                "connect-failure" => on.connect_failure = true,
-                "refused-stream" => on.refused_stream = true,
-                "reset" => on.reset = true,
-                _ => return Err(name.to_owned()),
-            }
+/// A field that says when a limit is lifted.
+#[derive(Debug)]
+pub struct ResetHeader {
+    /// In lower case.
+    pub name: Box<str>,
+    /// The moment as a UNIX time stamp; else seconds from now.
+    pub timestamp: bool,
+}
+
+/// The retries of one request: those of its policy, as its own fields extend them.
+#[derive(Debug)]
+pub struct Retries {
+    policy: Option<Arc<RetryPolicy>>,
+    on: RetryOn,
+    left: u32,
+    /// Of `x-envoy-retriable-status-codes`.
+    status_codes: SmallVec<[u16; 4]>,
+    /// Of `x-envoy-retriable-header-names`: present in the answer.
+    header_names: SmallVec<[Box<str>; 1]>,
+}
+
+/// How a try failed.
+#[derive(Clone, Copy, Debug)]
+pub enum Trouble<'a> {
+    Error {
+        error: &'a UpstreamError,
+        /// Something of the request may have reached an upstream.
+        sent: bool,
+    },
+    /// The try took longer than `per_try_timeout` or `per_try_idle_timeout`.
+    PerTryTimeout {
+        sent: bool,
+    },
+    Answer(&'a ResponseHead),
+}
+
+/// How long to wait before another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    Exponential(Duration),
+    /// As long as the answer asked for, and a random part of half of that.
+    RateLimited(Duration),
+}
+
+impl Retries {
+    /// The retries of a request; its control fields (gone already from those of clients not believed) are read, not removed. `None` when no
+    /// failure could be covered.
+    pub fn of(policy: Option<&Arc<RetryPolicy>>, request: &RequestHead) -> Option<Self> {
+        let field = |name: Known| request.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+        let (on, grpc_on) = (field(Known::XEnvoyRetryOn), field(Known::XEnvoyRetryGrpcOn));
+        if policy.is_none() && on.is_none() && grpc_on.is_none() {
+            return None;
         }
-        Ok(on)
+        let configured = policy.map_or(RetryOn::default(), |policy| policy.on);
+        let on = configured
+            | RetryOn::of_http(on.unwrap_or_default())
+            | RetryOn::of_grpc(grpc_on.unwrap_or_default());
+        let limited = policy.is_some_and(|policy| {
+            !policy.request_headers.is_empty()
+                && !policy.request_headers.iter().any(|header| header.matches(request))
+        });
+        if on == RetryOn::default() || limited {
+            return None;
+        }
+        let asked = field(Known::XEnvoyMaxRetries).and_then(|text| text.trim().parse().ok());
+        let list = |name| field(name).into_iter().flat_map(|text| text.split(',')).map(str::trim);
+        Some(Self {
+            policy: policy.cloned(),
+            on,
+            left: asked.unwrap_or_else(|| policy.map_or(1, |policy| policy.num_retries)),
+            status_codes: list(Known::XEnvoyRetriableStatusCodes)
+                .filter_map(|code| code.parse().ok())
+                .collect(),
+            header_names: list(Known::XEnvoyRetriableHeaderNames)
+                .filter(|name| !name.is_empty())
+                .map(|name| name.to_ascii_lowercase().into())
+                .collect(),
+        })
     }
 
-    /// Whether an error is among the conditions.
-    pub fn covers(self, error: &UpstreamError) -> bool {
-        match error {
-            UpstreamError::ConnectFailure(_) | UpstreamError::ConnectTimeout => {
-                self.connect_failure || self.reset
-            }
-            UpstreamError::RemoteRefused => self.refused_stream || self.reset,
-            UpstreamError::RemoteReset
-            | UpstreamError::ConnectionTermination
-            | UpstreamError::Protocol(_) => self.reset,
-            UpstreamError::Overflow => false,
+    /// Whether the failure is one of those to try again after.
+    pub fn cover(&self, trouble: Trouble<'_>) -> bool {
+        match trouble {
+            Trouble::Error { error, sent } => self.on.covers_error(error, sent),
+            Trouble::PerTryTimeout { sent } => self.on.covers_timeout(sent),
+            Trouble::Answer(head) => self.cover_answer(head),
         }
     }
-}
 
-impl RetryPolicy {
-    /// The wait before retry number `retry` (1 is the first): full jitter over an interval that doubles, `random` in 0..1.
-    pub fn back_off(&self, retry: u32, random: f64) -> Duration {
-        let doublings = retry.saturating_sub(1).min(16);
-        let longest = self.base_interval.saturating_mul(1 << doublings).min(self.max_interval);
-        longest.mul_f64(random.clamp(0.0, 1.0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reset_covers_what_the_other_names_do_and_an_overflow_is_never_retried() {
-        let on = RetryOn::parse("reset").unwrap();
-        assert!(on.covers(&UpstreamError::ConnectionTermination));
-        assert!(on.covers(&UpstreamError::RemoteRefused));
-        assert!(!on.covers(&UpstreamError::Overflow));
-        let connect = RetryOn::parse("connect-failure, refused-stream").unwrap();
-        assert!(!connect.covers(&UpstreamError::ConnectionTermination));
-        assert_eq!(RetryOn::parse("5xx"), Err("5xx".to_owned()));
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_its_limit() {
-        let policy = RetryPolicy {
-            on: RetryOn::default(),
-            num_retries: 3,
-            per_try_timeout: None,
-            previous_hosts: true,
-            host_selection_attempts: 3,
-            base_interval: Duration::from_millis(25),
-            max_interval: Duration::from_millis(60),
+    fn cover_answer(&self, head: &ResponseHead) -> bool {
+        if head.fields.get(Known::XEnvoyRateLimited).is_some() {
+            return self.on.has(RetryOn::ENVOY_RATELIMITED);
+        }
+        let status = head.status;
+        let policy = self.policy.as_deref();
+        let listed = || {
+            self.status_codes.contains(&status)
+                || policy.is_some_and(|policy| policy.status_codes.contains(&status))
         };
-        let waits: Vec<_> = (1..=3).map(|retry| policy.back_off(retry, 1.0).as_millis()).collect();
-        assert_eq!(waits, [25, 50, 60]);
+        let marked = || {
+            self.header_names.iter().any(|name| head.fields.get(&**name).is_some())
+                || policy
+                    .is_some_and(|policy| policy.headers.iter().any(|header| header.matches_response(head)))
+        };
+        self.on.covers_status(status)
+            || (self.on.has(RetryOn::RETRIABLE_STATUS_CODES) && listed())
+            || (self.on.has(RetryOn::RETRIABLE_HEADERS) && marked())
+            || (self.on.has_grpc() && grpc_status(&head.fields).is_some_and(|code| self.on.covers_grpc(code)))
     }
+
+    /// Takes one of the tries that are left; false when there is none.
+    pub fn take(&mut self) -> bool {
+        let any = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        any
+    }
+
+    /// The wait before retry number `retry` (1 is the first). `random` is in 0..1.
+    pub fn wait(&self, trouble: Trouble<'_>, retry: u32, random: f64, now: SystemTime) -> Wait {
+        let limits = self.policy.as_ref().and_then(|policy| policy.rate_limited.as_ref());
+        if let Trouble::Answer(head) = trouble
+            && let Some(asked) = limits.and_then(|limits| limits.asked(&head.fields, now))
+        {
+            return Wait::RateLimited(asked + (asked / 2).mul_f64(random.clamp(0.0, 1.0)));
+        }
+        let (base, max) = self.policy.as_ref().map_or((BASE_INTERVAL, BASE_INTERVAL * 10), |policy| {
+            (policy.base_interval, policy.max_interval)
+        });
+        let longest = base.saturating_mul(1 << retry.saturating_sub(1).min(16)).min(max);
+        Wait::Exponential(longest.mul_f64(random.clamp(0.0, 1.0)))
+    }
+
+    /// How hosts are chosen for retries.
+    pub fn policy(&self) -> Option<&RetryPolicy> {
+        self.policy.as_deref()
+    }
+}
+
+/// The interval that the first wait is drawn from, unless the policy says otherwise.
+pub const BASE_INTERVAL: Duration = Duration::from_millis(25);
+
+impl RateLimitedBackOff {
+    fn asked(&self, fields: &Fields, now: SystemTime) -> Option<Duration> {
+        let mut asked = self.reset_headers.iter().filter_map(|header| header.interval(fields, now));
+        // Envoy takes no less than two milliseconds for a wait.
+        asked.find(|wait| *wait <= self.max_interval).filter(|wait| wait.as_millis() > 1)
+    }
+}
+
+impl ResetHeader {
+    fn interval(&self, fields: &Fields, now: SystemTime) -> Option<Duration> {
+        let text = std::str::from_utf8(fields.get(&*self.name)?).ok()?;
+        let seconds: u64 = text.trim().parse().ok()?;
+        if !self.timestamp {
+            return Some(Duration::from_secs(seconds));
+        }
+        let since = now.duration_since(UNIX_EPOCH).ok()?;
+        seconds.checked_sub(since.as_secs()).map(Duration::from_secs)
+    }
+}
+
+fn grpc_status(fields: &Fields) -> Option<u32> {
+    std::str::from_utf8(fields.get(Known::GrpcStatus)?).ok()?.trim().parse().ok()
 }

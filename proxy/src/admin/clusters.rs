@@ -254,7 +254,7 @@ impl Level {
         let remaining_cx = left(limits.max_connections, breaker.connections.used());
         let remaining_pending = left(limits.max_pending_requests, breaker.pending.used());
         let remaining_rq = left(limits.max_requests, breaker.requests.used());
-        let remaining_retries = left(limits.max_retries, breaker.retries.used());
+        let remaining_retries = left(breaker.retry_limit(limits), breaker.retries.used());
         Self {
             cx_open: i64::from(remaining_cx == 0),
             pending_open: i64::from(remaining_pending == 0),

@@ -13,14 +13,25 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 /// The limits of one priority.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     pub max_connections: u32,
     pub max_pending_requests: u32,
     pub max_requests: u32,
     pub max_retries: u32,
+    /// Instead of `max_retries`.
+    pub retry_budget: Option<RetryBudget>,
     /// Whether gauges show what remains (`track_remaining`).
     pub track_remaining: bool,
+}
+
+/// Retries as a share of what the cluster is doing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RetryBudget {
+    /// Of the active and waiting requests (20).
+    pub percent: f64,
+    /// That many are always allowed (3).
+    pub min_concurrency: u32,
 }
 
 impl Default for Thresholds {
@@ -31,6 +42,7 @@ impl Default for Thresholds {
             max_pending_requests: 1024,
             max_requests: 1024,
             max_retries: 3,
+            retry_budget: None,
             track_remaining: false,
         }
     }
@@ -62,6 +74,18 @@ pub struct Permit(Arc<Count>);
 /// Somebody waits for a permit; over on drop.
 #[derive(Debug)]
 pub struct Want(Arc<Count>);
+
+impl Breaker {
+    /// How many retries there may be at this moment.
+    pub fn retry_limit(&self, limits: &Thresholds) -> u32 {
+        let Some(budget) = limits.retry_budget else { return limits.max_retries };
+        let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        // a share of two counts, rounded down as in Envoy
+        let share = (budget.percent / 100.0 * active) as u32;
+        share.max(budget.min_concurrency)
+    }
+}
 
 impl Count {
     /// A permit, unless `limit` of them are out.

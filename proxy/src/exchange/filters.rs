@@ -116,7 +116,7 @@ impl<'x> Exchange<'x> {
                 Stopped::Left
             }
             Failure::Expired(expiry) => Stopped::Reply(self.too_late(*expiry)),
-            Failure::Upstream(_) | Failure::NoHost => Stopped::Left,
+            Failure::Upstream(_) | Failure::NoHost | Failure::Answer(_) => Stopped::Left,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, UpstreamError};
 use crate::local_reply::LocalReply;
 use crate::message::HeadKind;
+use crate::retry::Retries;
 use crate::route::Forward;
 use crate::time;
 use crate::upstream::{LocalCluster, ResponseReader, UpstreamStream};
@@ -31,6 +32,8 @@ pub(super) enum Failure {
     Upstream(UpstreamError),
     Expired(Expiry),
     Client(DownstreamError),
+    /// The answer is to be tried again after, when so much time has passed.
+    Answer(Duration),
 }
 
 /// What the tries of one exchange have in common.
@@ -38,10 +41,13 @@ pub(super) struct Tries<'x> {
     pub cluster: Rc<LocalCluster>,
     pub forward: &'x Forward,
     pub limits: Limits,
-    pub replay: Replay,
+    /// None when nothing is to be tried again, or the request cannot be sent again.
+    pub retries: Option<Retries>,
     /// Hosts tried, by id.
     pub tried: smallvec::SmallVec<[u64; 4]>,
     pub count: u32,
+    /// Something of the request may have reached an upstream.
+    pub sent: bool,
     /// Held from the decision to retry until the retry has an answer.
     pub retry_permit: Option<crate::cluster::breaker::Permit>,
 }
@@ -75,6 +81,7 @@ impl<'x> Exchange<'x> {
         forward: &'x Forward,
     ) -> Result<(), LocalReply> {
         let cluster = self.cluster(matched, forward)?;
+        let retries = Retries::of(forward.retry.as_ref(), &self.request);
         let limits = Limits::of(&mut self.request, forward, &self.context.manager.rules);
         self.prepare_request(forward);
         self.timers.limit_duration(self.info.start, limits.max_duration);
@@ -84,12 +91,13 @@ impl<'x> Exchange<'x> {
         if down.rx.is_end() {
             self.came_whole(limits.timeout);
         }
-        let replay = Replay::new(limits.retry.is_some(), cluster.policy.buffer_limit);
+        let mut replay = Replay::new(retries.is_some(), self.replay_limit(forward));
         let tried = smallvec::SmallVec::new();
-        let mut tries = Tries { cluster, forward, limits, replay, tried, count: 0, retry_permit: None };
+        let mut tries =
+            Tries { cluster, forward, limits, retries, tried, count: 0, sent: false, retry_permit: None };
         let mut timer = pin!(tokio::time::sleep(Duration::from_secs(86_400)));
         loop {
-            let failure = match self.attempt(down, &mut tries, timer.as_mut()).await {
+            let failure = match self.attempt(down, &mut tries, &mut replay, timer.as_mut()).await {
                 Ok(()) => return Ok(()),
                 Err(failure) => failure,
             };
@@ -107,10 +115,11 @@ impl<'x> Exchange<'x> {
         &mut self,
         down: &mut Downstream<'_>,
         tries: &mut Tries<'x>,
+        replay: &mut Replay,
         mut timer: Pin<&mut Sleep>,
     ) -> Result<(), Failure> {
         let local = &self.context.local;
-        let retry = tries.limits.retry.as_deref();
+        let retry = tries.retries.as_ref().and_then(Retries::policy);
         let chosen = Attempt::choose(local, &tries.cluster, retry, &tries.tried, tries.forward.priority);
         let mut attempt = chosen.ok_or(Failure::NoHost)?;
         tries.count += 1;
@@ -125,9 +134,10 @@ impl<'x> Exchange<'x> {
         };
         self.info.upstream.local = stream.local;
         self.info.upstream.version = Some(stream.version);
-        self.timers.set_per_try(time::now(), tries.limits.per_try);
-        let result = self.converse(down, &attempt, &mut stream, tries, timer).await;
-        self.timers.set_per_try(time::now(), None);
+        tries.sent = true;
+        self.timers.begin_try(time::now(), tries.limits.per_try, tries.limits.per_try_idle);
+        let result = self.converse(down, &attempt, &mut stream, tries, replay, timer).await;
+        self.timers.end_try();
         match result {
             Ok(true) => {
                 stream.finish(&tries.cluster.policy);
@@ -141,8 +151,10 @@ impl<'x> Exchange<'x> {
                 Ok(())
             }
             Err(failure) => {
-                attempt.report(report_of(&failure));
-                self.judge_failure(&attempt, &failure).await;
+                if !matches!(failure, Failure::Answer(_)) {
+                    attempt.report(report_of(&failure));
+                    self.judge_failure(&attempt, &failure).await;
+                }
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
                 }
@@ -175,29 +187,32 @@ impl<'x> Exchange<'x> {
         attempt: &Attempt,
         stream: &mut UpstreamStream,
         tries: &mut Tries<'x>,
+        replay: &mut Replay,
         mut timer: Pin<&mut Sleep>,
     ) -> Result<bool, Failure> {
         let Downstream { rx: body, tx: answer } = down;
         let UpstreamStream { tx, rx, .. } = stream;
-        let bodyless = body.is_end() && tries.replay.is_empty();
+        let bodyless = body.is_end() && replay.is_empty();
         tokio::select! {
             biased;
             sent = tx.head(&self.request, bodyless) => sent.map_err(Failure::Upstream)?,
             expiry = self.timers.expired(timer.as_mut()) => return Err(Failure::Expired(expiry)),
         }
         let progress = Progress::default();
-        let (replay, timers, route_timeout) = (&mut tries.replay, self.timers, tries.limits.timeout);
+        let (timers, route_timeout) = (self.timers, tries.limits.timeout);
         let upload = Upload { body, tx, replay, progress: &progress, timers, route_timeout }.run();
         let mut side = RequestSide { upload: pin!(upload), refused: false };
         let end = self.await_head(rx, answer, &mut side, timer.as_mut()).await;
-        self.note_progress(&progress);
+        self.note_progress(&progress, tries);
         let end = end?;
-        tries.retry_permit = None;
-        self.timers.set_per_try(time::now(), None);
         self.judge_answer(attempt).await;
+        if let Some(failure) = self.retry_answer(tries, attempt) {
+            return Err(failure);
+        }
+        self.timers.end_per_try();
         self.answer_head(attempt, &progress);
         let whole = self.send_answer(answer, rx, &mut side, &progress, timer, end).await;
-        self.note_progress(&progress);
+        self.note_progress(&progress, tries);
         attempt.report(if self.complete { Report::Status(self.info.status) } else { Report::Abandoned });
         Ok(whole && progress.sent.get().is_some())
     }
@@ -228,7 +243,11 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    fn note_progress(&mut self, progress: &Progress) {
+    fn note_progress(&mut self, progress: &Progress, tries: &mut Tries<'_>) {
+        if progress.overflowed.take() {
+            tries.retries = None;
+            tries.cluster.stats().retry_or_shadow_abandoned.inc();
+        }
         self.info.request_end = self.info.request_end.or(progress.received.get());
         self.info.upstream.request_sent = progress.sent.get();
         self.info.bytes_received += progress.bytes.take();
@@ -237,7 +256,7 @@ impl<'x> Exchange<'x> {
 
 fn report_of(failure: &Failure) -> Report {
     match failure {
-        Failure::NoHost | Failure::Client(_) => Report::Abandoned,
+        Failure::NoHost | Failure::Client(_) | Failure::Answer(_) => Report::Abandoned,
         Failure::Upstream(_) => Report::Failed,
         Failure::Expired(_) => Report::Timeout,
     }

@@ -40,9 +40,13 @@ impl Exchange<'_> {
     /// There was no answer.
     pub(super) async fn judge_failure(&self, attempt: &Attempt, failure: &Failure) {
         let seen = match failure {
-            Failure::NoHost | Failure::Client(_) | Failure::Upstream(UpstreamError::Overflow) => return,
+            Failure::NoHost
+            | Failure::Client(_)
+            // It was judged by its status.
+            | Failure::Answer(_)
+            | Failure::Upstream(UpstreamError::Overflow) => return,
             Failure::Upstream(_) => Seen::Failed,
-            Failure::Expired(Expiry::PerTry | Expiry::Route) => Seen::Timeout(GATEWAY_TIMEOUT),
+            Failure::Expired(Expiry::PerTry | Expiry::PerTryIdle | Expiry::Route) => Seen::Timeout(GATEWAY_TIMEOUT),
             Failure::Expired(_) => return,
         };
         attempt.judge(&self.context.local, seen).await;

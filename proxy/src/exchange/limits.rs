@@ -2,12 +2,10 @@
 //!
 //! Part of `exchange` (Envoy, router filter: "HTTP headers consumed").
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::rules::Rules;
 use crate::message::{Known, RequestHead};
-use crate::retry::RetryPolicy;
 use crate::route::Forward;
 
 /// The limits of one request.
@@ -16,8 +14,8 @@ pub struct Limits {
     /// From the end of the request; `None` is no limit.
     pub timeout: Option<Duration>,
     pub per_try: Option<Duration>,
+    pub per_try_idle: Option<Duration>,
     pub max_duration: Option<Duration>,
-    pub retry: Option<Arc<RetryPolicy>>,
 }
 
 impl Limits {
@@ -36,8 +34,8 @@ impl Limits {
         if let Some(asked) = take_millis(request, Known::XEnvoyUpstreamRqTimeoutMs) {
             timeout = (!asked.is_zero()).then_some(asked);
         }
-        let retry = forward.retry.clone();
-        let configured = retry.as_ref().and_then(|policy| policy.per_try_timeout);
+        let policy = forward.retry.as_deref();
+        let configured = policy.and_then(|policy| policy.per_try_timeout);
         let per_try = take_millis(request, Known::XEnvoyUpstreamRqPerTryTimeoutMs).or(configured);
         let per_try = per_try.filter(|limit| !limit.is_zero() && timeout.is_none_or(|whole| *limit < whole));
         for name in [
@@ -56,7 +54,8 @@ impl Limits {
         {
             request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, expected.as_millis().to_string().as_bytes());
         }
-        Self { timeout, per_try, max_duration, retry }
+        let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
+        Self { timeout, per_try, per_try_idle, max_duration }
     }
 }
 

@@ -1,11 +1,6 @@
-//! What tries come to: another try, the head of an answer, or the answer that reports the failure; and what is counted of it.
+//! What tries come to: the head of an answer, or the answer that reports the failure; and what is counted of it.
 //!
-//! Part of `exchange`; calls `retry`, `local_reply`.
-
-use std::pin::Pin;
-use std::time::Duration;
-
-use tokio::time::Sleep;
+//! Part of `exchange`; calls `local_reply`.
 
 use super::Exchange;
 use super::finish::millis;
@@ -13,7 +8,6 @@ use super::forward::{Failure, Tries};
 use super::timers::Expiry;
 use super::upload::Progress;
 use crate::attempt::Attempt;
-use crate::downstream::Downstream;
 use crate::error::{Flag, UpstreamError};
 use crate::filter::answer;
 use crate::local_reply::LocalReply;
@@ -22,51 +16,6 @@ use crate::stats::ClusterStats;
 use crate::time;
 
 impl Exchange<'_> {
-    /// How long to wait before another try; `None` when there is to be none.
-    pub(super) fn retry_after(&mut self, failure: &Failure, tries: &mut Tries<'_>) -> Option<Duration> {
-        let stats = tries.cluster.stats();
-        let covered = match failure {
-            Failure::Upstream(error) => tries.limits.retry.as_ref()?.on.covers(error),
-            Failure::Expired(Expiry::PerTry) => tries.limits.retry.as_ref()?.on.reset,
-            Failure::NoHost | Failure::Client(_) | Failure::Expired(_) => false,
-        };
-        let policy = tries.limits.retry.as_ref().filter(|_| covered)?;
-        tries.retry_permit = None;
-        if tries.count > policy.num_retries {
-            stats.upstream_rq_retry_limit_exceeded.inc();
-            self.info.flags.set(Flag::UpstreamRetryLimitExceeded);
-            return None;
-        }
-        if !tries.replay.is_whole() {
-            stats.retry_or_shadow_abandoned.inc();
-            return None;
-        }
-        let (breaker, limits) = tries.cluster.breaker(tries.forward.priority);
-        let Some(permit) = breaker.retries.acquire(limits.max_retries) else {
-            stats.upstream_rq_retry_overflow.inc();
-            return None;
-        };
-        tries.retry_permit = Some(permit);
-        stats.upstream_rq_retry.inc();
-        stats.upstream_rq_retry_backoff_exponential.inc();
-        Some(policy.back_off(tries.count, self.context.local.random_share()))
-    }
-
-    /// Waits before a retry, unless the client leaves or the time runs out.
-    pub(super) async fn back_off(
-        &mut self,
-        down: &mut Downstream<'_>,
-        wait: Duration,
-        timer: Pin<&mut Sleep>,
-    ) -> Result<(), Failure> {
-        let whole = down.rx.is_end();
-        tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            error = down.rx.closed(), if whole => Err(Failure::Client(error)),
-            expiry = self.timers.expired(timer) => Err(Failure::Expired(expiry)),
-        }
-    }
-
     /// The answer that reports the last failure; none when the client is gone.
     pub(super) fn failed(&mut self, failure: Failure, tries: &Tries<'_>) -> Result<(), LocalReply> {
         let cluster = tries.cluster.stats();
@@ -90,7 +39,10 @@ impl Exchange<'_> {
                 }
                 reply
             }
+            // It is tried again, or forwarded; there is nothing to say in its place.
+            Failure::Answer(_) => return Ok(()),
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
+            Failure::Expired(Expiry::PerTryIdle) => LocalReply::per_try_idle_timeout(),
             Failure::Expired(expiry) => self.too_late(expiry),
         };
         self.charge(cluster, reply.status);
@@ -101,7 +53,7 @@ impl Exchange<'_> {
     pub(super) fn too_late(&self, expiry: Expiry) -> LocalReply {
         self.count_expiry(expiry);
         match expiry {
-            Expiry::Route | Expiry::PerTry => LocalReply::upstream_timeout(),
+            Expiry::Route | Expiry::PerTry | Expiry::PerTryIdle => LocalReply::upstream_timeout(),
             Expiry::StreamIdle => LocalReply::stream_idle_timeout(self.info.request_end.is_some()),
             Expiry::Request => LocalReply::request_timeout(),
             Expiry::MaxDuration => LocalReply::max_duration(self.info.request_end.is_some()),
@@ -120,6 +72,7 @@ impl Exchange<'_> {
                 (Flag::UpstreamRequestTimeout, "response_timeout")
             }
             Expiry::PerTry => (Flag::UpstreamRequestTimeout, "upstream_per_try_timeout"),
+            Expiry::PerTryIdle => (Flag::StreamIdleTimeout, "upstream_per_try_idle_timeout"),
             Expiry::StreamIdle => {
                 http.downstream_rq_idle_timeout.inc();
                 (Flag::StreamIdleTimeout, "stream_idle_timeout")
@@ -151,7 +104,11 @@ impl Exchange<'_> {
                 stats.upstream_rq_per_try_timeout.inc();
                 stats.upstream_rq_tx_reset.inc();
             }
-            Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),
+            Failure::Expired(Expiry::PerTryIdle) => {
+                stats.upstream_rq_per_try_idle_timeout.inc();
+                stats.upstream_rq_tx_reset.inc();
+            }
+            Failure::Answer(_) | Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),
             Failure::NoHost | Failure::Upstream(_) => {}
         }
     }
@@ -160,14 +117,9 @@ impl Exchange<'_> {
     pub(super) fn answer_head(&mut self, attempt: &Attempt, progress: &Progress) {
         let now = time::now();
         self.info.response_start = Some(now);
-        if self.info.flags.is_empty() {
-            self.info.details = std::borrow::Cow::Borrowed("via_upstream");
-        }
+        self.info.details = std::borrow::Cow::Borrowed("via_upstream");
         let status = self.response.status;
         self.charge(attempt.cluster.stats(), status);
-        if self.info.attempts > 1 && status < 500 {
-            attempt.cluster.stats().upstream_rq_retry_success.inc();
-        }
         let rules = &self.context.manager.rules;
         let response = &mut self.response;
         if rules.suppress_envoy_headers {

@@ -9,7 +9,7 @@ use super::forward::Tries;
 use super::{Exchange, Matched};
 use crate::attempt::Attempt;
 use crate::local_reply::LocalReply;
-use crate::route::{Forward, HostRewrite};
+use crate::route::{BodyBuffer, Forward, HostRewrite};
 use crate::upstream::LocalCluster;
 
 impl<'x> Exchange<'x> {
@@ -34,6 +34,16 @@ impl<'x> Exchange<'x> {
             self.rewrite_host(host.as_bytes().to_vec(), forward);
         }
         Ok(cluster)
+    }
+
+    /// How much of the request's body is kept for sending it again.
+    pub(super) fn replay_limit(&self, forward: &Forward) -> usize {
+        let of_listener = self.context.listener.buffer_limit;
+        match forward.body_buffer {
+            BodyBuffer::Listener => of_listener,
+            BodyBuffer::AtMost(limit) => limit.min(of_listener),
+            BodyBuffer::Exactly(limit) => limit,
+        }
     }
 
     /// The configured changes to the request: fields, host, path.

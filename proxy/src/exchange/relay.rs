@@ -126,6 +126,8 @@ impl Exchange<'_> {
                 self.info.details = Cow::Borrowed(details);
             }
             Failure::NoHost => self.info.flags.set(Flag::NoHealthyUpstream),
+            // An answer that has begun is not tried again.
+            Failure::Answer(_) => {}
         }
     }
 }

@@ -15,36 +15,29 @@ pub struct Replay {
     limit: usize,
     /// False when nothing is kept: there is no retry policy, or the body was larger than the limit.
     keep: bool,
-    /// Something was read and not kept.
-    lost: bool,
 }
 
 impl Replay {
     /// A copy of at most `limit` bytes, or none at all.
     pub fn new(keep: bool, limit: usize) -> Self {
-        Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep, lost: false }
+        Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep }
     }
 
-    pub fn push(&mut self, piece: &Bytes) {
+    /// True when the copy is given up with this piece.
+    pub fn push(&mut self, piece: &Bytes) -> bool {
         if self.keep && self.size.saturating_add(piece.len()) <= self.limit {
             self.size += piece.len();
             self.pieces.push(piece.clone());
-            return;
+            return false;
         }
-        self.keep = false;
-        self.lost = true;
         self.pieces = Vec::new();
+        std::mem::take(&mut self.keep)
     }
 
     pub fn set_trailers(&mut self, trailers: &Fields) {
         if self.keep {
             self.trailers = Some(trailers.clone());
         }
-    }
-
-    /// Whether the request can be sent again from its beginning.
-    pub fn is_whole(&self) -> bool {
-        !self.lost
     }
 
     /// Nothing of a body was read so far.
@@ -68,11 +61,9 @@ mod tests {
     #[test]
     fn past_its_limit_the_copy_is_gone_for_good() {
         let mut replay = Replay::new(true, 4);
-        replay.push(&Bytes::from_static(b"abc"));
-        assert!(replay.is_whole());
-        replay.push(&Bytes::from_static(b"de"));
-        replay.push(&Bytes::from_static(b"f"));
-        assert!(!replay.is_whole());
+        assert!(!replay.push(&Bytes::from_static(b"abc")));
+        assert!(replay.push(&Bytes::from_static(b"de")));
+        assert!(!replay.push(&Bytes::from_static(b"f")));
         assert!(replay.pieces().is_empty());
     }
 }

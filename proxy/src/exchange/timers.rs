@@ -20,6 +20,8 @@ pub enum Expiry {
     Route,
     /// The retry policy's `per_try_timeout`.
     PerTry,
+    /// No byte for the retry policy's `per_try_idle_timeout`.
+    PerTryIdle,
     /// No byte in either direction.
     StreamIdle,
     /// The request did not come whole within `request_timeout`.
@@ -33,6 +35,10 @@ pub enum Expiry {
 pub struct Timers {
     route: Cell<Option<Instant>>,
     per_try: Cell<Option<Instant>>,
+    /// Begins with the end of the request.
+    per_try_limit: Cell<Option<Duration>>,
+    per_try_idle: Cell<Option<Duration>>,
+    complete: Cell<bool>,
     request: Cell<Option<Instant>>,
     max: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
@@ -68,16 +74,36 @@ impl Timers {
     /// The request has come whole: its own timeout ends, the route's begins, once for all tries.
     pub fn request_complete(&self, now: Instant, route: Option<Duration>) {
         self.request.set(None);
+        self.complete.set(true);
+        self.per_try.set(self.per_try.get().or(after(now, self.per_try_limit.get())));
         self.route.set(self.route.get().or(after(now, route)));
     }
 
-    pub fn set_per_try(&self, now: Instant, limit: Option<Duration>) {
-        self.per_try.set(after(now, limit));
+    /// A try has its stream.
+    pub fn begin_try(&self, now: Instant, limit: Option<Duration>, idle: Option<Duration>) {
+        self.per_try_limit.set(limit);
+        self.per_try.set(after(now, limit.filter(|_| self.complete.get())));
+        self.per_try_idle.set(idle);
+        if idle.is_some() {
+            self.active.set(Some(now));
+        }
+    }
+
+    /// The try was answered.
+    pub fn end_per_try(&self) {
+        self.per_try_limit.set(None);
+        self.per_try.set(None);
+    }
+
+    /// The try is over.
+    pub fn end_try(&self) {
+        self.end_per_try();
+        self.per_try_idle.set(None);
     }
 
     /// A byte went in some direction.
     pub fn touch(&self) {
-        if self.idle.get().is_some() {
+        if self.idle.get().is_some() || self.per_try_idle.get().is_some() {
             self.active.set(Some(time::now()));
         }
     }
@@ -104,13 +130,14 @@ impl Timers {
     }
 
     fn nearest(&self) -> Option<(Instant, Expiry)> {
-        let idle = self.idle.get().zip(self.active.get()).and_then(|(limit, last)| last.checked_add(limit));
+        let since_active = |limit: Option<Duration>| self.active.get()?.checked_add(limit?);
         [
             (self.route.get(), Expiry::Route),
             (self.per_try.get(), Expiry::PerTry),
             (self.request.get(), Expiry::Request),
             (self.max.get(), Expiry::MaxDuration),
-            (idle, Expiry::StreamIdle),
+            (since_active(self.per_try_idle.get()), Expiry::PerTryIdle),
+            (since_active(self.idle.get()), Expiry::StreamIdle),
         ]
         .into_iter()
         .filter_map(|(deadline, expiry)| Some((deadline?, expiry)))

@@ -33,6 +33,8 @@ pub struct Progress {
     /// The whole request has been received.
     pub received: Cell<Option<Instant>>,
     pub bytes: Cell<u64>,
+    /// The body has just become too large for the copy that a retry would send.
+    pub overflowed: Cell<bool>,
 }
 
 /// Everything that an upload uses.
@@ -94,7 +96,9 @@ impl Upload<'_, '_> {
             match frame {
                 Frame::Data(piece) => {
                     self.progress.bytes.set(self.progress.bytes.get() + piece.len() as u64);
-                    self.replay.push(&piece);
+                    if self.replay.push(&piece) {
+                        self.progress.overflowed.set(true);
+                    }
                     let end = self.body.is_end();
                     if end {
                         self.received();

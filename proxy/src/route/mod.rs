@@ -127,7 +127,20 @@ pub struct Forward {
     /// Taken from a believed `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
     pub grpc_timeout_header_offset: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
+    pub body_buffer: BodyBuffer,
     pub priority: Priority,
+}
+
+/// How much of a request's body is kept for sending it again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BodyBuffer {
+    /// What the listener buffers.
+    #[default]
+    Listener,
+    /// That, and at most so much (`per_request_buffer_limit_bytes`).
+    AtMost(usize),
+    /// `request_body_buffer_limit`.
+    Exactly(usize),
 }
 
 /// Which cluster a request goes to.

@@ -252,6 +252,7 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         grpc_timeout_header_max: None,
         grpc_timeout_header_offset: None,
         retry: None,
+        body_buffer: super::BodyBuffer::default(),
         priority: Priority::Default,
     }
 }

@@ -38,6 +38,7 @@ mod matchers;
 mod network;
 mod place;
 pub mod resolver;
+mod retries;
 mod routes;
 mod runtime;
 #[cfg(test)]

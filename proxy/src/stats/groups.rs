@@ -234,6 +234,7 @@ stats_group! {
             external_upstream_rq_completed = "external.upstream_rq_completed",
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
+            retry_upstream_rq_completed = "retry.upstream_rq_completed",
         ],
         gauges: [
             upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active,
@@ -267,11 +268,12 @@ stats_group! {
             canary_upstream_rq_time = "canary.upstream_rq_time",
         ],
         codes: [upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq",
-            internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq"],
+            internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq",
+            retry_upstream_rq_codes = "retry.upstream_rq"],
         on_demand: [
             "upstream_rq_time", "external.upstream_rq_time", "internal.upstream_rq_time", "canary.upstream_rq_time",
             "external.upstream_rq_completed", "internal.upstream_rq_completed", "canary.upstream_rq_completed",
-            "update_rejected", "lb_zone_number_differs", "circuit_breakers.default.remaining_cx",
+            "retry.upstream_rq_completed", "update_rejected", "lb_zone_number_differs", "circuit_breakers.default.remaining_cx",
             "circuit_breakers.default.remaining_cx_pools", "circuit_breakers.default.remaining_pending",
             "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
             "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_cx_pools",

@@ -179,6 +179,10 @@ codes! {
      carried out twice. `connect-failure` and `refused-stream` are safe. Restrict the route with a header match on `:method` to GET, \
      HEAD, OPTIONS, PUT or DELETE, or leave the unsafe conditions out."
 
+    UnknownRetryCondition warning "unknown-retry-condition" "A retry policy names a condition that does not exist."
+    "Envoy passes over names in `retry_on` that it does not know, so that a slip of the pen, as `5XX` or `connection-failure`, means that \
+     nothing is retried. Write the condition as Envoy's reference does, or remove it."
+
     BreakerBelowPool warning "breaker-below-pool" "A circuit breaker is below what the connection pool needs."
     "A request that finds no idle connection waits, so `max_pending_requests: 0` refuses even the first one. Over HTTP/1 each request \
      takes a connection, so connections above `max_requests` are never used; and with fewer connections than endpoints the \

@@ -17,6 +17,7 @@ use crate::envoy::config::route::v3::{
 };
 use crate::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use crate::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
+use crate::read::nearest;
 use shadow::Shadow;
 
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -24,6 +25,21 @@ const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// Conditions under which the upstream cannot have seen the request.
 const SAFE_CONDITIONS: [&str; 4] =
     ["connect-failure", "refused-stream", "reset-before-request", "envoy-ratelimited"];
+/// All other conditions of `retry_on`.
+const OTHER_CONDITIONS: [&str; 12] = [
+    "5xx",
+    "gateway-error",
+    "reset",
+    "retriable-4xx",
+    "retriable-status-codes",
+    "retriable-headers",
+    "http3-post-connect-failure",
+    "cancelled",
+    "deadline-exceeded",
+    "internal",
+    "resource-exhausted",
+    "unavailable",
+];
 /// Methods that may be carried out twice.
 const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
 
@@ -169,17 +185,28 @@ fn above(lint: &mut Lint<'_>, path: &str, inner: Duration, outer: Duration, name
 
 /// Retries of requests that may have been carried out, on a route that takes methods for which that matters.
 fn retries(lint: &mut Lint<'_>, path: &str, policy: &RetryPolicy, conditions: &RouteMatch) {
+    let known =
+        |condition: &&str| SAFE_CONDITIONS.contains(condition) || OTHER_CONDITIONS.contains(condition);
+    for unknown in named(policy).filter(|condition| !known(condition)) {
+        let near = nearest(unknown, SAFE_CONDITIONS.into_iter().chain(OTHER_CONDITIONS));
+        let remedy = near.map_or_else(|| "remove it".to_owned(), |near| format!("did you mean `{near}`?"));
+        let text = format!("there is no retry condition `{unknown}`: it never applies");
+        lint.add(&format!("{path}.retry_on"), Code::UnknownRetryCondition, text, remedy);
+    }
     if policy.num_retries == Some(0) || only_idempotent(conditions) {
         return;
     }
-    let named = policy.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty());
-    let harmful: Vec<_> = named.filter(|condition| !SAFE_CONDITIONS.contains(condition)).collect();
+    let harmful: Vec<_> = named(policy).filter(|condition| OTHER_CONDITIONS.contains(condition)).collect();
     if !harmful.is_empty() {
         let text =
             format!("`{}` may carry out a POST twice, and this route takes any method", harmful.join(","));
         let remedy = "match `:method` with GET, or retry on connect-failure and refused-stream only";
         lint.add(&format!("{path}.retry_on"), Code::RetryNonIdempotent, text, remedy);
     }
+}
+
+fn named(policy: &RetryPolicy) -> impl Iterator<Item = &str> {
+    policy.retry_on.split(',').map(str::trim).filter(|condition| !condition.is_empty())
 }
 
 fn only_idempotent(conditions: &RouteMatch) -> bool {

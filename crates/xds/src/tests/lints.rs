@@ -174,6 +174,13 @@ fn retries_of_posts_are_found() {
 }
 
 #[test]
+fn retry_conditions_that_do_not_exist_are_found() {
+    let retry = |on: &str| action(&format!("retry_policy: {{retry_on: '{on}'}}"));
+    let code = Code::UnknownRetryCondition;
+    lints(code, "retry_policy.retry_on", &retry("connection-failure"), &retry("connect-failure,unavailable"));
+}
+
+#[test]
 fn breakers_below_the_need_are_found() {
     let code = Code::BreakerBelowPool;
     let breaker = |limits: &str| cluster(&format!("circuit_breakers: {{thresholds: [{{{limits}}}]}}"));

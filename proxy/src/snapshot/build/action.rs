@@ -1,6 +1,6 @@
-//! What routes do: forward, redirect, direct response, and how they retry.
+//! What routes do: forward, redirect, direct response.
 //!
-//! Part of `build`; called by `routes`; calls `matchers`, `values`.
+//! Part of `build`; called by `routes`; calls `matchers`, `retries`, `values`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,7 @@ use xds::envoy::config::route::v3::{
 use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
-use super::{Cx, http_filters, matchers};
-use crate::retry::{RetryOn, RetryPolicy};
+use super::{Cx, http_filters, matchers, retries};
 use crate::route::{
     Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
     Weighted,
@@ -42,8 +41,8 @@ pub fn forward(
     let target = target(cx, place, message, options);
     let path = path_rewrite(cx, place, message);
     let retry = match &message.retry_policy {
-        Some(policy) => retry(cx, &place.field("retry_policy"), policy),
-        None => of_host.and_then(|policy| retry(cx, &place.field("retry_policy"), policy)),
+        Some(policy) => retries::policy(cx, &place.field("retry_policy"), policy),
+        None => of_host.and_then(|policy| retries::policy(cx, &place.field("retry_policy"), policy)),
     };
     let stream = message.max_stream_duration.as_ref();
     let not_found = ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code);
@@ -64,6 +63,7 @@ pub fn forward(
         grpc_timeout_header_offset: stream
             .and_then(|limits| duration(limits.grpc_timeout_header_offset.as_ref())),
         retry: retry.map(Arc::new),
+        body_buffer: crate::route::BodyBuffer::default(),
         priority: match RoutingPriority::try_from(message.priority) {
             Ok(RoutingPriority::High) => Priority::High,
             Ok(RoutingPriority::Default) | Err(_) => Priority::Default,
@@ -246,46 +246,4 @@ pub fn direct(
             .suggest("raise `max_direct_response_body_size_bytes` of the route table");
     }
     Action::Direct { status: u16::try_from(message.status).unwrap_or(500), body: body.into() }
-}
-
-/// A retry policy; without any condition there is none.
-pub fn retry(cx: &mut Cx<'_>, place: &Place<'_>, message: &RetryMessage) -> Option<RetryPolicy> {
-    let on = match RetryOn::parse(&message.retry_on) {
-        Ok(on) => on,
-        Err(name) => {
-            let text = format!("the retry condition `{name}` is not implemented");
-            cx.error(&place.field("retry_on"), Code::NotImplemented, text)
-                .suggest("known are connect-failure, refused-stream and reset");
-            return None;
-        }
-    };
-    let mut previous_hosts = false;
-    for (at, predicate) in message.retry_host_predicate.iter().enumerate() {
-        let place = place.item("retry_host_predicate", at);
-        if predicate.name.ends_with("previous_hosts") {
-            previous_hosts = true;
-        } else {
-            let text = format!("the host predicate `{}` is not implemented", predicate.name);
-            cx.error(&place.field("name"), Code::NotImplemented, text)
-                .suggest("envoy.retry_host_predicates.previous_hosts");
-        }
-    }
-    let back_off = message.retry_back_off.as_ref();
-    let base = back_off.and_then(|interval| duration(interval.base_interval.as_ref()));
-    let max = back_off.and_then(|interval| duration(interval.max_interval.as_ref()));
-    let base_interval = base.unwrap_or(Duration::from_millis(25));
-    if max.is_some_and(|max| max < base_interval) {
-        let place = place.field("retry_back_off");
-        let text = "`max_interval` is shorter than `base_interval`";
-        cx.error(&place.field("max_interval"), Code::BadValue, text);
-    }
-    Some(RetryPolicy {
-        on,
-        num_retries: message.num_retries.unwrap_or(1),
-        per_try_timeout: values::limit(message.per_try_timeout.as_ref(), None),
-        previous_hosts,
-        host_selection_attempts: u32::try_from(message.host_selection_retry_max_attempts.max(1)).unwrap_or(1),
-        base_interval,
-        max_interval: max.unwrap_or(base_interval * 10),
-    })
 }

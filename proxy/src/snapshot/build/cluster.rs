@@ -20,7 +20,7 @@ use super::place::{Code, Place};
 use super::values::limit;
 use super::{Cx, health, manager};
 use crate::cluster::balancer::Policy;
-use crate::cluster::breaker::Thresholds;
+use crate::cluster::breaker::{RetryBudget, Thresholds};
 use crate::cluster::shares::Balance;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
 use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
@@ -165,6 +165,10 @@ fn thresholds(message: &ThresholdsMessage) -> Thresholds {
         max_pending_requests: message.max_pending_requests.unwrap_or(default.max_pending_requests),
         max_requests: message.max_requests.unwrap_or(default.max_requests),
         max_retries: message.max_retries.unwrap_or(default.max_retries),
+        retry_budget: message.retry_budget.as_ref().map(|budget| RetryBudget {
+            percent: budget.budget_percent.map_or(20.0, |percent| percent.value),
+            min_concurrency: budget.min_retry_concurrency.unwrap_or(3),
+        }),
         track_remaining: message.track_remaining,
     }
 }

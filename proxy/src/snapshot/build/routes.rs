@@ -16,7 +16,10 @@ use xds::envoy::config::route::v3::{
 use super::place::{Code, Place};
 use super::values::{self, level};
 use super::{Cx, action, http_filters, logs, matchers};
-use crate::route::{Action, Domains, PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
+use crate::route::{
+    Action, BodyBuffer, Domains, Forward, PathMatch, RequireTls, Route, RouteTable, VirtualCluster,
+    VirtualHost,
+};
 
 /// What the routes of one table share.
 pub struct TableOptions {
@@ -128,7 +131,9 @@ fn route(
         ActionMessage::Route(action) => {
             let forward =
                 action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
-            forward.map(|forward| Action::Forward(Box::new(forward)))
+            forward.map(|forward| {
+                Action::Forward(Box::new(Forward { body_buffer: body_buffer(message, host), ..forward }))
+            })
         }
         ActionMessage::Redirect(redirect) => {
             let redirect = action::redirect(cx, &place.field("redirect"), redirect);
@@ -160,6 +165,18 @@ fn route(
         metadata: message.metadata.as_ref().map(|metadata| Arc::new(filter_metadata(metadata))),
         filters,
     })
+}
+
+/// The route's own limit, else that of its virtual host; of the two fields the newer one counts.
+fn body_buffer(route: &RouteMessage, host: &HostMessage) -> BodyBuffer {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let exactly = route.request_body_buffer_limit.or(host.request_body_buffer_limit);
+    let at_most = route.per_request_buffer_limit_bytes.or(host.per_request_buffer_limit_bytes);
+    match (exactly, at_most) {
+        (Some(bytes), _) => BodyBuffer::Exactly(size(bytes)),
+        (None, Some(bytes)) => BodyBuffer::AtMost(size(bytes.into())),
+        (None, None) => BodyBuffer::Listener,
+    }
 }
 
 fn filter_metadata(metadata: &Metadata) -> serde_json::Value {

@@ -157,9 +157,9 @@ fn what_routes_cannot_do_is_refused() {
         "only one of",
     );
     check(
-        &to("cluster: c, retry_policy: { retry_on: 5xx }"),
-        "retry_policy.retry_on",
-        "`5xx` is not implemented",
+        &to("cluster: c, retry_policy: { retry_host_predicate: [{ name: omit_some }] }"),
+        "retry_policy.retry_host_predicate[0].name",
+        "`omit_some` is not implemented",
     );
     check(
         "{ match: { safe_regex: { regex: '[' } }, route: { cluster: c } }",
