@@ -46,6 +46,7 @@ mod upload;
 
 use filters::Stopped;
 
+use replay::Replay;
 use timers::{Expiry, Timers};
 
 /// What the exchanges of one downstream connection share.
@@ -87,6 +88,8 @@ struct Exchange<'x> {
     finished: bool,
     /// The HTTP filters, where there are any besides the router.
     filters: Option<Running<'x>>,
+    /// The request's body, where a filter waited for all of it.
+    held: Option<Replay>,
     /// What chance says of a choice of clusters, for filters and router alike.
     draw: u64,
     /// When the request came to the router.
@@ -168,6 +171,7 @@ impl<'x> Exchange<'x> {
             cut_by_upstream: false,
             finished: false,
             filters: None,
+            held: None,
             draw: context.local.random_bits()[0],
             forwarded: start,
         }

@@ -58,6 +58,8 @@ pub struct StreamInfo {
     /// Which line of a log this is for, where a connection has several.
     pub moment: LogMoment,
     pub upstream: UpstreamInfo,
+    /// A health check, as the filter of that name says (`not_health_check_filter`).
+    pub health_check: bool,
     /// Tries made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
     pub attempts: u32,
 }
@@ -120,6 +122,7 @@ impl StreamInfo {
             tcp: false,
             moment: LogMoment::End,
             upstream: UpstreamInfo::default(),
+            health_check: false,
             attempts: 0,
         }
     }

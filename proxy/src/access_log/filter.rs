@@ -16,7 +16,7 @@ pub enum LogFilter {
     StatusCode(Comparison),
     /// `duration_filter`, in milliseconds: the whole exchange. One that has not ended does not pass.
     Duration(Comparison),
-    /// `not_health_check_filter`. Nothing here answers health checks itself, so that everything passes.
+    /// `not_health_check_filter`: not what the health check filter takes for a check.
     NotHealthCheck,
     /// `header_filter`: a header of the request.
     Header(HeaderMatcher),
@@ -59,7 +59,7 @@ impl LogFilter {
             Self::Duration(comparison) => info
                 .end
                 .is_some_and(|end| comparison.holds(millis(end.saturating_duration_since(info.start)))),
-            Self::NotHealthCheck => true,
+            Self::NotHealthCheck => !info.health_check,
             Self::Header(matcher) => context.request.is_some_and(|head| matcher.matches(head)),
             Self::ResponseFlag(flags) if flags.is_empty() => !info.flags.is_empty(),
             Self::ResponseFlag(flags) => flags.iter().any(|flag| info.flags.has(*flag)),

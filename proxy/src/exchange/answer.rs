@@ -7,9 +7,11 @@ use super::{Exchange, expired};
 use crate::downstream::ResponseWriter;
 use crate::error::DownstreamError;
 use crate::filter::answer;
+use crate::filter::chain::Answering;
 use crate::local_reply::{self, LocalReply};
 use crate::message::{Known, Method};
 use crate::state::Drain;
+use crate::time;
 
 impl Exchange<'_> {
     /// Sends an answer that the proxy invents.
@@ -88,13 +90,14 @@ impl Exchange<'_> {
         request_end: bool,
         end: bool,
     ) -> Result<(), DownstreamError> {
+        let health_failed = self.context.local.state.health_failed();
         if let Some(filters) = &mut self.filters {
-            filters.response(&mut self.response);
+            filters.response(&mut self.response, Answering { now: time::now(), health_failed });
         }
         self.about_to_answer(request_end);
         self.answered = true;
-        // The drain may have begun after the request.
-        if *self.context.drain.borrow() != Drain::No && tx.close_after() {
+        // The drain may have begun after the request. A proxy that is told to be unhealthy wants to be left, too.
+        if (health_failed || *self.context.drain.borrow() != Drain::No) && tx.close_after() {
             self.context.http().downstream_cx_drain_close.inc();
         }
         let sent = tokio::select! {

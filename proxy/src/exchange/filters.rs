@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::time::Sleep;
 
 use super::forward::{Failure, RequestSide};
+use super::replay::Replay;
 use super::upload::Ended;
 use super::{Exchange, Matched, expired};
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::filter::chain::{Facts, Levels, Running, Verdict};
 use crate::local_reply::LocalReply;
-use crate::message::{Known, RequestHead, ResponseHead, Version};
+use crate::message::{Frame, Known, RequestHead, ResponseHead, Version};
 use crate::route::{Action, Chosen};
 use crate::time;
 
@@ -43,6 +44,11 @@ impl<'x> Exchange<'x> {
                     Verdict::Reply(reply) => return Err(Stopped::Reply(reply)),
                     Verdict::Answer(head) => return Err(Stopped::Answer(head)),
                     Verdict::Wait(wait) => self.wait(down, wait).await?,
+                    Verdict::Hold(limit) => {
+                        self.hold(down, limit).await?;
+                        break;
+                    }
+                    Verdict::Discard => self.discard(down).await?,
                 }
                 verdict = self.ask(at, Running::resume);
             }
@@ -86,6 +92,7 @@ impl<'x> Exchange<'x> {
             chosen.is_some_and(|chosen| chosen.cluster == name)
         };
         let random = || context.local.random_bits()[0];
+        let membership = |name: &str| context.local.clusters.get(name).map(|cluster| cluster.membership());
         let mut facts = Facts {
             request: &mut self.request,
             info: &mut self.info,
@@ -93,6 +100,8 @@ impl<'x> Exchange<'x> {
             random: &random,
             now: time::now(),
             shard: context.local.shard,
+            health_failed: context.local.state.health_failed(),
+            membership: &membership,
         };
         self.filters.as_mut().map_or(Verdict::Continue, |filters| question(filters, at, &mut facts))
     }
@@ -107,6 +116,71 @@ impl<'x> Exchange<'x> {
         };
         self.forwarded = time::now();
         waited.map_err(|failure| self.stopped(&failure))
+    }
+
+    /// Waits for the whole request and keeps its body for the upstream.
+    async fn hold(&mut self, down: &mut Downstream<'_>, limit: usize) -> Result<(), Stopped> {
+        if down.rx.is_end() {
+            return Ok(());
+        }
+        let mut held = Replay::new(true, usize::MAX);
+        let mut size = 0;
+        while !down.rx.is_end() {
+            match self.next_piece(down).await? {
+                Frame::Data(piece) => {
+                    size += piece.len();
+                    if size > limit {
+                        self.context.http().downstream_rq_too_large.inc();
+                        // As in Envoy, even when what is too much was the end of the request.
+                        down.tx.close_after();
+                        return Err(Stopped::Reply(LocalReply::payload_too_large()));
+                    }
+                    held.push(&piece);
+                }
+                Frame::Trailers(trailers) => {
+                    held.set_trailers(&trailers);
+                    break;
+                }
+                Frame::End => break,
+            }
+        }
+        self.came_later();
+        if !self.request.fields.contains(Known::ContentLength) {
+            self.request.fields.set(Known::ContentLength, itoa::Buffer::new().format(size).as_bytes());
+        }
+        self.held = Some(held);
+        Ok(())
+    }
+
+    /// Waits for the end of the request, whose body nobody wants.
+    async fn discard(&mut self, down: &mut Downstream<'_>) -> Result<(), Stopped> {
+        while !down.rx.is_end() {
+            if !matches!(self.next_piece(down).await?, Frame::Data(_)) {
+                break;
+            }
+        }
+        self.came_later();
+        Ok(())
+    }
+
+    async fn next_piece(&mut self, down: &mut Downstream<'_>) -> Result<Frame, Stopped> {
+        let frame = tokio::select! {
+            biased;
+            frame = down.rx.next() => frame.map_err(Failure::Client),
+            expiry = expired(self.timers) => Err(Failure::Expired(expiry)),
+        };
+        self.timers.touch();
+        if let Ok(Frame::Data(piece)) = &frame {
+            self.info.bytes_received += piece.len() as u64;
+        }
+        frame.map_err(|failure| self.stopped(&failure))
+    }
+
+    /// The request has come whole, while a filter waited for it.
+    fn came_later(&mut self) {
+        self.forwarded = time::now();
+        self.info.request_end = self.info.request_end.or(Some(self.forwarded));
+        self.timers.request_complete(self.forwarded, None);
     }
 
     fn stopped(&mut self, failure: &Failure) -> Stopped {

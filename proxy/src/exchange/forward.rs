@@ -91,7 +91,8 @@ impl<'x> Exchange<'x> {
         if down.rx.is_end() {
             self.came_whole(limits.timeout);
         }
-        let mut replay = Replay::new(retries.is_some(), self.replay_limit(forward));
+        let limit = self.replay_limit(forward);
+        let mut replay = self.held.take().unwrap_or_else(|| Replay::new(retries.is_some(), limit));
         let tried = smallvec::SmallVec::new();
         let mut tries =
             Tries { cluster, forward, limits, retries, tried, count: 0, sent: false, retry_permit: None };

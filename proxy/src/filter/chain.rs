@@ -10,7 +10,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::pace::Pace;
-use super::{cors, fault};
+use super::{cors, fault, health_check, local_rate_limit, rbac};
 use crate::local_reply::LocalReply;
 use crate::message::{RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
@@ -32,7 +32,12 @@ pub struct Filter {
 #[derive(Debug)]
 pub enum Settings {
     Fault(fault::Fault),
+    HealthCheck(health_check::HealthCheck),
     Cors(cors::Cors),
+    /// `envoy.filters.http.buffer`: the largest body.
+    Buffer(usize),
+    LocalRateLimit(local_rate_limit::Limit),
+    Rbac(rbac::Rbac),
 }
 
 /// What one level of the routes (table, virtual host, route, entry of a weighted choice) says of filters.
@@ -55,6 +60,10 @@ pub struct Override {
 pub enum RouteSettings {
     Fault(fault::Settings),
     Cors(Arc<cors::Policy>),
+    /// `None`: bodies are not waited for.
+    Buffer(Option<usize>),
+    LocalRateLimit(Box<local_rate_limit::Limit>),
+    Rbac(rbac::Engines),
 }
 
 /// The levels of a request's route that say something, the most specific one first.
@@ -71,6 +80,17 @@ pub struct Facts<'a> {
     pub now: Instant,
     /// The worker's shard of statistics.
     pub shard: usize,
+    /// The proxy was told to be unhealthy.
+    pub health_failed: bool,
+    /// How many members a cluster has, and how many of them are healthy; `None` when there is no such cluster.
+    pub membership: &'a dyn Fn(&str) -> Option<(u64, u64)>,
+}
+
+/// What filters may know when an answer is about to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Answering {
+    pub now: Instant,
+    pub health_failed: bool,
 }
 
 /// What a filter wants done before the next one.
@@ -79,6 +99,10 @@ pub enum Verdict {
     Continue,
     /// Wait, then ask the filter again.
     Wait(Duration),
+    /// Wait until the whole request has come, but keep at most so many bytes of it.
+    Hold(usize),
+    /// Wait until the whole request has come, and forget its body; then ask the filter again.
+    Discard,
     /// Answer in place of the upstream.
     Reply(LocalReply),
     /// Answer with this head and nothing else; what local replies become does not concern it.
@@ -92,7 +116,11 @@ pub struct Running<'x> {
 
 enum Step<'x> {
     Fault(fault::Running<'x>),
+    HealthCheck(health_check::Running<'x>),
     Cors(cors::Running<'x>),
+    Buffer(usize),
+    LocalRateLimit(local_rate_limit::Running<'x>),
+    Rbac(rbac::Running<'x>),
 }
 
 impl Overrides {
@@ -115,34 +143,69 @@ impl Chain {
             if disabled {
                 continue;
             }
-            let mut settings = levels.iter().filter_map(said).filter_map(|said| said.settings.as_ref());
-            steps.push(match &filter.settings {
-                Settings::Fault(fault) => {
-                    let own = settings.next().and_then(|own| match own {
-                        RouteSettings::Fault(own) => Some(own),
-                        RouteSettings::Cors(_) => None,
-                    });
-                    Step::Fault(fault.begin(own))
-                }
-                Settings::Cors(cors) => {
-                    let mut policies: cors::Policies<'x> = settings
-                        .filter_map(|own| match own {
-                            RouteSettings::Cors(policy) => Some(&**policy),
-                            RouteSettings::Fault(_) => None,
-                        })
-                        .collect();
-                    if policies.is_empty() {
-                        policies.extend(levels.iter().filter_map(|level| level.cors.as_deref()));
-                    }
-                    if !forwards {
-                        policies.clear();
-                    }
-                    Step::Cors(cors.begin(policies))
-                }
-            });
+            let own = levels.iter().filter_map(said).filter_map(|said| said.settings.as_ref());
+            steps.extend(filter.settings.begin(own, levels, forwards));
         }
         Running { steps }
     }
+}
+
+impl Settings {
+    /// `own` is what the levels say of this filter; settings of another kind are passed over, as in Envoy.
+    fn begin<'x>(
+        &'x self,
+        mut own: impl Iterator<Item = &'x RouteSettings>,
+        levels: &Levels<'x>,
+        forwards: bool,
+    ) -> Option<Step<'x>> {
+        Some(match self {
+            Self::Fault(fault) => Step::Fault(fault.begin(own.find_map(|own| match own {
+                RouteSettings::Fault(own) => Some(own),
+                _ => None,
+            }))),
+            Self::HealthCheck(check) => Step::HealthCheck(check.begin()),
+            Self::Cors(cors) => Step::Cors(cors.begin(policies(own, levels, forwards))),
+            Self::Buffer(limit) => {
+                let own = own.find_map(|own| match own {
+                    RouteSettings::Buffer(own) => Some(*own),
+                    _ => None,
+                });
+                Step::Buffer(own.unwrap_or(Some(*limit))?)
+            }
+            Self::LocalRateLimit(limit) => {
+                let own = own.find_map(|own| match own {
+                    RouteSettings::LocalRateLimit(own) => Some(&**own),
+                    _ => None,
+                });
+                Step::LocalRateLimit(own.unwrap_or(limit).begin())
+            }
+            Self::Rbac(rbac) => Step::Rbac(rbac.begin(own.find_map(|own| match own {
+                RouteSettings::Rbac(own) => Some(own),
+                _ => None,
+            }))),
+        })
+    }
+}
+
+/// The CORS policies of a route: those under the filter's name, else the older fields; none for a route that answers by itself.
+fn policies<'x>(
+    own: impl Iterator<Item = &'x RouteSettings>,
+    levels: &Levels<'x>,
+    forwards: bool,
+) -> cors::Policies<'x> {
+    if !forwards {
+        return cors::Policies::new();
+    }
+    let mut policies: cors::Policies<'x> = own
+        .filter_map(|own| match own {
+            RouteSettings::Cors(policy) => Some(&**policy),
+            _ => None,
+        })
+        .collect();
+    if policies.is_empty() {
+        policies.extend(levels.iter().filter_map(|level| level.cors.as_deref()));
+    }
+    policies
 }
 
 impl Running<'_> {
@@ -158,7 +221,11 @@ impl Running<'_> {
     pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.request(facts),
+            Some(Step::HealthCheck(check)) => check.request(facts),
             Some(Step::Cors(cors)) => cors.request(facts),
+            Some(Step::Buffer(limit)) => Verdict::Hold(*limit),
+            Some(Step::LocalRateLimit(limit)) => limit.request(facts),
+            Some(Step::Rbac(rbac)) => rbac.request(facts),
             None => Verdict::Continue,
         }
     }
@@ -167,16 +234,19 @@ impl Running<'_> {
     pub fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.resume(facts),
-            Some(Step::Cors(_)) | None => Verdict::Continue,
+            Some(Step::HealthCheck(check)) => check.resume(facts),
+            _ => Verdict::Continue,
         }
     }
 
     /// Changes the head of the answer, from the last filter to the first.
-    pub fn response(&mut self, response: &mut ResponseHead) {
+    pub fn response(&mut self, response: &mut ResponseHead, answering: Answering) {
         for step in self.steps.iter_mut().rev() {
             match step {
-                Step::Fault(_) => {}
+                Step::Fault(_) | Step::Buffer(_) | Step::Rbac(_) => {}
+                Step::HealthCheck(check) => check.response(response, answering),
                 Step::Cors(cors) => cors.response(response),
+                Step::LocalRateLimit(limit) => limit.response(response),
             }
         }
     }
@@ -185,7 +255,7 @@ impl Running<'_> {
     pub fn pace(&mut self) -> Option<&mut Pace> {
         self.steps.iter_mut().find_map(|step| match step {
             Step::Fault(fault) => fault.pace.as_mut(),
-            Step::Cors(_) => None,
+            _ => None,
         })
     }
 }

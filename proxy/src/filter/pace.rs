@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-/// Slices in a second.
+/// Slices in a second, and the time between two: Envoy's timers count whole milliseconds.
 const SLICES: u32 = 16;
+const INTERVAL: Duration = Duration::from_millis(63);
 
 /// A slice each sixteenth of a second; the first at once, unused ones are saved up for a second.
 #[derive(Debug)]
@@ -28,14 +29,13 @@ impl Pace {
 
     /// The next part of a piece that may go, or how long to wait for it.
     pub fn next(&mut self, piece: &mut Bytes, now: Instant) -> Result<Bytes, Duration> {
-        let interval = Duration::from_secs(1) / SLICES;
         if self.left == 0 {
             if now < self.due {
                 return Err(self.due - now);
             }
             // More than a second's slices are not saved.
-            let oldest = now.checked_sub(interval * (SLICES - 1)).unwrap_or(now);
-            self.due = self.due.max(oldest) + interval;
+            let oldest = now.checked_sub(INTERVAL * (SLICES - 1)).unwrap_or(now);
+            self.due = self.due.max(oldest) + INTERVAL;
             self.left = self.slice;
         }
         let part = piece.split_to(piece.len().min(self.left));
@@ -55,7 +55,7 @@ mod tests {
         let mut piece = Bytes::from(vec![0; 200]);
         assert_eq!(pace.next(&mut piece, now).unwrap().len(), 64);
         let wait = pace.next(&mut piece, now).unwrap_err();
-        assert_eq!(wait, Duration::from_micros(62_500));
+        assert_eq!(wait, INTERVAL);
         assert_eq!(pace.next(&mut piece, now + wait).unwrap().len(), 64);
         assert!(pace.next(&mut piece, now + wait).is_err());
         assert_eq!(piece.len(), 72);

@@ -51,8 +51,10 @@ macro_rules! stats_group {
     };
 }
 
+mod http_filters;
 mod tcp;
 
+pub use http_filters::*;
 pub use tcp::*;
 
 stats_group! {
@@ -333,36 +335,5 @@ stats_group! {
         histograms: [],
         codes: [],
         on_demand: ["write_dropped"],
-    }
-}
-
-stats_group! {
-    /// `http.<stat_prefix>.fault.`: the fault filter.
-    FaultStats {
-        counters: [aborts_injected, delays_injected, faults_overflow, response_rl_injected],
-        gauges: [active_faults],
-        histograms: [],
-        codes: [],
-    }
-}
-
-stats_group! {
-    /// `http.<stat_prefix>.fault.<downstream cluster>.`
-    FaultClusterStats {
-        counters: [aborts_injected, delays_injected],
-        gauges: [],
-        histograms: [],
-        codes: [],
-        on_demand: ["aborts_injected", "delays_injected"],
-    }
-}
-
-stats_group! {
-    /// `http.<stat_prefix>.cors.`: the CORS filter.
-    CorsStats {
-        counters: [origin_valid, origin_invalid],
-        gauges: [],
-        histograms: [],
-        codes: [],
     }
 }

@@ -103,6 +103,15 @@ impl LocalCluster {
         self.stats.shard(self.shard)
     }
 
+    /// How many members there are, and how many of them are healthy or degraded; as the statistics say.
+    pub fn membership(&self) -> (u64, u64) {
+        let sum = |level: fn(&ClusterStats) -> i64| {
+            u64::try_from(self.stats.shards().map(level).sum::<i64>()).unwrap_or(0)
+        };
+        let healthy = sum(|stats| stats.membership_healthy.get() + stats.membership_degraded.get());
+        (sum(|stats| stats.membership_total.get()), healthy)
+    }
+
     /// This worker's number, for the counts of hosts.
     pub fn shard(&self) -> usize {
         self.shard

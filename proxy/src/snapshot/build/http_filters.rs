@@ -6,8 +6,13 @@ use std::collections::BTreeMap;
 
 use xds::Any;
 use xds::envoy::config::route::v3::{CorsPolicy as OldCors, FilterConfig};
+use xds::envoy::extensions::filters::http::buffer::v3::buffer_per_route::Override as BufferOverride;
+use xds::envoy::extensions::filters::http::buffer::v3::{Buffer, BufferPerRoute};
 use xds::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
 use xds::envoy::extensions::filters::http::fault::v3::HttpFault;
+use xds::envoy::extensions::filters::http::health_check::v3::HealthCheck;
+use xds::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
+use xds::envoy::extensions::filters::http::rbac::v3::{Rbac, RbacPerRoute};
 use xds::envoy::extensions::filters::http::router::v3::Router;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_filter::ConfigType;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -20,6 +25,9 @@ use crate::filter::chain::{Chain, Filter, Override, Overrides, RouteSettings, Se
 
 mod cors;
 mod fault;
+mod health_check;
+mod local_rate_limit;
+mod rbac;
 
 /// The filters of a connection manager, and whether the router keeps its `x-envoy-*` fields to itself.
 pub fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> (Chain, bool) {
@@ -72,6 +80,18 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
         if xds::decode_any::<Cors>(any).is_ok() {
             return Some(Settings::Cors(cors::cors(cx, prefix)));
         }
+        if let Ok(message) = xds::decode_any::<HealthCheck>(any) {
+            return Some(Settings::HealthCheck(health_check::health_check(cx, &place, &message, prefix)));
+        }
+        if let Ok(message) = xds::decode_any::<Buffer>(any) {
+            return Some(Settings::Buffer(bytes(&message)));
+        }
+        if let Ok(message) = xds::decode_any::<LocalRateLimit>(any) {
+            return Some(Settings::LocalRateLimit(local_rate_limit::limit(cx, &place, &message, false)));
+        }
+        if let Ok(message) = xds::decode_any::<Rbac>(any) {
+            return Some(Settings::Rbac(rbac::rbac(cx, &place, &message, prefix)));
+        }
     }
     let text = format!("the HTTP filter `{}` is not implemented", filter.name);
     cx.error(place, Code::NotImplemented, text);
@@ -117,8 +137,28 @@ fn route_settings(cx: &mut Cx<'_>, place: &Place<'_>, any: &Any) -> Option<Route
     if let Ok(message) = xds::decode_any::<CorsPolicy>(any) {
         return Some(RouteSettings::Cors(cors::policy(cx, place, &message)));
     }
+    if let Ok(message) = xds::decode_any::<BufferPerRoute>(any) {
+        let limit = match &message.r#override {
+            Some(BufferOverride::Buffer(buffer)) => Some(bytes(buffer)),
+            Some(BufferOverride::Disabled(_)) | None => None,
+        };
+        return Some(RouteSettings::Buffer(limit));
+    }
+    if let Ok(message) = xds::decode_any::<LocalRateLimit>(any) {
+        let limit = local_rate_limit::limit(cx, place, &message, true);
+        return Some(RouteSettings::LocalRateLimit(Box::new(limit)));
+    }
+    if let Ok(message) = xds::decode_any::<RbacPerRoute>(any) {
+        let own = message.rbac.as_ref();
+        let engines = own.map(|own| rbac::engines(cx, &place.field("rbac"), own));
+        return Some(RouteSettings::Rbac(engines.unwrap_or_default()));
+    }
     let name = any.type_url.rsplit('/').next().unwrap_or_default();
     let text = format!("`{name}` holds no settings of an HTTP filter for single routes");
     cx.error(place, Code::BadValue, text);
     None
+}
+
+fn bytes(message: &Buffer) -> usize {
+    message.max_request_bytes.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }

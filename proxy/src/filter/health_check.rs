@@ -1,0 +1,176 @@
+//! `envoy.filters.http.health_check`: answers to the health checks of others.
+//!
+//! Called by `chain`; calls `matcher`, `local_reply`.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::chain::{Answering, Facts, Verdict};
+use crate::error::Flag;
+use crate::local_reply::LocalReply;
+use crate::matcher::HeaderMatcher;
+use crate::message::ResponseHead;
+use crate::stats::{HealthCheckFilterStats, Scope};
+
+/// The filter of one connection manager.
+#[derive(Debug)]
+pub struct HealthCheck {
+    pub stats: Arc<Scope<HealthCheckFilterStats>>,
+    /// The upstream answers.
+    pub pass_through: bool,
+    pub cache: Option<Cache>,
+    /// Clusters, and the whole percentage of their hosts that must be healthy.
+    pub clusters: Vec<(Box<str>, u64)>,
+    /// Which requests are health checks.
+    pub headers: Vec<HeaderMatcher>,
+    /// `--service-cluster`, which each answer names.
+    pub service_cluster: Arc<str>,
+}
+
+/// The upstream's last answer; it stands until the next multiple of the time from the filter's beginning on, as in Envoy.
+#[derive(Debug)]
+pub struct Cache {
+    time: Duration,
+    begin: Begin,
+    /// The period it came in, from 1 on, and the status; 0 before the first.
+    last: AtomicU64,
+}
+
+/// The filter's beginning, which says nothing about its settings.
+struct Begin(Instant);
+
+/// One request.
+pub struct Running<'x> {
+    filter: &'x HealthCheck,
+    is_check: bool,
+    /// The upstream's answer is to be kept.
+    keep: bool,
+    cached: Option<u16>,
+}
+
+const STATUS_BITS: u32 = 16;
+
+impl std::fmt::Debug for Begin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Begin")
+    }
+}
+
+impl Cache {
+    pub fn new(time: Duration, now: Instant) -> Self {
+        Self { time, begin: Begin(now), last: AtomicU64::new(0) }
+    }
+
+    fn period(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.begin.0).as_nanos();
+        u64::try_from(since / self.time.as_nanos().max(1) + 1).unwrap_or(u64::MAX >> STATUS_BITS)
+    }
+
+    fn get(&self, now: Instant) -> Option<u16> {
+        let last = self.last.load(Relaxed);
+        let fresh = last >> STATUS_BITS == self.period(now) && last != 0;
+        fresh.then(|| u16::try_from(last & 0xffff).unwrap_or(503))
+    }
+
+    fn set(&self, status: u16, now: Instant) {
+        self.last.store(self.period(now) << STATUS_BITS | u64::from(status), Relaxed);
+    }
+}
+
+impl HealthCheck {
+    pub fn begin(&self) -> Running<'_> {
+        Running { filter: self, is_check: false, keep: false, cached: None }
+    }
+}
+
+impl Running<'_> {
+    pub fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+        self.is_check = self.filter.headers.iter().all(|header| header.matches(facts.request));
+        if !self.is_check {
+            return Verdict::Continue;
+        }
+        facts.info.health_check = true;
+        self.cached = self.filter.cache.as_ref().and_then(|cache| cache.get(facts.now));
+        if !self.filter.pass_through || facts.health_failed || self.cached.is_some() {
+            return Verdict::Discard;
+        }
+        self.keep = true;
+        Verdict::Continue
+    }
+
+    /// The whole request has come.
+    pub fn resume(&mut self, facts: &mut Facts<'_>) -> Verdict {
+        let (status, details) = self.own_answer(facts);
+        let good = (200..300).contains(&status);
+        let stats = self.filter.stats.shard(facts.shard);
+        stats.request_total.inc();
+        if good {
+            stats.ok.inc()
+        } else {
+            stats.failed.inc()
+        }
+        let flag = (!good).then_some(Flag::FailedLocalHealthCheck);
+        Verdict::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
+    }
+
+    fn own_answer(&self, facts: &Facts<'_>) -> (u16, &'static str) {
+        let stats = self.filter.stats.shard(facts.shard);
+        if facts.health_failed {
+            return (503, "health_check_failed");
+        }
+        if let Some(status) = self.cached {
+            stats.cached_response.inc();
+            return (status, "health_check_cached");
+        }
+        if self.filter.clusters.is_empty() {
+            return (200, "health_check_ok");
+        }
+        for (cluster, least) in &self.filter.clusters {
+            match (facts.membership)(cluster) {
+                None => {
+                    stats.failed_cluster_not_found.inc();
+                    return (503, "health_check_failed_no_cluster_found");
+                }
+                Some((0, _)) if *least > 0 => {
+                    stats.failed_cluster_empty.inc();
+                    return (503, "health_check_failed_cluster_empty");
+                }
+                Some((all, healthy)) if 100 * healthy < all * least => {
+                    stats.failed_cluster_unhealthy.inc();
+                    return (503, "health_check_failed_cluster_unhealthy");
+                }
+                Some(_) => {}
+            }
+        }
+        (200, "health_check_ok_cluster_healthy")
+    }
+
+    pub fn response(&mut self, response: &mut ResponseHead, answering: Answering) {
+        if self.is_check {
+            if let Some(cache) = self.filter.cache.as_ref().filter(|_| self.keep) {
+                cache.set(response.status, answering.now);
+            }
+            let name = self.filter.service_cluster.as_bytes();
+            response.fields.set("x-envoy-upstream-healthchecked-cluster", name);
+        }
+        if answering.health_failed {
+            response.fields.set("x-envoy-immediate-health-check-fail", b"true");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_stands_until_the_period_ends() {
+        let begin = Instant::now();
+        let cache = Cache::new(Duration::from_secs(10), begin);
+        assert_eq!(cache.get(begin), None);
+        cache.set(418, begin + Duration::from_secs(7));
+        assert_eq!(cache.get(begin + Duration::from_secs(9)), Some(418));
+        assert_eq!(cache.get(begin + Duration::from_secs(10)), None);
+    }
+}

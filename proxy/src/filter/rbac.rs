@@ -1,0 +1,154 @@
+//! `envoy.filters.http.rbac`: who may do what.
+//!
+//! Called by `chain`; calls `matcher`, `local_reply`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::chain::{Facts, Verdict};
+use super::edge::in_network;
+use crate::local_reply::LocalReply;
+use crate::matcher::{HeaderMatcher, StringMatch};
+use crate::stats::{RbacStats, Scope};
+
+/// The filter of one connection manager.
+#[derive(Debug)]
+pub struct Rbac {
+    /// Counts of the rules, and of those that are only counted.
+    pub stats: Arc<Scope<RbacStats>>,
+    pub shadow_stats: Arc<Scope<RbacStats>>,
+    pub engines: Engines,
+}
+
+/// The rules of the filter or of a route.
+#[derive(Debug, Default)]
+pub struct Engines {
+    pub rules: Option<Rules>,
+    pub shadow: Option<Rules>,
+}
+
+#[derive(Debug)]
+pub struct Rules {
+    pub action: Action,
+    /// In the order of their names.
+    pub policies: Vec<Policy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Allow,
+    Deny,
+    /// Allows everything.
+    Log,
+}
+
+/// One of the permissions and one of the principals must match.
+#[derive(Debug)]
+pub struct Policy {
+    pub name: Box<str>,
+    pub permissions: Vec<Condition>,
+    pub principals: Vec<Condition>,
+}
+
+/// A permission or a principal.
+#[derive(Debug)]
+pub enum Condition {
+    Any,
+    All(Vec<Condition>),
+    AnyOf(Vec<Condition>),
+    Not(Box<Condition>),
+    Header(HeaderMatcher),
+    /// The path without its query.
+    Path(StringMatch),
+    Address(Whose, Network),
+    /// The port that the client connected to, from the first to before the second.
+    Port(u32, u32),
+}
+
+/// An address and the length of the prefix that counts.
+pub type Network = (IpAddr, u8);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// That the client connected to.
+    Ours,
+    Peer,
+    /// The peer, or what `x-forwarded-for` says as far as it is believed.
+    Client,
+}
+
+/// One request.
+pub struct Running<'x> {
+    rbac: &'x Rbac,
+    engines: &'x Engines,
+}
+
+impl Rbac {
+    pub fn begin<'x>(&'x self, own: Option<&'x Engines>) -> Running<'x> {
+        Running { rbac: self, engines: own.unwrap_or(&self.engines) }
+    }
+}
+
+impl Rules {
+    /// Whether a request may pass, and by which policy.
+    fn decide(&self, facts: &Facts<'_>) -> (bool, Option<&str>) {
+        let matched = self.policies.iter().find(|policy| policy.matches(facts)).map(|policy| &*policy.name);
+        let allowed = match self.action {
+            Action::Allow => matched.is_some(),
+            Action::Deny => matched.is_none(),
+            Action::Log => true,
+        };
+        (allowed, matched)
+    }
+}
+
+impl Policy {
+    fn matches(&self, facts: &Facts<'_>) -> bool {
+        let any = |conditions: &[Condition]| conditions.iter().any(|condition| condition.holds(facts));
+        any(&self.permissions) && any(&self.principals)
+    }
+}
+
+impl Condition {
+    fn holds(&self, facts: &Facts<'_>) -> bool {
+        let info = &facts.info;
+        match self {
+            Self::Any => true,
+            Self::All(all) => all.iter().all(|one| one.holds(facts)),
+            Self::AnyOf(some) => some.iter().any(|one| one.holds(facts)),
+            Self::Not(one) => !one.holds(facts),
+            Self::Header(header) => header.matches(facts.request),
+            Self::Path(path) => path.matches(facts.request.path_only()),
+            Self::Address(whose, (net, bits)) => {
+                let address = match whose {
+                    Whose::Ours => info.connection.local,
+                    Whose::Peer => info.connection.peer,
+                    Whose::Client => info.remote,
+                };
+                in_network(address.ip(), *net, *bits)
+            }
+            Self::Port(start, end) => (*start..*end).contains(&u32::from(info.connection.local.port())),
+        }
+    }
+}
+
+impl Running<'_> {
+    pub fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+        if let Some(shadow) = &self.engines.shadow {
+            let stats = self.rbac.shadow_stats.shard(facts.shard);
+            let (allowed, _) = shadow.decide(facts);
+            if allowed { stats.shadow_allowed.inc() } else { stats.shadow_denied.inc() }
+        }
+        let Some(rules) = &self.engines.rules else { return Verdict::Continue };
+        let stats = self.rbac.stats.shard(facts.shard);
+        let (allowed, policy) = rules.decide(facts);
+        if allowed {
+            stats.allowed.inc();
+            return Verdict::Continue;
+        }
+        stats.denied.inc();
+        let policy = policy.unwrap_or("none").replace(char::is_whitespace, "_");
+        let details = format!("rbac_access_denied_matched_policy[{policy}]").into();
+        Verdict::Reply(LocalReply { details, ..LocalReply::new(403, "RBAC: access denied", "") })
+    }
+}
