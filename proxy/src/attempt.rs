@@ -87,11 +87,7 @@ impl Attempt {
 
     /// Counts for outlier detection what came of the try; where that crosses a threshold, waits for what the writer makes of it.
     pub async fn judge(&self, local: &Local, seen: Seen) {
-        let Some(outlier) = &self.cluster.policy.outlier else { return };
-        let crossed = observe(&outlier.settings, &self.host.host.stats, self.cluster.shard(), seen);
-        if crossed != [None; 2] {
-            local.report(&self.cluster, &self.host, What::Crossed(crossed)).await;
-        }
+        local.judge(&self.cluster, &self.host, seen).await;
     }
 
     /// The host says itself that it is not to be used.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::{HostReport, What};
 use crate::state::{Direction, Drain, ServerState};
 use crate::time::DateCache;
@@ -52,6 +53,15 @@ impl Local {
             random: RefCell::new(fastrand::Rng::new()),
             drains: RefCell::default(),
             retired: RefCell::default(),
+        }
+    }
+
+    /// Counts for outlier detection what was seen of a host; where that crosses a threshold, waits for what the writer makes of it.
+    pub async fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+        let Some(outlier) = &cluster.policy.outlier else { return };
+        let crossed = observe(&outlier.settings, &host.host.stats, cluster.shard(), seen);
+        if crossed != [None; 2] {
+            self.report(cluster, host, What::Crossed(crossed)).await;
         }
     }
 

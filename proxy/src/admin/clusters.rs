@@ -134,13 +134,19 @@ fn to_json(cluster: &Cluster, by_api: bool) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut json = json!({
         "name": *cluster.policy.name,
         "added_via_api": by_api,
         "observability_name": *cluster.policy.name,
         "circuit_breakers": { "thresholds": thresholds },
         "host_statuses": cluster.endpoints.hosts.iter().map(|host| host_json(host)).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(outlier) = &cluster.policy.outlier {
+        let [external, local_origin] = &outlier.averages;
+        percent(&mut json, "success_rate_ejection_threshold", &external.threshold);
+        percent(&mut json, "local_origin_success_rate_ejection_threshold", &local_origin.threshold);
+    }
+    json
 }
 
 /// Flags under their names in `HostHealthStatus`.
@@ -153,6 +159,13 @@ const HEALTH_STATUS: [(HealthFlag, &str); 7] = [
     (HealthFlag::ExcludedViaImmediateHcFail, "excluded_via_immediate_hc_fail"),
     (HealthFlag::ActiveHcTimeout, "active_hc_timeout"),
 ];
+
+/// Adds a `type.v3.Percent`, where there were enough requests for one.
+fn percent(json: &mut Value, name: &str, percent: &Percent) {
+    if percent.get() >= 0.0 {
+        json[name] = json!({ "value": percent.get() });
+    }
+}
 
 fn host_json(host: &Host) -> Value {
     let counters = counters(host).map(|(name, value)| json!({"name": name, "value": value.to_string()}));
@@ -177,7 +190,7 @@ fn host_json(host: &Host) -> Value {
         "zone": host.locality.zone,
         "sub_zone": host.locality.sub_zone,
     });
-    json!({
+    let mut json = json!({
         "address": address(host.address),
         "stats": counters.into_iter().chain(gauges).collect::<Vec<_>>(),
         "health_status": status,
@@ -185,7 +198,11 @@ fn host_json(host: &Host) -> Value {
         "hostname": host.hostname,
         "priority": host.priority,
         "locality": locality,
-    })
+    });
+    let tally = &host.stats.tally;
+    percent(&mut json, "success_rate", &tally.success_rate);
+    percent(&mut json, "local_origin_success_rate", &tally.local_origin_success_rate);
+    json
 }
 
 /// `config.core.v3.Address` as JSON.

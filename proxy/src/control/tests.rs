@@ -19,6 +19,7 @@ mod files;
 mod registrations;
 mod resolving;
 mod servers;
+mod watching;
 
 /// A running control plane.
 struct Running {

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 use super::{Session, time, upstream};
 use crate::cluster::breaker::Permit;
+use crate::cluster::outlier::Seen;
 use crate::cluster::{Host, HostShard};
 use crate::error::{Flag, UpstreamError};
 use crate::route::Priority;
@@ -68,9 +69,13 @@ impl Session<'_> {
             };
             self.info.attempts += 1;
             match self.attempt(&cluster, &host.host, permit).await {
-                Ok(upstream) => return Some(upstream),
+                Ok(upstream) => {
+                    self.local.judge(&cluster, &host, Seen::Served).await;
+                    return Some(upstream);
+                }
                 Err(UpstreamError::Overflow) => {}
                 Err(error) => {
+                    self.local.judge(&cluster, &host, Seen::Failed).await;
                     self.info.flags.set(error.flag());
                     self.info.upstream.transport_failure = error.transport_failure();
                 }

@@ -1,0 +1,141 @@
+//! Health checks and ejections as the writer publishes them: flags of hosts, who stays and who goes, and what a reload keeps.
+//!
+//! Tests of `control`. Sockets are real, so that the clock is too; everything waits for what it expects.
+
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::cluster::outlier::Kind;
+use crate::cluster::report::{HostReport, What};
+use crate::stats::{HealthCheckStats, OutlierStats};
+
+const TCP_CHECK: &str = "health_checks: [{ timeout: 5s, interval: 0.01s, no_traffic_interval: 0.01s, unhealthy_threshold: 1, \
+    healthy_threshold: 1, tcp_health_check: {} }],";
+
+impl Running {
+    /// The first snapshot in which the hosts of cluster `one` have these flags.
+    async fn flags(&mut self, wanted: &[&str]) -> Arc<Snapshot> {
+        let flags = |snapshot: &Snapshot| -> Vec<String> {
+            let hosts = snapshot.clusters.get("one").map(|cluster| cluster.endpoints.hosts.clone());
+            hosts.unwrap_or_default().iter().map(|host| host.flags.to_string()).collect()
+        };
+        self.snapshot(|snapshot| flags(snapshot) == wanted).await
+    }
+
+    /// A worker reports what it saw; returns when it has been published.
+    async fn report(&self, host: &str, what: What) {
+        let (done, told) = oneshot::channel();
+        let report = HostReport { cluster: "one".into(), host: host.parse().unwrap(), what, done };
+        self.handles.reports.send(report).await.unwrap();
+        told.await.unwrap();
+    }
+
+    async fn configure(&self, text: String) {
+        self.handles.events.send(Event::Configuration(Ok(text))).await.unwrap();
+    }
+}
+
+/// A socket that takes connections, and its port.
+async fn listening() -> (TcpListener, u16) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
+}
+
+/// A port at which nobody listens.
+async fn refusing() -> u16 {
+    listening().await.1
+}
+
+#[tokio::test]
+async fn nothing_is_published_before_each_host_was_checked_once() {
+    let (_socket, good) = listening().await;
+    let bad = refusing().await;
+    let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", good), ("127.0.0.1", bad)], TCP_CHECK));
+    let mut running = start(&text, None);
+    let first = running.snapshot(|_| true).await;
+    let flags: Vec<_> =
+        first.clusters["one"].endpoints.hosts.iter().map(|host| host.flags.to_string()).collect();
+    assert_eq!(flags, ["healthy", "/failed_active_hc"]);
+    let stats: Arc<Scope<HealthCheckStats>> = running.registry.scope("cluster.one.health_check.");
+    let stats = stats.shard(1);
+    assert_eq!((stats.healthy.get(), running.stats("one").shard(1).membership_healthy.get()), (1, 1));
+    assert!(stats.success.get() >= 1 && stats.network_failure.get() >= 1);
+}
+
+#[tokio::test]
+async fn a_host_that_comes_up_is_used_and_one_that_goes_down_is_not() {
+    let port = refusing().await;
+    let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port)], TCP_CHECK));
+    let mut running = start(&text, None);
+    running.flags(&["/failed_active_hc"]).await;
+    let socket = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let up = running.flags(&["healthy"]).await;
+    assert_eq!(up.clusters["one"].endpoints.healthy_count(), 1);
+    drop(socket);
+    running.flags(&["/failed_active_hc"]).await;
+}
+
+#[tokio::test]
+async fn a_host_that_discovery_removed_stays_while_it_passes_its_checks() {
+    let (socket, port) = listening().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eds.yaml");
+    let assignment = |endpoints: &str| {
+        format!(
+            "version_info: v\nresources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, \
+             cluster_name: one, endpoints: [{endpoints}] }}\n"
+        )
+    };
+    let one = format!(
+        "{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}] }}"
+    );
+    std::fs::write(&path, assignment(&one)).unwrap();
+    let text = bootstrap(&format!(
+        "{{ name: one, type: EDS, {TCP_CHECK} eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: {} }} }} }} }}",
+        path.display()
+    ));
+    let mut running = start(&text, None);
+    running.flags(&["healthy"]).await;
+    std::fs::write(folder.path().join("next"), assignment("")).unwrap();
+    std::fs::rename(folder.path().join("next"), &path).unwrap();
+    running.flags(&["/pending_dynamic_removal"]).await;
+    drop(socket);
+    running.flags(&[]).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_says_so_takes_a_host_out_at_once() {
+    let (_socket, port) = listening().await;
+    let check = TCP_CHECK.replace("0.01s", "100s");
+    let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port)], &check));
+    let mut running = start(&text, None);
+    running.flags(&["healthy"]).await;
+    running.report(&format!("127.0.0.1:{port}"), What::FailNow).await;
+    let now = running.handles.snapshots.borrow().clone();
+    let flags = now.clusters["one"].endpoints.hosts[0].flags.to_string();
+    assert_eq!(flags, "/failed_active_hc/excluded_via_immediate_hc_fail");
+}
+
+#[tokio::test]
+async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
+    let members = [("127.0.0.1", 1), ("127.0.0.1", 2)];
+    let detection = "outlier_detection: { max_ejection_percent: 50 },";
+    let text = |more: &str| bootstrap(&cluster("one", "STATIC", &members, more));
+    let mut running = start(&text(detection), None);
+    running.flags(&["healthy", "healthy"]).await;
+    let crossed = What::Crossed([None, Some(Kind::Consecutive5xx)]);
+    running.report("127.0.0.1:2", crossed).await;
+    running.report("127.0.0.1:1", crossed).await;
+    let published = running.handles.snapshots.borrow().version;
+    running.flags(&["healthy", "/failed_outlier_check"]).await;
+    let stats: Arc<Scope<OutlierStats>> = running.registry.scope("cluster.one.outlier_detection.");
+    assert_eq!((stats.shard(1).ejections_active.get(), stats.shard(1).ejections_overflow.get()), (1, 1));
+    running.configure(text(&format!("{detection} connect_timeout: 7s,"))).await;
+    let reloaded = running.snapshot(|snapshot| snapshot.version > published).await;
+    assert_eq!(reloaded.clusters["one"].policy.connect_timeout.as_secs(), 7);
+    assert_eq!(reloaded.clusters["one"].endpoints.hosts[1].flags.to_string(), "/failed_outlier_check");
+    running.configure(text("connect_timeout: 7s,")).await;
+    running.flags(&["healthy", "healthy"]).await;
+}
