@@ -58,7 +58,7 @@ pub struct Override {
 
 #[derive(Debug)]
 pub enum RouteSettings {
-    Fault(fault::Settings),
+    Fault(Box<fault::Settings>),
     Cors(Arc<cors::Policy>),
     /// `None`: bodies are not waited for.
     Buffer(Option<usize>),
@@ -160,7 +160,7 @@ impl Settings {
     ) -> Option<Step<'x>> {
         Some(match self {
             Self::Fault(fault) => Step::Fault(fault.begin(own.find_map(|own| match own {
-                RouteSettings::Fault(own) => Some(own),
+                RouteSettings::Fault(own) => Some(&**own),
                 _ => None,
             }))),
             Self::HealthCheck(check) => Step::HealthCheck(check.begin()),

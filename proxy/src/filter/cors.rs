@@ -63,9 +63,9 @@ impl Running<'_> {
         let allowed = self.allows(origin);
         let stats = self.cors.stats.shard(facts.shard);
         if allowed {
-            stats.origin_valid.inc()
+            stats.origin_valid.inc();
         } else {
-            stats.origin_invalid.inc()
+            stats.origin_invalid.inc();
         }
         if shadow {
             return Verdict::Continue;

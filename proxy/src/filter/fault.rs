@@ -27,7 +27,10 @@ pub struct Fault {
 }
 
 /// The counts of single downstream clusters, made when a cluster's first fault is injected.
-pub struct ByCluster(Box<dyn Fn(&str) -> Option<Arc<Scope<FaultClusterStats>>> + Send + Sync>);
+pub struct ByCluster(Box<ScopeOf>);
+
+/// The counts of a cluster; `None` when there are enough of them.
+type ScopeOf = dyn Fn(&str) -> Option<Arc<Scope<FaultClusterStats>>> + Send + Sync;
 
 /// The filter's settings, or those of a route.
 #[derive(Debug, Default)]

@@ -106,9 +106,9 @@ impl Running<'_> {
         let stats = self.filter.stats.shard(facts.shard);
         stats.request_total.inc();
         if good {
-            stats.ok.inc()
+            stats.ok.inc();
         } else {
-            stats.failed.inc()
+            stats.failed.inc();
         }
         let flag = (!good).then_some(Flag::FailedLocalHealthCheck);
         Verdict::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })

@@ -16,3 +16,5 @@ pub mod pace;
 pub mod path;
 pub mod rbac;
 pub mod rules;
+#[cfg(test)]
+mod tests;

@@ -123,19 +123,28 @@ fn one(cx: &mut Cx<'_>, place: &Place<'_>, any: &Any) -> Option<Override> {
         return Some(Override { disabled: true, settings: None });
     }
     let place = place.field("config");
-    let settings = match wrapped.config.filter(|any| !any.type_url.is_empty()) {
-        Some(any) => Some(route_settings(cx, &place, &any)?),
-        None => None,
+    let Some(any) = wrapped.config else {
+        let text = "neither settings nor `disabled: true`: this says nothing of the filter";
+        cx.error(&place, Code::MissingField, text).suggest("`config: {}` switches the filter on as it is");
+        return None;
     };
-    Some(Override { disabled: false, settings })
+    // An empty one only switches the filter on.
+    if any.type_url.is_empty() {
+        return Some(Override { disabled: false, settings: None });
+    }
+    Some(Override { disabled: false, settings: Some(route_settings(cx, &place, &any)?) })
 }
 
 fn route_settings(cx: &mut Cx<'_>, place: &Place<'_>, any: &Any) -> Option<RouteSettings> {
     if let Ok(message) = xds::decode_any::<HttpFault>(any) {
-        return Some(RouteSettings::Fault(fault::settings(cx, place, &message)));
+        return Some(RouteSettings::Fault(Box::new(fault::settings(cx, place, &message))));
     }
     if let Ok(message) = xds::decode_any::<CorsPolicy>(any) {
         return Some(RouteSettings::Cors(cors::policy(cx, place, &message)));
+    }
+    // As in Envoy, the filter's own message is an empty policy.
+    if xds::decode_any::<Cors>(any).is_ok() {
+        return Some(RouteSettings::Cors(cors::policy(cx, place, &CorsPolicy::default())));
     }
     if let Ok(message) = xds::decode_any::<BufferPerRoute>(any) {
         let limit = match &message.r#override {

@@ -12,6 +12,7 @@ use xds::envoy::config::rbac::v3::{Permission, Principal, Rbac as RulesMessage};
 use xds::envoy::extensions::filters::http::rbac::v3::Rbac as Message;
 use xds::envoy::r#type::matcher::v3::PathMatcher;
 use xds::envoy::r#type::matcher::v3::path_matcher::Rule as PathRule;
+use xds::envoy::r#type::v3::Int32Range;
 
 use super::super::{Cx, matchers};
 use super::{Code, Place};
@@ -71,12 +72,20 @@ fn permission(cx: &mut Cx<'_>, place: &Place<'_>, message: &Permission) -> Optio
             Condition::Address(Whose::Ours, network(cx, &place.field("destination_ip"), range)?)
         }
         Rule::DestinationPort(port) => Condition::Port(*port, port.saturating_add(1)),
-        Rule::DestinationPortRange(range) => {
-            let bound = |bound: i32| u32::try_from(bound).unwrap_or(0);
-            Condition::Port(bound(range.start), bound(range.end))
-        }
+        Rule::DestinationPortRange(range) => ports(cx, &place.field("destination_port_range"), range)?,
         _ => return None,
     })
+}
+
+/// From start to before end, both of them ports.
+fn ports(cx: &mut Cx<'_>, place: &Place<'_>, range: &Int32Range) -> Option<Condition> {
+    let bounds = u32::try_from(range.start).ok().zip(u32::try_from(range.end).ok());
+    let bounds = bounds.filter(|(start, end)| start < end && *end <= 65_536);
+    if bounds.is_none() {
+        let text = format!("from {} to before {} there is no port", range.start, range.end);
+        cx.error(place, Code::BadValue, text).suggest("`start` below `end`, both from 0 to 65536");
+    }
+    bounds.map(|(start, end)| Condition::Port(start, end))
 }
 
 /// A principal; `None` when it is wrong, and reported.
