@@ -42,6 +42,7 @@ mod relay;
 mod replay;
 mod retrying;
 mod timers;
+mod tunnel;
 mod upload;
 
 use filters::Stopped;
@@ -86,6 +87,8 @@ struct Exchange<'x> {
     /// The upstream ended its connection in the middle of the answer.
     cut_by_upstream: bool,
     finished: bool,
+    /// It may leave HTTP: an upgrade or CONNECT.
+    tunnel: bool,
     /// The HTTP filters, where there are any besides the router.
     filters: Option<Running<'x>>,
     /// The request's body, where a filter waited for all of it.
@@ -170,6 +173,7 @@ impl<'x> Exchange<'x> {
             complete: false,
             cut_by_upstream: false,
             finished: false,
+            tunnel: false,
             filters: None,
             held: None,
             draw: context.local.random_bits()[0],
@@ -181,10 +185,6 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.context;
         let manager = &*context.manager;
-        if edge::is_upgrade(&self.request) {
-            context.http().downstream_rq_ws_on_non_ws_route.inc();
-            return Err(LocalReply::upgrade_failed());
-        }
         if let Some(reply) = self.normalize_path() {
             return Err(reply);
         }
@@ -203,6 +203,7 @@ impl<'x> Exchange<'x> {
             self.info.route_metadata.clone_from(&route.metadata);
             self.matched = Some(Matched { virtual_host, route, weighted: None });
         }
+        self.admit_tunnel(self.matched)?;
         Ok(decision)
     }
 

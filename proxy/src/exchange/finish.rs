@@ -25,6 +25,9 @@ impl Exchange<'_> {
         self.info.end = Some(now);
         let http = self.context.http();
         http.downstream_rq_active.dec();
+        if self.tunnel {
+            http.downstream_cx_upgrades_active.dec();
+        }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.info.start)));
         self.count_virtual_cluster();
         for log in &self.context.manager.access_log {

@@ -88,7 +88,9 @@ impl<'x> Exchange<'x> {
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
         }
-        if down.rx.is_end() {
+        if self.tunnel {
+            self.timers.request_complete(self.info.start, None);
+        } else if down.rx.is_end() {
             self.came_whole(limits.timeout);
         }
         let limit = self.replay_limit(forward);
@@ -191,6 +193,9 @@ impl<'x> Exchange<'x> {
         replay: &mut Replay,
         mut timer: Pin<&mut Sleep>,
     ) -> Result<bool, Failure> {
+        if self.tunnel {
+            return self.converse_as_tunnel(down, attempt, stream, tries, timer).await;
+        }
         let Downstream { rx: body, tx: answer } = down;
         let UpstreamStream { tx, rx, .. } = stream;
         let bodyless = body.is_end() && replay.is_empty();
@@ -219,7 +224,7 @@ impl<'x> Exchange<'x> {
     }
 
     /// The head of the final answer, into `self.response`; true when it is all there is.
-    async fn await_head(
+    pub(super) async fn await_head(
         &mut self,
         rx: &mut ResponseReader,
         answer: &mut ResponseWriter<'_>,

@@ -124,7 +124,7 @@ impl Exchange<'_> {
         let response = &mut self.response;
         if rules.suppress_envoy_headers {
             response.fields.remove(Known::XEnvoyUpstreamServiceTime);
-        } else {
+        } else if !self.tunnel {
             let since = self
                 .info
                 .request_end

@@ -113,13 +113,22 @@ fn hop_by_hop(head: &mut RequestHead) {
         .fields
         .get_all(Known::Te)
         .any(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
+    let upgrade = is_upgrade(head);
     if head.fields.contains(Known::Connection) {
-        let named = head.fields.get_all(Known::Connection).collect::<Vec<_>>().join(&b","[..]);
-        let named = named.to_ascii_lowercase();
-        head.fields.retain(|name, _| !list(&named).any(|item| item == name.as_bytes() && item != b"te"));
+        let given = head.fields.get_all(Known::Connection).collect::<Vec<_>>().join(&b","[..]);
+        let named = given.to_ascii_lowercase();
+        let kept =
+            |name: Name<'_>| matches!(name, Name::Known(Known::Te | Known::Upgrade | Known::Connection));
+        head.fields.retain(|name, _| kept(name) || !list(&named).any(|item| item == name.as_bytes()));
         head.fields.remove(Known::Connection);
+        if upgrade {
+            head.fields.push(Known::Connection, &given);
+        }
     }
-    for name in [Known::KeepAlive, Known::ProxyConnection, Known::Upgrade, Known::TransferEncoding] {
+    if !upgrade {
+        head.fields.remove(Known::Upgrade);
+    }
+    for name in [Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding] {
         head.fields.remove(name);
     }
     if te_trailers {
@@ -280,6 +289,10 @@ mod tests {
         head.fields.push("x-secret", b"1");
         head.fields.push(Known::Upgrade, b"websocket");
         assert!(is_upgrade(&head));
+        hop_by_hop(&mut head);
+        // An upgrade is still one, for the route to judge.
+        assert!(is_upgrade(&head) && !head.fields.contains("x-secret"));
+        head.fields.set(Known::Upgrade, b"h2c");
         hop_by_hop(&mut head);
         assert!(head.fields.is_empty());
     }

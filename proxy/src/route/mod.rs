@@ -128,8 +128,13 @@ pub struct Forward {
     pub grpc_timeout_header_offset: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
     pub body_buffer: BodyBuffer,
+    pub upgrades: Upgrades,
     pub priority: Priority,
 }
+
+/// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
+#[derive(Debug, Default)]
+pub struct Upgrades(pub Vec<(Box<str>, bool)>);
 
 /// How much of a request's body is kept for sending it again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -253,6 +253,7 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         grpc_timeout_header_offset: None,
         retry: None,
         body_buffer: super::BodyBuffer::default(),
+        upgrades: super::Upgrades::default(),
         priority: Priority::Default,
     }
 }

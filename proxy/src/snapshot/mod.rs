@@ -127,6 +127,7 @@ pub struct HttpManager {
     /// What is believed, set and removed on the way in and out.
     pub rules: Rules,
     pub proxy_100_continue: bool,
+    pub upgrades: crate::route::Upgrades,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub underscores: Underscores,

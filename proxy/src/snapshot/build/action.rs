@@ -24,7 +24,7 @@ use super::values::{self, duration, level};
 use super::{Cx, http_filters, matchers, retries};
 use crate::route::{
     Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
-    Weighted,
+    Upgrades, Weighted,
 };
 
 /// How long a route waits for an answer unless it says otherwise.
@@ -64,6 +64,13 @@ pub fn forward(
             .and_then(|limits| duration(limits.grpc_timeout_header_offset.as_ref())),
         retry: retry.map(Arc::new),
         body_buffer: crate::route::BodyBuffer::default(),
+        upgrades: Upgrades(
+            message
+                .upgrade_configs
+                .iter()
+                .map(|config| (config.upgrade_type.as_str().into(), config.enabled.unwrap_or(true)))
+                .collect(),
+        ),
         priority: match RoutingPriority::try_from(message.priority) {
             Ok(RoutingPriority::High) => Priority::High,
             Ok(RoutingPriority::Default) | Err(_) => Priority::Default,

@@ -21,7 +21,7 @@ use crate::filter::rules::{
     Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
 };
 use crate::http1::{EncodeOptions, ServerOptions};
-use crate::route::RouteTable;
+use crate::route::{RouteTable, Upgrades};
 use crate::snapshot::{Codec, HttpManager, Limits, Timeouts, Underscores};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -57,6 +57,13 @@ pub fn manager(
         ),
         rules: rules(cx, place, message, suppress_envoy_headers),
         proxy_100_continue: message.proxy_100_continue,
+        upgrades: Upgrades(
+            message
+                .upgrade_configs
+                .iter()
+                .map(|config| (config.upgrade_type.as_str().into(), config.enabled.unwrap_or(true)))
+                .collect(),
+        ),
         timeouts: Timeouts {
             idle: limit(common.idle_timeout.as_ref(), Some(HOUR)),
             max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
