@@ -2,11 +2,14 @@
 //!
 //! Part of `checks`; calls hyper.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http_body_util::Full;
-use hyper::body::Incoming;
+use futures_util::future::{Ready, ready};
+use futures_util::stream::{Once, once};
+use http_body_util::{Either, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
@@ -24,9 +27,12 @@ pub(super) struct Connection {
 }
 
 enum Sender {
-    Http1(http1::SendRequest<Full<Bytes>>),
-    Http2(http2::SendRequest<Full<Bytes>>),
+    Http1(http1::SendRequest<Body>),
+    Http2(http2::SendRequest<Body>),
 }
+
+/// A request's body: as long as it says; or, as gRPC sends it, of a length that is not announced.
+type Body = Either<Full<Bytes>, StreamBody<Once<Ready<Result<Frame<Bytes>, Infallible>>>>>;
 
 impl Drop for Connection {
     fn drop(&mut self) {
@@ -72,7 +78,7 @@ impl Connection {
     }
 }
 
-fn request(head: &RequestHead, body: Bytes, http2: bool) -> Option<http::Request<Full<Bytes>>> {
+fn request(head: &RequestHead, body: Bytes, http2: bool) -> Option<http::Request<Body>> {
     let path = std::str::from_utf8(&head.path).ok()?;
     let authority = std::str::from_utf8(&head.authority).ok()?;
     let mut request = http::Request::builder().method(head.method.as_str());
@@ -89,7 +95,12 @@ fn request(head: &RequestHead, body: Bytes, http2: bool) -> Option<http::Request
     if body.is_empty() && !http2 && matches!(head.method, Method::Post | Method::Put | Method::Patch) {
         request = request.header(http::header::CONTENT_LENGTH, 0);
     }
-    request.body(Full::new(body)).ok()
+    let body = if head.is_grpc() {
+        Either::Right(StreamBody::new(once(ready(Ok(Frame::data(body))))))
+    } else {
+        Either::Left(Full::new(body))
+    };
+    request.body(body).ok()
 }
 
 /// Applies the header changes of a check, whose values may name the host.
