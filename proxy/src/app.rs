@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use xds::{Code, Diagnostic};
 
-use crate::access_log::{LogWriter, Sink};
+use crate::access_log::{AccessLog, LogWriter};
 use crate::admin::{self, AdminContext, Command, CommandLine, Order};
 use crate::args::{Args, Mode, Source};
 use crate::control::{Control, Event, Handles, Origin, Start};
@@ -69,7 +69,6 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let admin_log = read.message.admin.clone();
     let state = Arc::new(ServerState::new(time::now()));
     let logs = Arc::new(LogWriter::start(&registry).context("cannot start the log writer")?);
     let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
@@ -92,7 +91,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
-    let admin_log = admin_log.and_then(|admin| reports::admin_log(&admin, &logs));
+    let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };
     runtime.block_on(server.serve(control))
 }
@@ -122,7 +121,7 @@ struct Server<'a> {
     state: Arc<ServerState>,
     logs: Arc<LogWriter>,
     log: telemetry::LogHandle,
-    admin_log: Option<Sink>,
+    admin_log: Vec<Arc<AccessLog>>,
     handles: Handles,
 }
 

@@ -48,17 +48,17 @@ pub fn kernel_balances(listener: &Listener) -> bool {
 
 /// Fails when another process holds the address: asked without `SO_REUSEPORT`, which would share it silently.
 pub fn probe(address: SocketAddr) -> std::io::Result<()> {
-    socket(address, false).map(drop)
+    socket(address, false, false).map(drop)
 }
 
 /// A listening socket.
 pub fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
-    let socket = socket(listener.address, kernel_balances(listener))?;
+    let socket = socket(listener.address, kernel_balances(listener), listener.ipv4_compat)?;
     socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
 }
 
-fn socket(address: SocketAddr, share: bool) -> std::io::Result<Socket> {
+fn socket(address: SocketAddr, share: bool, ipv4_too: bool) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart must not wait for the connections of the process before it to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -66,7 +66,7 @@ fn socket(address: SocketAddr, share: bool) -> std::io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(!ipv4_too)?;
     }
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;

@@ -1,64 +1,69 @@
-//! The admin interface's own access log (`admin.access_log_path`), a line for each request in Envoy's default format.
+//! The admin interface's own access logs (`admin.access_log`), for each request what a connection manager would log.
 //!
-//! Part of `admin`; called by `routes`; calls `access_log`'s sink.
+//! Part of `admin`; called by `routes`; calls `access_log`.
 
-use std::io::Write as _;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use hyper::Request;
-use hyper::header::{AsHeaderName, HOST, HeaderMap, USER_AGENT};
-
-use crate::access_log::Sink;
-use crate::time::{self, Utc};
+use hyper::header::HOST;
 
 use super::page::Page;
+use crate::access_log::AccessLog;
+use crate::format::Context;
+use crate::message::{RequestHead, ResponseHead, Version};
+use crate::stream_info::{ConnectionInfo, StreamInfo};
+use crate::time;
 
-/// What a line says of a request.
+/// The two ends of a connection: the client's, and ours.
+pub(super) type Ends = (SocketAddr, SocketAddr);
+
+/// What is to be said of a request.
 pub(super) struct Line {
     start: SystemTime,
     began: Instant,
-    request: String,
-    /// The last fields, from `x-forwarded-for` on.
-    fields: String,
+    request: RequestHead,
 }
 
 impl Line {
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let headers = request.headers();
-        let target = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        Self {
-            start: time::wall(),
-            began: Instant::now(),
-            request: format!("{} {target} {:?}", request.method(), request.version()),
-            fields: format!(
-                r#""{}" "{}" "{}" "{}" "-""#,
-                field(headers, "x-forwarded-for"),
-                field(headers, USER_AGENT),
-                field(headers, "x-request-id"),
-                field(headers, HOST),
-            ),
+        let mut head = RequestHead {
+            version: match request.version() {
+                hyper::Version::HTTP_10 => Version::Http10,
+                _ => Version::Http11,
+            },
+            method: request.method().as_str().into(),
+            ..RequestHead::default()
+        };
+        head.path = request.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes().to_vec();
+        head.authority = request.headers().get(HOST).map(|host| host.as_bytes().to_vec()).unwrap_or_default();
+        for (name, value) in request.headers() {
+            head.fields.push(name.as_str(), value.as_bytes());
+        }
+        Self { start: time::wall(), began: time::now(), request: head }
+    }
+
+    pub(super) fn write(self, logs: &[Arc<AccessLog>], worker: usize, (peer, local): Ends, page: &Page) {
+        let connection = Rc::new(ConnectionInfo { id: 0, peer, local });
+        let mut info = StreamInfo::new(connection, self.request.version, self.start, self.began);
+        info.status = page.status;
+        info.bytes_sent = page.body.len() as u64;
+        info.end = Some(time::now());
+        let response = ResponseHead::new(page.status);
+        let context =
+            Context { request: Some(&self.request), response: Some(&response), ..Context::new(&info) };
+        for log in logs {
+            log.log(worker, &context);
         }
     }
-
-    pub(super) fn write(self, sink: &Sink, worker: usize, page: &Page) {
-        let time = Utc::of(self.start).rfc3339_millis();
-        let (status, sent, took) = (page.status, page.body.len(), self.began.elapsed().as_millis());
-        sink.write_line(worker, |out| {
-            // Writing to a vector cannot fail.
-            let _ =
-                writeln!(out, r#"[{time}] "{}" {status} - 0 {sent} {took} - {}"#, self.request, self.fields);
-        });
-    }
-}
-
-fn field(headers: &HeaderMap, name: impl AsHeaderName) -> &str {
-    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::access_log::LogWriter;
+    use crate::access_log::{LogFormat, LogWriter};
     use crate::stats::Registry;
 
     #[test]
@@ -66,8 +71,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("admin.log");
         let logs = LogWriter::start(&Registry::new(1)).unwrap();
+        let log = Arc::new(AccessLog::new(None, LogFormat::default(), logs.open(&path).unwrap()));
         let request = Request::get("/stats?usedonly").header(HOST, "127.0.0.1:8081").body(()).unwrap();
-        Line::of(&request).write(&logs.open(&path).unwrap(), 0, &Page::ok());
+        let ends = ("127.0.0.1:1".parse().unwrap(), "127.0.0.1:8081".parse().unwrap());
+        Line::of(&request).write(&[log], 0, ends, &Page::ok());
         logs.flush();
         let text = std::fs::read_to_string(path).unwrap();
         assert!(text.contains(r#"Z] "GET /stats?usedonly HTTP/1.1" 200 - 0 3 "#), "{text}");

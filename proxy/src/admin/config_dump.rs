@@ -9,70 +9,21 @@ use regex::Regex;
 use serde_json::{Map, Value, json};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
+use mask::Mask;
+use parts::PARTS;
+
 use super::AdminContext;
 use super::page::{Page, Params};
 use crate::snapshot::accepted::{Accepted, DynamicResource, Standing};
 use crate::time::Utc;
 
+mod endpoints;
+mod mask;
+mod parts;
+
 const ADMIN: &str = "type.googleapis.com/envoy.admin.v3.";
 const HTTP_MANAGER: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
-
-/// A part of the dump: its message, and its lists with the type of their elements.
-struct Part {
-    message: &'static str,
-    lists: &'static [(&'static str, &'static str)],
-    /// Fields that are not lists.
-    fields: &'static [&'static str],
-}
-
-const PARTS: [Part; 7] = [
-    Part {
-        message: "BootstrapConfigDump",
-        lists: &[],
-        fields: &["bootstrap", "last_updated", "error_state"],
-    },
-    Part {
-        message: "ClustersConfigDump",
-        lists: &[
-            ("static_clusters", "StaticCluster"),
-            ("dynamic_active_clusters", "DynamicCluster"),
-            ("dynamic_warming_clusters", "DynamicCluster"),
-        ],
-        fields: &["version_info"],
-    },
-    Part {
-        message: "ListenersConfigDump",
-        lists: &[("static_listeners", "StaticListener"), ("dynamic_listeners", "DynamicListener")],
-        fields: &["version_info"],
-    },
-    Part { message: "ScopedRoutesConfigDump", lists: &[], fields: &[] },
-    Part {
-        message: "RoutesConfigDump",
-        lists: &[
-            ("static_route_configs", "StaticRouteConfig"),
-            ("dynamic_route_configs", "DynamicRouteConfig"),
-        ],
-        fields: &[],
-    },
-    Part {
-        message: "SecretsConfigDump",
-        lists: &[
-            ("static_secrets", "StaticSecret"),
-            ("dynamic_active_secrets", "DynamicSecret"),
-            ("dynamic_warming_secrets", "DynamicSecret"),
-        ],
-        fields: &[],
-    },
-    Part {
-        message: "EndpointsConfigDump",
-        lists: &[
-            ("static_endpoint_configs", "StaticEndpointConfig"),
-            ("dynamic_endpoint_configs", "DynamicEndpointConfig"),
-        ],
-        fields: &[],
-    },
-];
 
 pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
     // Envoy leaves the character set out in these errors.
@@ -87,11 +38,16 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
         },
     };
     let accepted = context.accepted.borrow().clone();
-    let lists = lists(&accepted, filter.as_ref());
-    let mask: Vec<&str> = params.get("mask").map(|mask| mask.split(',').collect()).unwrap_or_default();
+    let mut lists = lists(&accepted, filter.as_ref());
+    let include_endpoints = params.has("include_eds");
+    if include_endpoints {
+        let each = endpoints::assignments(context, filter.as_ref());
+        lists.insert("static_endpoint_configs", each.collect());
+    }
+    let mask = Mask::new(params.get("mask").unwrap_or_default());
     let shown = match params.get("resource").filter(|resource| !resource.is_empty()) {
-        Some(resource) => one_list(resource, &lists, &mask),
-        None => whole(context, &accepted, &lists, &mask, params.has("include_eds")),
+        Some(resource) => one_list(resource, &lists, &mask, include_endpoints),
+        None => whole(context, &accepted, &lists, &mask, include_endpoints),
     };
     match shown {
         Ok(configs) if configs.is_empty() => Page::json(&json!({})),
@@ -103,76 +59,58 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
 type Lists = BTreeMap<&'static str, Vec<Value>>;
 
 /// The elements of one list.
-fn one_list(resource: &str, lists: &Lists, mask: &[&str]) -> Result<Vec<Value>, (u16, String)> {
-    let known = PARTS.iter().find_map(|part| {
-        let list = part.lists.iter().find(|(name, _)| *name == resource)?;
-        Some((part.message, list.1))
-    });
-    let Some((message, element)) = known else {
-        let field = PARTS.iter().any(|part| part.fields.contains(&resource));
-        return Err(if field {
+fn one_list(
+    resource: &str,
+    lists: &Lists,
+    mask: &Mask<'_>,
+    endpoints: bool,
+) -> Result<Vec<Value>, (u16, String)> {
+    let shown = PARTS.iter().filter(|part| endpoints || part.message != "EndpointsConfigDump");
+    let of = |part: &'static parts::Part| {
+        Some((part.message, part.lists.iter().find(|(name, _)| *name == resource)?.1))
+    };
+    let Some((message, element)) = shown.clone().find_map(of) else {
+        return Err(if shown.clone().any(|part| part.fields.contains(&resource)) {
             (400, format!("{resource} is not a repeated field. Use ?mask={resource} to get only this field"))
         } else {
             (404, format!("{resource} not found in config dump"))
         });
     };
-    let of_list = lists.get(resource).into_iter().flatten();
-    let masked = of_list.map(|value| if mask.is_empty() { value.clone() } else { masked(value, mask) });
-    let with_type = |mut value: Value| {
-        if let Some(fields) = value.as_object_mut() {
-            fields.insert("@type".to_owned(), format!("{ADMIN}{message}.{element}").into());
+    let mut configs = Vec::new();
+    for value in lists.get(resource).into_iter().flatten() {
+        if !mask.fits_element(element) {
+            return Err((400, format!("FieldMask {} could not be successfully used.", mask.debug())));
         }
-        value
-    };
-    let configs: Vec<_> = masked.map(with_type).collect();
-    // Each element has its type; one with nothing else has none of the mask's fields.
-    let empty = |value: &Value| value.as_object().is_none_or(|fields| fields.len() < 2);
-    if !mask.is_empty() && !configs.is_empty() && configs.iter().all(empty) {
-        return Err((400, format!("FieldMask paths: {mask:?} could not be successfully used.")));
+        let mut value = mask.trim(value);
+        if let Some(fields) = value.as_object_mut() {
+            fields.insert("@type".to_owned(), format!("{ADMIN}{message}.{}", element.name).into());
+        }
+        configs.push(value);
     }
     Ok(configs)
 }
 
-/// Every part, or with a mask those that have one of its fields.
+/// Every part; with a mask those whose fields are all that the mask names.
 fn whole(
     context: &AdminContext,
     accepted: &Accepted,
     lists: &Lists,
-    mask: &[&str],
+    mask: &Mask<'_>,
     endpoints: bool,
 ) -> Result<Vec<Value>, (u16, String)> {
     let mut configs = Vec::new();
-    for part in PARTS.iter().filter(|part| endpoints || part.message != "EndpointsConfigDump") {
+    let shown = PARTS.iter().filter(|part| endpoints || part.message != "EndpointsConfigDump");
+    for part in shown.filter(|part| mask.fits_part(part)) {
         let mut fields = Map::new();
         if part.message == "BootstrapConfigDump" {
-            let mut bootstrap = xds::to_json(&*accepted.bootstrap);
-            if let Some(bootstrap) = bootstrap.as_object_mut() {
-                bootstrap.insert("node".to_owned(), super::server::node(context));
-            }
-            fields.insert("bootstrap".to_owned(), bootstrap);
-            fields.insert("last_updated".to_owned(), time(accepted.loaded_at));
-            // Not in Envoy, which does not read its file again.
-            if let Some(rejected) = &accepted.rejected {
-                let details: Vec<String> = rejected.diagnostics.iter().map(ToString::to_string).collect();
-                let error = json!({"last_update_attempt": time(rejected.at), "details": details.join("\n")});
-                fields.insert("error_state".to_owned(), error);
-            }
+            fields = bootstrap(context, accepted);
         }
         for (name, _) in part.lists {
             if let Some(values) = lists.get(name).filter(|values| !values.is_empty()) {
                 fields.insert((*name).to_owned(), values.clone().into());
             }
         }
-        let known = |path: &&&str| {
-            let first = path.split('.').next().unwrap_or_default();
-            part.fields.contains(&first) || part.lists.iter().any(|(name, _)| *name == first)
-        };
-        let paths: Vec<&str> = mask.iter().filter(known).copied().collect();
-        if !mask.is_empty() && paths.is_empty() {
-            continue;
-        }
-        let value = Value::Object(fields);
-        let mut value = if mask.is_empty() { value } else { masked(&value, &paths) };
+        let mut value = mask.trim(&Value::Object(fields));
         if let Some(fields) = value.as_object_mut() {
             fields.insert("@type".to_owned(), format!("{ADMIN}{}", part.message).into());
         }
@@ -181,35 +119,26 @@ fn whole(
     if configs.is_empty() {
         return Err((
             400,
-            format!("FieldMask {} could not be successfully applied to any configs.", mask.join(",")),
+            format!("FieldMask {} could not be successfully applied to any configs.", mask.text),
         ));
     }
     Ok(configs)
 }
 
-/// What the paths name; types stay, and lists are looked into.
-fn masked(value: &Value, paths: &[&str]) -> Value {
-    match value {
-        Value::Array(items) => items.iter().map(|item| masked(item, paths)).collect(),
-        Value::Object(fields) => {
-            let mut kept = Map::new();
-            for (name, field) in fields {
-                let rest = paths.iter().filter_map(|path| match path.split_once('.') {
-                    None => (path == name).then_some(None),
-                    Some((first, rest)) => (first == name).then_some(Some(rest)),
-                });
-                let rest: Vec<Option<&str>> = rest.collect();
-                if name == "@type" || rest.contains(&None) {
-                    kept.insert(name.clone(), field.clone());
-                } else if !rest.is_empty() {
-                    let rest: Vec<&str> = rest.into_iter().flatten().collect();
-                    kept.insert(name.clone(), masked(field, &rest));
-                }
-            }
-            Value::Object(kept)
-        }
-        other => other.clone(),
+fn bootstrap(context: &AdminContext, accepted: &Accepted) -> Map<String, Value> {
+    let mut bootstrap = xds::to_json(&*accepted.bootstrap);
+    if let Some(bootstrap) = bootstrap.as_object_mut() {
+        bootstrap.insert("node".to_owned(), super::server::node(context));
     }
+    let mut fields = Map::new();
+    fields.insert("bootstrap".to_owned(), bootstrap);
+    fields.insert("last_updated".to_owned(), time(accepted.loaded_at));
+    // Not in Envoy, which does not read its file again.
+    if let Some(rejected) = &accepted.rejected {
+        let error = json!({"last_update_attempt": time(rejected.at), "details": *rejected.details});
+        fields.insert("error_state".to_owned(), error);
+    }
+    fields
 }
 
 /// All lists by name, without what the filter does not name.
@@ -224,7 +153,9 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
     let updated = time(accepted.loaded_at);
     let bootstrap: &Bootstrap = &accepted.bootstrap;
     let statics = bootstrap.static_resources.iter();
-    for cluster in statics.clone().flat_map(|resources| &resources.clusters) {
+    let mut clusters: Vec<_> = statics.clone().flat_map(|resources| &resources.clusters).collect();
+    clusters.sort_by_key(|cluster| &cluster.name);
+    for cluster in clusters {
         let any = xds::dump_any(&xds::pack(cluster));
         add("static_clusters", &cluster.name, json!({"cluster": any, "last_updated": updated}));
     }

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::access_log::Sink;
+use crate::access_log::AccessLog;
 use crate::snapshot::Snapshot;
 use crate::snapshot::accepted::Accepted;
 use crate::state::ServerState;
@@ -48,8 +48,8 @@ pub struct AdminContext {
     pub commands: mpsc::Sender<Order>,
     /// Absent where logging is not ours (tests).
     pub log: Option<telemetry::LogHandle>,
-    /// Where requests are logged, if anywhere.
-    pub access_log: Option<Sink>,
+    /// Where requests are logged.
+    pub access_log: Vec<Arc<AccessLog>>,
     pub options: CommandLine,
 }
 
@@ -144,9 +144,14 @@ async fn connection(admin: &Admin, stream: tokio::net::TcpStream) {
     stats.downstream_cx_http1_total.inc();
     stats.downstream_cx_active.inc();
     let (quit, mut quits) = mpsc::channel(1);
+    // Whoever closes at once has no address any more; then there is no request to log either.
+    let unknown = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
+    let (peer, local) = (stream.peer_addr().unwrap_or(unknown), stream.local_addr().unwrap_or(unknown));
     let service = service_fn(|request| {
         let quit = quit.clone();
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(admin, request, &quit).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(routes::answer(admin, request, &quit, (peer, local)).await)
+        }
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60)).half_close(true);

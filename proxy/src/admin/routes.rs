@@ -8,7 +8,7 @@ use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response};
 use tokio::sync::mpsc;
 
-use super::access::Line;
+use super::access::{Ends, Line};
 use super::page::{Chunked, Page, Params, refusal};
 use super::{Admin, Command, clusters, config_dump, listeners, prometheus, server, stats};
 
@@ -163,16 +163,17 @@ pub(super) async fn answer(
     admin: &Admin,
     request: Request<Incoming>,
     quit: &mpsc::Sender<()>,
+    connection: Ends,
 ) -> Response<Chunked> {
     let counts = admin.http_shard();
     counts.downstream_rq_total.inc();
     counts.downstream_rq_http1_total.inc();
     counts.downstream_rq_active.inc();
     let path = request.uri().path().to_owned();
-    let log = admin.context.access_log.as_ref().map(|sink| (sink, Line::of(&request)));
+    let log = (!admin.context.access_log.is_empty()).then(|| Line::of(&request));
     let page = page(admin, &path, request).await;
-    if let Some((sink, line)) = log {
-        line.write(sink, admin.context.registry.control_shard(), &page);
+    if let Some(line) = log {
+        line.write(&admin.context.access_log, admin.context.registry.control_shard(), connection, &page);
     }
     let counts = admin.http_shard();
     counts.downstream_rq_active.dec();

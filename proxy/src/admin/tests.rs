@@ -106,7 +106,7 @@ impl Fixture {
             accepted,
             commands: orders,
             log: None,
-            access_log: None,
+            access_log: Vec::new(),
             options: CommandLine { concurrency: 1, ..CommandLine::default() },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -3,13 +3,10 @@
 //! Part of `app`; calls `xds` for the form of diagnostics.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use lifecycle::exit;
-use xds::envoy::config::bootstrap::v3::Admin;
 use xds::{Diagnostic, Severity};
 
-use crate::access_log::{LogWriter, Sink};
 use crate::args::{Args, DiagnosticsFormat};
 
 /// An error that ends the process.
@@ -57,19 +54,6 @@ pub fn ignored_flags(args: &Args) {
     for flag in args.ignored.given() {
         tracing::warn!(flag, "this flag of Envoy's has no meaning here and is ignored");
     }
-}
-
-/// An admin log that cannot be opened is no reason not to start.
-pub fn admin_log(admin: &Admin, logs: &LogWriter) -> Option<Sink> {
-    let path = &admin.access_log_path;
-    if path.is_empty() || path == "/dev/null" {
-        return None;
-    }
-    let opened = logs.open(Path::new(path));
-    if let Err(error) = &opened {
-        tracing::warn!("{error}: the admin interface goes without an access log");
-    }
-    opened.ok()
 }
 
 /// What helps when an address cannot be bound.

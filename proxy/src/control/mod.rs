@@ -18,6 +18,7 @@ mod checks;
 mod dns;
 mod eds_file;
 mod file;
+mod graph;
 mod members;
 mod resolve;
 mod sds_v1;

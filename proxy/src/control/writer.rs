@@ -12,13 +12,14 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
 use super::file::{self, Origin};
+use super::graph::{Inherited, graph};
 use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
-use crate::access_log::LogWriter;
+use crate::access_log::{AccessLog, LogWriter};
 use crate::client::Client;
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
 use crate::snapshot::accepted::{Accepted, Rejected};
-use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
+use crate::snapshot::build::{self, Flavor, Graph};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::state::{Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
@@ -144,6 +145,11 @@ impl Control {
         self.store.candidate()?.admin
     }
 
+    /// Where it logs its requests.
+    pub fn admin_log(&self) -> Vec<Arc<AccessLog>> {
+        self.store.candidate().map(|graph| graph.admin_log.clone()).unwrap_or_default()
+    }
+
     /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
     /// live when the first ones are.
     pub async fn run(mut self, mut bound: watch::Receiver<u64>) {
@@ -216,7 +222,11 @@ impl Control {
             }
             Event::Configuration(Ok(text)) => self.configure(text),
             Event::Configuration(Err(error)) => {
-                tracing::error!("the configuration cannot be read, the old one stays: {error}");
+                let name = self.origin_name();
+                let text = format!("cannot read the configuration {name}: {error}");
+                self.refuse(vec![Diagnostic::error(&name, Code::Unreadable, text)], "");
+                // The text that was read last may come back, and is looked at anew then.
+                self.text.clear();
             }
             Event::Reload => {
                 let Origin::File(path) = &self.origin else {
@@ -249,10 +259,7 @@ impl Control {
             }
             return;
         }
-        let name = match &self.origin {
-            Origin::File(path) => path.display().to_string(),
-            Origin::Text => "--config-yaml".to_owned(),
-        };
+        let name = self.origin_name();
         let tried = build::check::read(&name, &text, self.flavor, build::check::in_pod()).and_then(|read| {
             let built =
                 graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited());
@@ -275,18 +282,26 @@ impl Control {
                 self.store.begin(graph);
                 self.progress();
             }
-            Err(diagnostics) => {
-                tracing::error!(
-                    file = name,
-                    "configuration refused, the old one stays\n{}",
-                    xds::render_text(&diagnostics, &text)
-                );
-                self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
-                let rejected = Rejected { at: time::wall(), diagnostics: diagnostics.into() };
-                self.accepted.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(rejected));
-            }
+            Err(diagnostics) => self.refuse(diagnostics, &text),
         }
         self.text = text;
+    }
+
+    fn origin_name(&self) -> String {
+        match &self.origin {
+            Origin::File(path) => path.display().to_string(),
+            Origin::Text => "--config-yaml".to_owned(),
+        }
+    }
+
+    /// Logs, counts and shows what is wrong with a new configuration; what is in use stays.
+    fn refuse(&mut self, diagnostics: Vec<Diagnostic>, text: &str) {
+        let details = xds::render_text(&diagnostics, text);
+        tracing::error!(file = self.origin_name(), "configuration refused, the old one stays\n{details}");
+        self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
+        let rejected =
+            Rejected { at: time::wall(), diagnostics: diagnostics.into(), details: details.into() };
+        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(rejected));
     }
 
     /// New listeners that cannot be opened. A port that we listen on already is ours to bind again.
@@ -377,19 +392,4 @@ impl Control {
         stats.listener_create_success.add(listeners.added + listeners.modified);
         stats.total_listeners_active.set(total(self.store.listeners().len()));
     }
-}
-
-/// What a build takes over: the admin interface's runtime values, and the graph in use to share parts with.
-type Inherited<'a> = (&'a [(String, String)], Option<&'a Graph>);
-
-fn graph(
-    read: &Read<Bootstrap>,
-    service: &(Option<String>, Option<String>),
-    flavor: Flavor,
-    registry: &Registry,
-    logs: &LogWriter,
-    (runtime, previous): Inherited<'_>,
-) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let node = Node::new(&read.message, service.0.as_deref(), service.1.as_deref());
-    build::graph(read, Parts { node, flavor, registry, logs: Some(logs), runtime }, previous)
 }

@@ -43,10 +43,15 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
     if client.internal {
         head.fields.set(Known::XEnvoyInternal, b"true");
     } else {
-        head.fields.retain(|name, _| !is_control(name));
+        let only: &[Box<str>] = &rules.internal_only;
+        let refused = |name: Name<'_>| only.iter().any(|only| only.as_bytes() == name.as_bytes());
+        head.fields.retain(|name, _| !is_control(name) && !refused(name));
     }
     request_id(head, rules, at_edge, origin.random);
     user_agent(head, rules);
+    if rules.strip_dot {
+        strip_dot(&mut head.authority);
+    }
     strip_port(head, rules, origin.local);
     if !rules.via.is_empty() {
         append_list(head, Known::Via, b", ", rules.via.as_bytes());
@@ -183,7 +188,11 @@ pub fn in_network(ip: IpAddr, net: IpAddr, bits: u8) -> bool {
 /// `x-forwarded-for`, `-proto` and `-port`.
 fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
     if rules.use_remote && !rules.skip_append {
-        append_list(head, Known::XForwardedFor, b",", origin.peer.ip().to_string().as_bytes());
+        let peer = match origin.peer.ip() {
+            IpAddr::V4(ip) if rules.mapped => ip.to_ipv6_mapped().into(),
+            ip => ip,
+        };
+        append_list(head, Known::XForwardedFor, b",", peer.to_string().as_bytes());
     }
     let scheme: &[u8] = if head.https { b"https" } else { b"http" };
     let believed = !rules.use_remote || rules.trusted_hops > 0;
@@ -246,6 +255,14 @@ fn user_agent(head: &mut RequestHead, rules: &Rules) {
     }
 }
 
+/// Removes the dot that ends the name of a host, before its port if it has one.
+fn strip_dot(authority: &mut Vec<u8>) {
+    let end = authority.iter().rposition(|&byte| byte == b':').unwrap_or(authority.len());
+    if let Some(dot) = end.checked_sub(1).filter(|&at| authority.get(at) == Some(&b'.')) {
+        authority.remove(dot);
+    }
+}
+
 fn strip_port(head: &mut RequestHead, rules: &Rules, local: SocketAddr) {
     let Some(colon) = head.authority.iter().rposition(|&byte| byte == b':') else { return };
     let port = head.authority.get(colon + 1..).unwrap_or_default();
@@ -295,6 +312,26 @@ mod tests {
         head.fields.set(Known::Upgrade, b"h2c");
         hop_by_hop(&mut head);
         assert!(head.fields.is_empty());
+    }
+
+    #[test]
+    fn the_dot_that_ends_a_name_goes_with_and_without_a_port() {
+        for (given, kept) in [("a.b.", "a.b"), ("a.b.:80", "a.b:80"), ("a.b", "a.b"), ("", ""), (".", "")] {
+            let mut authority = given.as_bytes().to_vec();
+            strip_dot(&mut authority);
+            assert_eq!(authority, kept.as_bytes(), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_peer_is_forwarded_as_it_is_asked_for() {
+        let (peer, local) = ("10.1.2.3:4".parse().unwrap(), "127.0.0.1:80".parse().unwrap());
+        for (mapped, expected) in [(false, "10.1.2.3"), (true, "::ffff:10.1.2.3")] {
+            let mut head = RequestHead::default();
+            let rules = Addresses { use_remote: true, mapped, ..Addresses::default() };
+            forwarded(&mut head, &rules, Origin { peer, local, random: [0; 2] });
+            assert_eq!(head.fields.get(Known::XForwardedFor), Some(expected.as_bytes()));
+        }
     }
 
     #[test]

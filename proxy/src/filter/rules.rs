@@ -18,6 +18,10 @@ pub struct Rules {
     /// The router adds no `x-envoy-*` fields to requests and answers.
     pub suppress_envoy_headers: bool,
     pub strip_port: StripPort,
+    /// `example.com.` is `example.com` (`strip_trailing_host_dot`).
+    pub strip_dot: bool,
+    /// Fields that only internal clients may send (the route table's `internal_only_headers`), in lower case.
+    pub internal_only: Vec<Box<str>>,
     /// `--service-cluster` and `--service-node`, for `x-envoy-downstream-service-*` with `add_user_agent`.
     pub service_cluster: Arc<str>,
     pub service_node: Arc<str>,
@@ -31,6 +35,8 @@ pub struct Addresses {
     pub trusted_hops: u32,
     pub skip_append: bool,
     pub append_forwarded_port: bool,
+    /// An IPv4 peer is appended to `x-forwarded-for` as the IPv6 address that it maps to.
+    pub mapped: bool,
     /// What the client says about its way here (`x-forwarded-*`, `forwarded`) and every `x-envoy-*` field is removed (the edge).
     pub believe_nothing: bool,
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).

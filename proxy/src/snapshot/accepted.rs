@@ -27,6 +27,8 @@ pub struct Accepted {
 pub struct Rejected {
     pub at: SystemTime,
     pub diagnostics: Arc<[Diagnostic]>,
+    /// The same for people: each with its line, a caret below the place, and the reason.
+    pub details: Arc<str>,
 }
 
 /// One resource that a discovery service gave: a cluster, listener, route configuration, endpoint assignment or secret, by the type of

@@ -15,12 +15,13 @@ use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::{Diagnostic, Read};
 
 use super::Listener;
-use crate::access_log::LogWriter;
+use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
+mod admin;
 #[cfg(test)]
 mod broken;
 mod chains;
@@ -59,6 +60,8 @@ pub struct Graph {
     pub clusters: BTreeMap<Arc<str>, ClusterPart>,
     /// Where the admin page listens; `None` when there is none.
     pub admin: Option<SocketAddr>,
+    /// Where the admin interface logs its requests.
+    pub admin_log: Vec<Arc<AccessLog>>,
     pub runtime: Runtime,
     pub node: Node,
 }
@@ -228,11 +231,12 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
         bootstrap.dns_resolution_config.as_ref(),
         bootstrap.use_tcp_for_dns_lookups,
     );
-    let admin = admin(&mut cx, bootstrap);
+    let admin = admin::address(&mut cx, bootstrap);
+    let admin_log = admin::access_log(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);
     let listeners = build_listeners(&mut cx, listeners, previous);
     unused_clusters(&mut cx, resources.map(|resources| &*resources.clusters).unwrap_or_default());
-    let graph = Graph { listeners, clusters, admin, runtime: cx.runtime, node: cx.node };
+    let graph = Graph { listeners, clusters, admin, admin_log, runtime: cx.runtime, node: cx.node };
     let refused = cx.findings.has_errors();
     ((!refused).then_some(graph), cx.findings)
 }
@@ -279,31 +283,6 @@ fn backing(clusters: &[ClusterMessage]) -> BTreeSet<&str> {
     let sources =
         clusters.iter().filter_map(|cluster| cluster.eds_cluster_config.as_ref()?.eds_config.as_ref());
     sources.flat_map(discovery::backing_clusters).collect()
-}
-
-fn admin(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
-    let admin = bootstrap.admin.as_ref()?;
-    let place = Place::ROOT.field("admin");
-    let place = place.field("address");
-    // Without an address there is no admin page, as in Envoy.
-    admin.address.as_ref()?;
-    values::only_tcp(cx, &place, admin.address.as_ref());
-    let address = match values::ip_address(cx, &place, admin.address.as_ref()) {
-        Ok(address) => address,
-        Err(text) => {
-            if let Some(text) = text {
-                let message = format!("`{text}` is not an IP address: the admin page is bound to one");
-                cx.error(&place.field("socket_address").field("address"), Code::BadValue, message);
-            }
-            return None;
-        }
-    };
-    if address.ip().is_unspecified() {
-        let text =
-            format!("the admin page is open to everybody who reaches {address}: it can stop this proxy");
-        cx.error(&place.field("socket_address").field("address"), Code::OpenAdmin, text).suggest("127.0.0.1");
-    }
-    Some(address)
 }
 
 fn build_clusters(

@@ -54,6 +54,8 @@ pub struct Listener {
     /// False for listeners that only exist in the file (`bind_to_port: false`).
     pub bind: bool,
     pub reuse_port: bool,
+    /// A listener on an IPv6 address serves IPv4 as well (`ipv4_compat`).
+    pub ipv4_compat: bool,
     pub backlog: u32,
     /// Bytes buffered for one connection in one direction (`per_connection_buffer_limit_bytes`, 1 MiB).
     pub buffer_limit: usize,

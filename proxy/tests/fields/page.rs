@@ -36,7 +36,7 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
             accepted: watch::channel(Arc::new(accepted)).1,
             commands: mpsc::channel(1).0,
             log: None,
-            access_log: None,
+            access_log: Vec::new(),
             options: CommandLine::default(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

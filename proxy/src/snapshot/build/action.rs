@@ -117,7 +117,13 @@ fn weighted(
 ) -> Vec<Weighted> {
     let mut entries = Vec::with_capacity(message.clusters.len());
     for (at, entry) in message.clusters.iter().enumerate() {
-        entries.extend(weighted_entry(cx, &place.item("clusters", at), entry, options));
+        entries.extend(weighted_entry(
+            cx,
+            &place.item("clusters", at),
+            entry,
+            &message.runtime_key_prefix,
+            options,
+        ));
     }
     if !message.clusters.is_empty() && message.clusters.iter().all(|entry| entry.weight == Some(0)) {
         cx.error(place, Code::BadValue, "the sum of the weights is 0: no cluster could be chosen");
@@ -129,6 +135,7 @@ fn weighted_entry(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     entry: &ClusterWeight,
+    runtime_prefix: &str,
     options: &TableOptions,
 ) -> Option<Weighted> {
     let cluster = match (entry.name.as_str(), entry.cluster_header.as_str()) {
@@ -153,6 +160,12 @@ fn weighted_entry(
         cx.error(place, Code::MissingField, "a `weight` is needed");
         return None;
     };
+    // The runtime may hold another weight, under the prefix and the cluster's name.
+    let key = format!("{runtime_prefix}.{}", entry.name);
+    let weight = Some(key)
+        .filter(|_| !runtime_prefix.is_empty())
+        .and_then(|key| cx.runtime.number(&key))
+        .unwrap_or(weight);
     let host_rewrite = entry.host_rewrite_specifier.as_ref().map(|WeightHost::HostRewriteLiteral(host)| host);
     Some(Weighted {
         cluster,

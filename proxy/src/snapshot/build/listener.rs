@@ -47,6 +47,7 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
         direction: direction(message, address),
         bind: message.bind_to_port.unwrap_or(true),
         reuse_port: message.enable_reuse_port.unwrap_or(true),
+        ipv4_compat: values::ipv4_compat(message.address.as_ref()),
         backlog: message.tcp_backlog_size.unwrap_or(1024),
         buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
         max_connections: cx

@@ -15,10 +15,10 @@ use crate::error::Flag;
 pub fn filter(cx: &mut Cx<'_>, place: &Place<'_>, message: &AccessLogFilter) -> Option<LogFilter> {
     match message.filter_specifier.as_ref()? {
         FilterSpecifier::StatusCodeFilter(filter) => {
-            comparison(filter.comparison.as_ref()).map(LogFilter::StatusCode)
+            comparison(cx, filter.comparison.as_ref()).map(LogFilter::StatusCode)
         }
         FilterSpecifier::DurationFilter(filter) => {
-            comparison(filter.comparison.as_ref()).map(LogFilter::Duration)
+            comparison(cx, filter.comparison.as_ref()).map(LogFilter::Duration)
         }
         FilterSpecifier::NotHealthCheckFilter(_) => Some(LogFilter::NotHealthCheck),
         FilterSpecifier::HeaderFilter(filter) => {
@@ -49,7 +49,8 @@ fn filters(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[AccessLogFilter]) -> 
     each.filter_map(|(at, message)| filter(cx, &place.item("filters", at), message)).collect()
 }
 
-fn comparison(message: Option<&ComparisonFilter>) -> Option<Comparison> {
+/// A comparison with a number, which the runtime values may replace.
+fn comparison(cx: &Cx<'_>, message: Option<&ComparisonFilter>) -> Option<Comparison> {
     let message = message?;
     let operation = match Op::try_from(message.op) {
         Ok(Op::Ge) => Operation::AtLeast,
@@ -57,8 +58,8 @@ fn comparison(message: Option<&ComparisonFilter>) -> Option<Comparison> {
         Ok(Op::Ne) => Operation::NotEqual,
         Ok(Op::Eq) | Err(_) => Operation::Equal,
     };
-    Some(Comparison {
-        operation,
-        value: message.value.as_ref().map_or(0, |value| value.default_value.into()),
-    })
+    let value = message.value.as_ref();
+    let number =
+        value.map_or(0, |value| cx.runtime.number(&value.runtime_key).unwrap_or(value.default_value));
+    Some(Comparison { operation, value: number.into() })
 }

@@ -110,6 +110,7 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             trusted_hops: message.xff_num_trusted_hops,
             skip_append: message.skip_xff_append,
             append_forwarded_port: message.append_x_forwarded_port,
+            mapped: message.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
             // With trusted proxies before the edge, their word counts.
             believe_nothing: cx.flavor == Flavor::Edge
                 && message.use_remote_address == Some(true)
@@ -149,6 +150,13 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             (true, _) => StripPort::Any,
             (false, true) => StripPort::Matching,
             (false, false) => StripPort::Keep,
+        },
+        strip_dot: message.strip_trailing_host_dot,
+        internal_only: match &message.route_specifier {
+            Some(RouteSpecifier::RouteConfig(table)) => {
+                table.internal_only_headers.iter().map(|name| name.to_ascii_lowercase().into()).collect()
+            }
+            _ => Vec::new(),
         },
         service_cluster: Arc::clone(&cx.node.cluster),
         service_node: Arc::clone(&cx.node.id),

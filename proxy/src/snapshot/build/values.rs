@@ -75,6 +75,12 @@ pub fn ip_address(
     }
 }
 
+/// Whether an IPv6 socket serves IPv4 as well.
+pub fn ipv4_compat(address: Option<&Address>) -> bool {
+    let kind = address.and_then(|address| address.address.as_ref());
+    matches!(kind, Some(AddressKind::SocketAddress(address)) if address.ipv4_compat)
+}
+
 /// The port; the reader has checked its bounds.
 pub fn port(address: &SocketAddress) -> u16 {
     match address.port_specifier {
