@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -19,6 +19,9 @@ use crate::snapshot::Cluster;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
 pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Cluster>>>;
+
+/// Bytes of an answer that nobody reads.
+const MAX_ANSWER: usize = 64 * 1024;
 
 /// Asks clusters.
 #[derive(Clone, Debug)]
@@ -35,6 +38,17 @@ pub struct Get<'a> {
     pub timeout: Duration,
     /// Bytes of the answer's body.
     pub limit: usize,
+}
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub struct Post<'a> {
+    pub cluster: &'a str,
+    pub host: &'a str,
+    pub path: &'a str,
+    /// JSON.
+    pub body: String,
+    pub timeout: Duration,
 }
 
 /// The answer.
@@ -64,7 +78,28 @@ impl Client {
 
     /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
     pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
-        let (host, connect_timeout) = self.host(get.cluster, cursor)?;
+        self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
+    }
+
+    /// Sends JSON to the next endpoint of the cluster.
+    pub async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+        let request = http::Request::post(post.path)
+            .header(http::header::HOST, post.host)
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .header(http::header::CONNECTION, "close")
+            .body(Full::from(post.body));
+        self.exchange(post.cluster, request, post.timeout, MAX_ANSWER, cursor).await
+    }
+
+    async fn exchange(
+        &self,
+        cluster: &str,
+        request: Result<http::Request<Full<Bytes>>, http::Error>,
+        timeout: Duration,
+        limit: usize,
+        cursor: &mut Cursor,
+    ) -> Result<Answer, Error> {
+        let (host, connect_timeout) = self.host(cluster, cursor)?;
         let address = host.address;
         let failed = |problem: String| Error::Failed { host: address, problem };
         let exchange = async {
@@ -77,17 +112,17 @@ impl Client {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
                 .await
                 .map_err(|error| failed(error.to_string()))?;
-            let request = request(&get).map_err(|error| failed(error.to_string()))?;
+            let request = request.map_err(|error| failed(error.to_string()))?;
             // The connection is driven beside the request and dropped with it. It may end first: the answer is whole then, or an error.
-            let answer = std::pin::pin!(answer(sender.send_request(request), get.limit));
+            let answer = std::pin::pin!(answer(sender.send_request(request), limit));
             let answer = match select(answer, std::pin::pin!(connection)).await {
                 Either::Left((answer, _)) => answer,
                 Either::Right((_, answer)) => answer.await,
             };
             answer.map_err(failed)
         };
-        let timed = tokio::time::timeout(get.timeout, exchange).await;
-        timed.unwrap_or(Err(Error::Timeout { host: address, timeout: get.timeout }))
+        let timed = tokio::time::timeout(timeout, exchange).await;
+        timed.unwrap_or(Err(Error::Timeout { host: address, timeout }))
     }
 
     fn host(&self, name: &str, cursor: &mut Cursor) -> Result<(Arc<Host>, Duration), Error> {
@@ -101,12 +136,12 @@ impl Client {
     }
 }
 
-fn request(get: &Get<'_>) -> Result<http::Request<Empty<Bytes>>, http::Error> {
+fn request(get: &Get<'_>) -> Result<http::Request<Full<Bytes>>, http::Error> {
     http::Request::get(get.path)
         .header(http::header::HOST, get.cluster)
         .header(http::header::ACCEPT, "application/json")
         .header(http::header::CONNECTION, "close")
-        .body(Empty::new())
+        .body(Full::default())
 }
 
 async fn answer(

@@ -28,6 +28,7 @@ use crate::state::Drain;
 use crate::stats::{HttpStats, ListenerHttpStats};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
+use crate::trace::Span;
 
 mod answer;
 mod filters;
@@ -41,6 +42,7 @@ mod prepare;
 mod relay;
 mod replay;
 mod retrying;
+mod spans;
 mod timers;
 mod tunnel;
 mod upload;
@@ -95,6 +97,8 @@ struct Exchange<'x> {
     held: Option<Replay>,
     /// What chance says of a choice of clusters, for filters and router alike.
     draw: u64,
+    /// The request's span, where it is traced.
+    span: Option<Span>,
     /// When the request came to the router.
     forwarded: Instant,
 }
@@ -176,6 +180,7 @@ impl<'x> Exchange<'x> {
             tunnel: false,
             filters: None,
             held: None,
+            span: None,
             draw: context.local.random_bits()[0],
             forwarded: start,
         }
@@ -203,6 +208,7 @@ impl<'x> Exchange<'x> {
             self.info.route_metadata.clone_from(&route.metadata);
             self.matched = Some(Matched { virtual_host, route, weighted: None });
         }
+        self.begin_span();
         self.admit_tunnel(self.matched)?;
         Ok(decision)
     }

@@ -5,7 +5,7 @@
 //!
 //! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
 //! `tcp`, `client` > `attempt`, `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
-//! `access_log`, `mutation`, `retry` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
+//! `access_log`, `mutation`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args`.
 
 pub mod access_log;
@@ -39,5 +39,6 @@ pub mod stats;
 pub mod stream_info;
 pub mod tcp;
 pub mod time;
+pub mod trace;
 pub mod upstream;
 pub mod worker;

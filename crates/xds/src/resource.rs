@@ -98,5 +98,8 @@ resources!(
     TcpProxy,
 );
 
+// Tracers.
+resources!(crate::api::envoy::config::trace::v3::ZipkinConfig);
+
 // Network filters.
 resources!(ConnectionLimit, ConnectionRateLimit, Echo);

@@ -22,6 +22,7 @@ mod graph;
 mod members;
 mod resolve;
 mod sds_v1;
+mod spans;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,13 @@ struct Warming {
     fresh: BTreeMap<Arc<str>, Member>,
 }
 
+impl Store {
+    /// Whoever has something to send on its own account.
+    pub fn client(&self) -> &Client {
+        &self.sources.client
+    }
+}
+
 /// What starts sources.
 pub(super) struct Sources {
     pub client: Client,

@@ -375,6 +375,9 @@ impl Control {
         let snapshot = Snapshot { version: self.version, listeners: self.store.listeners(), clusters };
         self.snapshots.send_replace(Arc::new(snapshot));
         self.directory.send_replace(Arc::new(self.store.directory()));
+        let shard = self.registry.control_shard();
+        let listeners = self.store.listeners();
+        super::spans::start(listeners.iter().map(|listener| &**listener), self.store.client(), shard);
     }
 
     fn count(&self, clusters: Changes, listeners: Changes) {

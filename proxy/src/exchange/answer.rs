@@ -32,6 +32,7 @@ impl Exchange<'_> {
         let rendered = local_reply::render(&reply, &self.context.manager.local_reply, &self.format_context());
         self.response = rendered.head;
         self.attempts_in_response();
+        self.decorate_response();
         self.mutate_response();
         self.own_fields();
         // Whatever of the request is still on its way would have to be read first.

@@ -30,6 +30,7 @@ impl Exchange<'_> {
         }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.info.start)));
         self.count_virtual_cluster();
+        self.end_span();
         for log in &self.context.manager.access_log {
             log.log(self.context.local.shard, &self.format_context());
         }

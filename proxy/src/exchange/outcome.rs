@@ -140,6 +140,7 @@ impl Exchange<'_> {
         self.request_id_in_response();
         self.attempts_in_response();
         self.info.status = status;
+        self.decorate_response();
         self.mutate_response();
     }
 

@@ -13,6 +13,7 @@ use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::mutation::Mutations;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
+use crate::trace::{Decorator, Sampling};
 
 mod rewrite;
 mod table;
@@ -77,6 +78,10 @@ pub struct Route {
     /// `metadata.filter_metadata`, for `%METADATA(ROUTE:…)%`.
     pub metadata: Option<Arc<serde_json::Value>>,
     pub filters: Overrides,
+    /// Shares of traced requests, where the route has its own.
+    pub sampling: Option<Sampling>,
+    /// The name of spans.
+    pub decorator: Option<Decorator>,
 }
 
 /// How a route matches the path (without its query, but for none of them).

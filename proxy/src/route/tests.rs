@@ -22,6 +22,8 @@ fn route(path: PathMatch, action: Action) -> Route {
         mutations: Mutations::default(),
         metadata: None,
         filters: Overrides::default(),
+        sampling: None,
+        decorator: None,
     }
 }
 

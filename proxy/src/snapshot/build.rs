@@ -44,6 +44,7 @@ mod routes;
 mod runtime;
 #[cfg(test)]
 mod tests;
+mod tracing;
 mod values;
 
 pub use cluster::WatchStats;
@@ -134,6 +135,8 @@ pub struct Cx<'a> {
     used: BTreeSet<String>,
     /// A route takes the cluster's name from a header, so that any may be meant.
     any_by_header: bool,
+    /// The listener that is built leads out of this service.
+    egress: bool,
 }
 
 impl<'a> Cx<'a> {
@@ -150,6 +153,7 @@ impl<'a> Cx<'a> {
             backing: backing(clusters),
             used: BTreeSet::new(),
             any_by_header: false,
+            egress: false,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::state::Direction;
 use crate::stats::{
     ClusterStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats, Scope, TcpStats,
 };
+use crate::trace::Tracing;
 
 pub mod accepted;
 pub mod build;
@@ -126,6 +127,7 @@ pub struct HttpManager {
     pub chain: Chain,
     pub access_log: Vec<Arc<AccessLog>>,
     pub local_reply: Mappers,
+    pub tracing: Option<Tracing>,
     /// What is believed, set and removed on the way in and out.
     pub rules: Rules,
     pub proxy_100_continue: bool,

@@ -53,9 +53,11 @@ macro_rules! stats_group {
 
 mod http_filters;
 mod tcp;
+mod tracing;
 
 pub use http_filters::*;
 pub use tcp::*;
+pub use tracing::*;
 
 stats_group! {
     /// `server.`

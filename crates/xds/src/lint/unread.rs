@@ -1,6 +1,6 @@
-//! Rules on fields that petmesh does not implement yet, hence on the text: tracing.
+//! Rules on the text of a file whose old forms are today's already: tracing.
 //!
-//! The reader refuses these fields by name; what is wrong inside them is said in the same run. Called by the reader.
+//! What is wrong here is said in the same run as what the reader refuses. Called by the reader.
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::read::Positions;
@@ -26,7 +26,9 @@ fn tracing(path: &str, listener: &Node, positions: &Positions) -> Vec<Diagnostic
         let filters = chain.field("filters").map(Node::items).unwrap_or_default();
         for (at, filter) in filters.iter().enumerate() {
             let tracing = filter.field("typed_config").and_then(|config| config.field("tracing"));
-            if tracing.is_some_and(|tracing| !tracing.is_null()) {
+            // Without a tracer there are no spans.
+            let traces = |tracing: &Node| tracing.field("provider").is_some_and(|tracer| !tracer.is_null());
+            if tracing.is_some_and(traces) {
                 let path = format!("{path}.filter_chains[{chain_at}].filters[{at}].typed_config.tracing");
                 let text = "spans carry no service name: `node.cluster` is not set";
                 let finding = positions.warning(&path, Code::TracingWithoutService, text);

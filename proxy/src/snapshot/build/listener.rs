@@ -33,6 +33,7 @@ pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option
     } else {
         format!("listener.{}.", message.stat_prefix)
     };
+    cx.egress = message.traffic_direction() == TrafficDirection::Outbound;
     let chains = chains::chains(cx, place, message, &prefix);
     let address = address?;
     let name = if message.name.is_empty() { shown } else { message.name.clone() };

@@ -16,7 +16,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 
 use super::place::{Code, Place};
 use super::values::{duration, limit};
-use super::{Cx, Flavor, http_filters, logs, routes};
+use super::{Cx, Flavor, http_filters, logs, routes, tracing};
 use crate::filter::rules::{
     Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
 };
@@ -55,6 +55,7 @@ pub fn manager(
             &place.field("local_reply_config"),
             message.local_reply_config.as_ref(),
         ),
+        tracing: tracing::tracing(cx, place, message),
         rules: rules(cx, place, message, suppress_envoy_headers),
         proxy_100_continue: message.proxy_100_continue,
         upgrades: Upgrades(

@@ -15,7 +15,7 @@ use xds::envoy::config::route::v3::{
 
 use super::place::{Code, Place};
 use super::values::{self, level};
-use super::{Cx, action, http_filters, logs, matchers};
+use super::{Cx, action, http_filters, logs, matchers, tracing};
 use crate::route::{
     Action, BodyBuffer, Domains, Forward, PathMatch, RequireTls, Route, RouteTable, VirtualCluster,
     VirtualHost,
@@ -164,6 +164,8 @@ fn route(
         mutations,
         metadata: message.metadata.as_ref().map(|metadata| Arc::new(filter_metadata(metadata))),
         filters,
+        sampling: message.tracing.as_ref().map(tracing::of_route),
+        decorator: message.decorator.as_ref().map(tracing::decorator),
     })
 }
 

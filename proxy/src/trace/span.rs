@@ -1,0 +1,107 @@
+//! A span as the collector gets it: Zipkin's JSON, version 2, with Envoy's tags.
+//!
+//! Part of `trace`; calls `format` for nothing, `stream_info` for what happened.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use serde_json::{Value, json};
+
+use super::{Ids, Tag, Tracing};
+use crate::message::{Known, RequestHead};
+use crate::stream_info::StreamInfo;
+
+/// The span of a request that is on its way.
+#[derive(Debug)]
+pub struct Span {
+    pub ids: Ids,
+    /// The name, where it is not the request's host.
+    pub operation: Option<Arc<str>>,
+    /// What the answer tells the client of it.
+    pub announce: Option<Arc<str>>,
+    pub(super) shared: bool,
+}
+
+impl Span {
+    /// Ends the span: what was sampled goes to the collector.
+    pub fn end(&self, tracing: &Tracing, shard: usize, info: &StreamInfo, head: &RequestHead) {
+        if self.ids.sampled {
+            tracing.outbox.put(shard, self.json(tracing, info, head).to_string());
+        }
+    }
+
+    fn json(&self, tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
+        let begun = info.start_time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let end = info.end.unwrap_or(info.start);
+        let lasted = end.saturating_duration_since(info.start);
+        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let name = self.operation.as_deref().map_or_else(|| shown(&head.authority), str::to_owned);
+        let (kind, last) = if tracing.egress { ("CLIENT", "cr") } else { ("SERVER", "ss") };
+        let ip = info.connection.local.ip();
+        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+        let mut span = json!({
+            "traceId": self.ids.trace_text(),
+            "id": format!("{:016x}", self.ids.id),
+            "name": name,
+            "kind": kind,
+            "timestamp": micros(begun),
+            "duration": micros(lasted),
+            "localEndpoint": {"serviceName": &*tracing.service, family: ip.to_string(), "port": 0},
+            "annotations": [{"timestamp": micros(begun + lasted), "value": last}],
+            "tags": tags(tracing, info, head),
+        });
+        if let Some(parent) = self.ids.parent {
+            span["parentId"] = format!("{parent:016x}").into();
+        }
+        if self.shared {
+            span["shared"] = true.into();
+        }
+        span
+    }
+}
+
+/// Envoy's tags, and those of the configuration.
+fn tags(tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
+    let mut tags = serde_json::Map::new();
+    let mut tag = |name: &str, value: String| {
+        if !value.is_empty() {
+            tags.insert(name.to_owned(), value.into());
+        }
+    };
+    let field = |known: Known| head.fields.get(known).map_or_else(|| "-".to_owned(), shown);
+    tag("component", "proxy".to_owned());
+    tag("guid:x-request-id", head.fields.get(Known::XRequestId).map(shown).unwrap_or_default());
+    let path = head.fields.get(Known::XEnvoyOriginalPath).unwrap_or(&head.path);
+    let path = shown(path.get(..tracing.max_path).unwrap_or(path));
+    tag("http.url", format!("{}://{}{path}", head.scheme(), shown(&head.authority)));
+    tag("http.method", head.method.as_str().to_owned());
+    tag("downstream_cluster", field(Known::XEnvoyDownstreamServiceCluster));
+    tag("user_agent", field(Known::UserAgent));
+    tag("http.protocol", info.version.as_str().to_owned());
+    tag("peer.address", info.connection.peer.ip().to_string());
+    tag("guid:x-client-trace-id", head.fields.get("x-client-trace-id").map(shown).unwrap_or_default());
+    tag("node_id", tracing.node.to_string());
+    tag("request_size", info.bytes_received.to_string());
+    tag("response_size", info.bytes_sent.to_string());
+    tag("response_flags", info.flags.short());
+    tag("http.status_code", info.status.to_string());
+    if let Some(cluster) = &info.cluster {
+        tag("upstream_cluster", cluster.to_string());
+        tag("upstream_cluster.name", cluster.to_string());
+    }
+    if info.status == 0 || info.status >= 500 {
+        tag("error", "true".to_owned());
+    }
+    for (name, value) in &tracing.tags {
+        let value = match value {
+            Tag::Fixed(text) => text.to_string(),
+            Tag::Header(field, default) => head.get(field).map_or_else(|| default.to_string(), shown),
+        };
+        tag(name, value);
+    }
+    tags.into()
+}
+
+fn shown(bytes: impl AsRef<[u8]>) -> String {
+    String::from_utf8_lossy(bytes.as_ref()).into_owned()
+}
