@@ -19,8 +19,8 @@ pub fn read(text: &str) {
     }
 }
 
-/// The text as fields of a cluster and of a connection manager in the forms of 2018: what is accepted is, when it is dumped, a file of
-/// today without any old form.
+/// The text as a file, and as fields of a cluster and of a connection manager in the forms of 2018: what is accepted is, when it is dumped,
+/// a file of today without any old form; so is what the upgrade writes.
 #[allow(dead_code)] // each target uses one of the two
 pub fn upgrade(text: &str) {
     let manager = "envoy.http_connection_manager";
@@ -37,6 +37,25 @@ pub fn upgrade(text: &str) {
         ),
     ] {
         read(&whole);
+        rewrite(&whole);
+    }
+    rewrite(text);
+}
+
+/// `petmesh config upgrade`: errors that can be shown, or a file that has nothing left to upgrade.
+fn rewrite(text: &str) {
+    match xds::upgrade_bootstrap("fuzz.yaml", text) {
+        Ok(new) => {
+            show(&new.notices, text);
+            match xds::upgrade_bootstrap("again.yaml", &new.text) {
+                Ok(again) => assert_eq!(again.text, new.text, "upgraded twice"),
+                Err(found) => panic!("an upgraded file is refused:\n{}", xds::render_text(&found, &new.text)),
+            }
+        }
+        Err(found) => {
+            assert!(found.iter().any(Diagnostic::is_error), "refused without an error");
+            show(&found, text);
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod broken;
 mod envoy;
+mod examples;
 mod forms;
 mod hostile;
 mod lints;

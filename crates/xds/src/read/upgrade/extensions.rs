@@ -300,11 +300,11 @@ pub(super) fn todays_type(full_name: &str) -> Option<String> {
     let versions = [".v2.", ".v2alpha.", ".v2alpha1."];
     let version = versions.into_iter().find(|version| full_name.contains(version))?;
     for (old, new) in [
-        ("envoy.config.filter.", "envoy.extensions.filters."),
-        ("envoy.config.trace.", "envoy.config.trace."),
-        ("envoy.config.metrics.", "envoy.config.metrics."),
-        ("envoy.config.bootstrap.", "envoy.config.bootstrap."),
-        ("envoy.config.retry.", "envoy.extensions.retry."),
+        ("envoy.config.filter", "envoy.extensions.filters"),
+        ("envoy.config.trace", "envoy.config.trace"),
+        ("envoy.config.metrics", "envoy.config.metrics"),
+        ("envoy.config.bootstrap", "envoy.config.bootstrap"),
+        ("envoy.config.retry", "envoy.extensions.retry"),
     ] {
         if let Some(rest) = full_name.strip_prefix(old) {
             return Some(format!("{new}{}", rest.replacen(version, ".v3.", 1)));

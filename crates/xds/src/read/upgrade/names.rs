@@ -47,6 +47,15 @@ fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>
         }
     }
     let known = extension(shape, &name);
+    // Until 1.13, settings without any could do without their type too.
+    let untyped = find(node, "typed_config")
+        .is_some_and(|entry| matches!(&entry.value.kind, Kind::Map(entries) if entries.is_empty()));
+    if untyped
+        && known.is_some()
+        && let Some(old) = take(node, "typed_config")
+    {
+        pass.note("typed_config: {}", "typed_config with its `@type`", old.span, &path.key(&old.name));
+    }
     let typed = find(node, "typed_config").is_some() || find(node, "config_discovery").is_some();
     if let Some((today, _)) = &known
         && **today != *name
