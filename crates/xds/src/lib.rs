@@ -37,7 +37,7 @@ pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, resourc
 pub use fields::{implemented_fields, is_implemented, message_descriptor};
 pub use lint::lint;
 pub use prost_types::Any;
-pub use read::{Positions, Read, ReadResult, Upgraded};
+pub use read::{MAX_FINDINGS, Positions, Read, ReadResult, Upgraded, nearest};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
 

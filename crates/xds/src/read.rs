@@ -20,8 +20,9 @@ pub(crate) mod yaml;
 
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 
+pub use convert::MAX_FINDINGS;
 pub(crate) use encode::message as encoded;
-pub(crate) use nearest::nearest;
+pub use nearest::nearest;
 pub use positions::Positions;
 pub(crate) use tree::Span;
 pub use upgrade::rewrite::Upgraded;

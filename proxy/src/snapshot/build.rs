@@ -161,7 +161,8 @@ impl<'a> Cx<'a> {
     fn check_cluster(&mut self, place: &Place<'_>, name: &str, kind: Code) {
         self.used.insert(name.to_owned());
         if !self.clusters.contains_key(name) {
-            let nearest = nearest(name, self.clusters.keys().copied());
+            let keys = self.clusters.keys().copied();
+            let nearest = (!self.findings.is_full(kind)).then(|| xds::nearest(name, keys)).flatten();
             let finding = self.findings.add(place, kind, format!("there is no cluster `{name}`"));
             finding.suggestion = nearest.map(|name| format!("did you mean `{name}`?"));
         }
@@ -175,26 +176,6 @@ impl<'a> Cx<'a> {
             self.findings.add(place, Code::Structure, text).suggest("make it STATIC or STRICT_DNS");
         }
     }
-}
-
-/// The known name that differs by at most two letters put in, left out or changed.
-fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    let near = known.map(|candidate| (distance(name.as_bytes(), candidate.as_bytes()), candidate));
-    near.filter(|(distance, _)| *distance <= 2).min().map(|(_, candidate)| candidate)
-}
-
-fn distance(left: &[u8], right: &[u8]) -> usize {
-    let mut row: Vec<usize> = (0..=right.len()).collect();
-    for (at, byte) in left.iter().enumerate() {
-        let mut diagonal = at;
-        row[0] = at + 1;
-        for (column, other) in right.iter().enumerate() {
-            let changed = diagonal + usize::from(byte != other);
-            diagonal = row[column + 1];
-            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row.last().copied().unwrap_or_default()
 }
 
 /// The graph of a bootstrap with the warnings, or all findings (at least one of them an error); both ordered by place, those of the
@@ -215,9 +196,17 @@ fn diagnose(
 ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
     let (graph, findings) = build(&read.message, parts, previous);
     let mut diagnostics = read.warnings.clone();
-    diagnostics.extend(xds::lint(read, pod));
-    diagnostics.extend(findings.0.into_iter().map(|finding| finding.diagnostic(&read.positions)));
+    let (findings, mut left_out) = findings.into_kept();
+    let mut lints = xds::lint(read, pod);
+    left_out += lints.len().saturating_sub(xds::MAX_FINDINGS);
+    lints.truncate(xds::MAX_FINDINGS);
+    diagnostics.extend(lints);
+    diagnostics.extend(findings.into_iter().map(|finding| finding.diagnostic(&read.positions)));
     check::sort(&mut diagnostics);
+    if left_out > 0 {
+        let text = format!("{left_out} further findings are not shown");
+        diagnostics.push(read.positions.warning("", xds::Code::Limit, text));
+    }
     match graph.filter(|_| !diagnostics.iter().any(Diagnostic::is_error)) {
         Some(graph) => Ok((graph, diagnostics)),
         None => Err(diagnostics),
@@ -263,8 +252,9 @@ pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, Stri
     if !cx.findings.has_errors() {
         return Ok(endpoints);
     }
+    let (findings, _) = cx.findings.into_kept();
     let all: Vec<_> =
-        cx.findings.0.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
+        findings.into_iter().map(|finding| format!("{}: {}", finding.path, finding.message)).collect();
     Err(all.join("; "))
 }
 

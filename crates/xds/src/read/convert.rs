@@ -14,7 +14,7 @@ use crate::diagnostic::{self, Code, Diagnostic};
 use crate::schema::{self, MessageMarks, Status};
 
 /// Most findings of one file; a file with more is not worth reading on.
-const MAX_FINDINGS: usize = 500;
+pub const MAX_FINDINGS: usize = 500;
 
 /// What is found while one file is read.
 pub(crate) struct Converter<'f> {
@@ -95,6 +95,9 @@ impl<'f> Converter<'f> {
             let message = "merge keys (`<<`) are refused, as Envoy refuses them";
             let help = "write the values out, or use an alias for the whole value";
             return self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
+        }
+        if self.errors >= MAX_FINDINGS {
+            return self.leave_out();
         }
         let fields: Vec<_> = descriptor.fields().collect();
         let message = format!("unknown field `{}` in {}", entry.spelling(), descriptor.name());
@@ -272,6 +275,12 @@ impl<'f> Converter<'f> {
         } else {
             self.left_out += 1;
         }
+    }
+
+    /// Counts an error that is one too many, without the work of describing it.
+    fn leave_out(&mut self) {
+        self.errors += 1;
+        self.left_out += 1;
     }
 
     /// All findings, ordered by place.

@@ -1,16 +1,26 @@
 //! The nearest name to a misspelt one.
 //!
-//! Called by `convert`; calls nothing.
+//! Called by `convert`, the lints and, for names of clusters, by the proxy; calls nothing.
+
+/// Longer words than this have no near ones: the work grows with the product of two lengths.
+const MAX_LENGTH: usize = 160;
 
 /// The candidate that is nearest to `word`, if one is near enough to be meant.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > 4 * MAX_LENGTH {
+        return None;
+    }
     let word = plain(word);
-    if word.is_empty() || word.len() > 160 {
+    if word.is_empty() || word.len() > MAX_LENGTH {
         return None;
     }
     // A third of a word may be wrong, but no more than a few letters of a long one.
     let limit = (word.len() / 3).clamp(1, 5);
-    let distances = candidates.map(|candidate| (distance(&word, &plain(candidate)), candidate));
+    let distances = candidates.filter_map(|candidate| {
+        // As many edits as the lengths differ by are needed in any case.
+        let plain = plain(candidate.get(..4 * MAX_LENGTH).unwrap_or(candidate));
+        (plain.len().abs_diff(word.len()) <= limit).then(|| (distance(&word, &plain), candidate))
+    });
     distances.filter(|(distance, _)| *distance <= limit).min_by_key(|(distance, _)| *distance).map(|(_, c)| c)
 }
 

@@ -231,10 +231,14 @@ fn ejection_of_nobody_is_found() {
 }
 
 #[test]
-fn tracing_without_a_name_is_found_beside_the_error() {
-    let traced = file(", tracing: {}", "", "");
+fn spans_without_a_service_name_are_found_where_a_tracer_is_named() {
+    let tracer = "provider: {name: envoy.tracers.zipkin, typed_config: {'@type': \
+        type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, collector_cluster: c, collector_endpoint: /api/v2/spans}}";
+    let traced = file(&format!(", tracing: {{{tracer}}}"), "", "");
     let named = format!("{{node: {{id: a, cluster: b}}, {traced}}}");
     lints(Code::TracingWithoutService, "typed_config.tracing", &traced, &named);
+    let without = file(", tracing: {}", "", "");
+    assert_eq!(found(&without, Code::TracingWithoutService), None, "no tracer, no spans");
 }
 
 #[test]

@@ -21,7 +21,9 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
         Ok(read) => return Ok(read),
         Err(refused) => refused,
     };
-    if let Some(partial) = partial {
+    // More than anyone reads: the builder would say of each broken part again what follows from it.
+    let full = findings.len() >= xds::MAX_FINDINGS;
+    if let Some(partial) = partial.filter(|_| !full) {
         let further = check(&partial, flavor, pod);
         let further: Vec<_> = further.into_iter().filter(|found| !follows(found, &findings)).collect();
         findings.extend(further);

@@ -5,7 +5,10 @@
 use std::fmt;
 
 pub use xds::Code;
-use xds::{Diagnostic, Positions};
+use xds::{Diagnostic, MAX_FINDINGS, Positions};
+
+/// Bytes of a message.
+const MAX_MESSAGE: usize = 1024;
 
 /// A field path from the root of the file, in the names of the schema.
 #[derive(Clone, Copy)]
@@ -68,24 +71,59 @@ pub struct Finding {
     pub suggestion: Option<String>,
 }
 
-/// All findings of one build.
+/// The findings of one build, of errors and of warnings `MAX_FINDINGS` at most; the others are counted.
 #[derive(Debug, Default)]
-pub struct Findings(pub Vec<Finding>);
+pub struct Findings {
+    kept: Vec<Finding>,
+    errors: usize,
+    warnings: usize,
+    /// What is said of one too many goes here, and is forgotten.
+    spare: Option<Finding>,
+}
 
 impl Findings {
     pub fn add(&mut self, place: &Place<'_>, code: Code, message: impl Into<String>) -> &mut Finding {
-        self.add_at(place.to_string(), code, message)
+        let path = if self.is_full(code) { String::new() } else { place.to_string() };
+        self.add_at(path, code, message)
     }
 
     pub fn add_at(&mut self, path: String, code: Code, message: impl Into<String>) -> &mut Finding {
-        let at = self.0.len();
-        self.0.push(Finding { path, code, message: message.into(), suggestion: None });
-        &mut self.0[at]
+        let full = self.is_full(code);
+        let count = if code.is_warning() { &mut self.warnings } else { &mut self.errors };
+        *count += 1;
+        let finding = Finding { path, code, message: clipped(message.into()), suggestion: None };
+        if full {
+            return self.spare.insert(finding);
+        }
+        let at = self.kept.len();
+        self.kept.push(finding);
+        &mut self.kept[at]
+    }
+
+    /// Whether one more finding of this kind would only be counted: no need to look for its remedy.
+    pub fn is_full(&self, code: Code) -> bool {
+        let count = if code.is_warning() { self.warnings } else { self.errors };
+        count >= MAX_FINDINGS
     }
 
     pub fn has_errors(&self) -> bool {
-        self.0.iter().any(|finding| !finding.code.is_warning())
+        self.errors > 0
     }
+
+    /// Those that are kept, and how many are not.
+    pub fn into_kept(self) -> (Vec<Finding>, usize) {
+        let left_out = (self.errors + self.warnings).saturating_sub(self.kept.len());
+        (self.kept, left_out)
+    }
+}
+
+/// A name in the file may be as long as the file.
+fn clipped(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push('…');
+    }
+    message
 }
 
 impl Finding {
