@@ -43,6 +43,7 @@ fn a_held_request_counts_in_the_breaker_after_the_reload() {
         assert_eq!((status, head.contains("x-envoy-overloaded: true")), (503, true));
         upstream.release();
         assert_eq!(held.answer().unwrap().0, 200);
+        wait("its end", || (proxy.stat("cluster.one.upstream_rq_active") == 0).then_some(()));
         assert_eq!(second.get("/").unwrap().0, 200);
     }
 }
@@ -76,8 +77,9 @@ fn a_bad_file_changes_nothing_and_says_why() {
         assert_eq!(client.get("/").unwrap().0, 200);
         proxy.write("static_resources:\n  clusters:\n  - name: one\n    conect_timeout: 1s\n");
         wait("the refusal", || (proxy.stat("listener_manager.lds.update_rejected") == 1).then_some(()));
-        let dump = proxy.page("/config_dump");
-        for text in ["error_state", "conect_timeout", "proxy.yaml:4:5", "^"] {
+        let shown = || Some(proxy.page("/config_dump")).filter(|dump| dump.contains("error_state"));
+        let dump = wait("the refusal on the page", shown);
+        for text in ["conect_timeout", "proxy.yaml:4:5", "^"] {
             assert!(dump.contains(text), "{text} is missing in {dump}");
         }
         wait("the log", || proxy.log().contains("proxy.yaml:4:5").then_some(()));
@@ -85,7 +87,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
         assert_eq!(client.get("/").unwrap().0, 200);
         assert_eq!(proxy.stat("cluster.one.upstream_cx_total"), 1);
         proxy.reload(&upstream, "", true);
-        assert!(!proxy.page("/config_dump").contains("error_state"));
+        wait("a page without it", || (!proxy.page("/config_dump").contains("error_state")).then_some(()));
         assert_eq!(proxy.stat("listener_manager.lds.update_rejected"), 1);
         assert_eq!(client.get("/").unwrap().0, 200);
     }
