@@ -106,10 +106,10 @@ fn what_cannot_be_upgraded_is_an_error_at_its_place() {
              filter_chains: [{{filters: [{filter}]}}]}}]}}"
         )
     };
-    let routes = "{name: envoy.tcp_proxy, config: {stat_prefix: a, deprecated_v1: {routes: [{cluster: a, source_ports: '1'}]}}}";
+    let routes = "{name: envoy.tcp_proxy, config: {stat_prefix: a, deprecated_v1: {routes: [{cluster: a, destination_ports: '1-65'}]}}}";
     for (filter, said) in [
         ("{name: acme.filter, config: {a: 1}}", "not an extension that petmesh knows"),
-        (routes, "chooses a cluster by the connection's addresses"),
+        (routes, "names 65 destination ports"),
         ("{name: envoy.tcp_proxy, config: {stat_prefx: a, cluster: b}}", "unknown field `stat_prefx`"),
     ] {
         let text = listener(filter);
@@ -176,4 +176,35 @@ fn many_old_forms_do_not_hide_an_error() {
     let notices = upgrade_bootstrap("envoy.yaml", &bad("")).unwrap().notices;
     let last = notices.last().unwrap();
     assert!(last.message.contains("further findings are not shown"), "{last:?}");
+}
+
+/// The filters before the TCP proxy stand in each chain, and so does what the chain asked of TLS.
+#[test]
+fn each_chain_of_a_route_has_what_the_old_one_had() {
+    let file = |chain: &str, routes: &str| {
+        format!(
+            "static_resources: {{listeners: [{{address: {{socket_address: {{address: 127.0.0.1, port_value: 1}}}}, \
+             filter_chains: [{{{chain}filters: [{{name: envoy.echo, config: {{}}}}, \
+             {{name: envoy.tcp_proxy, config: {{stat_prefix: a, deprecated_v1: {{routes: [{routes}]}}}}}}]}}]}}]}}"
+        )
+    };
+    let routes = "{cluster: a, destination_ports: '1-2'}, {cluster: b, source_ports: '7'}";
+    let chain = "filter_chain_match: {server_names: [x.org]}, ";
+    let (text, plain) = (file(chain, routes), file("", "{cluster: a, destination_ports: '1-65535'}"));
+    // Ports 1 and 2, and the client's port 7 elsewhere.
+    let new = upgrade_bootstrap("envoy.yaml", &text);
+    let new = new.map_or_else(|found| panic!("{}", render_text(&found, &text)), |new| new.text);
+    for (said, times) in [("network.echo.v3", 3), ("x.org", 3), ("destination_port", 2), ("source_ports", 1)]
+    {
+        assert_eq!(new.matches(said).count(), times, "{said}: {new}");
+    }
+    assert!(!upgraded("envoy.yaml", &plain).contains("destination_port"));
+    for (chain, routes, said) in [
+        ("", "{cluster: a, source_ports: 9-7}", "not a list of ports"),
+        ("", "{cluster: a, source_ip_list: [10.0.0.0/33]}", "not a range of addresses"),
+        ("filter_chain_match: {source_ports: [1]}, ", "{cluster: a, source_ports: '7'}", "and so does"),
+    ] {
+        let found = upgrade_bootstrap("envoy.yaml", &file(chain, routes)).unwrap_err();
+        assert!(found.iter().any(|one| one.is_error() && one.message.contains(said)), "{said}: {found:?}");
+    }
 }

@@ -129,23 +129,22 @@ fn zipkin(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>) {
     pass.note(&old, &new, span, &path.key("collector_endpoint"));
 }
 
-/// The routes of the v1 API: one without conditions is the cluster.
+/// The routes of the v1 API: one without conditions is the cluster; others are left to `chains`.
 fn tcp_routes(pass: &mut Pass<'_, '_>, node: &mut Node, path: &Path<'_>) {
     let name = if find(node, "route_config").is_some() { "route_config" } else { "deprecated_v1" };
-    let Some(mut old) = take(node, name) else { return };
+    let Some(old) = take(node, name) else { return };
     let written = path.key(&old.name);
-    let Some(routes) = take(&mut old.value, "routes") else {
+    let Some(routes) = find(&old.value, "routes").map(|entry| entry.value.clone()) else {
         return pass.dropped(name, "it marked settings of the v1 API", old.span, &written);
     };
-    let mut routes = items(routes.value);
+    let mut routes = items(routes);
     let cluster = match routes.as_mut_slice() {
         [route] if matches!(&route.kind, Kind::Map(entries) if entries.len() == 1) => take(route, "cluster"),
         _ => None,
     };
     let Some(cluster) = cluster else {
-        let text = format!("`{name}` chooses a cluster by the connection's addresses");
-        let help = "write a filter chain with `filter_chain_match` for each route";
-        return pass.cannot(text, help, old.span, &written);
+        let index = old.index;
+        return put(node, index, old.into_entry());
     };
     pass.note(name, "cluster", old.span, &written);
     let value = from(cluster.value, &written.key("routes").index(0).key("cluster"));
