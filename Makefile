@@ -29,7 +29,7 @@ RUN_E2E = cargo test --locked -p e2e
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down ps logs demo test e2e lint fmt conformance bench clean \
+.PHONY: help build up down ps logs demo test e2e lint fmt conformance bench bench-reading clean \
   images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
 
 # What a user sets for a cluster, on make's command line or in the environment, reaches deploy/mesh.sh by the environment.
@@ -109,6 +109,10 @@ bench: ## Measure the proxy beside Envoy, one worker each (BENCH_DIR=…)
 	  python3 $(BENCH_DIR)/bench.py --proxies limit,envoy,ours=$(abspath $(RELEASE)/proxy) \
 	    --scenarios h1-small,two-hop,mem,startup --rounds 8 --secs 1 $(ARGS); \
 	fi
+
+bench-reading: ## Reading and building 10,000 routes, beside Envoy (ENVOY=path of its program)
+	@cargo build --locked --release -p proxy
+	@python3 crates/xds/bench/reading.py --proxy $(RELEASE)/proxy $(if $(ENVOY),--envoy $(ENVOY)) $(ARGS)
 
 clean: ## Remove what was built and the folder mesh/ (a running mesh is stopped first)
 	@if [ -x $(PETMESH) ]; then $(PETMESH) down; fi
