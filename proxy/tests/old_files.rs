@@ -10,6 +10,11 @@ use std::process::{Child, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
+
+/// The proxy listens within this time; how often that is looked at.
+const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(20);
 
 /// A running proxy, ended with the test.
 struct Proxy {
@@ -58,9 +63,11 @@ fn start(file: &str) -> Proxy {
         .args(["--concurrency", "1", "--log-level", "error", "--config-yaml", &text])
         .spawn()
         .unwrap();
+    let end = Instant::now() + PATIENCE;
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(child.try_wait().unwrap().is_none(), "the proxy ended: it says why above");
-        thread::yield_now();
+        assert!(Instant::now() < end, "the proxy does not listen");
+        thread::sleep(LOOK);
     }
     Proxy { child, port }
 }
