@@ -66,14 +66,17 @@ impl Local {
     }
 
     /// Tells the writer of a host, and waits until what comes of it has been sent to the workers. A report that finds the channel full
-    /// is dropped: the next failure makes another.
+    /// is dropped, and its failures are counted anew, so that the next ones in a row make another.
     pub async fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let (done, told) = oneshot::channel();
-        let cluster = Arc::clone(&cluster.policy.name);
-        let report = HostReport { cluster, host: host.host.address, what, done };
+        let name = Arc::clone(&cluster.policy.name);
+        let report = HostReport { cluster: name, host: host.host.address, what, done };
         if self.reports.try_send(report).is_ok() {
             // However it ends, the exchange goes on.
             let _ = tokio::time::timeout(VERDICT, told).await;
+        } else {
+            host.host.stats.tally.restart_all();
+            tracing::warn!(cluster = %cluster.policy.name, host = %host.host.address, "control is behind: a report of failures is dropped");
         }
     }
 

@@ -201,7 +201,8 @@ impl Tally {
         reset(row);
     }
 
-    fn restart_all(&self) {
+    /// Begins to count anew, whatever was detected: as many failures in a row as before are another detection.
+    pub fn restart_all(&self) {
         reset(&self.consecutive_5xx);
         reset(&self.consecutive_gateway_failure);
         reset(&self.consecutive_local_origin_failure);

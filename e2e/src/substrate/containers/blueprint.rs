@@ -74,8 +74,7 @@ impl Blueprint {
             }
         };
         let memory = match program {
-            "pet" => 20,
-            "petstore" => 24,
+            "pet" => 18,
             "ingress" => 40,
             _ => 28,
         };
