@@ -80,8 +80,7 @@ impl Breaker {
     pub fn retry_limit(&self, limits: &Thresholds) -> u32 {
         let Some(budget) = limits.retry_budget else { return limits.max_retries };
         let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        // a share of two counts, rounded down as in Envoy
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a count, rounded down
         let share = (budget.percent / 100.0 * active) as u32;
         share.max(budget.min_concurrency)
     }

@@ -41,8 +41,18 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    /// Connects; `None` when that fails.
-    pub async fn open(address: SocketAddr, http2: bool) -> Option<Self> {
+    /// The connection of the last check, or a new one; `None` when there is none to be had. Between two checks a host may close the
+    /// connection: that alone says nothing of its health.
+    pub async fn kept_or_new(kept: Option<Self>, address: SocketAddr, http2: bool) -> Option<Self> {
+        if let Some(mut connection) = kept
+            && connection.is_ready().await
+        {
+            return Some(connection);
+        }
+        Self::open(address, http2).await
+    }
+
+    async fn open(address: SocketAddr, http2: bool) -> Option<Self> {
         let stream = TcpStream::connect(address).await.ok()?;
         stream.set_nodelay(true).ok()?;
         let io = TokioIo::new(stream);

@@ -72,16 +72,7 @@ impl Checker {
     }
 
     pub async fn ask(&mut self) -> Outcome {
-        let mut kept = self.connection.take();
-        if let Some(connection) = &mut kept
-            && !connection.is_ready().await
-        {
-            kept = None;
-        }
-        let opened = match kept {
-            Some(connection) => Some(connection),
-            None => Connection::open(self.address, true).await,
-        };
+        let opened = Connection::kept_or_new(self.connection.take(), self.address, true).await;
         let Some(mut connection) = opened else { return Outcome::Network };
         let mut head = self.head.clone();
         change(&mut head, &self.probe.headers, self.address);

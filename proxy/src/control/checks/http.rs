@@ -49,17 +49,7 @@ impl Checker {
     }
 
     pub async fn ask(&mut self) -> Outcome {
-        let mut kept = self.connection.take();
-        // Between two checks a host may close the connection: that alone says nothing.
-        if let Some(connection) = &mut kept
-            && !connection.is_ready().await
-        {
-            kept = None;
-        }
-        let opened = match kept {
-            Some(connection) => Some(connection),
-            None => Connection::open(self.address, self.probe.http2).await,
-        };
+        let opened = Connection::kept_or_new(self.connection.take(), self.address, self.probe.http2).await;
         let Some(mut connection) = opened else { return Outcome::Network };
         let (head, body) = self.request();
         let Some(response) = connection.send(&head, body).await else { return Outcome::Network };

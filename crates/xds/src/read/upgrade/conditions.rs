@@ -141,7 +141,7 @@ fn ranges(pass: &mut Pass<'_, '_>, node: Node, path: &Path<'_>) -> Option<Option
 }
 
 /// `80,8080-8090`; all ports are no condition.
-#[allow(clippy::option_option)] // as above
+#[allow(clippy::option_option)] // the outer one says whether they could be read, the inner one whether they are a condition
 fn ports(pass: &mut Pass<'_, '_>, node: &Node, path: &Path<'_>) -> Option<Option<BTreeSet<u16>>> {
     if node.is_null() || scalar(node) == Some("") {
         return Some(None);
