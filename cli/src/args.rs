@@ -1,6 +1,4 @@
 //! The command line: what can be typed, and the help texts.
-//!
-//! Called by `main`; calls clap.
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;

@@ -1,7 +1,5 @@
 //! `petmesh config validate`: every finding of every file, for people or for programs; `petmesh config upgrade`: a file of 2018 as one
 //! of today; `petmesh config explain`: what a code means.
-//!
-//! Called by `main`; calls the reader in `xds` and the proxy's builder.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,4 @@
 //! The commands to a running mesh: ps, scale, kill, restart, down.
-//!
-//! Called by `main`; calls the control client of local-mesh.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

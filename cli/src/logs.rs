@@ -1,6 +1,4 @@
 //! `petmesh logs`: a pod's log, also that of a mesh that has ended.
-//!
-//! Called by `main`; reads the mesh's folder only.
 
 use std::fs::File;
 use std::io::{Seek, Write};

@@ -1,6 +1,4 @@
 //! The petmesh command: arguments, the command, the exit code (0 done, 1 failed, 2 wrong usage).
-//!
-//! Called by the user; calls one module per group of commands.
 
 mod args;
 mod config;

@@ -1,6 +1,4 @@
 //! What the user sees of a mesh: the table of pods, and what to try next.
-//!
-//! Called by `up` and `control`; calls nothing.
 
 use std::fmt::Write;
 

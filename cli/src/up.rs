@@ -1,6 +1,4 @@
 //! `petmesh up`: starts a supervisor, tells what it tells, and stops it again if it cannot.
-//!
-//! Called by `main`; calls local-mesh, in this process (`--foreground`) or in one of its own (`petmesh supervise`).
 
 use std::fs::File;
 use std::io::{Read, Write};

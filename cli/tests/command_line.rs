@@ -1,6 +1,4 @@
 //! The command line without a mesh: words and exit codes. (With one: the e2e tests.)
-//!
-//! Run by cargo; calls the `petmesh` executable.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

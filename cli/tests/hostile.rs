@@ -1,6 +1,4 @@
 //! Files made to hurt, through the programs that users call: one clear answer each, within 256 MiB of memory.
-//!
-//! Run by cargo; calls the `petmesh` executable, under the shell's limit of memory where the system knows one (Linux).
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

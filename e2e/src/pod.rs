@@ -1,6 +1,4 @@
 //! A pod as the tests see it, on any substrate. Pure.
-//!
-//! Made by the substrates; read by the tests through `Mesh`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;

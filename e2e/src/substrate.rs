@@ -1,6 +1,4 @@
 //! Where a mesh runs. Each substrate has the same plain methods; `Substrate` passes a call on to the one of this run.
-//!
-//! Called by `mesh`; calls `local`, `containers` and `kubernetes`.
 
 pub mod containers;
 pub mod kubernetes;

@@ -1,6 +1,4 @@
 //! One mesh at a time: the addresses and the cores are the same for all tests.
-//!
-//! Called by the substrates when a mesh starts; calls the file system.
 
 use std::fs::File;
 

@@ -2,7 +2,6 @@
 //!
 //! The control plane runs on the main thread; workers, the admin interface and the log writer have threads of their own. Nothing is
 //! bound before the configuration is known to be good and every address to be free.
-//! Called by `main` (and the ingress's); calls everything.
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;

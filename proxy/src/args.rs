@@ -1,6 +1,4 @@
 //! The command line and the variables: Envoy's flags, and which file they name.
-//!
-//! Called by `main` (and the ingress's); calls clap.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

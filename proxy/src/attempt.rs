@@ -1,6 +1,4 @@
 //! One try: permit -> endpoint -> connection. What came of it is reported to the host.
-//!
-//! Called by `exchange` once for each try; calls `upstream`, `local`, `cluster`.
 
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! One request of our own to a cluster by name: a small answer, whole, in bounded time and size.
 //!
-//! A connection for each request: such requests are seconds apart. Called by `control` alone; calls `cluster` and hyper.
+//! A connection for each request: such requests are seconds apart.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! One downstream connection: which version it speaks, its timeouts, and how it ends; each request goes to `exchange`.
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
-//! Called by `listener`; calls `exchange`, `http1`, `http2`.
 
 use std::cell::RefCell;
 use std::pin::pin;

@@ -2,7 +2,6 @@
 //!
 //! Reading and writing are two fields, so that `exchange` can wait for both at once. Every verb may be dropped while it waits
 //! (in a `select!`) and called again without losing anything.
-//! Made by `connection`; used by `exchange`; calls `http1` and `http2`.
 
 use bytes::Bytes;
 

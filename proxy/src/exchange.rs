@@ -2,7 +2,6 @@
 //!
 //! Everything about an exchange is decided here, in the order in which it happens; each error becomes an answer made by `local_reply`,
 //! and however it ends, it is counted and logged once. `forward` is the part with an upstream in it.
-//! Called by `connection`; calls `filter`, `route`, `attempt`, `local_reply`, `access_log`.
 
 use std::borrow::Cow;
 use std::rc::Rc;

@@ -1,6 +1,4 @@
 //! gRPC's status codes: their names, and the code that stands for an HTTP status.
-//!
-//! Called by `format`, `local_reply` and `exchange`; calls nothing.
 
 /// Names in the two spellings of `%GRPC_STATUS%`, by code.
 const NAMES: [(&str, &str); 17] = [

@@ -2,7 +2,6 @@
 //!
 //! Each worker has its own socket for an address (`SO_REUSEPORT`, where the kernel spreads connections over them); elsewhere, and where
 //! a listener asks for it, the first worker accepts and hands over. A socket is kept when its listener changes.
-//! Called by `worker`; calls `connection` and `tcp`.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! What one worker thread owns and its exchanges share: clusters with their connections, random numbers, the date, log buffers.
-//!
-//! Made by `worker`; used by `connection`, `exchange`, `attempt`, `tcp`; calls `upstream`.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

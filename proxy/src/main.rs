@@ -1,4 +1,4 @@
-//! The sidecar binary. Calls `app`.
+//! The sidecar binary.
 
 use proxy::snapshot::build::Flavor;
 

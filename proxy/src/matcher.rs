@@ -1,6 +1,4 @@
 //! Matchers shared by routes, virtual clusters and log filters: strings, headers, query parameters, runtime fractions. Pure.
-//!
-//! Built by `snapshot::build`; called by `route`, `access_log`, `local_reply`; calls `message`.
 
 use crate::message::{Fields, RequestHead, ResponseHead};
 

@@ -2,7 +2,6 @@
 //!
 //! A head is validated once by the codec that read it and always written anew, never forwarded as received bytes. Well-known
 //! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
-//! Called by the codecs, routes, filters and `exchange`; calls nothing of ours.
 
 mod fields;
 mod names;

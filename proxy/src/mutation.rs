@@ -1,6 +1,4 @@
 //! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
-//!
-//! Called by `exchange` and `local_reply`; calls `format`.
 
 use crate::format::{Context, Format};
 use crate::message::Fields;

@@ -5,7 +5,6 @@
 //! answer was sent; the request can be sent again; and the cluster's `max_retries`, or its retry budget, permits it. Recovers: each try
 //! waits for a random part of an exponentially growing interval, or as long as the answer asked for.
 //! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without HTTP/3.
-//! Called by `exchange`; calls nothing above `matcher`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

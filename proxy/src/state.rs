@@ -1,6 +1,6 @@
 //! The server's state that every thread may ask for: which phase it is in, what it drains, whether it is told to be unhealthy.
 //!
-//! Written by `app` alone (`admin` and `control` send it commands); read everywhere. Calls nothing of ours.
+//! Calls nothing of ours.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8};

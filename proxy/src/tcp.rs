@@ -1,7 +1,6 @@
 //! `tcp_proxy` and `echo`: the other kind of connection. Bytes both ways, until both sides have ended.
 //!
 //! `dial` finds the upstream, `carry` moves the bytes; here is the story of one connection, its counters and its log.
-//! Called by `listener`; calls `upstream`, `local`, `access_log`.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};

@@ -1,6 +1,6 @@
 //! Clocks: the only place where the proxy reads one.
 //!
-//! Policies take `now` as an argument and never come here. Called by the data plane and `control`.
+//! Policies take `now` as an argument and never come here.
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

@@ -1,7 +1,6 @@
 //! Spans of requests, as Envoy's Zipkin tracer makes them: who is traced, what goes on in the request's fields, what the collector gets.
 //!
 //! `context` is B3 and traceparent, `span` what is sent, `outbox` the way to the collector.
-//! Built by `snapshot::build`; called by `exchange`; spans are taken by `control`. Calls `message`, `stream_info`.
 
 use std::sync::Arc;
 

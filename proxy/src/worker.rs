@@ -1,7 +1,6 @@
 //! One worker: a thread with its own runtime, sockets, connections, pools and counters.
 //!
 //! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs until it is told to end.
-//! Called by `app`; calls `listener` and `local`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! Files of Envoy 1.5 to 1.8 and of the v1 API run: what each of them asks for is done to traffic.
-//!
-//! Run by `cargo nextest run -p proxy --test old_files`; starts the built proxy, calls nothing of it.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

@@ -1,6 +1,4 @@
 //! Wiring: settings in, a running discovery service out, and its ordered end.
-//!
-//! Called by `main` and by tests; calls every other module.
 
 use std::convert::Infallible;
 use std::io;

@@ -2,8 +2,6 @@
 //!
 //! A cluster is named `service.namespace`. Its version is a hash of its endpoints, so that two replicas, or one before and
 //! after a restart, name the same content alike, and a change that changes nothing is published to nobody.
-//!
-//! Written by `watch` through the one [`Writer`]; read by `v1` and `health` through [`Reader`]; calls `translate`.
 
 mod version;
 

@@ -1,8 +1,8 @@
 //! `/livez`, `/readyz`, `/metrics` and `/debug`: what Kubernetes, Prometheus and people ask of sds itself.
 //!
-//! Liveness is the process's own: an API server that is away must not restart sds, which would then have lost what it knows.
-//! Readiness is true from the first sync, stays true while Kubernetes is away, and ends with SIGTERM. Called by `server`;
-//! calls `catalog` and `status`.
+//! Liveness is the process's own: an API server that is away must not restart sds, which would then
+//! have lost what it knows. Readiness is true from the first sync, stays true while Kubernetes is
+//! away, and ends with SIGTERM.
 
 use std::sync::Arc;
 

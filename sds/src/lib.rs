@@ -10,7 +10,7 @@
 //!
 //! Around them: [`slice`] (the objects), [`status`] (how the watch is doing), [`server`] (HTTP), [`settings`] and [`app`].
 //! Two promises hold throughout: nothing is answered "empty" out of ignorance, and what is known is served for as long as
-//! nothing newer is. Called by `main` and by tests.
+//! nothing newer is.
 
 pub mod app;
 pub mod catalog;

@@ -1,6 +1,4 @@
 //! The discovery service's process: settings, logs, run, exit code.
-//!
-//! Called by the operating system; calls `sds::settings` and `sds::app`.
 
 use std::process::ExitCode;
 

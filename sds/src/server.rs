@@ -1,7 +1,7 @@
 //! The HTTP/1.1 server of sds: accepts, limits, and ends in good order.
 //!
 //! After SIGTERM it goes on accepting for a moment, because proxies and the Service learn of the end later than we do; each
-//! answer then says `Connection: close`. Called by `app`; calls hyper, and the routers through axum.
+//! answer then says `Connection: close`.
 
 use std::future::Future;
 use std::io;

@@ -2,8 +2,6 @@
 //!
 //! The file is the tutorial's: YAML (so JSON too), nested or with dotted keys. The variables are its keys in upper case, as
 //! Spring would bind them. Every error names where the value came from, the key and the remedy.
-//!
-//! Called by `main`; calls clap and `file`.
 
 mod file;
 mod read;

@@ -2,8 +2,6 @@
 //!
 //! `discovery.k8s.io/v1`; field meanings are those of the Kubernetes API reference. Everything else in the objects
 //! (`managedFields` is two thirds of their bytes) is skipped while reading and never stored.
-//!
-//! Made by `watch`, kept by `catalog`, judged by `translate`; calls nobody.
 
 use std::collections::BTreeMap;
 

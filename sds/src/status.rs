@@ -1,7 +1,6 @@
 //! How the watch is doing: the state behind `/debug` and the numbers behind `/metrics`.
 //!
-//! Label values are fixed words, so that no client and no cluster can make the metrics grow. Written by `watch` and `v1`; read
-//! by `health`; calls prometheus-client.
+//! Label values are fixed words, so that no client and no cluster can make the metrics grow.
 
 use std::sync::atomic::AtomicU64;
 

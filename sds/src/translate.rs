@@ -9,8 +9,6 @@
 //!
 //! Options come from the slice: annotation, else the label of the same name (Kubernetes copies a Service's labels onto its
 //! slices, not its annotations). A bad value is ignored and reported in [`Translation::ignored`].
-//!
-//! Called by `catalog`; calls nobody.
 
 mod merge;
 mod options;

@@ -8,8 +8,8 @@
 //! | a namespace that is not watched | 404: nothing is known, and "empty" would take a working cluster down |
 //! | before the first sync | 503, for the same reason |
 //!
-//! Names are `service` (in the namespace of sds) or `service.namespace`. Errors are JSON, `{"error":"…"}`. Called by `server`;
-//! calls `catalog`.
+//! Names are `service` (in the namespace of sds) or `service.namespace`. Errors are JSON,
+//! `{"error":"…"}`.
 
 use std::sync::Arc;
 

@@ -8,8 +8,6 @@
 //! ```
 //! What is published is never taken back because Kubernetes cannot be reached: the last known answer is served, its age is a
 //! metric. [`Trouble`] names everything that can go wrong and its remedy. Beside the watch runs the [`audit`].
-//!
-//! Called by `app`; calls `api`, and `catalog` as its only writer.
 
 mod api;
 mod audit;

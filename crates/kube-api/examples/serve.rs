@@ -1,7 +1,6 @@
 //! Serves the small API server for shell scripts: `cargo run -p kube-api --example serve -- --kubeconfig FILE`.
 //!
-//! It prints `ready` when the kubeconfig is written, and ends when its standard input does. Called by scripts and by
-//! people; calls `Server`.
+//! It prints `ready` when the kubeconfig is written, and ends when its standard input does.
 
 use std::error::Error;
 use std::io::{self, Read, Write};

@@ -3,8 +3,6 @@
 //! Go's HTTP server collects what a handler writes in a buffer of 2048 bytes: a body that fits has a Content-Length, a
 //! longer one goes out chunked, cut where the buffer was full, and a single write larger than an empty buffer is a
 //! chunk of its own. Clients see exactly these borders, so they are reproduced here (`Chunker`).
-//!
-//! Called by `api` and all handlers.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;

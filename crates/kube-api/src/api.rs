@@ -1,6 +1,4 @@
 //! One request: who asks, may they, what for, and the answer.
-//!
-//! Called by `server` for each request; calls the handlers in `list`, `watch`, `write` and `discovery`.
 
 use std::sync::Arc;
 

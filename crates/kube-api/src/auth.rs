@@ -1,6 +1,4 @@
 //! Who is asking (bearer tokens) and whether they may (rules), with the real server's 401 and 403 texts.
-//!
-//! Called by `api` before anything else is looked at; `faults` swaps the tokens at run time.
 
 use std::time::SystemTime;
 

@@ -1,6 +1,4 @@
 //! Base64 for URLs without padding (RFC 4648, section 5): continue tokens; and the standard one for others.
-//!
-//! Called by `list`, `kubeconfig` and `protobuf`.
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 

@@ -1,6 +1,4 @@
 //! The settings of a server.
-//!
-//! Made by the owner of a `Server`, read by `server` and `api`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

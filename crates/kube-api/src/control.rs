@@ -2,8 +2,6 @@
 //!
 //! A body like `{"fault": "cut"}`, `{"fault": "stall", "milliseconds": 5000}`, `{"fault": "fail", "times": 3, "code": 503, "on": "watch"}`,
 //! `{"fault": "delay", "milliseconds": 200}` or `{"fault": "restore", "revision": 42}`.
-//!
-//! Called by `api`; calls `faults`.
 
 use std::time::Duration;
 

@@ -1,8 +1,6 @@
 //! What clients ask before they ask for objects: API groups, resources, version, health, OpenAPI.
 //!
 //! All of it is made from the resource table, so a new kind appears by itself.
-//!
-//! Called by `api`; reads `resources`.
 
 use http::{Method, Response, StatusCode, header};
 use serde_json::{Value, json};

@@ -2,8 +2,6 @@
 //!
 //! The handle is shared by the listeners (down, cut, stall), the connections (`gate`), the request handler (failures,
 //! delay, tokens) and the watches (injections). Nothing is queued without a bound: failures are a counter each.
-//!
-//! Called by tests through `Server::faults` and by `control` over HTTP.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

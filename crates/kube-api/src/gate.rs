@@ -1,6 +1,4 @@
 //! The gate around each connection: lets bytes through, holds them back, or breaks off in the middle of a write.
-//!
-//! Called by `server`; obeys `faults`.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;

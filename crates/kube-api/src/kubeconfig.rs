@@ -1,6 +1,4 @@
 //! The kubeconfig of a server.
-//!
-//! Called by `server`.
 
 use std::net::SocketAddr;
 

@@ -41,8 +41,6 @@
 //! `resources` is the table of kinds. [`recording`] reads and serves recorded exchanges.
 //!
 //! For shell scripts: `cargo run -p kube-api --example serve -- --kubeconfig FILE` (see `examples/serve.rs`).
-//!
-//! Used by local-mesh, the tests of sds and e2e.
 
 mod answer;
 mod api;

@@ -1,6 +1,4 @@
 //! Lists: consistent, exact or not older than a version; in pages; written item by item as the real server does.
-//!
-//! Called by `api`; reads `store`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! A node of the pretended cluster, as tests describe it.
-//!
-//! Made by the owner of a `Server`; `server` stores it as an object.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,4 @@
 //! The options of a list or watch, checked as the real server checks them.
-//!
-//! Called by `api`; read by `list` and `watch`.
 
 use http::StatusCode;
 

@@ -2,8 +2,6 @@
 //!
 //! Strategic merge knows the merge keys of the kinds served here by the name of the list; `strategic` has it. A
 //! server-side apply is merged the same way, without field ownership: what one manager no longer names stays.
-//!
-//! Called by `write`.
 
 use http::StatusCode;
 use serde_json::Value;

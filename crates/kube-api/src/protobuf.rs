@@ -3,8 +3,6 @@
 //! kubectl's typed clients (`create namespace`, `create configmap`, `auth can-i`, …) send protobuf and, unlike its
 //! reading, do not fall back to JSON when they get 415. So the envelope (`k8s\0` and a `runtime.Unknown`) and the few
 //! kinds below are decoded; others get 415 with the remedy. Answers are JSON, which these clients accept.
-//!
-//! Called by `write` and `reviews`.
 
 use http::StatusCode;
 use serde_json::{Map, Value, json};

@@ -1,8 +1,6 @@
 //! ResourceQuotas: a create that a quota of the namespace does not leave room for is refused, in the real server's words.
 //!
 //! What is used is `status.used` of the quota, as a test (or a controller) has written it, or else what is stored.
-//!
-//! Called by `write` and `settle`; reads `store`.
 
 use serde_json::Value;
 

@@ -1,8 +1,6 @@
 //! Recorded exchanges with a real API server: read them, look into them, serve their very bytes to a client.
 //!
 //! The recordings of kube-apiserver 1.36 lie in this crate's folder `recordings`.
-//!
-//! Used by the tests of this crate (the server answers as recorded) and of sds (the client reads what was recorded).
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -2,8 +2,6 @@
 //!
 //! A kind needs its names; everything else (defaults, validation, printed columns, selectable fields) falls back to
 //! what fits any object. create, apply, get, list, watch, patch, delete, discovery, OpenAPI and tables then work.
-//!
-//! Called by `route`, `store`, `discovery` and `table`.
 
 use serde_json::Value;
 

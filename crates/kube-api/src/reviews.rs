@@ -1,6 +1,4 @@
 //! SelfSubjectAccessReview: `kubectl auth can-i`, answered from the rules of the token that asks.
-//!
-//! Called by `api`; calls `auth` and `protobuf`.
 
 use http::{Response, StatusCode};
 use serde_json::json;

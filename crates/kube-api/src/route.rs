@@ -1,6 +1,4 @@
 //! Paths and queries: which resource, object and verb a request means.
-//!
-//! Called by `api`, the parts are read by `auth`, `options` and the handlers.
 
 use http::{Method, Uri};
 

@@ -1,6 +1,4 @@
 //! `/scale`: the replicas of a Deployment, ReplicaSet or StatefulSet as an object of its own, for `kubectl scale`.
-//!
-//! Called by `api`; changes the object through `write`.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};

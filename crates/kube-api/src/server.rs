@@ -2,8 +2,6 @@
 //!
 //! Each listener is one task, each connection another; both end with the server. A listener that goes down keeps its
 //! port bound without listening, so that connecting is refused and nobody else takes the port.
-//!
-//! Called by the owner of a server; calls `api` for each request.
 
 use std::io;
 use std::net::SocketAddr;

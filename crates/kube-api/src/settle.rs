@@ -2,8 +2,6 @@
 //!
 //! A Deployment gets a ReplicaSet and its Pods, a DaemonSet a Pod for each node, a StatefulSet its numbered Pods; then
 //! the status says that all is well, or why not. Quotas are obeyed: the refusal is told in the conditions.
-//!
-//! Called by `write` after a change (the setting is `Config::settle`) and by tests through `Store::settle`.
 
 use std::sync::Arc;
 

@@ -4,8 +4,6 @@
 //! Every change takes the next revision, which becomes the object's `resourceVersion`. The history answers watches
 //! (by position, so a slow watcher costs nothing) and, read backwards, gives the state at an earlier revision
 //! (exact lists, pages of a list, restore of a backup). What has left the history is "too old".
-//!
-//! Called by `list`, `watch`, `write` and by programs that own a `Server`; calls `resources`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,8 +1,6 @@
 //! `Table`: what kubectl prints. The server decides on the columns, so `kubectl get` shows the real server's.
 //!
 //! Also `PartialObjectMetadata`, the other form that a client may ask for instead of the whole object.
-//!
-//! Called by `list`, `watch` and `api`; the columns come from `resources`.
 
 use serde_json::{Value, json};
 

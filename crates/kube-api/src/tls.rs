@@ -1,6 +1,4 @@
 //! A certificate authority made at start, and the server certificate that it signs.
-//!
-//! Called by `server`.
 
 use std::io;
 use std::net::IpAddr;

@@ -2,8 +2,6 @@
 //!
 //! A watch holds no queue. When the client is slow, hyper does not ask for more, the position stands still, and if the
 //! history moves past it the watch ends with an ERROR event, exactly as if the client came back too late.
-//!
-//! Called by `api`; reads `store`, obeys `faults`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

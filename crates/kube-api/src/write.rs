@@ -1,6 +1,4 @@
 //! Create, update, patch and delete.
-//!
-//! Called by `api`; writes to `store`.
 
 use std::sync::Arc;
 

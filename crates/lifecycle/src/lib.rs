@@ -8,8 +8,6 @@
 //! A `main` holds the one [`Lifecycle`]; servers hold clones of its [`Shutdown`], run their work through
 //! [`Shutdown::spawn`] and stop accepting when [`Shutdown::requested`] returns. There is no global state: a test makes
 //! its own [`Lifecycle::manual`] and pulls the plug itself. Nothing here knows HTTP.
-//!
-//! Called by every binary's `main`; calls only tokio.
 
 mod shutdown;
 mod signals;

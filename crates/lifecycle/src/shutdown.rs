@@ -1,6 +1,4 @@
 //! The handle through which parts of a process learn of its end and report their own.
-//!
-//! Made by [`crate::Lifecycle`]; cloned into every server and task; calls only tokio-util.
 
 use std::future::Future;
 

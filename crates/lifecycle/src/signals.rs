@@ -1,7 +1,7 @@
 //! Unix signals: SIGTERM and SIGINT end the process, SIGHUP asks for a reload.
 //!
-//! Kubernetes sends SIGTERM and, after the grace period, SIGKILL; a terminal sends SIGINT for ctrl-C. Called by
-//! [`crate::Lifecycle::from_signals`] and, for reloads, by the proxy; calls tokio's signal streams.
+//! Kubernetes sends SIGTERM and, after the grace period, SIGKILL; a terminal sends SIGINT for
+//! ctrl-C.
 
 use std::io;
 

@@ -1,4 +1,4 @@
-//! The drain in virtual time, without signals (those are in `tests/signals.rs`). Run by cargo; calls the public API.
+//! The drain in virtual time, without signals (those are in `tests/signals.rs`).
 
 use super::*;
 

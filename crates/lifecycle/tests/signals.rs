@@ -1,5 +1,4 @@
 //! Real signals sent to this process: one test, since a signal reaches every handler of the process.
-//! Run by cargo; calls the public API.
 
 use std::time::Duration;
 

@@ -1,8 +1,7 @@
 //! A stand-in for every program of the mesh, for the supervisor's own tests: it answers 200 to everything.
 //!
-//! Its role is the name that it is called by (`pet`, `proxy`, …) or, as `petmesh`, its first argument. With
-//! `STAND_IN_CRASH=NAME` the program NAME ends at once with words on standard error.
-//! Started by `tests/supervisor.rs`; calls local-mesh for the roles of `petmesh`.
+//! Its role is the name that it is called by (`pet`, `proxy`, …) or, as `petmesh`, its first
+//! argument. With `STAND_IN_CRASH=NAME` the program NAME ends at once with words on standard error.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -7,7 +7,6 @@
 //! mesh/supervisor.log   mesh/kubeconfig   mesh/ca.pem   mesh/token
 //! mesh/pet-1/           proxy.yaml  proxy.log  app.log  access.log
 //! ```
-//! Used by the supervisor and the control client; uses the plan.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom};

@@ -3,7 +3,6 @@
 //! It answers over UDP only, from a table that the supervisor keeps: `A` with the addresses of a Service's pods, an
 //! empty answer for other types, NXDOMAIN for everything else. A Service keeps its name while its pods are down, as a
 //! ClusterIP does.
-//! Called by the supervisor; calls nothing of this crate.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,6 +1,4 @@
 //! What can go wrong with the local mesh, in the words that the user reads.
-//!
-//! Made by every module of this crate; shown by the command line.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};

@@ -4,7 +4,6 @@
 //! `commands`, `publish`), `process` (children that cannot outlive it). Beside them: `render` (the pods' Envoy files),
 //! `dns` and `objects` (what a cluster would provide), `control` (commands from outside), `dir` (the folder `mesh/`),
 //! `preflight` and `probe` (looking before and after).
-//! Called by the command line and the end-to-end tests; calls `kube-api` and `xds`.
 
 pub mod control;
 pub mod dir;

@@ -1,7 +1,5 @@
 //! The Kubernetes objects of the local mesh, as the real controllers would write them: a Service, its Pods, one
 //! EndpointSlice. Pure.
-//!
-//! Called by the supervisor on every change; what it makes is read by sds and by kubectl.
 
 use std::net::Ipv4Addr;
 

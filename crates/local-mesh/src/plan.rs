@@ -1,6 +1,4 @@
 //! What runs in the local mesh: the services, their pods' names, addresses and ports. Pure.
-//!
-//! Used by every module of this crate; uses none.
 
 use std::net::Ipv4Addr;
 

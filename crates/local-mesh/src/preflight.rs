@@ -1,6 +1,4 @@
 //! What must be true before the mesh starts: the programs are there, the addresses exist, the ports are free.
-//!
-//! Called by the supervisor before it starts anything; uses the plan.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};

@@ -1,6 +1,4 @@
 //! One small HTTP request: is the pod ready, does the mesh answer?
-//!
-//! Called by the supervisor's probe tasks; calls nothing of this crate.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

@@ -3,7 +3,6 @@
 //! No process is started directly. The supervisor starts `petmesh exec-child`, which asks the kernel for a signal at the
 //! death of its parent and then *becomes* the program (`exec`), so that the process id stays the same. The order closes
 //! the gap: the request is made before the parent is looked at, and the request survives `exec`.
-//! Called by the supervisor, by the command line (`exec_child`) and by tests; calls nothing of this crate.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;

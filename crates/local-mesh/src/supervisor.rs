@@ -2,7 +2,6 @@
 //!
 //! Everything that happens is an event in one queue; `on_event` and `commands` change the pods, `advance` does what is
 //! due, `publish` tells Kubernetes, DNS and the state file. Nothing else holds state.
-//! Called by the command line; calls every other module of this crate.
 
 mod commands;
 mod lifecycle;

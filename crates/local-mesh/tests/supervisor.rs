@@ -1,6 +1,6 @@
 //! The supervisor's promises, with stand-ins for the programs: start, scale, crash, restart, end, and no orphans.
 //!
-//! Run by cargo; calls local-mesh as the command line does. `examples/stand_in.rs` plays every program.
+//! `examples/stand_in.rs` plays every program.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

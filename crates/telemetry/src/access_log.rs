@@ -1,6 +1,4 @@
 //! One log line for each request that a service answers, with the id that joins it to the sidecars' access logs.
-//!
-//! Called by the services' routers, inside of [`capture_trace_context`](crate::capture_trace_context); calls tracing.
 
 use std::time::Instant;
 

@@ -5,8 +5,6 @@
 //! - `propagation`: the headers that join an outgoing request to the incoming one.
 //! - `access_log`: one line a request, for the services.
 //! - `spans`: one span a request and a call, sent to Zipkin; only with the feature `spans`.
-//!
-//! Called by every binary's `main` ([`init`]) and by the services' routers; calls tracing and axum.
 
 mod access_log;
 mod logs;

@@ -1,7 +1,7 @@
 //! Where log lines go, how they look and which are written.
 //!
-//! Text for people by default, `LOG_FORMAT=json` for machines; to standard error, or appended to a file. Called by every
-//! binary's `main`, and through [`LogHandle`] by the proxy's admin page `/logging`; calls tracing-subscriber.
+//! Text for people by default, `LOG_FORMAT=json` for machines; to standard error, or appended to a
+//! file.
 
 use std::fs::{File, OpenOptions};
 use std::io::IsTerminal;

@@ -4,9 +4,6 @@
 //! passing on the headers below. That is all a service has to do for tracing. They are passed on as they came, unless the
 //! service makes spans of its own (`spans`): then they name its span in place of the caller's. A `traceparent` that is malformed
 //! is dropped together with its `tracestate`, as W3C asks.
-//!
-//! Called by the services' routers ([`capture_trace_context`]), by petstore's client ([`propagate`]) and by `spans`; calls
-//! [`TraceContext`](crate::TraceContext).
 
 use axum::extract::Request;
 use axum::middleware::Next;

@@ -6,8 +6,6 @@
 //!
 //! - `export`: the queue between requests and collector, and the task that empties it.
 //! - `zipkin`: a span as Zipkin's JSON, and the call that takes it there.
-//!
-//! Called by the services' `main`, routers ([`trace_requests`]) and clients ([`Spans::client`]); calls opentelemetry.
 
 mod export;
 mod zipkin;

@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! Sources: W3C Trace Context, level 1, section 3.2; openzipkin/b3-propagation. Works on strings, so that it serves any
-//! kind of header map. Called by `propagation`; calls nothing.
+//! kind of header map.
 
 #[cfg(test)]
 mod tests;

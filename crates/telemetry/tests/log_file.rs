@@ -1,4 +1,4 @@
-//! The log of a whole process: one test, since a process has one log. Run by cargo; calls the public API.
+//! The log of a whole process: one test, since a process has one log.
 
 use telemetry::{Error, LogOptions, init};
 

@@ -1,6 +1,4 @@
 //! Just enough of Markdown to find links, code spans and sections.
-//!
-//! Called by the checks on documents; calls nothing.
 
 /// Link targets as (line, target): `[text](target)` and `[label]: target`, outside of code.
 #[must_use]

@@ -1,6 +1,4 @@
 //! Just enough of Rust's grammar to tell code from comments, literals and tests, and to read paths.
-//!
-//! Called by the checks on sources; calls nothing.
 
 /// The code alone: comments and the inside of literals become blanks; lines stay where they are.
 #[must_use]

@@ -1,6 +1,4 @@
 //! The files that git tracks, and the list of what is wrong with them.
-//!
-//! Called by every check; calls git.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

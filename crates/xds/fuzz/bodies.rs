@@ -1,6 +1,4 @@
 //! What the fuzz targets try, and what must hold for any input.
-//!
-//! Called by the targets beside this file, and by the test that replays the corpus; calls `xds`.
 
 use xds::{Diagnostic, Read, envoy::config::bootstrap::v3::Bootstrap, to_json};
 

@@ -1,6 +1,4 @@
 //! What is wrong with a configuration, where, and what to do about it.
-//!
-//! Made by the reader and by whoever builds on it (through `Positions`); printed by `render_text` and `render_json`.
 
 mod code;
 #[cfg(test)]

@@ -1,6 +1,4 @@
 //! Messages to JSON and back: for `/config_dump`, for rewritten files, and for what is packed in an Any.
-//!
-//! Called by the proxy, local-mesh and sds; calls prost-reflect.
 
 use prost_reflect::{DynamicMessage, SerializeOptions};
 use prost_types::Any;

@@ -1,6 +1,4 @@
 //! The schema as tests see it: which fields a file can reach and petmesh implements.
-//!
-//! Called by the field tests of the proxy, which change one field at a time; calls `schema`.
 
 use std::collections::{BTreeSet, HashSet};
 

@@ -9,7 +9,6 @@
 //! let read = xds::read_bootstrap("envoy.yaml", "static_resources: {clusters: [{name: pet, type: eds}]}");
 //! assert_eq!(read.map(|read| read.message.static_resources.map(|s| s.clusters.len())).ok(), Some(Some(1)));
 //! ```
-//! Called by proxy, sds, local-mesh, cli and e2e; calls prost and prost-reflect.
 
 mod diagnostic;
 mod dump;

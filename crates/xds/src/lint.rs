@@ -2,7 +2,6 @@
 //!
 //! Works on messages, whether they came as a text or from a control plane; what is valid is a warning with a code of its own.
 //! `clusters`, `listeners` and `routes` hold the rules, `unread` those on fields that the schema does not open.
-//! Called by the proxy's snapshot builder (hence by validation, start and reload alike) and by the reader.
 
 mod clusters;
 mod listeners;

@@ -1,6 +1,4 @@
 //! The reader: text → tree → today's forms → message → checks, with every finding on the way.
-//!
-//! Called through `lib.rs`; calls the stations below in the order of their names in `text`.
 
 mod binary;
 mod check;

@@ -1,7 +1,7 @@
 //! The messages that stand on their own: files, resources of a control plane, configurations of extensions.
 //!
 //! Their decoding and encoding is compiled here once: prost's own functions are generic, and every crate that called
-//! them would compile the whole of it again. Called by `lib.rs` and `dump.rs`; calls prost.
+//! them would compile the whole of it again.
 
 use prost::{DecodeError, Message, Name};
 

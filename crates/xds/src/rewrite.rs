@@ -1,6 +1,4 @@
 //! A configuration file with other addresses: the text stays as it is, comments and old forms included.
-//!
-//! Called by local-mesh, which gives each pod its own loopback address; calls the YAML station of the reader.
 
 use std::collections::BTreeMap;
 

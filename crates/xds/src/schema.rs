@@ -1,7 +1,6 @@
 //! The compiled schema: descriptors of every message, and our marks on their fields.
 //!
 //! The marks (`proto/petmesh/options.proto`) are decoded once, because a descriptor decodes its options at each call.
-//! Called by the reader, the dump and the documentation page; calls prost-reflect.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;

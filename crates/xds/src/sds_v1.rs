@@ -1,6 +1,4 @@
 //! The v1 discovery answer, as Envoy of 2017 reads it: JSON, shared by sds (writes) and proxy (reads).
-//!
-//! Called by both; calls serde.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,4 @@
 //! The page of supported fields, printed from the schema, so that it cannot drift from the code.
-//!
-//! Called by the test that compares it with `docs/supported-fields.md`; calls `schema`.
 
 use std::fmt::Write;
 

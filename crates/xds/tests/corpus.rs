@@ -1,6 +1,4 @@
 //! Replays what the fuzz targets found worth keeping (`crates/xds/fuzz/corpus`).
-//!
-//! Run by cargo; calls the bodies of the fuzz targets.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // clippy.toml exempts only the test functions
 

@@ -2,7 +2,7 @@
 //!
 //! A connection that is going away gets no new request, and the next request opens another one; nothing is sent twice. Streams
 //! that the server says it has not processed (RST_STREAM with REFUSED_STREAM, or above the last id of a GOAWAY) are told from
-//! those that broke. Called by `load`; calls h2.
+//! those that broke.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

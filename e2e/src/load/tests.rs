@@ -1,6 +1,4 @@
 //! The load client against small servers: what it counts as answered, refused and failed, whatever the version.
-//!
-//! Called by cargo; calls `load` and h2's server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

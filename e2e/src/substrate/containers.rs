@@ -4,7 +4,6 @@
 //! hears of it through kube-api on the network's gateway. Beside them: `blueprint` (how containers are made), `images`, `engine`
 //! (network, what was left behind), `service_account` (the rights of sds), `node_port` (several ingresses, one address).
 //! All of it runs on one thread of its own, so that neither the load nor a test that ends waits for it or takes it along.
-//! Called by `substrate`; calls testcontainers and Docker.
 
 mod blueprint;
 mod cluster;

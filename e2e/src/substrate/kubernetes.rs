@@ -4,7 +4,7 @@
 //! fails: no state passes from one test to the next. What a killed run has left carries the label `petmesh.dev/e2e`; the next
 //! run names it. The load goes to a NodePort: a port-forward belongs to one pod and would end with it.
 //! Parts: `kubectl`, `generated` (the kustomization), `objects` (pods as Kubernetes tells of them), `forward` (admin pages),
-//! `k3s` (a cluster of the test's own). Called by `substrate`.
+//! `k3s` (a cluster of the test's own).
 
 mod forward;
 mod generated;

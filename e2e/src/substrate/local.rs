@@ -2,7 +2,6 @@
 //!
 //! The mesh runs in the foreground of a process that the test started through `petmesh exec-child`: the kernel ends it
 //! with the test's thread, however that ends, and it ends its children in order.
-//! Called by `substrate`; calls the `petmesh` that cargo built beside this test.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

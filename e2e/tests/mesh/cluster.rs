@@ -1,6 +1,4 @@
 //! What happens to a mesh in a cluster, and can be done there: long rolling restarts, a proxy that quits, discovery that is killed.
-//!
-//! Called by cargo; calls the e2e library.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

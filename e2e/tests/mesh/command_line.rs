@@ -1,6 +1,4 @@
 //! The command line as a user types it: up, ps, logs, scale, down, and the words for what goes wrong.
-//!
-//! Called by cargo; calls the `petmesh` that cargo built.
 
 use e2e::{Capability, Cli, skipped};
 

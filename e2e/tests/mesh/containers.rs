@@ -1,6 +1,4 @@
 //! What happens to single containers and links: killed, frozen, parted from the network, started again.
-//!
-//! Called by cargo; calls the e2e library.
 
 use std::time::{Duration, Instant};
 

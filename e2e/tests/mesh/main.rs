@@ -1,6 +1,4 @@
 //! The mesh from outside: what a user sees, and what a user must not notice.
-//!
-//! Run by `make e2e`; calls the e2e library.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests and their helpers
 

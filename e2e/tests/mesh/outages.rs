@@ -1,6 +1,4 @@
 //! The control side fails: discovery and Kubernetes go away under load, and come back.
-//!
-//! Called by cargo; calls the e2e library.
 
 use std::time::Duration;
 

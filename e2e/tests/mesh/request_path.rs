@@ -1,6 +1,4 @@
 //! One request through every part, and the answers to requests that are wrong.
-//!
-//! Called by cargo; calls the e2e library.
 
 use e2e::Mesh;
 use serde_json::json;

@@ -1,6 +1,4 @@
 //! Pods come, go and die under load. Each promise has a twin without its protection, which must break.
-//!
-//! Called by cargo; calls the e2e library.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,6 +1,4 @@
 //! SIGTERM to each part under load: what was accepted is answered.
-//!
-//! Called by cargo; calls the e2e library.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,4 @@
 //! Filters of access logs and local reply mappers: whether an exchange is meant. Pure.
-//!
-//! Called by `access_log` and `local_reply`; calls `matcher`.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Access logs: which exchanges are logged, in which format, to which file.
 //!
-//! A worker formats its lines into its own buffer of a `Sink`; one thread (`LogWriter`) alone writes to files.
-//! Built by `snapshot::build`; called by `exchange` and `tcp`; calls `format`, `matcher`.
+//! A worker formats its lines into its own buffer of a `Sink`; one thread (`LogWriter`) alone
+//! writes to files.
 
 use crate::format::{Context, DEFAULT_LOG_FORMAT, Format, JsonFormat};
 

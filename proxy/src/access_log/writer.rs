@@ -3,7 +3,6 @@
 //! Each worker has a buffer in each sink, under a lock that only it and the writer ever take. The first line wakes the writer, which
 //! waits a tenth of a second for more and then swaps the buffers; a half full buffer wakes it at once. A full one drops lines and
 //! counts them, so that a slow disk costs log lines and never requests.
-//! Made by `app`; sinks are opened by `snapshot::build` and written by `AccessLog::log`; calls `stats`.
 
 use std::collections::BTreeMap;
 use std::fmt;

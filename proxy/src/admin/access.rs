@@ -1,6 +1,4 @@
 //! The admin interface's own access logs (`admin.access_log`), for each request what a connection manager would log.
-//!
-//! Part of `admin`; called by `routes`; calls `access_log`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

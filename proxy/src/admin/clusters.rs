@@ -1,6 +1,4 @@
 //! `/clusters`: each cluster's limits and the counts of its hosts; and the gauges of circuit breakers.
-//!
-//! Part of `admin`; calls `snapshot` and `cluster`.
 
 use std::collections::HashSet;
 use std::fmt::Write;

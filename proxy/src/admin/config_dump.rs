@@ -1,6 +1,4 @@
 //! `/config_dump`: the configuration in force, as the messages it was read from.
-//!
-//! Part of `admin`; calls `snapshot::accepted` and `xds`.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

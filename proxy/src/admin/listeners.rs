@@ -1,6 +1,4 @@
 //! `/listeners`: names and addresses, as text or JSON.
-//!
-//! Part of `admin`; calls `snapshot`.
 
 use serde_json::json;
 

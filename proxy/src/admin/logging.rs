@@ -1,6 +1,4 @@
 //! `/logging`: levels by logger. Envoy's logger names stand for the parts of this program that do the same.
-//!
-//! Part of `admin`; calls `telemetry`.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,9 +1,8 @@
 //! The admin interface: Envoy's paths, texts and content types.
 //!
-//! It runs on a thread of its own, so that a saturated data path still answers `/ready`; it reads the snapshot, the statistics and the
-//! state, and acts by sending commands to `app`. Order: `page` (request and answer), `routes` (which path is what), then one file
-//! for each page.
-//! Started by `app`; calls `snapshot`, `stats`, `state`.
+//! It runs on a thread of its own, so that a saturated data path still answers `/ready`; it reads
+//! the snapshot, the statistics and the state, and acts by sending commands to `app`. Order: `page`
+//! (request and answer), `routes` (which path is what), then one file for each page.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,7 +2,6 @@
 //!
 //! A web page must not reach the admin port through its visitor's browser: a request from another origin, or for a host name that
 //! public DNS could point here (DNS rebinding), is refused.
-//! Part of `admin`.
 
 use std::convert::Infallible;
 use std::pin::Pin;

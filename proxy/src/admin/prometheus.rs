@@ -1,7 +1,6 @@
 //! `/stats/prometheus`: Envoy's names and labels. What varies in a name (cluster, listener, status) becomes a label.
 //!
 //! Against Envoy: the name of a cluster is known, not guessed from its dots, so that `pet.default` is one label.
-//! Part of `admin`; calls `stats`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

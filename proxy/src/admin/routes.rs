@@ -1,6 +1,4 @@
 //! Which path is which page, the help text that lists them, and the rules on methods.
-//!
-//! Part of `admin`, called for each request.
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;

@@ -1,6 +1,4 @@
 //! `/runtime` and `/runtime_modify`: the layers of the file, and the overrides that were made here.
-//!
-//! Part of `admin`; the overrides take effect through `Command::SetRuntime`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

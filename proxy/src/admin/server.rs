@@ -1,6 +1,4 @@
 //! `/ready`, `/server_info`, `/memory`, `/cpuprofiler`: the process as a whole; and the statistics that come from it.
-//!
-//! Part of `admin`; calls `state` and `stats`.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! `/stats`: text and JSON, with Envoy's parameters and error texts, and the intervals of histograms.
-//!
-//! Part of `admin`; calls `stats`.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};

@@ -2,7 +2,6 @@
 //!
 //! An application that finishes its last request still needs its own calls, so that outbound listeners drain only after the last
 //! inbound connection has ended. Announce, wait, close: who connects in the first two seconds is still served, and told to go elsewhere.
-//! Part of `app`; acts through `state` alone.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! What the proxy tells the person who starts it: diagnostics, notices, and what to do about an address in use.
-//!
-//! Part of `app`; calls `xds` for the form of diagnostics.
 
 use std::net::SocketAddr;
 

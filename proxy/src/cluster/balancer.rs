@@ -3,7 +3,6 @@
 //! Why: spread requests over the hosts of a cluster by their weights. The priority comes first, by the shares of `shares`. Within it:
 //! round robin (by earliest deadline where weights differ), least request (the least busy of two
 //! drawn), or random. Against Envoy: each worker rotates on its own from a random start, as there.
-//! Called by `attempt`; calls nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -5,7 +5,6 @@
 //! waits for it, on whatever worker.
 //! Against Envoy: the counts are one for all workers and exact; `max_connections` is not enforced where a worker without a connection
 //! could otherwise wait for ever (a worker may always open one).
-//! Called by `attempt` and `upstream`; calls nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,6 +1,4 @@
 //! What is known of a host's health: Envoy's flags, and what they come to for balancing.
-//!
-//! Part of `cluster`; set by the single writer in `control` from discovery, health checks and outlier detection.
 
 use super::Health;
 

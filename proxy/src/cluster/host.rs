@@ -1,7 +1,6 @@
 //! Hosts and the immutable view of a cluster's members that balancing reads.
 //!
 //! A host keeps its identity and its counts for as long as its address stays a member; removed and added again, it is a new host.
-//! Part of `cluster`; views are made by the single writer in `control`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

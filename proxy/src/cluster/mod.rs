@@ -1,7 +1,7 @@
 //! Clusters: the policy of one, its endpoints, and the pure decisions on them.
 //!
-//! A policy is immutable and kept by a request for its whole life; the endpoint view is read anew by each attempt.
-//! Built by `snapshot::build` and `control`, read by `attempt` and `upstream`; calls nothing above `stats`.
+//! A policy is immutable and kept by a request for its whole life; the endpoint view is read anew
+//! by each attempt.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! What a worker has to tell the single writer of a host, at once: it crossed a threshold, or said that it is not to be used.
-//!
-//! Part of `cluster`; sent by `attempt` and `tcp` over the channel that `local` holds, received by `control`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -4,7 +4,6 @@
 //! the overprovisioning factor of 1.4 a priority spills over when fewer than 71 % of its hosts are healthy; panic begins when all
 //! priorities together cannot take the load and fewer hosts of one are healthy than the threshold says. Then all of its hosts are used,
 //! as ill hosts are better than none. Recovers: with the health of the hosts. Hosts that are excluded count in no sum.
-//! Part of `cluster`; worked out with each view by the single writer in `control`, read by `balancer`.
 
 use super::PrioritySet;
 

@@ -1,6 +1,4 @@
 //! One HTTP/2 connection of a client: each stream gets a task of its own on the same thread.
-//!
-//! Called by `connection`; calls `exchange`, `http2`.
 
 use std::cell::Cell;
 use std::pin::pin;

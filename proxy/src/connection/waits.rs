@@ -1,6 +1,4 @@
 //! What a connection waits for beside its client: deadlines on one timer, and the stages of draining.
-//!
-//! Called by `connection`; calls `time`, `state`.
 
 use std::future::pending;
 use std::pin::Pin;

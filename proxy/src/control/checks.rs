@@ -1,7 +1,6 @@
 //! Active health checks at work: one task for each host, which asks, tells the writer, and waits as long as the writer says.
 //!
 //! What a result means is decided by `cluster::health`. An answer is read up to a bound, and every check ends with its timeout.
-//! Part of `control`; started by `watched`; calls `http`, `grpc` and `tcp`, one for each way of asking.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
 //!
-//! Strict: every address of every name is an endpoint. Logical: the first address of the one name. A name that does not exist has no
-//! endpoints; a failed look-up keeps its last answer. A name that is an IP address is not looked up. The first round, whatever it
-//! brought, ends the cluster's warming.
-//! A task of `control`; calls `resolve`.
+//! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
+//! A name that does not exist has no endpoints; a failed look-up keeps its last answer. A name that
+//! is an IP address is not looked up. The first round, whatever it brought, ends the cluster's
+//! warming.
 
 use std::net::IpAddr;
 use std::time::Duration;

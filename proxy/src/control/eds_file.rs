@@ -1,7 +1,7 @@
 //! EDS from a file: a `DiscoveryResponse` in YAML or JSON, read again when it changes (`path_config_source`).
 //!
-//! The file must hold the assignment of the cluster's service; anything else is rejected and the endpoints stay.
-//! A task of `control`; calls `xds`, `file`, `snapshot::build`.
+//! The file must hold the assignment of the cluster's service; anything else is rejected and the
+//! endpoints stay.
 
 use std::path::PathBuf;
 use std::time::Duration;

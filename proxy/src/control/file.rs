@@ -1,7 +1,6 @@
 //! The configuration file: read, and read again when it changes or on request.
 //!
 //! A change shows as another inode, time or size of the file behind all symlinks, which is how a ConfigMap swaps its `..data`.
-//! Part of `control`; file access happens off the control thread.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;

@@ -1,6 +1,4 @@
 //! The graph of a file, with what the process knows of itself.
-//!
-//! Part of `control`; called by `writer`, calls `snapshot::build`.
 
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Diagnostic, Read};

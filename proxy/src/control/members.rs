@@ -1,6 +1,4 @@
 //! One cluster in the store: its policy, its endpoints, and the source that they come from.
-//!
-//! Part of `control`; called by `store`; calls `cluster` for the view and `stats` for the gauges.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;

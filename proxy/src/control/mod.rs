@@ -2,7 +2,7 @@
 //!
 //! Sources (file, DNS, SDS v1) are tasks that send events over one bounded channel; the writer applies them to its store and
 //! publishes. Reading order: `writer`, `store`, then the sources.
-//! Called by `app`; calls `snapshot::build`, `client`, `cluster`, `stats`. Never imports the data plane: they meet in `snapshot`.
+//! Never imports the data plane: they meet in `snapshot`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! One look-up of one name: the system's resolver, or DNS servers that the file names.
 //!
-//! "The name does not exist" is an answer without addresses; not being told is a failure. Called by `dns`; calls hickory-resolver
-//! and, for the system, getaddrinfo (which honours the hosts file, search domains and all else that the machine has set up).
+//! "The name does not exist" is an answer without addresses; not being told is a failure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! SDS v1: `GET /v1/registration/{service}` at a cluster, again and again (`REST_LEGACY`).
 //!
-//! Only a 200 with a whole, valid registration changes anything; whatever else comes keeps the last known endpoints and is counted.
-//! Until the first success the wait grows from 100 ms to `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
-//! A task of `control`; calls `client` and `xds`.
+//! Only a 200 with a whole, valid registration changes anything; whatever else comes keeps the last
+//! known endpoints and is counted. Until the first success the wait grows from 100 ms to
+//! `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

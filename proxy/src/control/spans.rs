@@ -1,6 +1,6 @@
 //! Sends the spans of a tracer to its collector, in batches.
 //!
-//! A task of `control`; calls `client`. It ends when the last listener with the tracer has gone.
+//! It ends when the last listener with the tracer has gone.
 
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};

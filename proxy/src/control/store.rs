@@ -1,7 +1,7 @@
 //! What is accepted and what is warming: the graph in use, and the one that waits for its clusters' first endpoints.
 //!
 //! A graph replaces the one before as a whole, when all of its new clusters are warm or have waited long enough. Clusters whose
-//! discovery did not change keep their source and their members. Part of `control`; called by `writer`; calls `members`.
+//! discovery did not change keep their source and their members.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,7 +1,6 @@
 //! What is watched of one cluster's hosts: ejections by outlier detection, and active health checks.
 //!
 //! The decisions are those of `cluster::outlier` and `cluster::health`; here they get their events, and their counters and log lines.
-//! Part of `control`; called by `members`; calls `checks`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! The single writer: applies events to the store and publishes what comes of them.
-//!
-//! Part of `control`; runs on the control thread's runtime; calls `store`, `snapshot::build`, `xds`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! The answers that the proxy invents, and the head of any answer on its way to the client.
-//!
-//! Part of `exchange`; calls `local_reply`, `filter`.
 
 use super::forward::Failure;
 use super::{Exchange, expired};

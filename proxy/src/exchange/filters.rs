@@ -1,6 +1,4 @@
 //! The way through the HTTP filters: what they want waited for is waited for here, with an eye on client and timeouts.
-//!
-//! Part of `exchange`; a listener that has only the router never comes here. Calls `filter::chain`.
 
 use std::pin::Pin;
 use std::time::Duration;

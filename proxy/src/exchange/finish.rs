@@ -1,6 +1,4 @@
 //! The ends of an exchange: that of its request; and its own, counted and logged once, however it came.
-//!
-//! Part of `exchange`; calls `access_log`.
 
 use super::{Exchange, Outcome};
 use crate::error::Flag;

@@ -1,6 +1,4 @@
 //! The part of an exchange with an upstream in it: tries until one answers.
-//!
-//! Part of `exchange`; calls `prepare`, `attempt`, `retry`, `upload`, `relay`.
 
 use std::pin::{Pin, pin};
 use std::rc::Rc;

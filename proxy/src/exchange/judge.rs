@@ -1,7 +1,6 @@
 //! What a try says about its host: to outlier detection, and to health checks where the answer asks for it.
 //!
 //! What makes the writer act is waited for before the client has its answer, so that its next request finds the host out.
-//! Part of `exchange`; calls `attempt`.
 
 use super::Exchange;
 use super::forward::Failure;

@@ -1,6 +1,4 @@
 //! What limits a request's tries: the route's timeouts and retries, as the fields of a believed client change them.
-//!
-//! Part of `exchange` (Envoy, router filter: "HTTP headers consumed").
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! The header changes that the configuration asks for, level by level.
-//!
-//! Part of `exchange`; calls `mutation`.
 
 use super::Exchange;
 use crate::message::RequestHead;

@@ -1,6 +1,4 @@
 //! What tries come to: the head of an answer, or the answer that reports the failure; and what is counted of it.
-//!
-//! Part of `exchange`; calls `local_reply`.
 
 use super::Exchange;
 use super::finish::millis;

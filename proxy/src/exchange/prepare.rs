@@ -1,6 +1,4 @@
 //! What a route makes of a request before a try: the cluster it goes to, its fields, its host, its path.
-//!
-//! Part of `exchange`; called by `forward`, calls `route`.
 
 use std::rc::Rc;
 use std::sync::Arc;

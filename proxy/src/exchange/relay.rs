@@ -1,6 +1,4 @@
 //! The answer's way back: piece by piece to the client, and what its breaking off means.
-//!
-//! Part of `exchange`; called by `forward`.
 
 use std::borrow::Cow;
 use std::pin::Pin;

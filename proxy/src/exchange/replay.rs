@@ -1,6 +1,7 @@
 //! The copy of a request's body that a retry sends again.
 //!
-//! Part of `exchange`. Pieces share their memory with those sent; past the buffer limit the copy is dropped, and with it the retries.
+//! Pieces share their memory with those sent; past the buffer limit the copy is dropped, and with
+//! it the retries.
 
 use bytes::Bytes;
 

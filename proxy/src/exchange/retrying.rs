@@ -1,6 +1,4 @@
 //! From a failed try to the next one: whether the request may be sent again, the counts of it, and the wait.
-//!
-//! Part of `exchange`; called by `forward`, calls `retry`.
 
 use std::pin::Pin;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! The span of a request: where it begins, what the answer says of it, where it ends.
-//!
-//! Part of `exchange`; calls `trace`.
 
 use super::Exchange;
 use crate::message::Known;

@@ -1,6 +1,7 @@
 //! The timeouts of one exchange on one timer: route, per try, idle, whole request, whole stream.
 //!
-//! Part of `exchange`. Deadlines change as the exchange goes on; the timer is set anew only when the nearest one has moved nearer or
+//! Deadlines change as the exchange goes on; the timer is set anew only when the nearest one has
+//! moved nearer or
 //! when it fires.
 
 use std::cell::Cell;

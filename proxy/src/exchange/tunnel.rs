@@ -1,7 +1,6 @@
 //! Requests that leave HTTP: upgrades (RFC 9110, 7.8) and CONNECT. Whether they may, and the bytes both ways once the upstream agreed.
 //!
 //! Nothing that the client sends behind its request goes on before the upstream has agreed, so that it cannot pass for another request.
-//! Part of `exchange`; called by `forward`.
 
 use std::cell::Cell;
 use std::pin::{Pin, pin};

@@ -1,6 +1,4 @@
 //! The request's way upstream after its head: the body as it comes, and then the watch for a client that leaves.
-//!
-//! Part of `exchange`; runs beside the wait for the answer.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

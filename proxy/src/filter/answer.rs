@@ -1,6 +1,4 @@
 //! The connection manager's rules for the fields of an answer: hop-by-hop fields go, `date`, `server` and `via` are set.
-//!
-//! Called by `exchange`; calls `message`.
 
 use super::rules::{Rules, ServerHeader};
 use crate::message::{Known, ResponseHead};

@@ -1,7 +1,7 @@
 //! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
 //!
-//! Forward for the request, backward for the answer. Filters decide and never wait: what a filter wants to be waited for is a
-//! `Verdict`, and the exchange does it. Built by `snapshot::build`; called by `exchange`; calls each filter.
+//! Forward for the request, backward for the answer. Filters decide and never wait: what a filter
+//! wants to be waited for is a `Verdict`, and the exchange does it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,6 +1,4 @@
 //! `envoy.filters.http.cors`: requests that a page of another origin makes.
-//!
-//! Called by `chain`; calls `matcher`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,5 @@
 //! The connection manager's rules for request fields: hop-by-hop fields go, addresses and request ids are set, the control fields of
 //! clients that are not internal are removed (Envoy, "HTTP header sanitizing").
-//!
-//! Called by `exchange` before routing; calls `message`.
 
 use std::net::{IpAddr, SocketAddr};
 

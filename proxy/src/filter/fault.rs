@@ -1,6 +1,4 @@
 //! `envoy.filters.http.fault`: delays, aborts and slow answers on purpose.
-//!
-//! Called by `chain`; calls `matcher`, `local_reply`, `pace`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! `envoy.filters.http.health_check`: answers to the health checks of others.
-//!
-//! Called by `chain`; calls `matcher`, `local_reply`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

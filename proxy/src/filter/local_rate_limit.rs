@@ -1,6 +1,4 @@
 //! `envoy.filters.http.local_ratelimit`: limits of this proxy's own on the rate of requests.
-//!
-//! Called by `chain`; calls `matcher`, `mutation`, `local_reply`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

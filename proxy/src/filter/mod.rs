@@ -3,7 +3,6 @@
 //! `edge` holds the connection manager's own rules for requests (whom to believe, hop-by-hop fields, request ids), `answer` those for
 //! answers, `path` the normalisation of paths, `rules` what they go by. `chain` is the way through the HTTP filters of the file, which have
 //! a module each. What routes add and remove is `mutation`, a rung below.
-//! Called by `exchange`; calls `message`, `matcher`, `local_reply`.
 
 pub mod answer;
 pub mod chain;

@@ -1,6 +1,6 @@
 //! How fast the body of an answer may go: a slice of bytes for each sixteenth of a second.
 //!
-//! Pure: time is an argument. Called by `fault` and `exchange`; calls nothing.
+//! Pure: time is an argument.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Path normalisation: what `normalize_path`, `merge_slashes` and `path_with_escaped_slashes_action` ask for (RFC 3986, 6.2.2).
 //!
-//! Pure. Called by `exchange` before routing; calls nothing.
+//! Pure.
 
 use super::rules::{EscapedSlashes, PathOptions};
 

@@ -1,6 +1,4 @@
 //! `envoy.filters.http.rbac`: who may do what.
-//!
-//! Called by `chain`; calls `matcher`, `local_reply`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! The connection manager's rules as data: what `edge`, `path` and `answer` go by.
-//!
-//! Built by `snapshot::build` from the connection manager's and the router's options; calls nothing.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 //! Formats that make a JSON object: `json_format` of access logs and local replies.
 //!
 //! A value that is one operator keeps its type (numbers without quotes, missing ones `null`); keys come sorted, as Envoy prints them.
-//! Part of `format`; calls `operator` and `value`.
 
 use super::{Context, Format};
 

@@ -1,8 +1,8 @@
 //! Envoy's `%OPERATOR%` formats: parsed once, evaluated for logs, header values and bodies.
 //!
-//! A value that does not exist prints as `-` in a log line and as nothing in a header (`omit_empty`); the operators are in
-//! `operator`, their values in `value`, times in `time`, formats that make JSON in `json`.
-//! Built by `snapshot::build`; called by `access_log`, `mutation`, `local_reply`; calls `message`, `stream_info`, `error`.
+//! A value that does not exist prints as `-` in a log line and as nothing in a header
+//! (`omit_empty`); the operators are in `operator`, their values in `value`, times in `time`,
+//! formats that make JSON in `json`.
 
 use crate::message::{Fields, RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;

@@ -1,6 +1,4 @@
 //! The operators of formats, and the names of those that take no argument.
-//!
-//! Part of `format`: made by `parse`, evaluated by `value`; calls `time` and `message`.
 
 use super::time::TimeFormat;
 use crate::message::Known;

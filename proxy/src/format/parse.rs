@@ -1,6 +1,4 @@
 //! The text of one `%OPERATOR(ARGUMENT):LENGTH%` -> the operator, or what is wrong with it and which name is the nearest.
-//!
-//! Part of `format`, called by `Format::parse`; calls `operator`, `time` and `message`.
 
 use super::operator::{
     ABSENT, GrpcStyle, Header, HeaderName, OTHERS, Operator, PLAIN, PathSource, Point, Unit,

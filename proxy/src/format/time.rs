@@ -1,6 +1,4 @@
 //! The times of `%START_TIME(…)%`: strftime's letters, and Envoy's `%f`, `%3f`, `%E3S` for parts of a second. UTC only.
-//!
-//! Part of `format`; calls `crate::time`.
 
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,7 +1,4 @@
 //! The values of operators: what each reads from an exchange.
-//!
-//! Part of `format`, called for every log line and formatted header; writes into the caller's buffer, without allocating where a
-//! value is at hand. Calls `message`, `stream_info`, `error`.
 
 use std::borrow::Cow;
 use std::io::Write;

@@ -1,6 +1,4 @@
 //! Bodies as they are received: by length, chunked (RFC 9112, 7.1) or until the close.
-//!
-//! Called by `server` and `client`; calls `fields`, `message`.
 
 use bytes::{Buf, Bytes, BytesMut};
 

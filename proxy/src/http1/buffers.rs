@@ -1,7 +1,6 @@
 //! The two halves of a socket with what waits in front of them: bytes received but not understood, bytes written but not sent.
 //!
 //! Reading goes through one scratch buffer for each thread, so that an idle connection holds no buffer at all.
-//! Called by `server` and `client`; calls nothing of ours.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice};

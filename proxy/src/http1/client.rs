@@ -1,7 +1,7 @@
 //! One HTTP/1 connection to an upstream: a request out, its answer in, and the connection back when both are whole.
 //!
 //! The two halves are owned, so that a connection can only be used again by joining them (`ClientConnection::rejoin`).
-//! Every verb may be dropped while it waits. Called by `upstream`; calls `response`, `body`, `encode`, `buffers`.
+//! Every verb may be dropped while it waits.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};

@@ -1,6 +1,4 @@
 //! Heads and chunks as they are sent. Framing fields are decided here: what a head says of them is only a hint.
-//!
-//! Called by `server` and `client`; calls `message`.
 
 use super::EncodeOptions;
 use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};

@@ -1,6 +1,4 @@
 //! Field lines (RFC 9112, 5): names, values and what they say about framing; the end of a section found piece by piece.
-//!
-//! Called by `request`, `response` and `body`; calls `message`.
 
 use memchr::memchr;
 

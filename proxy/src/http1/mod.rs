@@ -1,7 +1,6 @@
 //! HTTP/1.1 (RFC 9112): our own parser and writer for heads and bodies, for both sides.
 //!
 //! Reading order: `fields` and `request`/`response` (heads), `body` (framing), `encode`, `buffers` (the socket), `server`, `client`.
-//! Called by `connection` and `upstream`; calls `message`, `error`.
 
 use crate::error::Flag;
 

@@ -1,6 +1,4 @@
 //! Request heads: the request line, the authority and the body's framing, with exactly Envoy's strictness.
-//!
-//! Called by `server`; calls `fields`, `body`, `message`.
 
 use super::body::Framing;
 use super::fields::{self, Parsed, Summary, TransferEncoding};

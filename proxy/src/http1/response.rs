@@ -1,6 +1,4 @@
 //! Response heads and the framing of their bodies; what is not certain is an error, never a guess.
-//!
-//! Called by `client`; calls `fields`, `body`, `message`.
 
 use super::body::Framing;
 use super::fields::{self, Parsed, Summary, TransferEncoding};

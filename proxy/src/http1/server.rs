@@ -1,6 +1,6 @@
 //! One HTTP/1 connection of a client: heads in, bodies in, answers out, and whether it may live on.
 //!
-//! Every verb may be dropped while it waits and called again. Called by `connection`; calls `request`, `body`, `buffers`.
+//! Every verb may be dropped while it waits and called again.
 
 use std::cell::Cell;
 use std::future::poll_fn;

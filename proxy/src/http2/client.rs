@@ -1,6 +1,4 @@
 //! The client side of HTTP/2: one connection to an upstream, shared by many requests.
-//!
-//! Called by `upstream`; calls `convert`, `sender`.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

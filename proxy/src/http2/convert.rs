@@ -1,6 +1,4 @@
 //! Heads and trailers between our own lists and those of the `http` crate; what HTTP/2 may not carry stays behind.
-//!
-//! Called by `server` and `client`; calls `message`.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 

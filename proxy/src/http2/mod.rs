@@ -1,7 +1,6 @@
 //! HTTP/2 by the `h2` crate, adapted to our heads and frames, for both sides.
 //!
 //! `h2` owns framing, flow control and the defences against floods; heads are converted at this border alone (`convert`).
-//! Called by `connection` and `upstream`; calls `message`, `error`.
 
 use std::cell::Cell;
 use std::io::{self, IoSlice};

@@ -1,6 +1,4 @@
 //! The sending side of a stream: one piece at a time, as fast as the peer's window and our own buffer limit let it go.
-//!
-//! Called by `server` and `client`; calls nothing of ours.
 
 use std::task::{Context, Poll, ready};
 

@@ -1,6 +1,4 @@
 //! The server side of HTTP/2: accepted streams as request bodies and response writers.
-//!
-//! Called by `connection` and, through `downstream`, by `exchange`; calls `convert`, `sender`.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

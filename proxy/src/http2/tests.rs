@@ -1,6 +1,4 @@
 //! Both HTTP/2 adapters against each other, and against a bare `h2` peer where the peer misbehaves.
-//!
-//! Part of `http2`.
 
 use bytes::Bytes;
 use futures_util::FutureExt;

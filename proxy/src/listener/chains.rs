@@ -1,6 +1,4 @@
 //! A connection in its filter chain: past the gates, to the last filter.
-//!
-//! Part of `listener`; calls `connection` and `tcp`.
 
 use std::rc::Rc;
 use std::sync::Arc;

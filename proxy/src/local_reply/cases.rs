@@ -1,6 +1,4 @@
 //! Every case in which the proxy answers itself, with the texts and details that Envoy gives.
-//!
-//! Part of `local_reply`; calls `error`.
 
 use std::borrow::Cow;
 

@@ -2,7 +2,6 @@
 //!
 //! `LocalReply` has a constructor for each case; `render` makes head and body of it: mapped and formatted as `local_reply_config` says,
 //! as trailers-only for gRPC, without a body for HEAD. Date and server are the caller's.
-//! Called by `exchange` and `connection`; calls `access_log` (filters and formats), `mutation`, `message`.
 
 use std::borrow::Cow;
 

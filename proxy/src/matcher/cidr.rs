@@ -1,6 +1,6 @@
 //! Ranges of IP addresses, as Envoy's `CidrRange` gives them. Pure.
 //!
-//! Built by `snapshot::build`; called by the choice of a filter chain. Calls nothing of ours.
+//! Calls nothing of ours.
 
 use std::net::IpAddr;
 

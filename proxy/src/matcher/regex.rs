@@ -1,7 +1,7 @@
 //! Regular expressions as Envoy has them: RE2's syntax and limits, compiled by the `regex` crate, which matches in linear time as well.
 //!
 //! `re2` writes an expression out for that crate, or says why RE2 refuses it; `size` counts the instructions of RE2's program. A
-//! substitution writes groups as `\1`. Part of `matcher`; called by `snapshot::build`.
+//! substitution writes groups as `\1`.
 
 mod class;
 mod re2;

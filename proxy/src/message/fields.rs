@@ -1,6 +1,4 @@
 //! A list of fields in one buffer: what heads and trailers are made of.
-//!
-//! Part of `message`.
 
 use std::fmt;
 

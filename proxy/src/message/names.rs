@@ -1,6 +1,4 @@
 //! Field names: those that the proxy itself reads or writes are small numbers, so that a look-up compares a byte instead of a string.
-//!
-//! Part of `message`.
 
 macro_rules! known_names {
     ($($variant:ident = $text:literal),+ $(,)?) => {

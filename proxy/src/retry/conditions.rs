@@ -1,6 +1,4 @@
 //! The conditions of `retry_on`, `x-envoy-retry-on` and `x-envoy-retry-grpc-on`, as a set.
-//!
-//! Part of `retry`; calls `error`.
 
 use std::ops::BitOr;
 

@@ -2,7 +2,6 @@
 //!
 //! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
 //! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
-//! Called by `exchange`; calls `matcher` and `mutation`; holds what routes say of `filter`s.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! What a route changes: the path sent upstream, the cluster chosen, the location of a redirect.
-//!
-//! Part of `route`; called by `exchange`, calls `matcher`.
 
 use super::table::{port, split_query, without_port};
 use super::{ClusterName, Forward, PathMatch, PathRewrite, Redirect, RedirectPath, Route, Target, Weighted};

@@ -1,6 +1,4 @@
 //! Compiled look-up: domains, then routes in their order.
-//!
-//! Part of `route`; called by `exchange`, calls `matcher`.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};

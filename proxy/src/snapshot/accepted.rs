@@ -1,6 +1,4 @@
 //! What configuration is in force and where it came from, as the messages it was read from: what `/config_dump` shows.
-//!
-//! Written by `control`, read by `admin`; calls `xds`.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,7 +1,6 @@
 //! Envoy's messages -> our own graph, with every finding by field path.
 //!
 //! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
-//! Called by `control` and `app` (`--mode validate`); calls `xds`, `route`, `cluster`, `filter`, `format`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! Network filters that let a connection in or close it: what stands before the last filter of a chain.
-//!
-//! Built by `build`; asked by `listener`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,7 +1,6 @@
 //! The graph that the data plane works from: listeners with their route tables, clusters with their endpoints. Immutable.
 //!
 //! Parts are shared between versions by their `Arc`s, so that an update touches only what changed; a worker compares pointers.
-//! Made by `control` (the single writer) with `build`; read by `worker` and `admin`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -1,6 +1,4 @@
 //! All statistics at one moment, added up over the threads, under the names that Envoy prints.
-//!
-//! Part of `stats`, called by `admin`; calls nothing of ours.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
 //! Which statistics each kind of thing has, under Envoy's names.
-//!
-//! Part of `stats`; calls nothing of ours.
 
 use super::{Codes, Counter, Gauge, Group, Histogram, Sample};
 

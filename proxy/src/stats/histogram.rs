@@ -1,7 +1,6 @@
 //! A histogram of fixed size: buckets on a logarithmic scale, eight to each power of two.
 //!
 //! One thread records; the admin thread adds the shards up and reads quantiles, each within a bucket's width (at most an eighth).
-//! Part of `stats`; calls nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

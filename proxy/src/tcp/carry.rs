@@ -1,7 +1,7 @@
 //! Bytes both ways between two sockets, with their timeouts.
 //!
 //! Each side's end is passed on when it comes, and so is a reset. Buffers are borrowed for as long as bytes are on their way: an idle
-//! connection holds none. Part of `tcp`; calls nothing of ours but `time`.
+//! connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;

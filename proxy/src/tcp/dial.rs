@@ -1,6 +1,4 @@
 //! Finding the upstream of a TCP connection: a cluster, a host, a connection; again while tries are left.
-//!
-//! Part of `tcp`; calls `upstream`.
 
 use std::rc::Rc;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! The context of a trace in a request's fields: B3 in several fields or in one, and traceparent. Pure.
-//!
-//! Part of `trace`; calls `message`.
 
 use crate::message::Fields;
 

@@ -1,6 +1,6 @@
 //! Spans on their way to the collector: a bounded queue between the workers and `control`.
 //!
-//! What does not fit is dropped and counted. Part of `trace`; filled by exchanges, emptied by `control`.
+//! What does not fit is dropped and counted.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! A span as the collector gets it: Zipkin's JSON, version 2, with Envoy's tags.
-//!
-//! Part of `trace`; calls `format` for nothing, `stream_info` for what happened.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;

@@ -1,6 +1,4 @@
 //! Who is traced, and what context goes on.
-//!
-//! Run by cargo; calls `trace`.
 
 use super::*;
 use crate::message::Fields;

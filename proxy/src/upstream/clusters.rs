@@ -1,6 +1,4 @@
 //! A worker's view of the clusters: policies and endpoints as the writer last sent them, and the connections that are this worker's own.
-//!
-//! Part of `upstream`; the worker feeds it from snapshots, `attempt` asks it for hosts.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -1,6 +1,4 @@
 //! Makes a TCP connection to a host under the cluster's connect options.
-//!
-//! Part of `upstream`; called by `pool` and `tcp`.
 
 use std::net::SocketAddr;
 use std::time::Duration;

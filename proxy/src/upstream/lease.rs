@@ -1,6 +1,4 @@
 //! A stream on a pooled connection, and the way back into the pool.
-//!
-//! Part of `upstream`; made by `pool`, ended by `attempt`.
 
 use std::cell::Cell;
 use std::net::SocketAddr;

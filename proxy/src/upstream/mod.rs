@@ -2,7 +2,6 @@
 //!
 //! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `queue` who waits for one, `connect` makes
 //! them, `lease` is one in use, `stream` the two sides of a request on it.
-//! Called by `attempt` and `tcp`; calls `http1`, `http2`, `cluster`, `stats`.
 
 mod clusters;
 mod connect;

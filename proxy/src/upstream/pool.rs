@@ -3,7 +3,6 @@
 //! HTTP/1: the connection used last is used first, so that the others may fall idle and be closed; one the host has closed meanwhile is
 //! told without a system call and thrown away. HTTP/2: streams share a connection. A try without an idle connection is pending until it
 //! has one, and pending tries are limited.
-//! Part of `upstream`; called by `attempt`.
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;

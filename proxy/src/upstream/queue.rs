@@ -3,7 +3,6 @@
 //! Each connection, from before it is made until it is closed, holds a slot. A slot that ends goes to the try that has waited longest,
 //! so that nobody waits while there is room, and a try that gives up hands on what it was given. Invariant: while one waits, a slot is out.
 //! The limit is one for all hosts and workers: who waits says so in the breaker's count (`Want`), so that others give up what lies idle.
-//! Part of `upstream`; used by `pool` and `lease`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -1,7 +1,6 @@
 //! The upstream's side of one try: an enum over the protocol versions with a few verbs, the mirror of `downstream`.
 //!
 //! Every verb may be dropped while it waits and called again without losing anything.
-//! Used by `attempt` and `exchange`; calls `http1` and `http2`.
 
 use bytes::Bytes;
 

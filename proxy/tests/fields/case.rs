@@ -1,6 +1,6 @@
 //! The cases: a base file, a place in it, and the other value of one field there.
 //!
-//! Read from `cases/*.yaml` and `bases/*.yaml`; called by `main`, calls `schema`.
+//! Read from `cases/*.yaml` and `bases/*.yaml`.
 
 use std::collections::BTreeMap;
 use std::fmt;

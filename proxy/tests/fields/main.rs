@@ -3,7 +3,6 @@
 //! The cases are data, in `cases/`; README.md beside this file says how to add one. Order: `case` (what a case says), `schema` (where it
 //! may stand), `outcome` (what is compared), `page` (an admin page, where it
 //! alone shows a field).
-//! Run by `cargo nextest run -p proxy --test fields`; calls `snapshot::build` and the admin interface as `app` does.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

@@ -1,6 +1,4 @@
 //! What a file becomes: the graph that is built from it, printed; or the findings that refuse it; or an admin page.
-//!
-//! Called by `main`; calls `xds`, `snapshot::build` and `page`.
 
 use std::collections::HashMap;
 use std::fmt::Write;

@@ -1,6 +1,4 @@
 //! What an admin page of a proxy that runs a file says.
-//!
-//! Called by `outcome`; calls `admin`, on a socket as `app` does.
 
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;

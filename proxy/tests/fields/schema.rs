@@ -1,6 +1,4 @@
 //! Places in a file: the value there, and which of Envoy's messages it is.
-//!
-//! Called by `case`; calls the schema of `xds`.
 
 use prost_reflect::{Kind, MessageDescriptor};
 use serde_json::Value;

@@ -1,6 +1,4 @@
 //! The proxy as a process, a file that is changed under it, and an upstream that can hold its answer.
-//!
-//! Called by `main`; calls the built binary over loopback.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};

@@ -1,6 +1,4 @@
 //! Reloads as a user sees them: what a change of the file leaves alone, what it ends, and what a bad file does.
-//!
-//! Run by `cargo nextest run -p proxy --test reload`; calls the built binary through `fixture`.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

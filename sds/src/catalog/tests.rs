@@ -1,4 +1,4 @@
-//! What readers see of a writer's work. Called by the test runner; calls `catalog`.
+//! What readers see of a writer's work.
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! The version of a list of endpoints: a hash of its content.
 //!
 //! FNV-1a with 128 bits, written out here because it must never change between builds: a hash that does would make every
-//! proxy fetch everything after an upgrade. No defence against forgery is needed. Called by `catalog`; calls nobody.
+//! proxy fetch everything after an upgrade. No defence against forgery is needed.
 
 use std::net::IpAddr;
 

@@ -1,7 +1,7 @@
 //! The settings file as dotted keys and texts.
 //!
-//! `kubernetes: {api: {host: X}}`, `kubernetes.api: {host: X}` and `kubernetes.api.host: X` are the same. Called by `settings`;
-//! calls the YAML reader.
+//! `kubernetes: {api: {host: X}}`, `kubernetes.api: {host: X}` and `kubernetes.api.host: X` are the
+//! same.
 
 use std::collections::BTreeMap;
 

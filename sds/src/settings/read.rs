@@ -1,6 +1,4 @@
 //! Where a setting comes from, and how its text becomes a value.
-//!
-//! Called by `settings`; calls `file`.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};

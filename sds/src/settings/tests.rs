@@ -1,4 +1,4 @@
-//! Precedence, the tutorial's file, and what errors say. Called by the test runner; calls `settings`.
+//! Precedence, the tutorial's file, and what errors say.
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 //!
 //! A pod that moves between slices is in both for a while, and the address of a deleted pod may be in use again before the
 //! old entry has gone. Kubernetes leaves the choice to the reader; the order of arrival must not matter (kube-proxy
-//! got this wrong for years: kubernetes/kubernetes#135334). Called by `translate`; calls nobody.
+//! got this wrong for years: kubernetes/kubernetes#135334).
 
 use std::collections::BTreeMap;
 

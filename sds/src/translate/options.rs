@@ -1,7 +1,7 @@
 //! The `petmesh.dev/` options that a slice carries.
 //!
-//! `sidecar` (`"false"`: no sidecar beside these pods), `weight` (1 to 100, for each endpoint), `canary`. Called by
-//! `translate`; calls nobody.
+//! `sidecar` (`"false"`: no sidecar beside these pods), `weight` (1 to 100, for each endpoint),
+//! `canary`.
 
 use super::{Ignored, ignore};
 use crate::slice::EndpointSlice;

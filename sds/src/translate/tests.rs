@@ -1,4 +1,4 @@
-//! Slices in, endpoints out. Called by the test runner; calls `translate`.
+//! Slices in, endpoints out.
 
 use proptest::prelude::*;
 

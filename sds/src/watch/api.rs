@@ -4,8 +4,6 @@
 //! out (they hide minutes of 503 from us), and its `watcher` is not used: it does not turn a 410 at the start of a watch
 //! into a new list, resets its backoff at every attempt, and hides bookmarks. The token file is read for each request,
 //! at most a few a minute, so that a rotated token counts at once.
-//!
-//! Called by `watch`; calls kube and the network.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

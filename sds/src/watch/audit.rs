@@ -4,8 +4,6 @@
 //! stays in the answers for ever. The comparison must not mistake an event that is still under way for a loss: the list
 //! is of version V, so what we know is compared once our watch has reached V, or after a settling time, with the list
 //! plus all that the watch has told us that is newer than V.
-//!
-//! Called by `watch`; calls `api`.
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -3,8 +3,6 @@
 //! Exponential with full jitter: a random time below a ceiling that doubles from failure to failure up to a low cap,
 //! because what we serve meanwhile ages. Only progress resets it, never the mere start of another attempt: kube-runtime's
 //! own backoff forgets at each attempt and so asks a dead API server every second for ever. Pure; randomness comes in.
-//!
-//! Called by `watch`; calls nobody.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! The watch against an API server that does what a script says, in paused time.
-//!
-//! Called by the test runner; calls `watch` over a client whose transport is the script.
 
 mod script;
 

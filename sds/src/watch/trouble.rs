@@ -1,6 +1,4 @@
 //! Everything that can end a list or a watch, and what each calls for.
-//!
-//! Made by `api` and `watch`; the remedy is computed by exhaustive match, so that none can be left undecided.
 
 use std::time::Duration;
 

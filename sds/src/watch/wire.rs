@@ -1,6 +1,4 @@
 //! The JSON of lists and watches, and the cutting of a watch into lines.
-//!
-//! Called by `api`; calls nobody.
 
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Deserialize;

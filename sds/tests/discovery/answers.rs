@@ -1,4 +1,4 @@
-//! Slices in, the exact answer out. Called by the test runner; calls `harness`.
+//! Slices in, the exact answer out.
 
 use serde_json::Value;
 

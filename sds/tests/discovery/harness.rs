@@ -1,7 +1,6 @@
 //! A discovery service beside an API server, both in this process, on free ports of loopback.
 //!
-//! The times are short where a fault has to be noticed by time; no test asserts one. Called by the tests of this binary;
-//! calls `sds::app` and kube-api.
+//! The times are short where a fault has to be noticed by time; no test asserts one.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The binary as a user meets it: help, errors, exit codes, signals. Called by the test runner; runs the `sds` binary.
+//! The binary as a user meets it: help, errors, exit codes, signals.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};

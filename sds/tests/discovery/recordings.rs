@@ -1,6 +1,4 @@
 //! The bytes that a real API server (1.36) has sent, cut where it cut them.
-//!
-//! Called by the test runner; calls `harness` and kube-api's replay.
 
 use kube_api::recording::{Ending, Recording, Replay};
 use sds::settings::Kubernetes;

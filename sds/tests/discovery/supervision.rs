@@ -1,6 +1,4 @@
 //! What a proxy sees while the API server misbehaves in every way that the field has seen.
-//!
-//! Called by the test runner; calls `harness` and the faults of kube-api.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

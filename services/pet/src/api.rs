@@ -1,6 +1,4 @@
 //! `GET /pets?petStoreId=ID`: every store has the same two pets.
-//!
-//! Called by the router in `app`; calls nothing.
 
 use std::num::NonZeroU64;
 

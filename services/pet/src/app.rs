@@ -1,6 +1,4 @@
 //! State, routes and serving: the whole service on one screen.
-//!
-//! Called by `main.rs` and the tests, which bring the listener and the shutdown; calls the handlers.
 
 use std::time::Duration;
 

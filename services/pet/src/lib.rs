@@ -2,7 +2,7 @@
 //!
 //! Reading order: `settings` (flags), `app` (state, routes, serving), `api` (`GET /pets`), `health` (probes and the
 //! status that a demonstration sets), `error` (every answer that is not a success), `openapi`. It knows nothing of the
-//! mesh: its sidecar stands between it and everybody else. Called by `main.rs` and by the tests; calls axum.
+//! mesh: its sidecar stands between it and everybody else.
 
 mod api;
 mod app;

@@ -1,6 +1,4 @@
 //! `/openapi.json`: the description of the API, generated from the handlers and equal to the file in the repository.
-//!
-//! Called by the router in `app`; calls utoipa.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode};

@@ -1,4 +1,4 @@
-//! The service over real sockets: what a caller sees. Run by cargo; calls the library's `serve`.
+//! The service over real sockets: what a caller sees.
 
 use std::time::Duration;
 

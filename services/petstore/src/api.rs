@@ -1,6 +1,4 @@
 //! `GET /petstore/{id}?includePets=BOOL`: every store is the same one; its pets are asked of pet.
-//!
-//! Called by the router in `app`; calls `pet_client`.
 
 use std::num::NonZeroU64;
 

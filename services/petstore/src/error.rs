@@ -1,6 +1,4 @@
 //! Every answer that is not a success: `{"error": …, "status": …}` with the same status on the status line.
-//!
-//! Called by the handlers and, for unknown paths and wrong methods, by the router in `app`; calls nothing.
 
 use std::error::Error;
 

@@ -1,8 +1,8 @@
 //! The status that `/health` answers with, and the probes.
 //!
-//! `/health` is for demonstrations: `POST /health/503` makes this instance look broken to health checks and outlier
-//! detection without stopping it. `/livez` and `/readyz` are for Kubernetes and tell the truth. Called by the router in
-//! `app`; calls nothing.
+//! `/health` is for demonstrations: `POST /health/503` makes this instance look broken to health
+//! checks and outlier detection without stopping it. `/livez` and `/readyz` are for Kubernetes and
+//! tell the truth.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -3,7 +3,7 @@
 //! Reading order: `settings` (flags), `app` (state, routes, serving), `api` (`GET /petstore/{id}`), `pet_client` (how the
 //! pets are fetched through the sidecar, and what can go wrong), `health` (probes and the status that a demonstration
 //! sets), `error` (every answer that is not a success), `openapi`. All it knows of the mesh is the address of its sidecar:
-//! no discovery, no balancing, no retry policy, no breaker. Called by `main.rs` and by the tests; calls axum and reqwest.
+//! no discovery, no balancing, no retry policy, no breaker.
 
 mod api;
 mod app;

@@ -1,10 +1,9 @@
 //! Asks pet for the pets of a store, through the sidecar: `GET {sidecar}/pets?petStoreId=ID` with `Host: pet`.
 //!
-//! The `Host` header is all that tells the sidecar where the request goes. Retries, balancing and circuit breaking are
-//! the sidecar's; here is only what a client of a keep-alive server must do by itself: a connection that the sidecar
-//! closes at the moment when it is used again fails before any answer, and the request, a GET, is sent once more on a new
-//! one. Called by `api`; calls reqwest and `telemetry::Spans`, which also passes on
-//! the trace headers.
+//! The `Host` header is all that tells the sidecar where the request goes. Retries, balancing and
+//! circuit breaking are the sidecar's; here is only what a client of a keep-alive server must do by
+//! itself: a connection that the sidecar closes at the moment when it is used again fails before
+//! any answer, and the request, a GET, is sent once more on a new one.
 
 use std::num::NonZeroU64;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Flags and environment variables; a flag wins over its variable.
-//!
-//! Called by `main.rs`; calls clap.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! The binary itself: its flags, its words and its exit codes. Run by cargo; starts the binary.
+//! The binary itself: its flags, its words and its exit codes.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;

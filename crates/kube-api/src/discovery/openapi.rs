@@ -1,8 +1,6 @@
 //! A minimal OpenAPI v3 document for each group, and an empty one of v2: enough for `kubectl apply` to learn that the server validates fields.
 //!
 //! The schemas say "any object": this server keeps what it is given.
-//!
-//! Called by `discovery`.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};

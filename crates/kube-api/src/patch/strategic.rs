@@ -2,8 +2,6 @@
 //!
 //! The directives `$patch` (replace, delete), `$deleteFromPrimitiveList/…` and `$retainKeys` are obeyed;
 //! `$setElementOrder/…` orders the items it names, and leaves the others behind them.
-//!
-//! Called by `patch`.
 
 use serde_json::Value;
 

@@ -2,8 +2,6 @@
 //!
 //! Lists and gets are answered from one script, watches from another. The last list repeats; when the watches are used
 //! up, a watch gets its headers and then silence.
-//!
-//! Used by the tests of clients (sds).
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

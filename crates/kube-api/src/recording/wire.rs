@@ -1,6 +1,4 @@
 //! HTTP/1.1 answers as bytes: head, framing, chunks.
-//!
-//! Called by `recording`, `replay` and the tests that speak to a server over a bare socket.
 
 use serde_json::Value;
 

@@ -1,6 +1,4 @@
 //! What all kinds with a Pod template share: the defaults of a Pod, and the columns Containers, Images and Selector.
-//!
-//! Called by `pod` and `workload`.
 
 use serde_json::{Value, json};
 

@@ -1,6 +1,4 @@
 //! The Pods of a workload, and the ReplicaSet of a Deployment.
-//!
-//! Called by `settle`.
 
 use serde_json::{Value, json};
 

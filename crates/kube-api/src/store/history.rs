@@ -1,6 +1,4 @@
 //! The event history: a ring of the last events. A watcher is a position in it, never a queue.
-//!
-//! Called by `store`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

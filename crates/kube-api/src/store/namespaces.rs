@@ -1,7 +1,5 @@
 //! The end of a namespace, as a real cluster's namespace and garbage collectors bring it about, only at once:
 //! `Terminating`, its objects go, and when the last is gone (finalizers may hold some) the namespace goes too.
-//!
-//! Called by `write` and by tests through `Store`; calls `resources`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,4 @@
 //! One stored object: its key, its JSON bytes (made once, sent to every watcher), and the metadata rules of a write.
-//!
-//! Called by `store`, `list` and `watch`; calls `resources`.
 
 use std::cmp::Ordering;
 use std::collections::btree_map::Range;

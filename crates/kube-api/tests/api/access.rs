@@ -1,6 +1,4 @@
 //! Tokens, rules, TLS and limits.
-//!
-//! A module of `main`.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -1,6 +1,4 @@
 //! The table: every recording, with the state it needs and how it is compared, or the reason why not.
-//!
-//! Called by `replay`.
 
 use kube_api::recording::Recording;
 use kube_api::{Anonymous, On, Server};

@@ -1,6 +1,4 @@
 //! A client over a bare socket: sends bytes, and looks at what comes back.
-//!
-//! Called by all test modules.
 
 use kube_api::Server;
 use kube_api::recording::wire::{self, Response};

@@ -1,6 +1,4 @@
 //! Each fault as a client sees it.
-//!
-//! A module of `main`.
 
 use std::time::Duration;
 

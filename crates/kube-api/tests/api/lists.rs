@@ -1,6 +1,4 @@
 //! Lists in pages and at versions.
-//!
-//! A module of `main`.
 
 use kube_api::{Config, Server};
 use serde_json::Value;

@@ -1,6 +1,4 @@
 //! The server from outside: as recorded (`replay`), and in what no recording shows (the other modules).
-//!
-//! Run by cargo test; calls `Server`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 

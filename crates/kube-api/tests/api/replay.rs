@@ -3,8 +3,6 @@
 //!
 //! The state a recording implies is made of the recorded bytes themselves. Uids, times and versions are those of the
 //! recordings, so whole documents can be compared; `cases` tells for every recording how, or why not.
-//!
-//! A module of `main`; calls `Server` and `recording`.
 
 use std::collections::BTreeSet;
 

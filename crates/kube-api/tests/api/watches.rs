@@ -1,6 +1,4 @@
 //! Watches: resumed, selected, slow, ended.
-//!
-//! A module of `main`.
 
 use std::time::Duration;
 

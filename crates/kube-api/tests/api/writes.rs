@@ -1,6 +1,4 @@
 //! Create, update, patch and delete over HTTP.
-//!
-//! A module of `main`.
 
 use kube_api::{Config, Server};
 use serde_json::{Value, json};

@@ -1,6 +1,4 @@
 //! Images come to the nodes by the tool of each kind of cluster, once, or the user is told what to do.
-//!
-//! Run by cargo test; calls `world`.
 
 use std::fs;
 

@@ -1,6 +1,4 @@
 //! A deployment's life: it comes, is repeated, changes, is asked how it is, goes.
-//!
-//! Run by cargo test; calls `world`.
 
 use std::fs;
 

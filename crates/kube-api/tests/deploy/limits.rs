@@ -1,6 +1,4 @@
 //! What the cluster refuses: old versions, credentials, permissions, ports, quotas, a namespace on its way out.
-//!
-//! Run by cargo test; calls `world`.
 
 use kube_api::{Config, Rule, Settle, Token};
 use serde_json::{Value, json};

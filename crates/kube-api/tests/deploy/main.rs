@@ -1,7 +1,5 @@
 //! `deploy/mesh.sh` against this server, with fake tools of clusters: every bad input has its one line and changes nothing; a deploy
 //! creates, waits, can be repeated, and leaves nothing behind. Skipped, with a line that says so, where there is no kubectl.
-//!
-//! Run by cargo test; calls `Server`, bash, kubectl and the manifests of `deploy/overlays`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 

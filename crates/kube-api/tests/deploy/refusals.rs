@@ -1,6 +1,4 @@
 //! What is wrong with the machine, the kubeconfig, the cluster or its nodes: one line each, and nothing stored.
-//!
-//! Run by cargo test; calls `world`.
 
 use std::fs;
 

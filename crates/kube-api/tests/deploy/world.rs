@@ -1,6 +1,4 @@
 //! A machine to run the script on: a server, a kubeconfig, a PATH of chosen programs, image archives.
-//!
-//! Called by every test; calls `Server`, bash and tar.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,6 +1,4 @@
 //! A server and a kubectl that speaks to it.
-//!
-//! Called by the tests beside it; calls `Server` and the program `kubectl`.
 
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};

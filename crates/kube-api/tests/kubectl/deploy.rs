@@ -1,6 +1,4 @@
 //! What a deployment does with kubectl: apply, look, wait, change, scale and remove a whole manifest.
-//!
-//! Run by cargo test; calls `cluster`.
 
 use kube_api::{Config, Node, Settle};
 use serde_json::{Value, json};

@@ -1,6 +1,4 @@
 //! kubectl against the server, over TLS with a token. Skipped, with a line that says so, where there is no kubectl.
-//!
-//! Run by cargo test; calls `Server` and the program `kubectl`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 

@@ -1,6 +1,4 @@
 //! What a deployment may run into: an old server, a full quota, a taken port, a namespace that is going, no permission.
-//!
-//! Run by cargo test; calls `cluster`.
 
 use kube_api::{Config, Node, Rule, Settle, Token};
 use serde_json::{Value, json};

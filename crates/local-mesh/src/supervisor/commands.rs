@@ -1,6 +1,4 @@
 //! What clients may ask of a running mesh.
-//!
-//! Called by the supervisor's loop; what takes time is only begun here, `advance` carries it on.
 
 use super::Mesh;
 use super::start::{check_count, known_service};

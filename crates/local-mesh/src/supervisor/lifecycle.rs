@@ -2,7 +2,6 @@
 //!
 //! A pod that leaves is first taken out of its Service and serves on until every caller has heard of it; then its app
 //! ends, then its proxy, which the app's last requests may still need.
-//! Called by the supervisor's loop and commands; calls `process` through the pods.
 
 use std::time::Duration;
 

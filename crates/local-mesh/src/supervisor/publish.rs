@@ -1,6 +1,4 @@
 //! Telling the world what the mesh is now: Kubernetes objects, DNS names, the state file.
-//!
-//! Called by the supervisor after every change; writes only what differs from what was written last.
 
 use std::collections::BTreeMap;
 

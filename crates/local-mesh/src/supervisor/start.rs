@@ -1,6 +1,4 @@
 //! The beginning: look before starting anything, open what the supervisor serves, make the pods, start the processes.
-//!
-//! Called by the supervisor and by its commands; calls preflight, render, process and the servers.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What is passed on, and what a span puts in its place. Run by cargo; calls the module above.
+//! What is passed on, and what a span puts in its place.
 
 use axum::Router;
 use axum::middleware::from_fn;

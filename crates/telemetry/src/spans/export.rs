@@ -1,7 +1,7 @@
 //! The queue between requests and collector, and the task that empties it: a request never waits for a collector.
 //!
 //! What does not fit into the queue and what the collector does not take is lost and counted; a line in the log says so,
-//! once a minute at most, and one at the end has the sums. Called by `spans`; calls `zipkin`.
+//! once a minute at most, and one at the end has the sums.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};

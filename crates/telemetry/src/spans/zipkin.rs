@@ -1,8 +1,8 @@
 //! A span as Zipkin's JSON (API v2), and the call that takes it to the collector.
 //!
-//! Written here and not taken from `opentelemetry-zipkin`, which writes an empty `localEndpoint`, so that Zipkin could not
-//! say which service a span is of, and is deprecated. Source: OpenTelemetry's "SDK exporters: Zipkin". Called by `export`;
-//! calls hyper.
+//! Written here and not taken from `opentelemetry-zipkin`, which writes an empty `localEndpoint`,
+//! so that Zipkin could not say which service a span is of, and is deprecated. Source:
+//! OpenTelemetry's "SDK exporters: Zipkin".
 
 use std::collections::BTreeMap;
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Each format read and written. Run by cargo; calls the module above.
+//! Each format read and written.
 
 use super::*;
 

@@ -1,5 +1,4 @@
 //! Who may depend on whom. The table is the architecture's; a change of it is a decision to be written down.
-//! Run by cargo; calls `cargo metadata`.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What documents name exists, and the tour follows the code. Run by cargo; calls `tidy`.
+//! What documents name exists, and the tour follows the code.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The Dockerfile makes the images that `deploy/images/build.sh` makes, and the archives are what they promise. Run by cargo; calls `tidy`
-//! and `deploy/images/assemble.sh`.
+//! The Dockerfile makes the images that `deploy/images/build.sh` makes, and the archives are what
+//! they promise.
 
 use std::path::PathBuf;
 use std::process::Command;

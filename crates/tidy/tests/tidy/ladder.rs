@@ -1,4 +1,4 @@
-//! Who may import whom inside the proxy. Run by cargo; calls `tidy`.
+//! Who may import whom inside the proxy.
 
 use tidy::{Findings, Tree, code, code_spans, paths_below, section};
 

@@ -1,4 +1,4 @@
-//! Tests on the tree itself, one function a rule. Run by cargo; they call the library beside them.
+//! Tests on the tree itself, one function a rule.
 
 mod crates;
 mod documents;

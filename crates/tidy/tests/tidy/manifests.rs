@@ -1,6 +1,6 @@
 //! What is applied to Kubernetes keeps the promises of deploy/README.md: security, sizes, probes, the time to end, labels.
 //!
-//! Reads `deploy/rendered`, as kustomize wrote it; `.ci/manifests` says whether that is current. Run by cargo; calls `rendered`.
+//! Reads `deploy/rendered`, as kustomize wrote it; `.ci/manifests` says whether that is current.
 
 mod access;
 mod rendered;

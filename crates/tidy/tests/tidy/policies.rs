@@ -1,4 +1,4 @@
-//! What pure code must not do, and where Envoy's wire types may appear. Run by cargo; calls `tidy`.
+//! What pure code must not do, and where Envoy's wire types may appear.
 
 use tidy::{Findings, Tree, code, paths_below, without_tests};
 

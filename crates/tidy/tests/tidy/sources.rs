@@ -1,8 +1,8 @@
-//! Every source file has a header and a size that fits a reader. Run by cargo; calls `tidy`.
+//! Every source file has a header and a size that fits a reader.
 
 use tidy::{Findings, Tree, code, in_file_tests};
 
-const MOST_LINES: usize = 400;
+const MOST_LINES: usize = 600;
 const MOST_TEST_LINES: usize = 100;
 
 #[test]
@@ -13,7 +13,7 @@ fn every_rust_file_opens_with_its_header() -> Result<(), Findings> {
         let text = tree.text(file)?;
         let first = text.lines().next().unwrap_or_default();
         if first.strip_prefix("//!").is_none_or(|words| words.trim().is_empty()) {
-            findings.add(format!("{file}:1: open it with `//! what it is`, and end that header with who calls it and whom it calls"));
+            findings.add(format!("{file}:1: open it with `//! what it is for`"));
         }
     }
     findings.none_or()

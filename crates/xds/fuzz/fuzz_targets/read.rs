@@ -1,6 +1,4 @@
 //! Fuzz target: `bodies::read`.
-//!
-//! Called by libFuzzer; calls `bodies`.
 
 #![no_main]
 

@@ -1,6 +1,4 @@
 //! Fuzz target: `bodies::upgrade`.
-//!
-//! Called by libFuzzer; calls `bodies`.
 
 #![no_main]
 

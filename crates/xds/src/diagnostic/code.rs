@@ -1,6 +1,6 @@
 //! The kinds of findings: their names, and what `petmesh config explain` says about each.
 //!
-//! Used by whoever makes a diagnostic; printed to docs/diagnostics.md by `diagnostic::page`. Calls nothing but `nearest`.
+//! Calls nothing but `nearest`.
 
 use serde::{Serialize, Serializer};
 

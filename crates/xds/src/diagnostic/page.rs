@@ -1,6 +1,4 @@
 //! The page of diagnostics, printed from the codes, so that it cannot drift from them.
-//!
-//! Called by the test that compares it with `docs/diagnostics.md`; calls `code`.
 
 use std::fmt::Write;
 

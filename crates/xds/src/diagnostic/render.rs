@@ -1,6 +1,4 @@
 //! Diagnostics for people, in rustc's manner, and for programs, as JSON.
-//!
-//! Called by the command lines; calls annotate-snippets.
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 

@@ -1,6 +1,4 @@
 //! Rules on clusters: circuit breakers, outlier detection.
-//!
-//! Called by `lint`.
 
 use super::Lint;
 use crate::diagnostic::Code;

@@ -1,6 +1,4 @@
 //! Rules on listeners and connection managers.
-//!
-//! Called by `lint`; calls `routes` for the route table.
 
 use std::net::IpAddr;
 

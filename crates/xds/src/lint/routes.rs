@@ -1,6 +1,4 @@
 //! Rules on route tables: routes that nothing reaches, timeouts that never run out, retries that may do harm.
-//!
-//! Called by `listeners`; calls `shadow`.
 
 mod shadow;
 

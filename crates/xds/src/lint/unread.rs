@@ -1,6 +1,6 @@
 //! Rules on the text of a file whose old forms are today's already: tracing.
 //!
-//! What is wrong here is said in the same run as what the reader refuses. Called by the reader.
+//! What is wrong here is said in the same run as what the reader refuses.
 
 use crate::diagnostic::{Code, Diagnostic};
 use crate::read::Positions;

@@ -1,6 +1,6 @@
 //! The checks of a file on a message that did not come as text: a resource of a control plane has a name and paths, but no lines.
 //!
-//! Called through `read`; calls `check` and `schema`. Pure.
+//! Pure.
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, ReflectMessage, Value};
 

@@ -1,6 +1,6 @@
 //! The rules of one message: required fields, ranges, lengths, forms, one of several fields.
 //!
-//! Called by `convert` for each message that was read without error; calls `schema`. Pure.
+//! Pure.
 
 use std::collections::HashSet;
 

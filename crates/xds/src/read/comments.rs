@@ -1,7 +1,7 @@
 //! The comments and blank lines of a file, each with the node that it stands at.
 //!
 //! A comment on a line of its own belongs to the next node that begins a line, one beside a value to the first node of its
-//! line. Where that node is gone, the next one takes it. Called by `emit`; calls granit-parser.
+//! line. Where that node is gone, the next one takes it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

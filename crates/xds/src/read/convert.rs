@@ -1,6 +1,4 @@
 //! Tree to message, guided by the descriptor: accepts what Envoy accepts and collects every error on the way.
-//!
-//! Called by `read`; calls `scalar` and `wellknown` for values, `check` after.
 
 use std::collections::{HashMap, HashSet};
 

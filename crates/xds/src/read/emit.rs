@@ -1,7 +1,7 @@
 //! Tree to YAML: what has not changed is written as the file had it, with its comments.
 //!
 //! Blocks are written anew with an indentation of two; a collection on one line, a scalar and a key keep their text. Aliases are
-//! written out. Called by `upgrade::rewrite`; calls `comments`.
+//! written out.
 
 use super::comments::Comments;
 use super::tree::{Entry, Kind, Node, Origin, Plain, Scalar, Span};

@@ -2,7 +2,6 @@
 //!
 //! The library's own encoder asks for the length of each message before it writes it, and so walks what lies deep once for each level
 //! above. This one writes from the end to the beginning: what is inside is there when its length is due.
-//! Called by `wellknown` for what is packed in an Any, and through `read` by `lib.rs`; calls `schema`.
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage, Value};
 

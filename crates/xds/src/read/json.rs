@@ -1,7 +1,7 @@
 //! JSON to a tree, the short way: what is plain JSON needs no YAML parser.
 //!
-//! Whatever is not (a comment, a key without quotes, a mistake of any kind) is left to the YAML parser, which reads it or says what is
-//! wrong. Called by `yaml`; calls nothing. Pure.
+//! Whatever is not (a comment, a key without quotes, a mistake of any kind) is left to the YAML
+//! parser, which reads it or says what is wrong. Pure.
 
 use super::tree::{Entry, Kind, Node, Scalar, Span};
 

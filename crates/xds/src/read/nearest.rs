@@ -1,6 +1,4 @@
 //! The nearest name to a misspelt one.
-//!
-//! Called by `convert`, the lints and, for names of clusters, by the proxy; calls nothing.
 
 /// Longer words than this have no near ones: the work grows with the product of two lengths.
 const MAX_LENGTH: usize = 160;

@@ -1,6 +1,4 @@
 //! The way from the root to a node, kept on the stack and written out only for a finding.
-//!
-//! Used by `convert` and `Positions`; calls nothing.
 
 /// A path: its last step and the path before it.
 #[derive(Clone, Copy)]

@@ -1,6 +1,4 @@
 //! Where each field of a read file stands, so that later findings can point at it.
-//!
-//! Made by the reader; called by the proxy's snapshot builder.
 
 use std::sync::Arc;
 

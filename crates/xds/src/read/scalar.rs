@@ -1,6 +1,6 @@
 //! Single values: numbers, texts, booleans and enums, with the freedom that Envoy leaves.
 //!
-//! Called by `convert` and `wellknown`; calls nothing. Pure.
+//! Pure.
 
 use prost_reflect::{EnumDescriptor, EnumValueDescriptor, Kind as Type, Value};
 

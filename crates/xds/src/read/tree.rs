@@ -1,6 +1,4 @@
 //! The tree of a YAML or JSON text: every node keeps its place and its spelling.
-//!
-//! Made by `yaml`, changed in place by `upgrade`, read by `convert` and kept by `Positions`.
 
 /// One node with its place in the file.
 #[derive(Debug, Clone, PartialEq)]

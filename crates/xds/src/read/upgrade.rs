@@ -3,8 +3,6 @@
 //! It knows which message lies below which field from `shapes` and not from the schema, so that the inside of a field that
 //! petmesh does not implement is brought up to date too. Reading order: `shapes`, `fields` (one old field, one rule), `names`
 //! (extensions), then the forms that take more than a rule: `clusters`, `filters`, `chains`, `globals`, `routes`.
-//! Called by `read` before the tree is read, and by `rewrite` for `petmesh config upgrade`; changes the tree in place and keeps
-//! the file's own paths.
 
 mod chains;
 mod clusters;

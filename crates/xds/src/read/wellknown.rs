@@ -1,6 +1,4 @@
 //! Google's well-known messages, which JSON writes in a form of their own: Any, Duration, Struct, wrappers.
-//!
-//! Called by `convert`; calls it back for what lies inside.
 
 use std::collections::HashMap;
 

@@ -1,7 +1,6 @@
 //! YAML or JSON text to a tree; JSON is YAML in flow style, so one parser could serve both.
 //!
 //! Bounded against hostile input: size of the text, depth, and number of nodes (aliases are copies).
-//! Called by `read`; calls `json` for what is plain JSON, else granit-parser.
 
 use std::collections::HashMap;
 

@@ -1,6 +1,4 @@
 //! How the containers of a pod are made: image, limits, mounts, environment. The same as in deploy/, in the words of Docker.
-//!
-//! Called by `member`; calls testcontainers and the engine.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,6 +1,4 @@
 //! All pods of one mesh, and what controllers and kubelet would do with them: create, probe, publish, replace, take away.
-//!
-//! Called by the handle in `containers`; calls `member`, and kube-api for what sds is to hear.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

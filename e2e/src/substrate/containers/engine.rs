@@ -1,7 +1,6 @@
 //! The Docker engine: the connection to it, the private network, what an aborted run left behind.
 //!
 //! Everything that the tests create carries one label; only what carries it is ever removed.
-//! Called by `containers` and its modules; calls testcontainers' own client.
 
 use std::collections::HashMap;
 use std::io::Write;

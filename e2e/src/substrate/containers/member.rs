@@ -2,7 +2,6 @@
 //!
 //! The proxy starts first and ends last; what ends by itself is started again in the same network; the readiness probe decides
 //! whether it is in its Service.
-//! Called by `cluster`; calls testcontainers and the engine.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};

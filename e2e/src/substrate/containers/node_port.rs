@@ -2,7 +2,6 @@
 //!
 //! Bytes are passed on as they come; no connection is kept, shared or tried again. A pod that leaves gets no new connection and
 //! keeps those that it has.
-//! Called by `containers` where a test asks for several; calls nothing of ours.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};

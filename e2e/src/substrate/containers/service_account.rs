@@ -1,6 +1,6 @@
 //! Who sds is to the API server: the rights that deploy/base gives it, and the token that it shows.
 //!
-//! Called by `cluster`; read by sds through kube-api. Services and slices are those of the local mesh.
+//! Services and slices are those of the local mesh.
 
 use kube_api::{Rule, Token};
 use local_mesh::objects::NAMESPACE;

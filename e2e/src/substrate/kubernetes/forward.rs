@@ -1,7 +1,6 @@
 //! Port-forwards to single pods, for ports on a pod's own loopback: the admin interface, the outbound listener.
 //!
 //! The load never goes through one: a forward belongs to one pod and ends with it.
-//! Called by `kubernetes`; calls kubectl.
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,7 +1,6 @@
 //! The kustomization of one test's mesh: the shipped overlay with a namespace, images, replicas and files of its own.
 //!
 //! It lies in `deploy/generated/`, which git ignores, because kustomize takes no folder outside of its own tree by an absolute path.
-//! Called by `kubernetes`; calls the file system.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

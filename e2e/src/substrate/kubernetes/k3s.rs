@@ -1,6 +1,6 @@
 //! A k3s of the test's own, in a container, with our images in it; then it is a cluster like any other.
 //!
-//! Needs Docker, the image of k3s (and, through it, those that k3s itself pulls). Called by `kubernetes`; calls testcontainers.
+//! Needs Docker, the image of k3s (and, through it, those that k3s itself pulls).
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

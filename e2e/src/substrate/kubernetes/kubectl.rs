@@ -1,6 +1,4 @@
 //! kubectl, the one client that the substrate uses: what a test does can be typed again by hand.
-//!
-//! Called by the parts of `kubernetes`; calls the program `kubectl` with the current kubeconfig, or with that of k3s.
 
 use std::path::PathBuf;
 use std::process::{Output, Stdio};

@@ -1,6 +1,4 @@
 //! What Kubernetes says of pods and nodes, as the tests see it. Pure.
-//!
-//! Called by `kubernetes`; calls nothing.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,6 +1,4 @@
 //! The endpoints of every cluster as they are now (`?include_eds`), wherever they came from.
-//!
-//! Part of `config_dump`; calls `snapshot`.
 
 use regex::Regex;
 use serde_json::{Value, json};

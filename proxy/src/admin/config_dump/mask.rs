@@ -1,6 +1,4 @@
 //! Field masks, as Envoy applies them: a path is valid for a message when each of its fields is there and none but the last is a list.
-//!
-//! Part of `config_dump`; calls the schema of `xds`.
 
 use prost_reflect::Kind;
 use serde_json::{Map, Value};

@@ -1,6 +1,4 @@
 //! What `/config_dump` consists of: Envoy's messages (`envoy.admin.v3`), as far as a mask or a resource may name their fields.
-//!
-//! Part of `config_dump`; calls nothing.
 
 /// A part of the dump: its message, and its lists with their elements.
 pub(super) struct Part {

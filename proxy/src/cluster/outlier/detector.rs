@@ -1,6 +1,4 @@
 //! The hosts of one cluster as outlier detection knows them: who is out, since when, and who is next.
-//!
-//! Part of `outlier`; a state machine over (state, now, event) that the single writer in `control` runs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

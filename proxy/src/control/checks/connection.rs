@@ -1,6 +1,4 @@
 //! A connection for HTTP checks, of either version, and a request over it.
-//!
-//! Part of `checks`; calls hyper.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

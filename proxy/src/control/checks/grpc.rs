@@ -1,6 +1,6 @@
 //! A gRPC check: a call of grpc.health.v1.Health/Check, which passes when the service says that it is serving.
 //!
-//! Part of `checks`; calls `connection`. The two messages have one field each, so that they are written and read here.
+//! The two messages have one field each, so that they are written and read here.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! An HTTP check: a request, and whether its answer is one of those that pass.
-//!
-//! Part of `checks`; calls `connection`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! A TCP check: a connection; or bytes over one, and what must come back.
-//!
-//! Part of `checks`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

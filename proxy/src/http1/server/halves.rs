@@ -1,6 +1,6 @@
 //! The two halves of one exchange on an HTTP/1 connection: the request's body coming in, the answer going out.
 //!
-//! Every verb may be dropped while it waits and called again. Called through `downstream`; calls `body`, `encode`, `buffers`.
+//! Every verb may be dropped while it waits and called again.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};

@@ -1,6 +1,4 @@
 //! Tests of the HTTP/1 codec: heads, bodies, a server's and a client's connection over real sockets.
-//!
-//! Part of `http1`.
 
 use tokio::net::{TcpListener, TcpStream};
 

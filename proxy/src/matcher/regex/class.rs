@@ -1,6 +1,6 @@
 //! Classes of characters in RE2's syntax: `[…]`, `\d`, `[:alpha:]`, `\pL`.
 //!
-//! Part of `matcher::regex`, called by `re2`; calls regex-syntax for Unicode classes. Pure.
+//! Pure.
 
 use regex_syntax::hir::{Class, HirKind};
 

@@ -1,7 +1,7 @@
 //! RE2's syntax, as Envoy uses it (bytes, not characters), for the `regex` crate; or why RE2 refuses an expression.
 //!
-//! Everything that the two read differently is written out: escapes, classes, octal numbers, literal braces. Part of `matcher::regex`;
-//! calls `class` for what stands in brackets. Pure.
+//! Everything that the two read differently is written out: escapes, classes, octal numbers,
+//! literal braces. Pure.
 
 /// RE2's largest count in a repetition, nested ones multiplied.
 const MAX_REPEAT: u32 = 1000;

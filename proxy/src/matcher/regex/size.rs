@@ -2,7 +2,7 @@
 //!
 //! RE2's steps are repeated as far as they change the number: common beginnings of alternatives are factored out, counts are written
 //! out, upper and lower case share an instruction, and in the end each list of alternatives loses its jumps.
-//! Part of `matcher::regex`; calls regex-syntax. Pure.
+//! Pure.
 
 use std::collections::BTreeSet;
 

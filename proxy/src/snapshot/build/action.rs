@@ -1,6 +1,4 @@
 //! What routes do: forward, redirect, direct response.
-//!
-//! Part of `build`; called by `routes`; calls `matchers`, `retries`, `values`.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! The admin interface: where it listens and what it logs.
-//!
-//! Part of `build`; calls `logs` and `values`.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,6 +1,4 @@
 //! Filter chains and their conditions -> `snapshot::chain`.
-//!
-//! Part of `build`; called by `listener`, calls `network`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

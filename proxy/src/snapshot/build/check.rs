@@ -1,7 +1,6 @@
 //! A configuration's text to a message, and everything that is wrong with it in one run.
 //!
-//! What the reader finds does not hide what the builder would find. Called by `app`, `control` and `petmesh config validate`; calls
-//! `xds` and `build`.
+//! What the reader finds does not hide what the builder would find.
 
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};

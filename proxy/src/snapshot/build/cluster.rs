@@ -1,6 +1,4 @@
 //! Clusters -> `cluster::ClusterPolicy`.
-//!
-//! Part of `build`; calls `discovery`, `manager` for codec options, `values`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! Where a cluster's endpoints come from: written in the file, DNS, SDS v1, a file.
-//!
-//! Part of `build`; the sources in `control` run what is described here.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! What the edge does unless its file says otherwise (Envoy, "Configuring Envoy as an edge proxy").
-//!
-//! Part of `build`; called by `manager` and `listener`; calls nothing.
 
 use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresAction;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;

@@ -1,6 +1,4 @@
 //! Active health checks and outlier detection -> `cluster::health`, `cluster::outlier`.
-//!
-//! Part of `build`; called by `cluster` and `discovery`; calls `matchers`, `values`.
 
 use std::sync::Arc;
 use std::time::Duration;

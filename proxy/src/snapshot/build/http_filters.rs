@@ -1,6 +1,4 @@
 //! HTTP filters -> `filter::chain`, and what routes say of them.
-//!
-//! Part of `build`; called by `manager`, `routes` and `action`; its parts build one filter each.
 
 use std::collections::BTreeMap;
 

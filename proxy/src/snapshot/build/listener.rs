@@ -1,6 +1,4 @@
 //! Listeners -> `snapshot::Listener`.
-//!
-//! Part of `build`; calls `chains`, `values`.
 
 use std::net::SocketAddr;
 

@@ -1,6 +1,4 @@
 //! Access log filters, which local reply mappers use as well.
-//!
-//! Part of `build`; calls `matchers`.
 
 use xds::envoy::config::accesslog::v3::access_log_filter::FilterSpecifier;
 use xds::envoy::config::accesslog::v3::comparison_filter::Op;

@@ -1,6 +1,4 @@
 //! Header formats, access logs and local replies from their messages.
-//!
-//! Part of `build`; calls `format`, `access_log`, `local_reply`.
 
 use std::path::Path;
 use std::sync::Arc;

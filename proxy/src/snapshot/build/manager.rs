@@ -1,6 +1,4 @@
 //! HTTP connection managers -> `snapshot::HttpManager`.
-//!
-//! Part of `build`; called by `listener`; calls `http_filters`, `routes`, `logs`, `values`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,6 +1,4 @@
 //! Envoy's matcher messages -> `matcher`.
-//!
-//! Part of `build`; called for routes, virtual clusters and log filters.
 
 use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as Header;

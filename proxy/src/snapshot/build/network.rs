@@ -1,6 +1,4 @@
 //! Network filters -> what a chain does with its connections.
-//!
-//! Part of `build`; called by `chains`, calls `manager`, `logs`, `values`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

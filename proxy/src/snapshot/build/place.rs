@@ -1,6 +1,6 @@
 //! Where in a configuration something stands, and what was found there.
 //!
-//! A place is a chain on the stack that becomes a text only for a finding. Part of `build`; calls `xds` for positions.
+//! A place is a chain on the stack that becomes a text only for a finding.
 
 use std::fmt;
 

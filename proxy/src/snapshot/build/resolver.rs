@@ -1,6 +1,4 @@
 //! Which DNS servers are asked, and how.
-//!
-//! Part of `build`: the cluster's own setting, else that of the bootstrap, else the system's.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Retry policies -> `retry::RetryPolicy`.
-//!
-//! Part of `build`; called by `action`; calls `matchers`, `values`.
 
 use std::time::Duration;
 

@@ -1,6 +1,4 @@
 //! Route configurations -> `route::RouteTable`.
-//!
-//! Part of `build`; called by `manager`; calls `action`, `http_filters`, `matchers`, `values`.
 
 use std::collections::HashMap;
 use std::sync::Arc;

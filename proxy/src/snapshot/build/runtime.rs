@@ -1,6 +1,6 @@
 //! Runtime values of the file: the layers of `layered_runtime`, flattened to dotted keys.
 //!
-//! Part of `build`. Values are looked up when the graph is built.
+//! Values are looked up when the graph is built.
 
 use std::collections::BTreeMap;
 

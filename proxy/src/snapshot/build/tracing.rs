@@ -1,6 +1,4 @@
 //! Tracing of a connection manager and of routes -> `trace`.
-//!
-//! Part of `build`; called by `manager` and `routes`.
 
 use std::sync::Arc;
 use std::time::Duration;

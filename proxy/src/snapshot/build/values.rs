@@ -1,6 +1,4 @@
 //! Small messages -> our values: durations, addresses, texts from files, header changes.
-//!
-//! Part of `build`; calls `format` and `mutation`.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;

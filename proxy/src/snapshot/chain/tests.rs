@@ -1,6 +1,4 @@
 //! Which chain takes which connection.
-//!
-//! Run by cargo; calls `chain`.
 
 use super::*;
 use crate::snapshot::TcpEnd;

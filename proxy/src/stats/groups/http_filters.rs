@@ -1,6 +1,4 @@
 //! What the HTTP filters count.
-//!
-//! Part of `groups`; calls nothing of ours.
 
 use super::super::{Counter, Gauge, Group, Sample};
 

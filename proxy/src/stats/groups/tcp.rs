@@ -1,6 +1,4 @@
 //! Statistics of TCP: `tcp_proxy` and the network filters before it.
-//!
-//! Part of `groups`.
 
 use super::super::{Counter, Gauge, Group, Sample};
 

@@ -1,6 +1,4 @@
 //! Statistics of spans: what was decided, and what came of sending them.
-//!
-//! Part of `groups`.
 
 use super::super::{Counter, Group, Sample};
 

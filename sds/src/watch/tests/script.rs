@@ -1,6 +1,6 @@
 //! An API server that answers from a script, as the transport of a client: no sockets, so that time can be paused.
 //!
-//! Lists and watches are answered in the order given; when the script is over, requests hang. Called by the tests of `watch`.
+//! Lists and watches are answered in the order given; when the script is over, requests hang.
 
 use std::collections::VecDeque;
 use std::pin::Pin;

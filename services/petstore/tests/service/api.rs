@@ -1,4 +1,4 @@
-//! The service over real sockets, pet aside: what a caller sees. Run by cargo; calls `support`.
+//! The service over real sockets, pet aside: what a caller sees.
 
 use std::time::Duration;
 

@@ -1,7 +1,5 @@
 //! The service over real sockets: `api` without pet, `upstream` with a sidecar that says what the test tells it to,
 //! `spans` with a collector besides.
-//!
-//! Run by cargo; the plumbing is in `support`.
 
 mod api;
 mod spans;

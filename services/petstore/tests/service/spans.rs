@@ -1,4 +1,4 @@
-//! What Zipkin receives of a request, and what pet's sidecar is told meanwhile. Run by cargo; calls `support`.
+//! What Zipkin receives of a request, and what pet's sidecar is told meanwhile.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,4 @@
 //! A petstore on a port of its own, and a sidecar that says what the test tells it to.
-//!
-//! Called by the tests beside it; calls the library's `serve`.
 
 use std::time::Duration;
 

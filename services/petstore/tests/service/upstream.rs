@@ -1,4 +1,4 @@
-//! petstore and its sidecar: what it asks, and what its caller sees when pet fails. Run by cargo; calls `support`.
+//! petstore and its sidecar: what it asks, and what its caller sees when pet fails.
 
 use std::time::Duration;
 

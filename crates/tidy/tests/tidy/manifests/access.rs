@@ -1,6 +1,4 @@
 //! Who may ask Kubernetes, and who may call whom.
-//!
-//! Run by cargo; calls `rendered`.
 
 use serde_json::{Value, json};
 use tidy::Findings;

@@ -1,6 +1,4 @@
 //! The rendered manifests as objects, pods and containers, and Kubernetes' quantities.
-//!
-//! Called by the checks on manifests; calls serde-saphyr.
 
 use serde_json::Value;
 use tidy::{Findings, Tree};

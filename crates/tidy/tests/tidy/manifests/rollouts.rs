@@ -1,6 +1,4 @@
 //! A pod is ready before another one goes, and has the time to end well.
-//!
-//! Run by cargo; calls `rendered`.
 
 use serde_json::{Value, json};
 use tidy::{Findings, Tree};

@@ -1,6 +1,4 @@
 //! Pod Security, level `restricted`, as the admission of a cluster would check it, and what we ask for besides.
-//!
-//! Run by cargo; calls `rendered`.
 
 use serde_json::{Value, json};
 use tidy::Findings;

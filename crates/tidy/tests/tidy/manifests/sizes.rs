@@ -1,6 +1,4 @@
 //! The mesh fits the quota that it brings: 1 CPU and 512 MiB, one surge pod of each Deployment included.
-//!
-//! Run by cargo; calls `rendered`.
 
 use serde_json::Value;
 use tidy::{Findings, Tree};

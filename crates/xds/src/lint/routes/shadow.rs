@@ -1,6 +1,6 @@
 //! Which routes are covered by an earlier one, in time that grows with the routes and not with their square.
 //!
-//! Called by `routes`; calls nothing. Pure.
+//! Pure.
 
 use std::collections::{BTreeSet, HashMap};
 

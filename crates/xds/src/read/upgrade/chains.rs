@@ -3,7 +3,6 @@
 //! Of the old routes the first that matches won; of filter chains the most specific wins, condition by condition, without a way
 //! back. So a chain stands for each case that the conditions tell apart, with the first route that matches there, and cases
 //! with the same answer are one chain again: what runs is exactly what the routes said. Reading order: `split`, `cases`.
-//! Called by the walk in `upgrade` after the inside of a listener; calls `conditions` for the routes.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Span};

@@ -1,6 +1,4 @@
 //! Old forms around clusters: `hosts`, `tls_context`, health checks, sources of configuration.
-//!
-//! Called by the walk in `upgrade`.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Scalar};

@@ -1,6 +1,4 @@
 //! A route of the v1 TCP proxy: its cluster, the ranges of addresses and the ports that it is for.
-//!
-//! Called by `chains`; calls the tree's functions in `upgrade`.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Span, integer};

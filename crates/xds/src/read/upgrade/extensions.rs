@@ -1,7 +1,7 @@
 //! Names of extensions and of their types, old and new.
 //!
-//! The table also holds extensions that petmesh does not implement, so that a file comes through whole. Called by `names` and
-//! the walk in `upgrade`.
+//! The table also holds extensions that petmesh does not implement, so that a file comes through
+//! whole.
 
 use super::shapes::Shape;
 

@@ -1,6 +1,4 @@
 //! Old fields that one rule brings up to date.
-//!
-//! Called by the walk in `upgrade` for each message.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Scalar};

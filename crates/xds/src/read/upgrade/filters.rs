@@ -1,6 +1,4 @@
 //! Old forms around filters: the TCP proxy's routes, tags of spans, the services that filters ask.
-//!
-//! Called by the walk in `upgrade`.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Scalar, Span};

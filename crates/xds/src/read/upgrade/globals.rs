@@ -1,6 +1,4 @@
 //! Old forms of the bootstrap: what the whole process had once and its parts have today, and what is missing.
-//!
-//! Called by the walk in `upgrade`, before and after what lies below.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node};

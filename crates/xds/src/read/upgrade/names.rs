@@ -1,6 +1,4 @@
 //! Extensions: short names to today's, `config` to `typed_config` with a type, types of the v2 API to those of v3.
-//!
-//! Called by the walk in `upgrade`; calls the table in `extensions`.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Scalar, Span};

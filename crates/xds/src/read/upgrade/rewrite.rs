@@ -1,6 +1,4 @@
 //! A whole file for today's Envoy: the tree brought up to date, written as YAML, and read again before it is given out.
-//!
-//! Called through `lib.rs` for `petmesh config upgrade`; calls the walk in `upgrade`, `emit` and `convert`.
 
 use super::super::convert::Converter;
 use super::super::path::Path;

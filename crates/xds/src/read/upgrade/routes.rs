@@ -1,6 +1,4 @@
 //! Old forms around routes: matchers, header changes, CORS, mirroring.
-//!
-//! Called by the walk in `upgrade`.
 
 use super::super::path::Path;
 use super::super::tree::{Entry, Node};

@@ -2,7 +2,6 @@
 //!
 //! Such a file has its clusters below `cluster_manager` and its addresses as texts, `tcp://0.0.0.0:80`. Reading order: this file
 //! (which file it is, and the walk), `tables` (the fields), `forms` (what takes more than a rule).
-//! Called by `upgrade` before its own walk, and by `names` for the settings of a filter that are marked as v1.
 
 mod forms;
 mod tables;

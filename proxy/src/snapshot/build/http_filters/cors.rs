@@ -1,6 +1,4 @@
 //! CORS policies, the older form included.
-//!
-//! Part of `http_filters`; calls `matchers`.
 
 use std::sync::Arc;
 

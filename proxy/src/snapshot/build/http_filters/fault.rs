@@ -1,6 +1,4 @@
 //! The fault filter and its settings for single routes.
-//!
-//! Part of `http_filters`; calls `matchers`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

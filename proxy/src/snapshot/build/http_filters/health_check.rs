@@ -1,6 +1,4 @@
 //! The health check filter.
-//!
-//! Part of `http_filters`; calls `matchers`, `values`.
 
 use std::sync::Arc;
 

@@ -1,6 +1,4 @@
 //! Local rate limits, of the filter and of single routes.
-//!
-//! Part of `http_filters`; calls `matchers`, `values`.
 
 use std::time::Duration;
 

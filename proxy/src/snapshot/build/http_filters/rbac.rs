@@ -1,6 +1,4 @@
 //! Rules on who may do what.
-//!
-//! Part of `http_filters`; calls `matchers`.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,4 @@
 //! Values of the v1 API that take more than a rule.
-//!
-//! Called by the walk in `v1`, through `tables`.
 
 #![allow(clippy::needless_pass_by_value)] // the table calls them all in one way
 
