@@ -5,7 +5,7 @@ use std::time::UNIX_EPOCH;
 
 use proxy::admin::{AdminContext, CommandLine};
 use proxy::snapshot::Snapshot;
-use proxy::snapshot::accepted::Accepted;
+use proxy::snapshot::accepted::{Accepted, Packed};
 use proxy::snapshot::build::Graph;
 use proxy::state::ServerState;
 use proxy::stats::Registry;
@@ -19,7 +19,7 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
     let listeners = graph.listeners.iter().map(|part| Arc::clone(&part.listener)).collect();
     let snapshot = Snapshot { version: 1, listeners, ..Snapshot::default() };
     let accepted = Accepted {
-        bootstrap: Arc::new(bootstrap),
+        bootstrap: Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
         dynamic: Vec::new(),
         rejected: None,
