@@ -1,8 +1,8 @@
 //! The connection manager's rules as data: what `edge`, `path` and `answer` go by.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::matcher::Cidr;
 /// All rules of one connection manager.
 #[derive(Clone, Debug)]
 pub struct Rules {
@@ -40,7 +40,7 @@ pub struct Addresses {
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
     pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` fields are kept.
-    pub internal: Vec<(IpAddr, u8)>,
+    pub internal: Vec<Cidr>,
 }
 
 #[derive(Clone, Copy, Debug)]

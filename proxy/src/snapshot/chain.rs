@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ListenerKind;
 use super::gate::Gate;
-use crate::matcher::cidr::Cidr;
+use crate::matcher::Cidr;
 
 /// The filters of one kind of connection.
 #[derive(Debug)]

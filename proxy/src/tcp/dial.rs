@@ -11,6 +11,7 @@ use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::Seen;
 use crate::cluster::{Host, HostShard};
 use crate::error::{Flag, UpstreamError};
+use crate::retry::back_off;
 use crate::route::Priority;
 use crate::stats::ClusterStats;
 use crate::upstream::LocalCluster;
@@ -130,11 +131,10 @@ impl Session<'_> {
         chosen.or(clusters.first()).map_or("", |(name, _)| name)
     }
 
-    /// The wait before the next try: a random part of an interval that doubles.
+    /// The wait before the next attempt.
     fn back_off(&self) -> Option<Duration> {
-        let (first, longest) = self.proxy.back_off?;
-        let doublings = self.info.attempts.saturating_sub(1).min(16);
-        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(self.local.random_share()))
+        let limits = self.proxy.back_off?;
+        Some(back_off(limits, self.info.attempts, self.local.random_share()))
     }
 }
 
