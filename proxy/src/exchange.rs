@@ -19,7 +19,7 @@ use crate::format::Context;
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
-use crate::message::{Fields, Method, RequestHead, ResponseHead, Version};
+use crate::message::{Fields, Method, Path, RequestHead, ResponseHead, Version};
 use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
@@ -259,10 +259,14 @@ impl<'x> Exchange<'x> {
         let options = self.context.manager.rules.path;
         match path::normalize(&self.request.path, options) {
             path::Normalized::Unchanged => None,
-            path::Normalized::Changed(path) => {
-                self.request.path = path;
-                None
-            }
+            // Only characters that a path may hold are unescaped.
+            path::Normalized::Changed(path) => match Path::new(path) {
+                Ok(path) => {
+                    self.request.path = path;
+                    None
+                }
+                Err(_) => Some(LocalReply::bad_request("path_normalization_failed")),
+            },
             path::Normalized::Redirect(path) => {
                 self.context.http().downstream_rq_redirected_with_normalized_path.inc();
                 Some(LocalReply::redirect(307, path))

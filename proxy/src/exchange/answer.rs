@@ -69,15 +69,14 @@ impl Exchange<'_> {
         let asked =
             self.matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response);
         if asked && self.info.attempts > 0 {
-            let count = self.info.attempts.to_string();
-            self.response.fields.set(Known::XEnvoyAttemptCount, count.as_bytes());
+            self.response.fields.set(Known::XEnvoyAttemptCount, self.info.attempts);
         }
     }
 
     pub(super) fn request_id_in_response(&mut self) {
         let rules = self.context.manager.rules.request_id;
         if rules.always_in_response
-            && let Some(id) = self.request.fields.get(Known::XRequestId)
+            && let Some(id) = self.request.fields.value(Known::XRequestId)
         {
             self.response.fields.set(Known::XRequestId, id);
         }

@@ -144,7 +144,7 @@ impl<'x> Exchange<'x> {
         }
         self.came_later();
         if !self.request.fields.contains(Known::ContentLength) {
-            self.request.fields.set(Known::ContentLength, itoa::Buffer::new().format(size).as_bytes());
+            self.request.fields.set(Known::ContentLength, size);
         }
         self.held = Some(held);
         Ok(())

@@ -81,7 +81,7 @@ impl<'x> Exchange<'x> {
         let cluster = self.cluster(matched, forward)?;
         let retries = Retries::of(forward.retry.as_ref(), &self.request);
         let limits = Limits::of(&mut self.request, forward, &self.context.manager.rules);
-        self.prepare_request(forward);
+        self.prepare_request(forward)?;
         self.timers.limit_duration(self.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));

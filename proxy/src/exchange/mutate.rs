@@ -1,8 +1,8 @@
 //! The header changes that the configuration asks for, level by level.
 
 use super::Exchange;
-use crate::message::RequestHead;
-use crate::mutation::{Changes, Mutations};
+use crate::local_reply::LocalReply;
+use crate::mutation::Mutations;
 
 impl<'x> Exchange<'x> {
     /// Applies the response mutations of route, virtual host and table.
@@ -15,13 +15,15 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    pub(super) fn mutate_request(&mut self) {
+    pub(super) fn mutate_request(&mut self) -> Result<(), LocalReply> {
         let levels = self.levels();
         let values: Vec<_> =
             levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
         for (level, values) in levels.iter().zip(&values) {
-            apply_to_request(&level.request, &mut self.request, values);
+            let applied = level.request.apply_to_request(&mut self.request.fields, values);
+            applied.map_err(|name| LocalReply::invalid_header_value(name.as_name()))?;
         }
+        Ok(())
     }
 
     /// The levels that change something, in the order in which they are applied: the last one wins.
@@ -39,16 +41,5 @@ impl<'x> Exchange<'x> {
         }
         levels.retain(|level| !level.is_empty());
         levels
-    }
-}
-
-/// Header changes of a request may name `host` and pseudo-fields, which are not among the fields.
-fn apply_to_request(changes: &Changes, request: &mut RequestHead, values: &[Vec<u8>]) {
-    changes.apply(&mut request.fields, values);
-    for (name, slot) in [("host", 0), (":authority", 0), (":path", 1)] {
-        if let Some(value) = request.fields.get(name).map(<[u8]>::to_vec) {
-            request.fields.remove(name);
-            *(if slot == 0 { &mut request.authority } else { &mut request.path }) = value;
-        }
     }
 }

@@ -129,10 +129,8 @@ impl Exchange<'_> {
                 .or(progress.received.get())
                 .unwrap_or(self.info.start)
                 .max(self.forwarded);
-            let millis = now.saturating_duration_since(since).as_millis();
-            response
-                .fields
-                .set(Known::XEnvoyUpstreamServiceTime, itoa::Buffer::new().format(millis).as_bytes());
+            let millis = super::finish::millis(now.saturating_duration_since(since));
+            response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
         self.context.local.date.with(self.info.start_time, |date| answer::response(response, rules, date));
         self.request_id_in_response();

@@ -7,6 +7,7 @@ use super::forward::Tries;
 use super::{Exchange, Matched};
 use crate::attempt::Attempt;
 use crate::local_reply::LocalReply;
+use crate::message::{Authority, Known, Name, Path};
 use crate::route::{BodyBuffer, Forward, HostRewrite};
 use crate::upstream::LocalCluster;
 
@@ -28,8 +29,8 @@ impl<'x> Exchange<'x> {
         };
         self.info.cluster = Some(Arc::clone(&cluster.policy.name));
         self.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
-        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
-            self.rewrite_host(host.as_bytes().to_vec(), forward);
+        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
+            self.rewrite_host(host.clone(), forward);
         }
         Ok(cluster)
     }
@@ -45,32 +46,35 @@ impl<'x> Exchange<'x> {
     }
 
     /// The configured changes to the request: fields, host, path.
-    pub(super) fn prepare_request(&mut self, forward: &Forward) {
-        self.mutate_request();
+    pub(super) fn prepare_request(&mut self, forward: &Forward) -> Result<(), LocalReply> {
+        self.mutate_request()?;
         match &forward.host {
             HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => self.rewrite_host(host.as_bytes().to_vec(), forward),
+            HostRewrite::Literal(host) => self.rewrite_host(host.clone(), forward),
             HostRewrite::Header(name) => {
-                if let Some(host) = self.request.get(name).map(<[u8]>::to_vec) {
+                if let Some(host) = self.request.get(name) {
+                    let host = Authority::new(host)
+                        .map_err(|_| LocalReply::invalid_header_value(Name::Other(b":authority")))?;
                     self.rewrite_host(host, forward);
                 }
             }
         }
-        let Some(matched) = self.matched else { return };
+        let Some(matched) = self.matched else { return Ok(()) };
         if let Some(path) = forward.rewrite_path(&matched.route.path, &self.request.path) {
+            let path =
+                Path::new(path).map_err(|_| LocalReply::invalid_header_value(Name::Other(b":path")))?;
             let original = std::mem::replace(&mut self.request.path, path);
             if !self.context.manager.rules.suppress_envoy_headers {
                 self.request.fields.set("x-envoy-original-path", &original);
             }
         }
+        Ok(())
     }
 
-    fn rewrite_host(&mut self, host: Vec<u8>, forward: &Forward) {
+    fn rewrite_host(&mut self, host: Authority, forward: &Forward) {
         let original = std::mem::replace(&mut self.request.authority, host);
         if forward.append_x_forwarded_host && original != self.request.authority {
-            let before = self.request.fields.get("x-forwarded-host").map(<[u8]>::to_vec);
-            let all = before.map_or(original.clone(), |before| [&before[..], b",", &original].concat());
-            self.request.fields.set("x-forwarded-host", &all);
+            self.request.fields.append(Known::XForwardedHost, ",", &original);
         }
     }
 
@@ -79,11 +83,14 @@ impl<'x> Exchange<'x> {
         tries.tried.push(attempt.host.host.id);
         self.info.attempts = tries.count;
         self.info.upstream.host = Some(attempt.host.host.address);
-        if matches!(tries.forward.host, HostRewrite::Endpoint) && !attempt.host.host.hostname.is_empty() {
-            self.rewrite_host(attempt.host.host.hostname.clone().into_bytes(), tries.forward);
+        if matches!(tries.forward.host, HostRewrite::Endpoint)
+            && !attempt.host.host.hostname.is_empty()
+            && let Ok(host) = Authority::new(attempt.host.host.hostname.as_str())
+        {
+            self.rewrite_host(host, tries.forward);
         }
         if self.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
-            self.request.fields.set("x-envoy-attempt-count", tries.count.to_string().as_bytes());
+            self.request.fields.set("x-envoy-attempt-count", tries.count);
         }
     }
 }

@@ -21,7 +21,7 @@ impl Exchange<'_> {
     pub(super) fn decorate_response(&mut self) {
         let (Some(span), Some(tracing)) = (&mut self.span, &self.context.manager.tracing) else { return };
         if let Some(operation) = span.announce.take() {
-            self.response.fields.set(Known::XEnvoyDecoratorOperation, operation.as_bytes());
+            self.response.fields.set(Known::XEnvoyDecoratorOperation, format_args!("{operation}"));
         } else if tracing.egress
             && let Some(said) = self.response.fields.get(Known::XEnvoyDecoratorOperation)
         {

@@ -16,7 +16,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
 use crate::filter::edge;
 use crate::local_reply::LocalReply;
-use crate::message::{Frame, Known, Method};
+use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
 use crate::upstream::{RequestWriter, ResponseReader, UpstreamStream};
 
@@ -109,9 +109,13 @@ impl Exchange<'_> {
     }
 
     /// `connection` and `upgrade` of the answer, which the rules for answers would remove; over HTTP/2 there are none.
-    fn spoken(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn spoken(&self) -> Option<(FieldValueBuf, FieldValueBuf)> {
         let field = |name: Known| {
-            self.response.fields.get(name).or_else(|| self.request.fields.get(name)).map(<[u8]>::to_vec)
+            self.response
+                .fields
+                .value(name)
+                .or_else(|| self.request.fields.value(name))
+                .map(FieldValueBuf::of)
         };
         (self.request.method != Method::Connect).then_some(())?;
         Some((field(Known::Connection)?, field(Known::Upgrade)?))
