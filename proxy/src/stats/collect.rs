@@ -144,7 +144,10 @@ mod tests {
         assert_eq!((cluster.shards().count(), registry.histograms().len()), (1, 0));
         cluster.shard(7).upstream_cx_length_ms.record(5);
         assert_eq!(cluster.shards().count(), 2);
-        assert_eq!(registry.histograms().into_keys().collect::<Vec<_>>(), ["cluster.one.upstream_cx_length_ms"]);
+        assert_eq!(
+            registry.histograms().into_keys().collect::<Vec<_>>(),
+            ["cluster.one.upstream_cx_length_ms"]
+        );
         assert!(size_of::<ClusterStats>() <= 1_280, "{} bytes", size_of::<ClusterStats>());
     }
 
