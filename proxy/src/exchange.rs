@@ -14,13 +14,14 @@ use tokio::sync::watch;
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag};
 use crate::filter::chain::Running;
-use crate::filter::{edge, path};
+
 use crate::format::Context;
+use crate::headers::Mutations;
+use crate::headers::{self, path};
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Fields, Method, Path, RequestHead, ResponseHead, Version};
-use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
@@ -192,12 +193,13 @@ impl<'x> Exchange<'x> {
         if let Some(reply) = self.normalize_path() {
             return Err(reply);
         }
-        let origin = edge::Origin {
+        let origin = headers::request::Origin {
             peer: context.info.peer,
             local: context.info.local,
+            tls: context.info.tls,
             random: context.local.random_bits(),
         };
-        let client = edge::request(&mut self.request, &manager.rules, origin);
+        let client = headers::request::apply(&mut self.request, &manager.rules, origin);
         self.info.remote = client.remote;
         self.internal = client.internal;
         let decision = manager.routes.decide(&self.request, context.local.random_bits()[0]);

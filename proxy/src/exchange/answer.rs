@@ -4,8 +4,8 @@ use super::forward::Failure;
 use super::{Exchange, expired};
 use crate::downstream::ResponseWriter;
 use crate::error::DownstreamError;
-use crate::filter::answer;
 use crate::filter::chain::Answering;
+use crate::headers;
 use crate::local_reply::{self, LocalReply};
 use crate::message::{Known, Method};
 use crate::state::Drain;
@@ -61,7 +61,10 @@ impl Exchange<'_> {
     pub(super) fn own_fields(&mut self) {
         let rules = &self.context.manager.rules;
         let response = &mut self.response;
-        self.context.local.date.with(self.info.start_time, |date| answer::set_own(response, rules, date));
+        self.context
+            .local
+            .date
+            .with(self.info.start_time, |date| headers::response::set_own(response, rules, date));
         self.request_id_in_response();
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::filter::rules::Rules;
+use crate::headers::Rules;
 use crate::message::{Known, RequestHead};
 use crate::route::Forward;
 

@@ -1,8 +1,8 @@
 //! The header changes that the configuration asks for, level by level.
 
 use super::Exchange;
+use crate::headers::Mutations;
 use crate::local_reply::LocalReply;
-use crate::mutation::Mutations;
 
 impl<'x> Exchange<'x> {
     /// Applies the response mutations of route, virtual host and table.

@@ -7,7 +7,7 @@ use super::timers::Expiry;
 use super::upload::Progress;
 use crate::attempt::Attempt;
 use crate::error::{Flag, UpstreamError};
-use crate::filter::answer;
+use crate::headers;
 use crate::local_reply::LocalReply;
 use crate::message::Known;
 use crate::stats::ClusterStats;
@@ -132,7 +132,10 @@ impl Exchange<'_> {
             let millis = super::finish::millis(now.saturating_duration_since(since));
             response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
-        self.context.local.date.with(self.info.start_time, |date| answer::response(response, rules, date));
+        self.context
+            .local
+            .date
+            .with(self.info.start_time, |date| headers::response::apply(response, rules, date));
         self.request_id_in_response();
         self.attempts_in_response();
         self.info.status = status;

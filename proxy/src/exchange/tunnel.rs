@@ -14,7 +14,7 @@ use super::{Exchange, Matched, nothing};
 use crate::attempt::{Attempt, Report};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
-use crate::filter::edge;
+use crate::headers::request::is_upgrade;
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
@@ -24,7 +24,7 @@ impl Exchange<'_> {
     /// Whether the request may leave HTTP, where it asks for that: as its route says, else as the connection manager does.
     pub(super) fn admit_tunnel(&mut self, matched: Option<Matched<'_>>) -> Result<(), LocalReply> {
         let connect = self.request.method == Method::Connect;
-        if !connect && !edge::is_upgrade(&self.request) {
+        if !connect && !is_upgrade(&self.request) {
             return Ok(());
         }
         let asked = if connect {
