@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
 use crate::filter::chain::Chain;
-use crate::filter::rules::Rules;
+use crate::headers::Rules;
 use crate::local_reply::Mappers;
 use crate::route::RouteTable;
 use crate::state::Direction;
