@@ -486,7 +486,7 @@ fn what_a_client_says_becomes_no_header_request_or_log_line() {
 
 /// Fails with the first of the faults.
 pub fn report(faults: &[String], cases: usize) {
-    let first: Vec<&str> = faults.iter().take(12).map(String::as_str).collect();
+    let first: Vec<&str> = faults.iter().take(100).map(String::as_str).collect();
     assert!(faults.is_empty(), "{} faults in {cases} cases:\n{}", faults.len(), first.join("\n"));
 }
 

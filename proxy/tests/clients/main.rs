@@ -10,4 +10,5 @@ mod http2;
 mod proxy;
 mod upstream;
 
+mod departure;
 mod injection;

@@ -172,7 +172,7 @@ impl Proxy {
         let program = std::env::var("CLIENTS_PROXY");
         let mut command = Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_proxy")));
         if program.is_ok() {
-            command.arg("--use-dynamic-base-id");
+            command.args(["--use-dynamic-base-id", "--log-level", "error"]);
         }
         command.args(["--concurrency", "1", "-c"]).arg(&path).args(arguments);
         let child = command.stdout(Stdio::null()).stderr(log).spawn().unwrap();

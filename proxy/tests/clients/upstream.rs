@@ -55,6 +55,19 @@ pub fn http1(respond: impl Fn(&[u8], &[u8], &mut http1::Connection) -> bool + Se
     })
 }
 
+/// HTTP/1: `respond` gets each head, whatever of a body may follow it; the connection ends when it returns false.
+pub fn http1_heads(respond: impl Fn(&[u8], &mut http1::Connection) -> bool + Send + Sync + 'static) -> u16 {
+    raw(move |stream| {
+        let Ok(mut connection) = http1::Connection::over(stream) else { return };
+        let _ = connection.stream.set_read_timeout(None);
+        while let Ok(head) = connection.until(b"\r\n\r\n") {
+            if !respond(&head, &mut connection) {
+                return;
+            }
+        }
+    })
+}
+
 /// HTTP/2: `respond` gets the headers of each request that is whole, and gives headers and body.
 pub fn http2(respond: impl Fn(&Fields) -> (Fields, Vec<u8>) + Send + Sync + 'static) -> u16 {
     raw(move |stream| {
