@@ -119,6 +119,12 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Another handle on the same connection, to write from elsewhere.
+    pub fn writer(&self) -> Self {
+        let stream = self.stream.try_clone().unwrap();
+        Self { stream, decoder: Decoder::default(), next: 2, credits: false }
+    }
+
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
         let mut frame = Vec::with_capacity(9 + payload.len());
         frame.extend_from_slice(&u32::try_from(payload.len()).unwrap().to_be_bytes()[1..]);

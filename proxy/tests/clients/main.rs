@@ -12,3 +12,4 @@ mod upstream;
 
 mod departure;
 mod injection;
+mod streams;
