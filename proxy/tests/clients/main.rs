@@ -12,4 +12,5 @@ mod upstream;
 
 mod departure;
 mod injection;
+mod odd;
 mod streams;
