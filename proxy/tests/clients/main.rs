@@ -13,4 +13,6 @@ mod upstream;
 mod departure;
 mod injection;
 mod odd;
+mod record;
+mod scheme;
 mod streams;
