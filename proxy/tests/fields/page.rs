@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use proxy::admin::accepted::Accepted;
 use proxy::admin::{AdminContext, CommandLine};
+use proxy::build::Graph;
 use proxy::snapshot::Snapshot;
-use proxy::snapshot::accepted::Accepted;
-use proxy::snapshot::build::Graph;
 use proxy::state::ServerState;
 use proxy::stats::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,7 +21,6 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
     let accepted = Accepted {
         bootstrap: Arc::new(bootstrap),
         loaded_at: UNIX_EPOCH,
-        dynamic: Vec::new(),
         rejected: None,
         warming: Vec::new(),
     };

@@ -13,10 +13,10 @@ use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::{Diagnostic, Read};
 
-use super::Listener;
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
+use crate::snapshot::Listener;
 use crate::stats::{ClusterStats, Registry, Scope};
 
 mod action;
