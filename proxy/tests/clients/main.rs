@@ -13,6 +13,7 @@ mod upstream;
 mod closing;
 mod departure;
 mod injection;
+mod linear;
 mod odd;
 mod record;
 mod scheme;
