@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use xds::Diagnostic;
+
+use crate::build::Packed;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 /// The configuration as accepted. What the file holds is in `bootstrap` alone.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     /// The file, after a reload the new one.
-    pub bootstrap: Arc<Bootstrap>,
+    pub bootstrap: Packed<Bootstrap>,
     pub loaded_at: SystemTime,
     /// The last change of the file, if it was refused; the one above stays.
     pub rejected: Option<Rejected>,

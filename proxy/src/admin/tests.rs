@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
-use crate::build::{self, Discovery, Flavor, Node, Parts};
+use crate::build::{self, Discovery, Flavor, Node, Packed, Parts};
 use crate::cluster::EndpointView;
 use crate::snapshot::Cluster;
 use crate::state::Phase;
@@ -57,7 +57,12 @@ struct Fixture {
 }
 
 fn accepted(bootstrap: Bootstrap) -> Accepted {
-    Accepted { bootstrap: Arc::new(bootstrap), loaded_at: UNIX_EPOCH, rejected: None, warming: Vec::new() }
+    Accepted {
+        bootstrap: Packed::new(&bootstrap),
+        loaded_at: UNIX_EPOCH,
+        rejected: None,
+        warming: Vec::new(),
+    }
 }
 
 impl Fixture {

@@ -8,7 +8,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -63,6 +63,20 @@ impl Input {
     pub(super) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
         let stream: &TcpStream = self.half.as_ref();
         stream.poll_read_ready(cx).map(|_| ())
+    }
+
+    /// Waits until the peer has ended or reset the connection, without a look at what it sent before.
+    pub(super) async fn peer_closed(&self) {
+        let stream: &TcpStream = self.half.as_ref();
+        // Tokio reports a closed reading side with each of its interests but `WRITABLE` and `ERROR`, and
+        // this one never has anything else to report.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let closed = Interest::PRIORITY;
+        // Elsewhere only a reset is noticed before the data has been read.
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        let closed = Interest::ERROR;
+        // An error is an end, too.
+        let _ = stream.ready(closed).await;
     }
 
     /// Reads once; 0 is the end of the stream.
