@@ -18,7 +18,7 @@ use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::snapshot::Listener;
-use crate::stats::{ClusterStats, Registry, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
 
 mod action;
 mod admin;
@@ -47,7 +47,6 @@ mod tests;
 mod tracing;
 mod values;
 
-pub use cluster::WatchStats;
 pub use discovery::Discovery;
 pub use edge::Flavor;
 use place::{Code, Findings, Place};
@@ -111,7 +110,7 @@ pub struct ClusterPart {
     pub policy: Arc<ClusterPolicy>,
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
-    pub watch_stats: WatchStats,
+    pub health_stats: Option<Arc<Scope<HealthCheckStats>>>,
     pub breakers: Arc<[Breaker; 2]>,
 }
 
@@ -327,7 +326,7 @@ fn build_clusters(
         });
         let part = ClusterPart {
             message: packed,
-            watch_stats: cluster::watch_stats(cx, message, &policy),
+            health_stats: cluster::health_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),
