@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use xds::Diagnostic;
+
+use crate::build::Packed;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::build::Packed;
