@@ -1,10 +1,10 @@
 //! The sidecar proxy as a library.
 //!
 //! Reading order, one request long:
-//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `headers/request.rs`, `exchange/forward.rs`, `attempt.rs`, `upstream/pool.rs`.
+//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `headers/request.rs`, `exchange/attempt.rs`, `upstream/pool.rs`.
 //!
 //! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
-//! `tcp`, `client` > `attempt`, `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
+//! `tcp`, `client` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
 //! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args`.
 
@@ -12,7 +12,6 @@ pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod args;
-pub mod attempt;
 pub mod client;
 pub mod cluster;
 pub mod connection;

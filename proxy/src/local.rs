@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -14,9 +13,6 @@ use crate::cluster::report::{HostReport, What};
 use crate::state::{Direction, Drain, ServerState};
 use crate::time::DateCache;
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
-
-/// How long an exchange waits for what comes of its report; the writer may be at a large configuration.
-const VERDICT: Duration = Duration::from_millis(100);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
 pub struct Local {
@@ -54,25 +50,21 @@ impl Local {
         }
     }
 
-    /// Counts for outlier detection what was seen of a host; where that crosses a threshold, waits for what the writer makes of it.
-    pub async fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+    /// Counts for outlier detection what was seen of a host; what crosses a threshold is reported to the writer.
+    pub fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
         let Some(outlier) = &cluster.policy.outlier else { return };
         let crossed = observe(&outlier.settings, &host.host.stats, cluster.shard(), seen);
         if crossed != [None; 2] {
-            self.report(cluster, host, What::Crossed(crossed)).await;
+            self.report(cluster, host, What::Crossed(crossed));
         }
     }
 
-    /// Tells the writer of a host, and waits until what comes of it has been sent to the workers. A report that finds the channel full
-    /// is dropped, and its failures are counted anew, so that the next ones in a row make another.
-    pub async fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
-        let (done, told) = oneshot::channel();
+    /// Tells the writer of a host, without waiting for it. A report that finds the channel full is dropped, and its failures are counted anew, so that the next ones in a row make another.
+    pub fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
+        let (done, _told) = oneshot::channel();
         let name = Arc::clone(&cluster.policy.name);
         let report = HostReport { cluster: name, host: host.host.address, what, done };
-        if self.reports.try_send(report).is_ok() {
-            // However it ends, the exchange goes on.
-            let _ = tokio::time::timeout(VERDICT, told).await;
-        } else {
+        if self.reports.try_send(report).is_err() {
             host.host.stats.tally.restart_all();
             tracing::warn!(cluster = %cluster.policy.name, host = %host.host.address, "control is behind: a report of failures is dropped");
         }

@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -310,6 +310,11 @@ impl Input {
         stream.poll_read_ready(cx).map(|_| ())
     }
 
+    /// Waits until the peer has ended or reset the connection, whatever it sent before.
+    pub(super) async fn peer_closed(&self) {
+        peer_closed(self.half.as_ref()).await;
+    }
+
     /// Reads once; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         self.poll_read(cx, |rest, scratch| {
@@ -361,6 +366,18 @@ impl Input {
     pub(super) fn into_half(self) -> (OwnedReadHalf, BytesMut) {
         (self.half, self.rest)
     }
+}
+
+/// Waits until the peer has ended or reset a connection; what it sent before stays unread.
+pub async fn peer_closed(stream: &TcpStream) {
+    // Tokio reports a closed reading side to those who wait for urgent data, which we never ask for.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let closed = Interest::PRIORITY;
+    // Elsewhere only a reset is noticed before the data has been read.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let closed = Interest::ERROR;
+    // An error is an end, too.
+    let _ = stream.ready(closed).await;
 }
 
 /// Gives back an empty buffer that has grown.

@@ -317,8 +317,8 @@ pub struct ResponseWriter<'c> {
     body: BodyWriter,
 }
 
-/// What a client may send ahead of the answer before it has to wait.
-const MAX_PIPELINED: usize = 16 * 1024;
+/// What is read of a client before it is wanted; beyond that, the client has to wait.
+const MAX_AHEAD: usize = 16 * 1024;
 
 impl RequestBody<'_> {
     /// Whether the whole request has been received (true at once for one without a body).
@@ -338,24 +338,26 @@ impl RequestBody<'_> {
         self.shared.close.set(true);
     }
 
-    /// After the end of the request: waits until the client goes away. A half-close counts as that, as in Envoy.
+    /// Waits until the client leaves; a half-close counts as that, as in Envoy. Also before the end of
+    /// the request: what is read meanwhile is kept for `next`.
     pub async fn closed(&mut self) -> DownstreamError {
-        poll_fn(|cx| {
-            loop {
-                // Enough of the next requests lies here; the rest waits in the socket, and only a write will find the client gone.
-                if self.input.rest.len() >= MAX_PIPELINED {
-                    return Poll::Pending;
-                }
-                match ready!(self.input.poll_fill(cx)) {
-                    Ok(0) | Err(_) => {
-                        self.shared.gone.set(true);
-                        return Poll::Ready(DownstreamError::Disconnected);
-                    }
-                    Ok(_) => {}
-                }
+        poll_fn(|cx| self.poll_read_ahead(cx)).await;
+        if !self.shared.gone.get() {
+            self.input.peer_closed().await;
+            self.shared.gone.set(true);
+        }
+        DownstreamError::Disconnected
+    }
+
+    /// Reads ahead until the client has left or enough lies here; the rest then waits in the socket.
+    fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.input.rest.len() < MAX_AHEAD {
+            if matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_)) {
+                self.shared.gone.set(true);
+                return Poll::Ready(());
             }
-        })
-        .await
+        }
+        Poll::Ready(())
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, DownstreamError>> {

@@ -132,7 +132,7 @@ impl RequestBody {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// After the end of the request: waits until the client resets the stream or the connection ends.
+    /// Waits until the client resets the stream or the connection ends; also while the body is unread.
     pub async fn closed(&mut self) -> DownstreamError {
         poll_fn(|cx| {
             let mut sending = self.sending.borrow_mut();

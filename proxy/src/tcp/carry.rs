@@ -1,7 +1,7 @@
-//! Bytes both ways between two sockets, with their timeouts.
+//! Bytes both ways between two sockets, with their timeouts; and every wait of a TCP connection.
 //!
-//! Each side's end is passed on when it comes, and so is a reset. Buffers are borrowed for as long as bytes are on their way: an idle
-//! connection holds none.
+//! Each side's end is passed on when it comes, and so is a reset, also while the other side takes
+//! nothing. Buffers are borrowed for as long as bytes are on their way: an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep_until;
@@ -64,18 +64,40 @@ pub(super) enum Over {
     Duration,
 }
 
+/// What ends a connection that has no upstream yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client reset it. One that only ended its side may still want to read.
+    Client,
+    Duration,
+}
+
+/// Waits for `work` unless the client resets the connection or it becomes too old.
+pub(super) async fn unless_gone<T>(
+    client: &TcpStream,
+    due: Option<Instant>,
+    work: impl Future<Output = T>,
+) -> Result<T, Ended> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        _ = client.ready(Interest::ERROR) => Err(Ended::Client),
+        () = at(due) => Err(Ended::Duration),
+    }
+}
+
 impl Flow {
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.received.get(), self.sent.get())
     }
 
     fn received(&self, bytes: u64) {
-        self.received.set(self.received.get() + bytes);
+        self.received.set(self.received.get().saturating_add(bytes));
         self.active.set(Some(time::now()));
     }
 
     fn sent(&self, bytes: u64) {
-        self.sent.set(self.sent.get() + bytes);
+        self.sent.set(self.sent.get().saturating_add(bytes));
         self.active.set(Some(time::now()));
     }
 
@@ -223,9 +245,14 @@ async fn copy(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, passed: impl Fn(u
         if read > 0 {
             passed(read as u64);
         }
-        let written = to.write_all(buffer.get(..read).unwrap_or_default()).await;
+        // The other side may take its time, and this one may be reset meanwhile.
+        let written = tokio::select! {
+            biased;
+            written = to.write_all(buffer.get(..read).unwrap_or_default()) => written.map_err(|_| Cut::Write),
+            _ = from.ready(Interest::ERROR) => Err(Cut::Read(io::ErrorKind::ConnectionReset.into())),
+        };
         give(buffer);
-        written.map_err(|_| Cut::Write)?;
+        written?;
         if read == 0 {
             // A side that has gone meanwhile needs no end.
             let _ = to.shutdown().await;
