@@ -65,18 +65,9 @@ impl Input {
         stream.poll_read_ready(cx).map(|_| ())
     }
 
-    /// Waits until the peer has ended or reset the connection, without a look at what it sent before.
+    /// Waits until the peer has ended or reset the connection, whatever it sent before.
     pub(super) async fn peer_closed(&self) {
-        let stream: &TcpStream = self.half.as_ref();
-        // Tokio reports a closed reading side with each of its interests but `WRITABLE` and `ERROR`, and
-        // this one never has anything else to report.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let closed = Interest::PRIORITY;
-        // Elsewhere only a reset is noticed before the data has been read.
-        #[cfg(not(any(target_os = "linux", target_os = "android")))]
-        let closed = Interest::ERROR;
-        // An error is an end, too.
-        let _ = stream.ready(closed).await;
+        peer_closed(self.half.as_ref()).await;
     }
 
     /// Reads once; 0 is the end of the stream.
@@ -126,6 +117,18 @@ impl Input {
     pub(super) fn into_half(self) -> (OwnedReadHalf, BytesMut) {
         (self.half, self.rest)
     }
+}
+
+/// Waits until the peer has ended or reset a connection; what it sent before stays unread.
+pub async fn peer_closed(stream: &TcpStream) {
+    // Tokio reports a closed reading side to those who wait for urgent data, which we never ask for.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let closed = Interest::PRIORITY;
+    // Elsewhere only a reset is noticed before the data has been read.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let closed = Interest::ERROR;
+    // An error is an end, too.
+    let _ = stream.ready(closed).await;
 }
 
 impl Output {

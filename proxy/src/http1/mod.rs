@@ -13,6 +13,7 @@ mod request;
 mod response;
 mod server;
 
+pub use buffers::peer_closed;
 pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
 pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 

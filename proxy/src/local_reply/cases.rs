@@ -115,6 +115,17 @@ impl LocalReply {
         Self::new(400, "", details)
     }
 
+    /// The client broke the protocol of HTTP/1 behind the head of its request.
+    pub fn codec_error(details: &'static str) -> Self {
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(400, "Bad Request", details) }
+    }
+
+    /// The trailers of a request of HTTP/1 are over the limits.
+    pub fn trailers_too_large(details: &'static str) -> Self {
+        let text = "Request Header Fields Too Large";
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(431, text, details) }
+    }
+
     /// An upgrade that the route does not allow.
     pub fn upgrade_failed() -> Self {
         Self::new(403, "", "upgrade_failed")

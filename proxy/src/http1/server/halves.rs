@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use super::super::EncodeOptions;
 use super::super::body::{BodyDecoder, Framing};
 use super::super::buffers::{Input, Output};
 use super::super::encode::{self, Answering, BodyWriter};
+use super::super::{EncodeOptions, Malformed};
 use super::{Progress, Shared};
 use crate::error::DownstreamError;
 use crate::message::{Fields, Frame, Known, ResponseHead};
@@ -86,7 +86,13 @@ impl RequestBody<'_> {
                 Err(error) => {
                     self.shared.protocol_error.set(true);
                     self.shared.close.set(true);
-                    return Poll::Ready(Err(DownstreamError::Protocol(error.refusal().details)));
+                    let details = error.refusal().details;
+                    let too_large = matches!(error, Malformed::TooLarge | Malformed::TooManyFields);
+                    return Poll::Ready(Err(if too_large {
+                        DownstreamError::TooLarge(details)
+                    } else {
+                        DownstreamError::Protocol(details)
+                    }));
                 }
             }
             let ended = matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_));
