@@ -18,7 +18,7 @@ use crate::format::Context;
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
-use crate::message::{Fields, Known, Method, RequestHead, ResponseHead, Version};
+use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
@@ -277,7 +277,9 @@ impl<'x> Exchange<'x> {
         match path::normalize(&self.request.head.path, context.manager.rules.path) {
             path::Normalized::Unchanged => Ok(()),
             path::Normalized::Changed(path) => {
-                self.request.head.path = path;
+                // Only characters that a path may hold are unescaped.
+                let invalid = |_| LocalReply::bad_request("path_normalization_failed");
+                self.request.head.path = Path::new(path).map_err(invalid)?;
                 Ok(())
             }
             path::Normalized::Redirect(path) => {

@@ -5,9 +5,36 @@
 
 mod fields;
 mod names;
+mod value;
 
 pub use fields::Fields;
 pub use names::{Known, Name};
+pub use value::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Path};
+
+/// Buffers of a head that have grown beyond this are given back after it.
+const KEEP: usize = 16 * 1024;
+
+/// Counts steps of work on input in tests, which show that it grows no faster than the input.
+pub(crate) mod work {
+    #[cfg(test)]
+    thread_local! {
+        static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn step(_steps: usize) {
+        #[cfg(test)]
+        STEPS.set(STEPS.get() + _steps as u64);
+    }
+
+    /// The steps that `run` takes.
+    #[cfg(test)]
+    pub(crate) fn of(run: impl FnOnce()) -> u64 {
+        let before = STEPS.get();
+        run();
+        STEPS.get() - before
+    }
+}
 
 /// The protocol version of one side of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -42,8 +69,12 @@ pub enum Method {
     Options,
     Trace,
     Patch,
-    Other(Box<str>),
+    Other(OtherMethod),
 }
+
+/// A token that is none of the usual methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherMethod(Box<str>);
 
 impl Method {
     pub fn as_str(&self) -> &str {
@@ -57,14 +88,16 @@ impl Method {
             Self::Options => "OPTIONS",
             Self::Trace => "TRACE",
             Self::Patch => "PATCH",
-            Self::Other(text) => text,
+            Self::Other(OtherMethod(text)) => text,
         }
     }
 }
 
-impl From<&str> for Method {
-    fn from(text: &str) -> Self {
-        match text {
+impl TryFrom<&str> for Method {
+    type Error = Invalid;
+
+    fn try_from(text: &str) -> Result<Self, Invalid> {
+        Ok(match text {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
             "POST" => Self::Post,
@@ -74,8 +107,9 @@ impl From<&str> for Method {
             "OPTIONS" => Self::Options,
             "TRACE" => Self::Trace,
             "PATCH" => Self::Patch,
-            other => Self::Other(other.into()),
-        }
+            other if value::is_token(other.as_bytes()) => Self::Other(OtherMethod(other.into())),
+            _ => return Err(Invalid),
+        })
     }
 }
 
@@ -86,9 +120,9 @@ pub struct RequestHead {
     pub method: Method,
     /// `http` or `https`, by the transport or `x-forwarded-proto`.
     pub https: bool,
-    pub authority: Vec<u8>,
+    pub authority: Authority,
     /// Path and query, never with a fragment.
-    pub path: Vec<u8>,
+    pub path: Path,
     pub fields: Fields,
 }
 

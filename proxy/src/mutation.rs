@@ -1,7 +1,7 @@
 //! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
 
 use crate::format::{Context, Format};
-use crate::message::Fields;
+use crate::message::{FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid};
 
 /// The configured changes of one level.
 #[derive(Debug, Default)]
@@ -20,14 +20,12 @@ impl Mutations {
 #[derive(Debug, Default)]
 pub struct Changes {
     pub add: Vec<Addition>,
-    /// Names in lower case.
-    pub remove: Vec<Box<str>>,
+    pub remove: Vec<FieldNameBuf>,
 }
 
 #[derive(Debug)]
 pub struct Addition {
-    /// In lower case.
-    pub name: Box<str>,
+    pub name: FieldNameBuf,
     pub value: Format,
     pub action: Append,
     pub keep_empty: bool,
@@ -43,38 +41,57 @@ pub enum Append {
     OverwriteIfExists,
 }
 
+/// What the additions of one level evaluate to, in their order. An operator may have brought a client's bytes that no header may hold.
+pub type Values = Vec<Result<FieldValueBuf, Invalid>>;
+
 impl Changes {
     pub fn is_empty(&self) -> bool {
         self.add.is_empty() && self.remove.is_empty()
     }
 
-    /// Applies the changes; values are evaluated first, as they may read the fields that change.
-    pub fn apply(&self, fields: &mut Fields, values: &[Vec<u8>]) {
-        for name in &self.remove {
-            fields.remove(&**name);
-        }
+    /// The values to add. All levels are evaluated before the first is applied, as values may read the headers that change.
+    pub fn evaluate(&self, context: &Context<'_>) -> Values {
+        self.add.iter().map(|addition| FieldValueBuf::new(addition.value.bytes(context))).collect()
+    }
+
+    /// Applies the changes. A value that no header may hold is left out: a response must go on (Envoy would send it, and so would
+    /// let a client split the response).
+    pub fn apply(&self, fields: &mut Fields, values: &Values) {
+        self.remove_from(fields);
         for (addition, value) in self.add.iter().zip(values) {
-            addition.apply(fields, value);
+            if let Ok(value) = value {
+                addition.apply(fields, value);
+            }
         }
     }
 
-    /// The values to add, in their order.
-    pub fn evaluate(&self, context: &Context<'_>) -> Vec<Vec<u8>> {
-        self.add.iter().map(|addition| addition.value.bytes(context)).collect()
+    /// Applies the changes to a request; the error is the name of a header whose value no header may hold.
+    pub fn apply_to_request(&self, fields: &mut Fields, values: &Values) -> Result<(), &FieldNameBuf> {
+        self.remove_from(fields);
+        for (addition, value) in self.add.iter().zip(values) {
+            addition.apply(fields, value.as_ref().map_err(|Invalid| &addition.name)?);
+        }
+        Ok(())
+    }
+
+    fn remove_from(&self, fields: &mut Fields) {
+        for name in &self.remove {
+            fields.remove(name);
+        }
     }
 }
 
 impl Addition {
-    /// Applies an evaluated value.
-    pub fn apply(&self, fields: &mut Fields, value: &[u8]) {
+    fn apply(&self, fields: &mut Fields, value: &FieldValueBuf) {
         if value.is_empty() && !self.keep_empty {
             return;
         }
+        let (name, value) = (&self.name, FieldValue::from(value));
         match self.action {
-            Append::AppendIfExistsOrAdd => fields.push(&*self.name, value),
-            Append::AddIfAbsent if !fields.contains(&*self.name) => fields.push(&*self.name, value),
-            Append::OverwriteIfExistsOrAdd => fields.set(&*self.name, value),
-            Append::OverwriteIfExists if fields.contains(&*self.name) => fields.set(&*self.name, value),
+            Append::AppendIfExistsOrAdd => fields.push(name, value),
+            Append::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
+            Append::OverwriteIfExistsOrAdd => fields.set(name, value),
+            Append::OverwriteIfExists if fields.contains(name) => fields.set(name, value),
             Append::AddIfAbsent | Append::OverwriteIfExists => {}
         }
     }

@@ -124,7 +124,7 @@ fn whole(
 }
 
 fn bootstrap(context: &AdminContext, accepted: &Accepted) -> Map<String, Value> {
-    let mut bootstrap = xds::to_json(&*accepted.bootstrap);
+    let mut bootstrap = xds::to_json(&accepted.bootstrap.unpack());
     if let Some(bootstrap) = bootstrap.as_object_mut() {
         bootstrap.insert("node".to_owned(), super::server::node(context));
     }
@@ -149,7 +149,7 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
         }
     };
     let updated = time(accepted.loaded_at);
-    let bootstrap: &Bootstrap = &accepted.bootstrap;
+    let bootstrap: Bootstrap = accepted.bootstrap.unpack();
     let statics = bootstrap.static_resources.iter();
     let mut clusters: Vec<_> = statics.clone().flat_map(|resources| &resources.clusters).collect();
     clusters.sort_by_key(|cluster| &cluster.name);

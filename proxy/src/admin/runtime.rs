@@ -81,7 +81,7 @@ impl Overrides {
 }
 
 fn layers(accepted: &Accepted) -> Vec<Layer> {
-    let bootstrap = xds::to_json(&*accepted.bootstrap);
+    let bootstrap = xds::to_json(&accepted.bootstrap.unpack());
     let layers =
         bootstrap.pointer("/layered_runtime/layers").and_then(Value::as_array).cloned().unwrap_or_default();
     let made = layers.iter().map(|layer| {

@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 use super::*;
 use crate::cluster::EndpointView;
 use crate::snapshot::Cluster;
+use crate::snapshot::accepted::Packed;
 use crate::snapshot::build::{self, Discovery, Flavor, Node, Parts};
 use crate::state::Phase;
 use crate::stats::ClusterStats;
@@ -58,7 +59,7 @@ struct Fixture {
 
 fn accepted(bootstrap: Bootstrap) -> Accepted {
     let (dynamic, warming) = (Vec::new(), Vec::new());
-    Accepted { bootstrap: Arc::new(bootstrap), loaded_at: UNIX_EPOCH, dynamic, rejected: None, warming }
+    Accepted { bootstrap: Packed::new(&bootstrap), loaded_at: UNIX_EPOCH, dynamic, rejected: None, warming }
 }
 
 impl Fixture {

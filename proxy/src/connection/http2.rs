@@ -118,7 +118,7 @@ impl Run<'_> {
                 let head = std::mem::replace(head, take_head());
                 start_stream(self.context, &self.streams, head, rx, tx);
             }
-            Accepted::TooLarge => {}
+            Accepted::Refused => {}
             Accepted::Closed { protocol_error } => {
                 let active_request = self.streams.active.get() > 0;
                 return Some(End { remote: !self.ending && !protocol_error, active_request, protocol_error });

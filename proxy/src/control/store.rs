@@ -89,7 +89,8 @@ impl Store {
             // Other health checks are begun beside those in use, and nobody is unhealthy for want of a first result.
             let kept = self.current.get(name).is_some_and(|member| {
                 Arc::ptr_eq(&member.part.discovery, &part.discovery)
-                    && member.part.message.health_checks == part.message.health_checks
+                    && (member.part.message == part.message
+                        || member.part.message.unpack().health_checks == part.message.unpack().health_checks)
             });
             if !kept {
                 self.sources.next += 1;

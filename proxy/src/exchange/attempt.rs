@@ -23,7 +23,7 @@ use crate::downstream::Downstream;
 use crate::error::{DownstreamError, UpstreamError};
 use crate::local::Local;
 use crate::local_reply::LocalReply;
-use crate::message::{HeadKind, RequestHead, Version};
+use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
 use crate::mutation::Mutations;
 use crate::retry::{Retries, RetryPolicy};
 use crate::route::{BodyBuffer, Forward, HostRewrite, Priority};
@@ -99,7 +99,7 @@ impl<'x> Exchange<'x> {
         let context = self.record.context;
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
         let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
-        self.prepare_request(forward);
+        self.prepare_request(forward)?;
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
@@ -311,45 +311,41 @@ impl<'x> Exchange<'x> {
         };
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
-        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_deref()) {
-            rewrite_host(&mut self.request.head, host.as_bytes().to_vec(), forward);
+        if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
+            rewrite_host(&mut self.request.head, host.clone(), forward);
         }
         Ok(cluster)
     }
 
     /// The configured changes to the request: headers, host, path.
-    fn prepare_request(&mut self, forward: &Forward) {
+    fn prepare_request(&mut self, forward: &Forward) -> Result<(), LocalReply> {
         let levels = self.mutations();
         let values: Vec<_> =
             levels.iter().map(|level| level.request.evaluate(&self.format_context())).collect();
         let head = &mut self.request.head;
         for (level, values) in levels.iter().zip(&values) {
-            level.request.apply(&mut head.fields, values);
-            // They may name `host` and pseudo-headers, which are not among the fields.
-            for name in ["host", ":authority", ":path"] {
-                if let Some(value) = head.fields.get(name).map(<[u8]>::to_vec) {
-                    head.fields.remove(name);
-                    let slot = if name == ":path" { &mut head.path } else { &mut head.authority };
-                    *slot = value;
-                }
-            }
+            let applied = level.request.apply_to_request(&mut head.fields, values);
+            applied.map_err(|name| LocalReply::invalid_header_value(name.as_name()))?;
         }
         match &forward.host {
             HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => rewrite_host(head, host.as_bytes().to_vec(), forward),
+            HostRewrite::Literal(host) => rewrite_host(head, host.clone(), forward),
             HostRewrite::Header(name) => {
-                if let Some(host) = head.get(name).map(<[u8]>::to_vec) {
-                    rewrite_host(head, host, forward);
+                if let Some(host) = head.get(name) {
+                    let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
+                    rewrite_host(head, Authority::new(host).map_err(invalid)?, forward);
                 }
             }
         }
-        let Some(matched) = self.request.matched else { return };
+        let Some(matched) = self.request.matched else { return Ok(()) };
         if let Some(path) = forward.rewrite_path(&matched.route.path, &head.path) {
-            let original = std::mem::replace(&mut head.path, path);
+            let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":path"));
+            let original = std::mem::replace(&mut head.path, Path::new(path).map_err(invalid)?);
             if !self.record.context.manager.rules.suppress_envoy_headers {
                 head.fields.set("x-envoy-original-path", &original);
             }
         }
+        Ok(())
     }
 
     /// The levels of the routes that change headers, in the order in which they are applied: the
@@ -373,12 +369,14 @@ impl<'x> Exchange<'x> {
         attempts.hosts.push(host.id);
         self.record.info.attempts = attempts.count;
         self.record.info.upstream.host = Some(host.address);
-        if matches!(attempts.forward.host, HostRewrite::Endpoint) && !host.hostname.is_empty() {
-            rewrite_host(head, host.hostname.clone().into_bytes(), attempts.forward);
+        if matches!(attempts.forward.host, HostRewrite::Endpoint)
+            && !host.hostname.is_empty()
+            && let Ok(host) = Authority::new(host.hostname.as_str())
+        {
+            rewrite_host(head, host, attempts.forward);
         }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
-            let mut digits = itoa::Buffer::new();
-            head.fields.set("x-envoy-attempt-count", digits.format(attempts.count).as_bytes());
+            head.fields.set("x-envoy-attempt-count", attempts.count);
         }
     }
 }
@@ -392,12 +390,10 @@ fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     }
 }
 
-fn rewrite_host(head: &mut RequestHead, host: Vec<u8>, forward: &Forward) {
+fn rewrite_host(head: &mut RequestHead, host: Authority, forward: &Forward) {
     let original = std::mem::replace(&mut head.authority, host);
     if forward.append_x_forwarded_host && original != head.authority {
-        let before = head.fields.get("x-forwarded-host").map(<[u8]>::to_vec);
-        let all = before.map_or(original.clone(), |before| [&before[..], b",", &original].concat());
-        head.fields.set("x-forwarded-host", &all);
+        head.fields.append(Known::XForwardedHost, ",", &original);
     }
 }
 

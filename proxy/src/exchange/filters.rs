@@ -139,7 +139,7 @@ impl<'x> Exchange<'x> {
         self.came_later();
         let fields = &mut self.request.head.fields;
         if !fields.contains(Known::ContentLength) {
-            fields.set(Known::ContentLength, itoa::Buffer::new().format(size).as_bytes());
+            fields.set(Known::ContentLength, size);
         }
         self.request.held = Some(held);
         Ok(())

@@ -237,6 +237,6 @@ impl Drop for Exchange<'_> {
 }
 
 /// Whole milliseconds.
-fn millis(duration: Duration) -> u64 {
+pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

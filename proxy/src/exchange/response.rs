@@ -127,9 +127,8 @@ impl Exchange<'_> {
             let info = &record.info;
             let since = info.request_end.or(progress.received.get()).unwrap_or(info.start);
             let since = since.max(record.forwarded);
-            let millis = now.saturating_duration_since(since).as_millis();
-            let mut digits = itoa::Buffer::new();
-            response.fields.set(Known::XEnvoyUpstreamServiceTime, digits.format(millis).as_bytes());
+            let millis = super::record::millis(now.saturating_duration_since(since));
+            response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
         let date = &record.context.local.date;
         date.with(record.info.start_time, |date| answer::response(response, rules, date));
@@ -274,16 +273,14 @@ impl Exchange<'_> {
         let matched = self.request.matched;
         let asked = matched.is_some_and(|matched| matched.virtual_host.include_attempt_count_in_response);
         if asked && self.record.info.attempts > 0 {
-            let mut digits = itoa::Buffer::new();
-            let count = digits.format(self.record.info.attempts);
-            self.response.head.fields.set(Known::XEnvoyAttemptCount, count.as_bytes());
+            self.response.head.fields.set(Known::XEnvoyAttemptCount, self.record.info.attempts);
         }
     }
 
     fn request_id_in_response(&mut self) {
         let rules = self.record.context.manager.rules.request_id;
         if rules.always_in_response
-            && let Some(id) = self.request.head.fields.get(Known::XRequestId)
+            && let Some(id) = self.request.head.fields.value(Known::XRequestId)
         {
             self.response.head.fields.set(Known::XRequestId, id);
         }
@@ -295,7 +292,7 @@ impl Exchange<'_> {
         let (Some(span), Some(tracing)) = (&mut self.record.span, tracing) else { return };
         let fields = &mut self.response.head.fields;
         if let Some(operation) = span.announce.take() {
-            fields.set(Known::XEnvoyDecoratorOperation, operation.as_bytes());
+            fields.set(Known::XEnvoyDecoratorOperation, format_args!("{operation}"));
         } else if tracing.egress
             && let Some(said) = fields.get(Known::XEnvoyDecoratorOperation)
         {

@@ -16,7 +16,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
 use crate::filter::edge;
 use crate::local_reply::LocalReply;
-use crate::message::{Frame, Known, Method};
+use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
 use crate::upstream::{RequestWriter, ResponseReader, UpstreamStream};
 
@@ -105,13 +105,15 @@ impl Exchange<'_> {
 
     /// `connection` and `upgrade` of the response, which the rules for responses remove. What else
     /// `connection` names concerns the upstream's connection alone.
-    fn agreed_protocol(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+    fn agreed_protocol(&self) -> Option<(FieldValueBuf, FieldValueBuf)> {
         (self.request.head.method != Method::Connect).then_some(())?;
-        let field = |name| self.response.head.fields.get(name).or_else(|| self.request.head.fields.get(name));
+        let (response, request) = (&self.response.head.fields, &self.request.head.fields);
         let is_upgrade = |token: &&[u8]| token.eq_ignore_ascii_case(b"upgrade");
-        let mut tokens = field(Known::Connection)?.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
-        let connection = tokens.find(is_upgrade).unwrap_or(b"upgrade");
-        Some((connection.to_vec(), field(Known::Upgrade)?.to_vec()))
+        let connection = response.get(Known::Connection).or_else(|| request.get(Known::Connection))?;
+        let token = connection.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).find(is_upgrade);
+        let connection = FieldValueBuf::new(token.unwrap_or(b"upgrade")).ok()?;
+        let protocol = response.value(Known::Upgrade).or_else(|| request.value(Known::Upgrade))?;
+        Some((connection, FieldValueBuf::of(protocol)))
     }
 
     /// Bytes both ways, until one side ends.

@@ -1,10 +1,11 @@
 //! The connection manager's rules for request fields: hop-by-hop fields go, addresses and request ids are set, the control fields of
 //! clients that are not internal are removed (Envoy, "HTTP header sanitizing").
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::rules::{Addresses, Rules, StripPort};
-use crate::message::{Known, Name, RequestHead, Version};
+use crate::message::{Authority, FieldValue, Fields, Known, Name, RequestHead, Version};
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
     forwarded(head, &rules.addresses, origin);
     let at_edge = rules.addresses.use_remote && !client.internal;
     if at_edge {
-        head.fields.set(Known::XEnvoyExternalAddress, client.remote.ip().to_string().as_bytes());
+        head.fields.set(Known::XEnvoyExternalAddress, format_args!("{}", client.remote.ip()));
         for name in EDGE_ONLY {
             head.fields.remove(name);
         }
@@ -52,7 +53,7 @@ pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client 
     }
     strip_port(head, rules, origin.local);
     if !rules.via.is_empty() {
-        append_list(head, Known::Via, b", ", rules.via.as_bytes());
+        head.fields.append(Known::Via, ", ", &rules.via);
     }
     client
 }
@@ -117,18 +118,9 @@ fn hop_by_hop(head: &mut RequestHead) {
         .get_all(Known::Te)
         .any(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
     let upgrade = is_upgrade(head);
-    if head.fields.contains(Known::Connection) {
-        let given = head.fields.get_all(Known::Connection).collect::<Vec<_>>().join(&b","[..]);
-        let named = given.to_ascii_lowercase();
-        let kept =
-            |name: Name<'_>| matches!(name, Name::Known(Known::Te | Known::Upgrade | Known::Connection));
-        head.fields.retain(|name, _| kept(name) || !list(&named).any(|item| item == name.as_bytes()));
-        head.fields.remove(Known::Connection);
-        if upgrade {
-            head.fields.push(Known::Connection, &given);
-        }
-    }
+    remove_nominated(&mut head.fields);
     if !upgrade {
+        head.fields.remove(Known::Connection);
         head.fields.remove(Known::Upgrade);
     }
     for name in [Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding] {
@@ -138,6 +130,22 @@ fn hop_by_hop(head: &mut RequestHead) {
         head.fields.set(Known::Te, b"trailers");
     } else {
         head.fields.remove(Known::Te);
+    }
+}
+
+/// Removes the headers that `connection` names as being for one connection only (RFC 9110, 7.6.1): one pass over the names, one over
+/// the headers.
+pub(super) fn remove_nominated(fields: &mut Fields) {
+    const ALWAYS: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
+    let usual = |item: &&[u8]| ALWAYS.iter().any(|name| item.eq_ignore_ascii_case(name));
+    let nominated: HashSet<Box<[u8]>> = fields
+        .get_all(Known::Connection)
+        .flat_map(list)
+        .filter(|item| !usual(item))
+        .map(|item| item.to_ascii_lowercase().into())
+        .collect();
+    if !nominated.is_empty() {
+        fields.retain(|name, _| !nominated.contains(name.as_bytes()));
     }
 }
 
@@ -190,9 +198,9 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
             IpAddr::V4(ip) if rules.mapped => ip.to_ipv6_mapped().into(),
             ip => ip,
         };
-        append_list(head, Known::XForwardedFor, b",", peer.to_string().as_bytes());
+        head.fields.append(Known::XForwardedFor, ",", format_args!("{peer}"));
     }
-    let scheme: &[u8] = if head.https { b"https" } else { b"http" };
+    let scheme = head.scheme();
     let believed = !rules.use_remote || rules.trusted_hops > 0;
     match head.fields.get(Known::XForwardedProto) {
         Some(given @ (b"http" | b"https")) if believed => head.https = given == b"https",
@@ -200,17 +208,8 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
         _ => head.fields.set(Known::XForwardedProto, scheme),
     }
     if rules.append_forwarded_port && (!believed || !head.fields.contains(Known::XForwardedPort)) {
-        head.fields.set(Known::XForwardedPort, origin.local.port().to_string().as_bytes());
+        head.fields.set(Known::XForwardedPort, origin.local.port());
     }
-}
-
-fn append_list(head: &mut RequestHead, name: Known, separator: &[u8], item: &[u8]) {
-    let mut value: Vec<u8> = head.fields.get_all(name).collect::<Vec<_>>().join(&b","[..]);
-    if !value.is_empty() {
-        value.extend_from_slice(separator);
-    }
-    value.extend_from_slice(item);
-    head.fields.set(name, &value);
 }
 
 fn request_id(head: &mut RequestHead, rules: &Rules, at_edge: bool, random: [u64; 2]) {
@@ -220,7 +219,9 @@ fn request_id(head: &mut RequestHead, rules: &Rules, at_edge: bool, random: [u64
     if !options.generate || keep {
         return;
     }
-    head.fields.set(Known::XRequestId, &uuid(random));
+    if let Ok(id) = FieldValue::new(&uuid(random)) {
+        head.fields.set(Known::XRequestId, id);
+    }
 }
 
 /// A version 4 UUID (RFC 9562, 5.4) from random bits.
@@ -244,17 +245,17 @@ fn user_agent(head: &mut RequestHead, rules: &Rules) {
     if !rules.add_user_agent {
         return;
     }
-    head.fields.set(Known::XEnvoyDownstreamServiceCluster, rules.service_cluster.as_bytes());
+    head.fields.set(Known::XEnvoyDownstreamServiceCluster, &rules.service_cluster);
     if !rules.service_node.is_empty() {
-        head.fields.set(Known::XEnvoyDownstreamServiceNode, rules.service_node.as_bytes());
+        head.fields.set(Known::XEnvoyDownstreamServiceNode, &rules.service_node);
     }
     if !head.fields.contains(Known::UserAgent) {
-        head.fields.set(Known::UserAgent, rules.service_cluster.as_bytes());
+        head.fields.set(Known::UserAgent, &rules.service_cluster);
     }
 }
 
 /// Removes the dot that ends the name of a host, before its port if it has one.
-fn strip_dot(authority: &mut Vec<u8>) {
+fn strip_dot(authority: &mut Authority) {
     let end = authority.iter().rposition(|&byte| byte == b':').unwrap_or(authority.len());
     if let Some(dot) = end.checked_sub(1).filter(|&at| authority.get(at) == Some(&b'.')) {
         authority.remove(dot);
@@ -315,9 +316,9 @@ mod tests {
     #[test]
     fn the_dot_that_ends_a_name_goes_with_and_without_a_port() {
         for (given, kept) in [("a.b.", "a.b"), ("a.b.:80", "a.b:80"), ("a.b", "a.b"), ("", ""), (".", "")] {
-            let mut authority = given.as_bytes().to_vec();
+            let mut authority = Authority::from(given);
             strip_dot(&mut authority);
-            assert_eq!(authority, kept.as_bytes(), "{given}");
+            assert_eq!(&*authority, kept.as_bytes(), "{given}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The connection manager's rules as data: what `edge`, `path` and `answer` go by.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+
+use crate::message::FieldValueBuf;
 
 /// All rules of one connection manager.
 #[derive(Clone, Debug)]
@@ -11,7 +12,7 @@ pub struct Rules {
     pub path: PathOptions,
     pub server: ServerHeader,
     /// Appended to `via` of requests and answers; empty for none.
-    pub via: Box<str>,
+    pub via: FieldValueBuf,
     pub add_user_agent: bool,
     /// The router adds no `x-envoy-*` fields to requests and answers.
     pub suppress_envoy_headers: bool,
@@ -21,8 +22,8 @@ pub struct Rules {
     /// Fields that only internal clients may send (the route table's `internal_only_headers`), in lower case.
     pub internal_only: Vec<Box<str>>,
     /// `--service-cluster` and `--service-node`, for `x-envoy-downstream-service-*` with `add_user_agent`.
-    pub service_cluster: Arc<str>,
-    pub service_node: Arc<str>,
+    pub service_cluster: FieldValueBuf,
+    pub service_node: FieldValueBuf,
 }
 
 /// How far a client's word about addresses is believed.
@@ -69,8 +70,8 @@ pub enum EscapedSlashes {
 
 #[derive(Clone, Debug)]
 pub enum ServerHeader {
-    Overwrite(Box<str>),
-    AppendIfAbsent(Box<str>),
+    Overwrite(FieldValueBuf),
+    AppendIfAbsent(FieldValueBuf),
     PassThrough,
 }
 

@@ -44,8 +44,8 @@ impl Exchange {
         info.upstream.version = Some(Version::Http11);
         let mut request = RequestHead {
             method: Method::Get,
-            authority: b"example.test".to_vec(),
-            path: b"/a?b=1".to_vec(),
+            authority: "example.test".into(),
+            path: "/a?b=1".into(),
             ..RequestHead::default()
         };
         for (name, value) in [
@@ -55,7 +55,7 @@ impl Exchange {
             ("x-forwarded-proto", "http"),
             ("x-envoy-expected-rq-timeout-ms", "15000"),
         ] {
-            request.fields.push(name, value.as_bytes());
+            request.fields.push(name, value);
         }
         let mut response = ResponseHead::new(200);
         response.fields.push("content-type", b"text/html");

@@ -180,8 +180,8 @@ impl BodyDecoder {
         if !self.scan.complete(input) {
             return if input.len() > limits.bytes { Err(Malformed::TooLarge) } else { Ok(()) };
         }
-        let (mut trailers, mut host) = (Fields::default(), Vec::new());
-        let parsed = fields::parse(input, &mut trailers, &mut host, &mut Summary::default(), limits, 0)?;
+        let mut trailers = Fields::default();
+        let parsed = fields::parse(input, &mut trailers, None, &mut Summary::default(), limits, 0)?;
         let Parsed::Complete(used) = parsed else { return Err(Malformed::Syntax) };
         input.advance(used);
         // Fields that decide about framing or routing have no place behind the body (RFC 9110, 6.5.1).

@@ -36,6 +36,7 @@ pub(super) fn request_head(
     let connect = head.method == Method::Connect;
     let tunnel = connect || wants_upgrade(&head.fields);
     let target: &[u8] = if connect { &head.authority } else { &head.path };
+    let target = if stays_in_line(target) { target } else { b"/" };
     for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
@@ -102,9 +103,7 @@ pub(super) fn response_head(
 pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>, options: EncodeOptions) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers.filter(|_| options.enable_trailers) {
-        for (name, value) in trailers.iter() {
-            field(out, name, value, options);
-        }
+        trailers.iter().for_each(|(name, value)| field(out, name, value, options));
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -177,6 +176,9 @@ fn fields(
 
 fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions) {
     let name = name.as_bytes();
+    if !(stays_in_line(name) && stays_in_line(value)) {
+        return;
+    }
     if options.proper_case {
         let mut start = true;
         for &byte in name {
@@ -189,6 +191,19 @@ fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
+}
+
+/// Whether bytes end no line. The types of names, values and targets see to that; this is the last look, and what fails it is not
+/// written.
+fn stays_in_line(bytes: &[u8]) -> bool {
+    let ends = bytes.iter().fold(false, |ends, &byte| ends | matches!(byte, b'\r' | b'\n' | 0));
+    debug_assert!(!ends, "a line end inside a line: {:?}", String::from_utf8_lossy(bytes));
+    if ends {
+        tracing::error!(
+            "a part of a message with a line end inside was left out: this is a bug of the proxy"
+        );
+    }
+    !ends
 }
 
 /// Whether a request of that method without a body says so by `content-length: 0`.

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use super::{HeadLimits, Malformed};
-use crate::message::{Fields, Known};
+use crate::message::{Authority, FieldValue, Fields, Known};
 
 /// How far a parser came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +63,13 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Reads field lines up to the empty line into `fields`; a `host` goes to `host` instead.
+/// Reads field lines up to the empty line into `fields`; a `host` goes to `host` instead, or nowhere.
 ///
 /// `used` are bytes that already count towards the limit (the target).
 pub(super) fn parse(
     bytes: &[u8],
     fields: &mut Fields,
-    host: &mut Vec<u8>,
+    mut host: Option<&mut Authority>,
     summary: &mut Summary,
     limits: HeadLimits,
     used: usize,
@@ -95,20 +95,22 @@ pub(super) fn parse(
         }
         // Only a folded or otherwise odd value needs a copy: its line ends are taken out, as Envoy does.
         let cleaned;
-        let value = if value.iter().all(|&byte| VALUE[usize::from(byte)]) {
-            value
-        } else {
-            if decides(name) && has_bare_cr(value) {
-                return Err(Malformed::Characters);
+        let (value, checked) = match FieldValue::new(value) {
+            Ok(checked) => (value, checked),
+            Err(_) => {
+                if decides(name) && has_bare_cr(value) {
+                    return Err(Malformed::Characters);
+                }
+                cleaned = clean(value);
+                (&*cleaned, FieldValue::new(&cleaned).map_err(|_| Malformed::Characters)?)
             }
-            cleaned = clean(value)?;
-            &cleaned
         };
         if name.eq_ignore_ascii_case(b"host") {
             summary.hosts = summary.hosts.saturating_add(1);
-            host.clear();
-            host.extend_from_slice(value);
-        } else if let Some(known) = fields.push_any_case(name, value) {
+            if let Some(host) = &mut host {
+                host.set(value).map_err(|_| Malformed::Characters)?;
+            }
+        } else if let Some(known) = fields.push_received(name, checked).map_err(|_| Malformed::Syntax)? {
             summary.note(known, value)?;
         }
     }
@@ -134,9 +136,6 @@ pub(super) fn strip_cr(line: &[u8]) -> &[u8] {
 fn split(line: &[u8]) -> Result<(&[u8], &[u8]), Malformed> {
     let colon = memchr(b':', line).ok_or(Malformed::Syntax)?;
     let (name, rest) = line.split_at(colon);
-    if name.is_empty() || !name.iter().all(|&byte| NAME[usize::from(byte)]) {
-        return Err(Malformed::Syntax);
-    }
     Ok((name, trim(rest.get(1..).unwrap_or_default())))
 }
 
@@ -162,53 +161,10 @@ fn has_bare_cr(value: &[u8]) -> bool {
     value.windows(2).any(|two| matches!(two, [b'\r', next] if *next != b'\n'))
 }
 
-fn clean(value: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let cleaned: Vec<u8> = value.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
-    let valid = cleaned.iter().all(|&byte| VALUE[usize::from(byte)]);
-    if valid { Ok(trim(&cleaned).to_vec()) } else { Err(Malformed::Characters) }
-}
-
-/// `tchar` (RFC 9110, 5.6.2).
-const NAME: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric() || token_mark(byte);
-        byte += 1;
-    }
-    table
-};
-
-/// Visible characters, space, tab and bytes above ASCII (RFC 9110, 5.5).
-const VALUE: [bool; 256] = {
-    let mut table = [true; 256];
-    let mut byte = 0u8;
-    while byte < b' ' {
-        table[byte as usize] = byte == b'\t';
-        byte += 1;
-    }
-    table[0x7f] = false;
-    table
-};
-
-const fn token_mark(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#'
-            | b'$'
-            | b'%'
-            | b'&'
-            | b'\''
-            | b'*'
-            | b'+'
-            | b'-'
-            | b'.'
-            | b'^'
-            | b'_'
-            | b'`'
-            | b'|'
-            | b'~'
-    )
+fn clean(value: &[u8]) -> Vec<u8> {
+    let mut cleaned = value.to_vec();
+    cleaned.retain(|byte| !matches!(byte, b'\r' | b'\n'));
+    trim(&cleaned).to_vec()
 }
 
 /// Finds the end of a section (its empty line) in bytes that come piece by piece, looking at each byte once.

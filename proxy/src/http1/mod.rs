@@ -3,6 +3,7 @@
 //! Reading order: `fields` and `request`/`response` (heads), `body` (framing), `encode`, `buffers` (the socket), `server`, `client`.
 
 use crate::error::Flag;
+use crate::message::Authority;
 
 mod body;
 mod buffers;
@@ -32,7 +33,7 @@ pub struct ServerOptions {
     pub encode: EncodeOptions,
     pub accept_http10: bool,
     /// The host of HTTP/1.0 requests that name none; empty for a refusal.
-    pub default_host: Box<str>,
+    pub default_host: Authority,
     /// `GET http://host/path` is taken apart (on by default).
     pub allow_absolute_url: bool,
 }
@@ -42,7 +43,7 @@ impl Default for ServerOptions {
         Self {
             encode: EncodeOptions::default(),
             accept_http10: false,
-            default_host: Box::default(),
+            default_host: Authority::default(),
             allow_absolute_url: true,
         }
     }

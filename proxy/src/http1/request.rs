@@ -3,7 +3,7 @@
 use super::body::Framing;
 use super::fields::{self, Parsed, Summary, TransferEncoding};
 use super::{HeadLimits, Malformed, ServerOptions};
-use crate::message::{Known, Method, RequestHead, Version};
+use crate::message::{Authority, Known, Method, RequestHead, Version};
 
 /// What the connection needs to know of a request beside its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub(super) fn parse(
     let mut summary = Summary::default();
     let rest = bytes.get(end + 1..).unwrap_or_default();
     let RequestHead { fields, authority, .. } = head;
-    let parsed = fields::parse(rest, fields, authority, &mut summary, limits, target.len())?;
+    let parsed = fields::parse(rest, fields, Some(authority), &mut summary, limits, target.len())?;
     let Parsed::Complete(used) = parsed else { return Ok((Parsed::Partial, partial)) };
     let meta = finish(head, target, version, &summary, options)?;
     Ok((Parsed::Complete(end + 1 + used), meta))
@@ -93,7 +93,9 @@ fn request_line<'a>(line: &'a [u8], head: &mut RequestHead) -> Result<(&'a [u8],
     if target.is_empty() || !(version.is_empty() || versioned) {
         return Err(Malformed::Syntax);
     }
-    if !target_is_valid(target, head.method == Method::Connect) {
+    let placed =
+        if head.method == Method::Connect { Authority::new(target).map(drop) } else { head.path.set(target) };
+    if placed.is_err() || !target.is_ascii() {
         return Err(Malformed::Target);
     }
     Ok((target, version))
@@ -107,7 +109,7 @@ fn word(line: &[u8]) -> (&[u8], &[u8]) {
 }
 
 fn method(text: &[u8]) -> Option<Method> {
-    let method = Method::from(std::str::from_utf8(text).ok()?);
+    let method = Method::try_from(std::str::from_utf8(text).ok()?).ok()?;
     let known = !matches!(method, Method::Other(_)) || OTHER_METHODS.contains(&text);
     known.then_some(method)
 }
@@ -126,9 +128,6 @@ fn finish(
     if summary.hosts > 1 {
         return Err(Malformed::RepeatedHost);
     }
-    if !head.authority.iter().all(|&byte| authority_byte(byte)) {
-        return Err(Malformed::Characters);
-    }
     let has_authority = place_target(head, target, options)? || summary.hosts == 1;
     if http10 && !options.accept_http10 {
         return Err(Malformed::Version);
@@ -137,7 +136,7 @@ fn finish(
         if !http10 || options.default_host.is_empty() {
             return Err(Malformed::MissingHost);
         }
-        head.authority.extend_from_slice(options.default_host.as_bytes());
+        head.authority.clone_from(&options.default_host);
     }
     if head.path.contains(&b'#') {
         return Err(Malformed::Fragment);
@@ -168,16 +167,14 @@ fn framing(head: &mut RequestHead, summary: &Summary, http10: bool) -> Result<Fr
     }
 }
 
-/// Writes the target to the path, and to the authority where it names one (then the `host` field does not count).
+/// Moves what a target has of an authority to the authority (then the `host` field does not count); the path holds the target already.
 fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) -> Result<bool, Malformed> {
     if head.method == Method::Connect {
-        head.authority.clear();
-        head.authority.extend_from_slice(target);
+        head.authority.set(target).map_err(|_| Malformed::Target)?;
         return Ok(true);
     }
     let relative = target.first() == Some(&b'/') || (target == b"*" && head.method == Method::Options);
     if relative || !options.allow_absolute_url {
-        head.path.extend_from_slice(target);
         return Ok(false);
     }
     let rest = strip_scheme(target, b"http://")
@@ -185,39 +182,18 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
         .ok_or(Malformed::Target)?;
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    // User information in a target is only ever there to deceive (RFC 9110, 4.2.4).
-    if authority.is_empty() || authority.contains(&b'@') {
+    if authority.is_empty() {
         return Err(Malformed::Target);
     }
-    head.authority.clear();
-    head.authority.extend_from_slice(authority);
+    head.authority.set(authority).map_err(|_| Malformed::Target)?;
     // A query right behind the authority is left as it is and then matches no route, as in Envoy.
-    head.path.extend_from_slice(if path.is_empty() { b"/" } else { path });
+    head.path.set(if path.is_empty() { b"/" } else { path }).map_err(|_| Malformed::Target)?;
     Ok(true)
 }
 
 fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = target.split_at_checked(scheme.len())?;
     start.eq_ignore_ascii_case(scheme).then_some(rest)
-}
-
-/// The characters that Envoy's parser lets pass in a target.
-fn target_is_valid(target: &[u8], connect: bool) -> bool {
-    let path_byte = |byte: &u8| matches!(byte, b'\t' | 0x0c | b'!'..=b'~');
-    if connect {
-        return target.iter().all(|&byte| authority_byte(byte));
-    }
-    target.iter().all(path_byte)
-}
-
-/// `unreserved`, `sub-delims`, and what belongs to ports, addresses and user information (RFC 3986, 3.2).
-fn authority_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'[' | b']' | b'@' | b'!' | b'$' | b'&' | b'\''
-        )
-        || matches!(byte, b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
 }
 
 /// An upgrade to cleartext HTTP/2 is answered by not upgrading; its fields go no further.

@@ -37,8 +37,7 @@ pub(super) fn parse(
     status_line(fields::strip_cr(bytes.get(..end).unwrap_or_default()), head)?;
     let mut summary = Summary::default();
     let rest = bytes.get(end + 1..).unwrap_or_default();
-    let mut host = Vec::new();
-    let parsed = fields::parse(rest, &mut head.fields, &mut host, &mut summary, limits, 0)?;
+    let parsed = fields::parse(rest, &mut head.fields, None, &mut summary, limits, 0)?;
     let Parsed::Complete(used) = parsed else { return Ok((Parsed::Partial, partial)) };
     let meta = finish(head, &summary, asked)?;
     Ok((Parsed::Complete(end + 1 + used), meta))

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::matcher::HeaderRule;
+use crate::message::FieldValue;
 
 fn policy(on: &str) -> RetryPolicy {
     RetryPolicy {
@@ -22,28 +23,28 @@ fn policy(on: &str) -> RetryPolicy {
     }
 }
 
-fn request(fields: &[(&str, &str)]) -> RequestHead {
+fn request(fields: &[(&'static str, &str)]) -> RequestHead {
     let mut head = RequestHead::default();
     for (name, value) in fields {
-        head.fields.set(*name, value.as_bytes());
+        head.fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
     }
     head
 }
 
-fn retries(on: &str, fields: &[(&str, &str)]) -> Option<Retries> {
+fn retries(on: &str, fields: &[(&'static str, &str)]) -> Option<Retries> {
     Retries::of(Some(&Arc::new(policy(on))), &request(fields))
 }
 
-fn answer(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
+fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHead {
     let mut head = ResponseHead::new(status);
     for (name, value) in fields {
-        head.fields.set(*name, value.as_bytes());
+        head.fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
     }
     head
 }
 
 /// The statuses of 400 to 511 that are tried again after.
-fn covered(on: &str, fields: &[(&str, &str)]) -> Vec<u16> {
+fn covered(on: &str, fields: &[(&'static str, &str)]) -> Vec<u16> {
     let Some(retries) = retries(on, fields) else { return Vec::new() };
     (400..512).filter(|status| retries.cover(Cause::Response(&answer(*status, &[])))).collect()
 }
@@ -150,7 +151,8 @@ fn an_answer_may_say_when_to_come_again() {
     let policy = Arc::new(RetryPolicy { rate_limited: Some(limits), ..policy("5xx") });
     let retries = Retries::of(Some(&policy), &request(&[])).unwrap();
     let now = UNIX_EPOCH + Duration::from_secs(1000);
-    let wait = |fields: &[(&str, &str)]| retries.wait(Cause::Response(&answer(503, fields)), 1, 0.0, now);
+    let wait =
+        |fields: &[(&'static str, &str)]| retries.wait(Cause::Response(&answer(503, fields)), 1, 0.0, now);
     assert_eq!(wait(&[("retry-after", "7")]), Wait::RateLimited(Duration::from_secs(7)));
     assert_eq!(wait(&[("reset-at", "1030")]), Wait::RateLimited(Duration::from_secs(30)));
     let both = [("retry-after", "301"), ("reset-at", "1030")];

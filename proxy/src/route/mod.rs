@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::filter::chain::Overrides;
 use crate::format::Format;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
+use crate::message::Authority;
 use crate::mutation::Mutations;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
@@ -166,7 +167,7 @@ pub struct Weighted {
     pub cluster: ClusterName,
     pub weight: u32,
     pub mutations: Mutations,
-    pub host_rewrite: Option<Box<str>>,
+    pub host_rewrite: Option<Authority>,
     pub filters: Overrides,
 }
 
@@ -199,7 +200,7 @@ pub enum PathRewrite {
 pub enum HostRewrite {
     #[default]
     Keep,
-    Literal(Box<str>),
+    Literal(Authority),
     Header(Box<str>),
     /// The host name of the endpoint, for DNS clusters (`auto_host_rewrite`).
     Endpoint,

@@ -14,6 +14,7 @@ use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::{Diagnostic, Read};
 
 use super::Listener;
+use super::accepted::Packed;
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
@@ -69,14 +70,14 @@ pub struct Graph {
 /// A listener and what it was made of.
 #[derive(Debug)]
 pub struct ListenerPart {
-    pub message: ListenerMessage,
+    pub message: Packed<ListenerMessage>,
     pub listener: Arc<Listener>,
 }
 
 /// A cluster and what it was made of.
 #[derive(Clone, Debug)]
 pub struct ClusterPart {
-    pub message: ClusterMessage,
+    pub message: Packed<ClusterMessage>,
     pub policy: Arc<ClusterPolicy>,
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
@@ -287,14 +288,15 @@ fn build_clusters(
     let root = Place::ROOT.field("static_resources");
     for (at, message) in messages.iter().enumerate() {
         let place = root.item("clusters", at);
+        let packed = Packed::new(message);
         let policy = cluster::policy(cx, &place, message);
         let Some(discovery) = discovery::discovery(cx, &place, message) else { continue };
         let before = previous.and_then(|graph| graph.clusters.get(message.name.as_str()));
         let same = before.filter(|before| {
-            before.message == *message && before.policy.selectable_by_header == policy.selectable_by_header
+            before.message == packed && before.policy.selectable_by_header == policy.selectable_by_header
         });
         let part = ClusterPart {
-            message: message.clone(),
+            message: packed,
             watch_stats: cluster::watch_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
@@ -332,9 +334,10 @@ fn build_listeners(
                 cx.error(&place.field("address"), Code::Structure, text);
             }
         }
-        let before = previous.and_then(|graph| graph.listeners.iter().find(|part| part.message == *message));
+        let message = Packed::new(message);
+        let before = previous.and_then(|graph| graph.listeners.iter().find(|part| part.message == message));
         let listener = before.map_or_else(|| Arc::new(listener), |before| Arc::clone(&before.listener));
-        parts.push(ListenerPart { message: message.clone(), listener });
+        parts.push(ListenerPart { message, listener });
     }
     parts
 }

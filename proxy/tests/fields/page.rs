@@ -19,7 +19,7 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
     let listeners = graph.listeners.iter().map(|part| Arc::clone(&part.listener)).collect();
     let snapshot = Snapshot { version: 1, listeners, ..Snapshot::default() };
     let accepted = Accepted {
-        bootstrap: Arc::new(bootstrap),
+        bootstrap: proxy::snapshot::accepted::Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
         dynamic: Vec::new(),
         rejected: None,

@@ -52,7 +52,7 @@ pub fn forward(
             Ok(ClusterNotFoundResponseCode::ServiceUnavailable) | Err(_) => 503,
         },
         path,
-        host: host_rewrite(message),
+        host: host_rewrite(cx, place, message),
         append_x_forwarded_host: message.append_x_forwarded_host,
         timeout: values::limit(message.timeout.as_ref(), Some(ROUTE_TIMEOUT)),
         idle_timeout: duration(message.idle_timeout.as_ref()),
@@ -169,7 +169,9 @@ fn weighted_entry(
         cluster,
         weight,
         mutations: values::mutations(cx, place, &level!(entry)),
-        host_rewrite: host_rewrite.filter(|host| !host.is_empty()).map(|host| host.as_str().into()),
+        host_rewrite: host_rewrite
+            .filter(|host| !host.is_empty())
+            .map(|host| values::authority(cx, &place.field("host_rewrite_literal"), host)),
         filters: http_filters::overrides(cx, place, &entry.typed_per_filter_config, None),
     })
 }
@@ -194,10 +196,10 @@ fn path_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Pa
     }
 }
 
-fn host_rewrite(message: &RouteAction) -> HostRewrite {
+fn host_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> HostRewrite {
     match &message.host_rewrite_specifier {
         Some(HostRewriteSpecifier::HostRewriteLiteral(host)) if !host.is_empty() => {
-            HostRewrite::Literal(host.as_str().into())
+            HostRewrite::Literal(values::authority(cx, &place.field("host_rewrite_literal"), host))
         }
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => HostRewrite::Endpoint,
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {

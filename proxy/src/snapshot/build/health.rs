@@ -188,7 +188,7 @@ fn method(cx: &mut Cx<'_>, place: &Place<'_>, method: i32) -> Option<Method> {
             None
         }
         RequestMethod::MethodUnspecified => Some(Method::Get),
-        other => Some(Method::from(other.as_str_name())),
+        other => Method::try_from(other.as_str_name()).ok(),
     }
 }
 

@@ -22,6 +22,7 @@ use super::{Cx, log_filter, values};
 use crate::access_log::{AccessLog, LogFormat, LogWriter, Sink};
 use crate::format::{Format, JsonFormat};
 use crate::local_reply::{BodyFormat, Mapper, Mappers};
+use crate::mutation::Changes;
 
 /// The access logs of a connection manager or `tcp_proxy`.
 pub fn access_logs(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[Message]) -> Vec<Arc<AccessLog>> {
@@ -153,11 +154,15 @@ fn mapper(cx: &mut Cx<'_>, place: &Place<'_>, message: &ResponseMapper) -> Optio
         status: message.status_code.and_then(|status| u16::try_from(status).ok()),
         body,
         body_format: format.and_then(|format| body_format(cx, &place.field("body_format_override"), format)),
-        headers_to_add: values::additions(cx, place, "headers_to_add", &message.headers_to_add),
+        headers_to_add: Changes {
+            add: values::additions(cx, place, "headers_to_add", &message.headers_to_add),
+            remove: Vec::new(),
+        },
     })
 }
 
 fn body_format(cx: &mut Cx<'_>, place: &Place<'_>, message: &SubstitutionFormatString) -> Option<BodyFormat> {
-    let content_type = (!message.content_type.is_empty()).then(|| message.content_type.as_str().into());
+    let content_type = (!message.content_type.is_empty())
+        .then(|| values::header_value(cx, &place.field("content_type"), &message.content_type));
     Some(BodyFormat { format: substitution(cx, place, message)?, content_type })
 }

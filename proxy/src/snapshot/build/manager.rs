@@ -13,12 +13,13 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 };
 
 use super::place::{Code, Place};
-use super::values::{duration, limit};
+use super::values::{self, duration, limit};
 use super::{Cx, Flavor, http_filters, logs, routes, tracing};
 use crate::filter::rules::{
     Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
 };
 use crate::http1::{EncodeOptions, ServerOptions};
+use crate::message::FieldValueBuf;
 use crate::route::{RouteTable, Upgrades};
 use crate::snapshot::{Codec, HttpManager, Limits, Timeouts, Underscores};
 
@@ -83,7 +84,7 @@ pub fn manager(
             Ok(HeadersWithUnderscoresAction::DropHeader) => Underscores::DropHeader,
             Ok(HeadersWithUnderscoresAction::Allow) | Err(_) => Underscores::Allow,
         },
-        http1: http1(message.http_protocol_options.as_ref()),
+        http1: http1(cx, &place.field("http_protocol_options"), message.http_protocol_options.as_ref()),
         http2: http2(message.http2_protocol_options.as_ref()),
     }
 }
@@ -102,6 +103,7 @@ fn route_table(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManag
 
 fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, suppress: bool) -> Rules {
     let name = if message.server_name.is_empty() { "envoy" } else { &message.server_name };
+    let name = values::header_value(cx, &place.field("server_name"), name);
     let any_port = matches!(message.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
     Rules {
         addresses: Addresses {
@@ -138,11 +140,11 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             },
         },
         server: match ServerHeaderTransformation::try_from(message.server_header_transformation) {
-            Ok(ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent(name.into()),
+            Ok(ServerHeaderTransformation::AppendIfAbsent) => ServerHeader::AppendIfAbsent(name),
             Ok(ServerHeaderTransformation::PassThrough) => ServerHeader::PassThrough,
-            Ok(ServerHeaderTransformation::Overwrite) | Err(_) => ServerHeader::Overwrite(name.into()),
+            Ok(ServerHeaderTransformation::Overwrite) | Err(_) => ServerHeader::Overwrite(name),
         },
-        via: message.via.as_str().into(),
+        via: values::header_value(cx, &place.field("via"), &message.via),
         add_user_agent: message.add_user_agent.unwrap_or(false),
         suppress_envoy_headers: suppress,
         strip_port: match (any_port, message.strip_matching_host_port) {
@@ -157,8 +159,8 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             }
             _ => Vec::new(),
         },
-        service_cluster: Arc::clone(&cx.node.cluster),
-        service_node: Arc::clone(&cx.node.id),
+        service_cluster: FieldValueBuf::lossy(&cx.node.cluster),
+        service_node: FieldValueBuf::lossy(&cx.node.id),
     }
 }
 
@@ -192,14 +194,15 @@ pub fn encode(message: Option<&Http1ProtocolOptions>) -> EncodeOptions {
     }
 }
 
-fn http1(message: Option<&Http1ProtocolOptions>) -> ServerOptions {
+fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptions>) -> ServerOptions {
     ServerOptions {
         encode: encode(message),
         accept_http10: message.is_some_and(|options| options.accept_http_10),
-        default_host: message
-            .map(|options| options.default_host_for_http_10.as_str())
-            .unwrap_or_default()
-            .into(),
+        default_host: values::authority(
+            cx,
+            &place.field("default_host_for_http_10"),
+            message.map(|options| options.default_host_for_http_10.as_str()).unwrap_or_default(),
+        ),
         allow_absolute_url: message.and_then(|options| options.allow_absolute_url).unwrap_or(true),
     }
 }

@@ -12,6 +12,7 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 use super::Cx;
 use super::place::{Code, Finding, Place};
 use crate::format::Format;
+use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
 use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
@@ -179,17 +180,44 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
         (_, HeaderAppendAction::AddIfAbsent) => Append::AddIfAbsent,
         (_, HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfExists,
     };
-    let name = header.key.to_ascii_lowercase().into();
+    let name = header_name(cx, &place_of_header.field("key"), &header.key)?;
     Some(Addition { name, value, action, keep_empty: option.keep_empty_value })
 }
 
-/// A list of fields to remove, by their names in lower case.
-pub fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<Box<str>> {
+/// A list of headers to remove.
+pub fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<FieldNameBuf> {
     for (at, name) in names.iter().enumerate().filter(|(_, name)| fixed(name)) {
         let message = format!("`{name}` cannot be removed: every request needs it");
         cx.error(&place.item(field, at), Code::BadValue, message);
     }
-    names.iter().map(|name| name.to_ascii_lowercase().into()).collect()
+    // A name that is no token is in no request.
+    names.iter().filter_map(|name| FieldNameBuf::new(name).ok()).collect()
+}
+
+/// A configured name.
+fn header_name(cx: &mut Cx<'_>, place: &Place<'_>, name: &str) -> Option<FieldNameBuf> {
+    let built = FieldNameBuf::new(name);
+    built.map_err(|_| cx.error(place, Code::BadValue, format!("{name:?} is not a header name"))).ok()
+}
+
+/// A configured value of a header.
+pub fn header_value(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> FieldValueBuf {
+    FieldValueBuf::new(text).unwrap_or_else(|_| {
+        cx.error(
+            place,
+            Code::BadValue,
+            format!("{text:?} has a control character, which no header may hold"),
+        );
+        FieldValueBuf::default()
+    })
+}
+
+/// A configured host.
+pub fn authority(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> Authority {
+    Authority::new(text).unwrap_or_else(|_| {
+        cx.error(place, Code::BadValue, format!("{text:?} is not a host with or without a port"));
+        Authority::default()
+    })
 }
 
 fn fixed(name: &str) -> bool {

@@ -6,7 +6,7 @@ use xds::envoy::config::route::v3::CorsPolicy as Old;
 use xds::envoy::config::route::v3::cors_policy::EnabledSpecifier;
 use xds::envoy::extensions::filters::http::cors::v3::CorsPolicy;
 
-use super::super::{Cx, matchers};
+use super::super::{Cx, matchers, values};
 use super::Place;
 use crate::filter::cors::{Cors, Policy};
 
@@ -22,12 +22,13 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &CorsPolicy) -> Arc<P
         origins.extend(matchers::string(cx, &place.item("allow_origin_string_match", at), origin));
     }
     let enabled = message.filter_enabled.as_ref().map(|share| matchers::fraction(cx, share));
+    let text = |cx: &mut Cx<'_>, field, text| values::header_value(cx, &place.field(field), text);
     Arc::new(Policy {
         origins,
-        methods: message.allow_methods.as_str().into(),
-        headers: message.allow_headers.as_str().into(),
-        expose: message.expose_headers.as_str().into(),
-        max_age: message.max_age.as_str().into(),
+        methods: text(cx, "allow_methods", &message.allow_methods),
+        headers: text(cx, "allow_headers", &message.allow_headers),
+        expose: text(cx, "expose_headers", &message.expose_headers),
+        max_age: text(cx, "max_age", &message.max_age),
         credentials: message.allow_credentials,
         private_network: message.allow_private_network_access,
         forward_not_matching: message.forward_not_matching_preflights,

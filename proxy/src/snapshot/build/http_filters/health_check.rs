@@ -1,12 +1,11 @@
 //! The health check filter.
 
-use std::sync::Arc;
-
 use xds::envoy::extensions::filters::http::health_check::v3::HealthCheck as Message;
 
 use super::super::{Cx, matchers, values};
 use super::{Code, Place};
 use crate::filter::health_check::{Cache, HealthCheck};
+use crate::message::FieldValueBuf;
 use crate::time;
 
 /// The filter of the connection manager whose statistics begin with `prefix`.
@@ -25,7 +24,7 @@ pub fn health_check(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefi
         cache: cache.map(|cache| Cache::new(cache, time::now())),
         clusters: clusters.map(|(name, percent)| (name.as_str().into(), whole(percent.value))).collect(),
         headers: matchers::headers(cx, place, &message.headers),
-        service_cluster: Arc::clone(&cx.node.cluster),
+        service_cluster: FieldValueBuf::lossy(&cx.node.cluster),
     }
 }
 
