@@ -133,6 +133,10 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
     if let Err(reply) = exchange.serve(&mut down).await {
         exchange.send_reply(&mut down, reply).await;
     }
+    if exchange.response.phase == Phase::Waiting {
+        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        down.tx.reset();
+    }
     let keep_alive = exchange.response.phase == Phase::Complete;
     exchange.finish();
     Outcome { keep_alive, head: std::mem::take(&mut exchange.request.head) }

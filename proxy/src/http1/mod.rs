@@ -11,6 +11,7 @@ mod encode;
 mod head;
 mod server;
 
+pub use body::peer_closed;
 pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
 pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 

@@ -371,7 +371,13 @@ impl RequestBody<'_> {
                 Err(error) => {
                     self.shared.protocol_error.set(true);
                     self.shared.close.set(true);
-                    return Poll::Ready(Err(DownstreamError::Protocol(error.refusal().details)));
+                    let details = error.refusal().details;
+                    let too_large = matches!(error, Malformed::TooLarge | Malformed::TooManyFields);
+                    return Poll::Ready(Err(if too_large {
+                        DownstreamError::TooLarge(details)
+                    } else {
+                        DownstreamError::Protocol(details)
+                    }));
                 }
             }
             let ended = matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_));

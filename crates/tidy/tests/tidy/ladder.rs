@@ -10,7 +10,7 @@ const LADDER: [&[&str]; 17] = [
     &["listener"],
     &["connection"],
     &["exchange", "tcp", "client"],
-    &["attempt", "snapshot"],
+    &["snapshot"],
     &["local"],
     &["upstream", "downstream"],
     &["route", "cluster"],
@@ -23,7 +23,7 @@ const LADDER: [&[&str]; 17] = [
     &["message", "error", "state", "stats", "time", "args"],
 ];
 /// The stations of a request; the control plane meets them in `snapshot` and nowhere else.
-const DATA_PLANE: [&str; 5] = ["listener", "connection", "exchange", "tcp", "attempt"];
+const DATA_PLANE: [&str; 4] = ["listener", "connection", "exchange", "tcp"];
 
 /// One `crate::{to}` in the file of a module.
 struct Import {
@@ -66,7 +66,7 @@ fn the_planes_meet_only_in_the_snapshot() -> Result<(), Findings> {
         }
         if to == "client" && from != "control" {
             findings.add(format!(
-                "{file}:{line}: {from} imports client, which is for control alone: use attempt"
+                "{file}:{line}: {from} imports client, which is for control alone: use exchange"
             ));
         }
     }
