@@ -96,36 +96,6 @@ pub struct Graph {
     pub node: Node,
 }
 
-/// A message as its bytes, a tenth of its size in memory. Equal messages have equal bytes.
-#[derive(Debug)]
-pub struct Packed<M> {
-    bytes: Arc<[u8]>,
-    message: PhantomData<fn() -> M>,
-}
-
-impl<M: prost::Message + Default> Packed<M> {
-    pub fn new(message: &M) -> Self {
-        Self { bytes: message.encode_to_vec().into(), message: PhantomData }
-    }
-
-    pub fn unpack(&self) -> M {
-        // A message reads what it wrote.
-        M::decode(&*self.bytes).unwrap_or_default()
-    }
-}
-
-impl<M> Clone for Packed<M> {
-    fn clone(&self) -> Self {
-        Self { bytes: Arc::clone(&self.bytes), message: PhantomData }
-    }
-}
-
-impl<M> PartialEq for Packed<M> {
-    fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-}
-
 /// A listener and what it was made of.
 #[derive(Debug)]
 pub struct ListenerPart {

@@ -14,8 +14,7 @@ use tokio::sync::watch;
 use crate::downstream::Downstream;
 use crate::filter::chain::Running;
 use crate::format::Context;
-use crate::headers::Mutations;
-use crate::headers::{self, path};
+use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
@@ -133,6 +132,10 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
     let mut exchange = Exchange::begin(context, &timers, head);
     if let Err(reply) = exchange.serve(&mut down).await {
         exchange.send_reply(&mut down, reply).await;
+    }
+    if exchange.response.phase == Phase::Waiting {
+        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        down.tx.reset();
     }
     let keep_alive = exchange.response.phase == Phase::Complete;
     exchange.finish();

@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use xds::Diagnostic;
 
-use crate::build::Packed;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::build::Packed;

@@ -164,7 +164,7 @@ impl Exchange<'_> {
             let (last, sent) = match frame {
                 Ok(Frame::Data(piece)) => (false, self.send_piece(to, piece, false).await),
                 Ok(Frame::End) => (true, self.send_piece(to, nothing(), true).await),
-                Ok(Frame::Trailers(trailers)) if limits.allow(&trailers) => {
+                Ok(Frame::Trailers(trailers)) if limits.check(&trailers).is_ok() => {
                     let sent = flat(self.timers.race(to.client.as_mut(), to.tx.trailers(&trailers)).await);
                     self.response.trailers = Some(trailers);
                     (true, sent)
