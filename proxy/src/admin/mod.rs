@@ -24,10 +24,11 @@ use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::snapshot::Snapshot;
-use crate::snapshot::accepted::Accepted;
 use crate::state::ServerState;
 use crate::stats::{HttpStats, Registry, Scope, ServerStats};
+use accepted::Accepted;
 
+pub mod accepted;
 mod access;
 mod clusters;
 mod config_dump;

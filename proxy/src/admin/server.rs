@@ -1,10 +1,10 @@
 //! Pages about the process as a whole, `/listeners` and `/runtime`; and the statistics that are read
 //! off the process when asked for.
 
+use super::accepted::Accepted;
 use super::clusters::address;
 use super::page::{Page, Params};
 use super::{Admin, AdminContext};
-use crate::snapshot::accepted::Accepted;
 use crate::state::Phase;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

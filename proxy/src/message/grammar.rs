@@ -1,6 +1,8 @@
 //! The small grammars that messages share: percent-encoding, targets, authorities, request ids.
 //! The only place for each of them.
 
+use super::work;
+
 /// The byte that `%XX` at the start of `text` stands for.
 pub fn escape(text: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
@@ -12,6 +14,7 @@ pub fn escape(text: &[u8]) -> Option<u8> {
 
 /// Replaces each escape for which `replace` has a byte; other escapes and broken ones stay.
 pub fn map_escapes(text: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8> {
+    work::step(text.len());
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
