@@ -374,7 +374,7 @@ fn changes_of_listeners(before: &[ListenerPart], after: &[ListenerPart]) -> Chan
     let mut changes = Changes::default();
     for part in after {
         let old = before.iter().find(|old| old.listener.name == part.listener.name);
-        changes.count(old.map(|old| old.message == part.message));
+        changes.count(old.map(|old| old.message == part.message && old.files == part.files));
     }
     let gone = before.iter().filter(|old| after.iter().all(|part| part.listener.name != old.listener.name));
     changes.removed = gone.count() as u64;
