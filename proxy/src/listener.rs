@@ -204,7 +204,7 @@ pub fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, pee
     stats.downstream_cx_active.inc();
     let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
     local.state.connection_opened(listener.direction);
-    let info = ConnectionInfo { id: local.next_connection(), peer, local: at };
+    let info = ConnectionInfo { id: local.next_connection(), peer, local: at, tls: false };
     chains::serve(local, listener, chain, stream, info, open);
 }
 

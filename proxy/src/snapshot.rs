@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
 use crate::filter::chain::Chain;
-use crate::filter::rules::Rules;
+use crate::headers::Rules;
 use crate::local_reply::Mappers;
 use crate::matcher::cidr::Cidr;
 use crate::route::RouteTable;

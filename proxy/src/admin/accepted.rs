@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use xds::Diagnostic;
 
-use crate::build::Packed;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
+
+use crate::build::Packed;
 
 /// The configuration as accepted. What the file holds is in `bootstrap` alone.
 #[derive(Clone, Debug)]

@@ -14,8 +14,8 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 use super::place::{Code, Finding, Place};
 use super::{Cx, files};
 use crate::format::Format;
+use crate::headers::{Addition, Append, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
-use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
 pub fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {

@@ -21,10 +21,10 @@ use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::What;
 use crate::downstream::Downstream;
 use crate::error::{DownstreamError, UpstreamError};
+use crate::headers::Mutations;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
-use crate::mutation::Mutations;
 use crate::retry::{Retries, RetryPolicy};
 use crate::route::{BodyBuffer, Forward, HostRewrite, Priority};
 use crate::time;
@@ -147,7 +147,7 @@ impl<'x> Exchange<'x> {
         let mut attempt = Attempt::choose(&context.local, attempts).ok_or(Failure::NoHost)?;
         attempts.count = attempts.count.saturating_add(1);
         self.begin_attempt(&attempt, attempts);
-        let mut stream = match self.connect(down, &mut attempt).await {
+        let mut stream = match self.open_stream(down, &mut attempt).await {
             Ok(stream) => stream,
             Err(failure) => {
                 attempt.count_result(HostResult::of(&failure));
@@ -192,7 +192,7 @@ impl<'x> Exchange<'x> {
     }
 
     /// A stream to the host, unless the client leaves or a timeout runs out before there is one.
-    async fn connect(
+    async fn open_stream(
         &mut self,
         down: &mut Downstream<'_>,
         attempt: &mut Attempt,
@@ -260,14 +260,15 @@ impl<'x> Exchange<'x> {
         to: &mut ToClient<'_, '_, impl Future<Output = DownstreamError>>,
         rx: &mut ResponseReader,
     ) -> Result<bool, Failure> {
-        let pass_interim = self.record.context.manager.proxy_100_continue;
+        let mut pass_interim = self.record.context.manager.proxy_100_continue;
         loop {
             let head = &mut self.response.head;
             let read = self.timers.race(to.client.as_mut(), rx.head(head)).await?;
             self.timers.touch();
             match read.map_err(Failure::Upstream)? {
                 HeadKind::Final { end } => return Ok(end),
-                HeadKind::Interim if pass_interim => {
+                // As in Envoy, the first one and no more.
+                HeadKind::Interim if std::mem::take(&mut pass_interim) => {
                     flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
                 }
                 HeadKind::Interim => {}

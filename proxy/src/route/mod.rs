@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::filter::chain::Overrides;
 use crate::format::Format;
+use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::message::Authority;
-use crate::mutation::Mutations;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
 use crate::trace::{Decorator, Sampling};
