@@ -81,6 +81,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         registry: registry.clone(),
         logs: Arc::clone(&logs),
         state: Arc::clone(&state),
+        drain_time: args.drain_time(),
         probe: listener::probe,
     };
     // The control plane's channels belong to the runtime they are used on.

@@ -62,6 +62,7 @@ pub fn check(read: &Read<Bootstrap>, flavor: Flavor, pod: bool) -> Vec<Diagnosti
         registry: &Registry::new(1),
         logs: None,
         runtime: &[],
+        files: None,
     };
     match super::diagnose(read, parts, None, pod) {
         Ok((_, warnings)) => warnings,
