@@ -4,6 +4,7 @@
 //! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
 
 mod fields;
+pub mod grammar;
 mod names;
 mod value;
 

@@ -4,16 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
 use crate::filter::chain::Chain;
+use crate::filter::local_rate_limit::TokenBucket;
 use crate::headers::Rules;
 use crate::local_reply::Mappers;
-use crate::matcher::cidr::Cidr;
+use crate::matcher::Cidr;
 use crate::route::RouteTable;
 use crate::state::{Direction, Generation};
 use crate::stats::{
@@ -136,17 +137,8 @@ pub struct ConnectionLimit {
 #[derive(Debug)]
 pub struct RateLimit {
     pub enabled: bool,
-    pub bucket: Mutex<Bucket>,
+    pub bucket: TokenBucket,
     pub stats: Arc<Scope<LocalRateLimitStats>>,
-}
-
-/// Tokens that come back with time.
-#[derive(Debug)]
-pub struct Bucket {
-    pub most: f64,
-    pub per_second: f64,
-    pub left: f64,
-    pub since: Option<Instant>,
 }
 
 /// What the connections of a filter chain are: its last filter.

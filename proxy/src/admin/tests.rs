@@ -406,3 +406,55 @@ async fn no_path_and_no_parameter_brings_it_down() {
     }
     assert_eq!(fixture.get("/ready").await, "LIVE\n");
 }
+
+/// A connection on which nothing more is sent or read.
+async fn stalled(fixture: &Fixture, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn slow_clients_never_keep_a_fast_one_waiting() {
+    let fixture = Fixture::new().await;
+    let mut slow = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        slow.push(stalled(&fixture, b"GET /ready HTTP/1.1\r\n").await);
+        assert_eq!(fixture.get("/ready").await, "LIVE\n");
+    }
+    let shown = fixture.get("/stats?filter=^http.admin.downstream_cx_active$").await;
+    let active: usize = shown.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(active <= MAX_CONNECTIONS, "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_cut() {
+    const REQUEST: &[u8] = b"GET /help HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let fixture = Fixture::new().await;
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    let mut sent = 0;
+    // Until neither side takes more.
+    while let Ok(written) = tokio::time::timeout(INTERVAL / 5, stream.write_all(REQUEST)).await {
+        if written.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    tokio::time::sleep(STALLED * 2).await;
+    let mut received = Vec::new();
+    // Cut connections may end in a reset.
+    let _ = stream.read_to_end(&mut received).await;
+    let answered = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
+    assert!(answered < sent, "all of {sent} requests were answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let fixture = Fixture::new().await;
+    let head = "POST /runtime_modify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\
+                content-type: application/x-www-form-urlencoded\r\n\r\n";
+    let mut stream = stalled(&fixture, head.as_bytes()).await;
+    let mut response = [0; 13];
+    stream.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 400 ");
+}
