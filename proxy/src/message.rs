@@ -113,13 +113,41 @@ impl TryFrom<&str> for Method {
     }
 }
 
+/// The scheme of a request's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.eq_ignore_ascii_case(b"http") {
+            Some(Self::Http)
+        } else if text.eq_ignore_ascii_case(b"https") {
+            Some(Self::Https)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// A request's head. `host` is never among the fields: it is `authority` (RFC 9113, 8.3.1).
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     pub version: Version,
     pub method: Method,
-    /// `http` or `https`, by the transport or `x-forwarded-proto`.
-    pub https: bool,
+    /// What the client says (`:scheme`, or a target in absolute form); where it says nothing, the rules for headers fill it in. It says
+    /// nothing of the transport.
+    pub scheme: Option<Scheme>,
     pub authority: Authority,
     /// Path and query, never with a fragment.
     pub path: Path,
@@ -129,14 +157,14 @@ pub struct RequestHead {
 impl RequestHead {
     pub fn clear(&mut self) {
         self.method = Method::Get;
-        self.https = false;
+        self.scheme = None;
         self.authority.clear();
         self.path.clear();
         self.fields.clear();
     }
 
     pub fn scheme(&self) -> &'static str {
-        if self.https { "https" } else { "http" }
+        self.scheme.unwrap_or_default().as_str()
     }
 
     /// The path without its query.

@@ -11,12 +11,12 @@ use tokio::task::AbortHandle;
 
 use super::Reporter;
 use super::checks::{self, Check};
+use crate::build::ClusterPart;
 use crate::cluster::flags::{HealthFlag, HealthFlags};
 use crate::cluster::health::{Outcome, Session, Settings, Transition};
 use crate::cluster::outlier::Detector;
 use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
-use crate::snapshot::build::ClusterPart;
 use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
 
 /// Detection and checks of one cluster; empty for most.

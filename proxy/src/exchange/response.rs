@@ -11,8 +11,8 @@ use super::upload::{Progress, TrailerLimits};
 use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
-use crate::filter::answer;
 use crate::filter::chain::{Responding, Running};
+use crate::headers;
 use crate::local_reply::{self, LocalReply, details_after_response};
 use crate::message::{Frame, Known, Method, ResponseHead, Version};
 use crate::state::Drain;
@@ -131,7 +131,7 @@ impl Exchange<'_> {
             response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
         let date = &record.context.local.date;
-        date.with(record.info.start_time, |date| answer::response(response, rules, date));
+        date.with(record.info.start_time, |date| headers::response::apply(response, rules, date));
         record.info.status = status;
         self.request_id_in_response();
         self.attempts_in_response();
@@ -265,7 +265,7 @@ impl Exchange<'_> {
         let context = self.record.context;
         let (rules, response) = (&context.manager.rules, &mut self.response.head);
         let start = self.record.info.start_time;
-        context.local.date.with(start, |date| answer::set_own(response, rules, date));
+        context.local.date.with(start, |date| headers::response::set_own(response, rules, date));
         self.request_id_in_response();
     }
 

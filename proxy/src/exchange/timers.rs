@@ -15,7 +15,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::downstream::RequestBody;
 use crate::error::DownstreamError;
-use crate::filter::rules::Rules;
+use crate::headers::Rules;
 use crate::message::{Frame, Known, RequestHead};
 use crate::route::Forward;
 use crate::time;

@@ -14,7 +14,7 @@ use super::upload::Progress;
 use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
-use crate::filter::edge;
+use crate::headers::request::is_upgrade;
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
@@ -26,7 +26,7 @@ impl Exchange<'_> {
     pub(super) fn admit_tunnel(&mut self) -> Result<(), LocalReply> {
         let head = &self.request.head;
         let connect = head.method == Method::Connect;
-        if !connect && !edge::is_upgrade(head) {
+        if !connect && !is_upgrade(head) {
             return Ok(());
         }
         let asked =

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::chain::{Facts, Verdict};
 use crate::error::Flag;
 use crate::format::Context;
+use crate::headers::{Changes, Values};
 use crate::local_reply::LocalReply;
 use crate::matcher::FractionMatcher;
 use crate::message::ResponseHead;
-use crate::mutation::{Changes, Values};
 use crate::stats::{HttpLocalRateLimitStats, Scope};
 
 const TEXT: &str = "local_rate_limited";

@@ -51,7 +51,7 @@ fn run(
     resume: bool,
 ) -> (Verdict, StreamInfo) {
     let address = "127.0.0.1:80".parse().unwrap();
-    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address });
+    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address, tls: false });
     let mut info = StreamInfo::new(connection, Version::Http11, UNIX_EPOCH, Instant::now());
     let levels: Levels<'_> = levels.iter().copied().collect();
     let mut running = chain.begin(&levels, true);
@@ -212,7 +212,7 @@ fn an_allowed_origin_may_read_the_answer() {
     let levels: Levels<'_> = [&level].into_iter().collect();
     let mut running = chain.begin(&levels, true);
     let address = "127.0.0.1:80".parse().unwrap();
-    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address });
+    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address, tls: false });
     let mut info = StreamInfo::new(connection, Version::Http11, UNIX_EPOCH, Instant::now());
     let mut request = RequestHead::default();
     request.fields.push("origin", b"https://any");

@@ -36,6 +36,8 @@ pub struct ServerOptions {
     pub default_host: Authority,
     /// `GET http://host/path` is taken apart (on by default).
     pub allow_absolute_url: bool,
+    /// `GET https://host/path` is refused: no trusted proxy is in front that could have ended TLS.
+    pub refuse_https_target: bool,
 }
 
 impl Default for ServerOptions {
@@ -45,6 +47,7 @@ impl Default for ServerOptions {
             accept_http10: false,
             default_host: Authority::default(),
             allow_absolute_url: true,
+            refuse_https_target: false,
         }
     }
 }
@@ -107,6 +110,8 @@ pub(crate) enum Malformed {
     /// A character that no value or authority may hold.
     Characters,
     Target,
+    /// A target of `https` from a client that is not trusted, without TLS.
+    HttpsOnPlaintext,
     TooLarge,
     TooManyFields,
     /// A repeated or unreadable `content-length`.
@@ -138,6 +143,12 @@ impl Malformed {
             }
             Self::Characters => Refusal::bad_request("http1.invalid_characters"),
             Self::Target => Refusal::bad_request("http1.invalid_url"),
+            Self::HttpsOnPlaintext => Refusal {
+                status: 403,
+                body: "Forbidden",
+                details: "http1.https_url_on_plaintext_connection",
+                flag: Some(Flag::DownstreamProtocolError),
+            },
             Self::LengthAndEncoding => Refusal::bad_request("http1.content_length_and_chunked_not_allowed"),
             Self::BodyNotAllowed => Refusal::bad_request("http1.body_disallowed"),
             Self::TooLarge => too_large("http1.headers_too_large"),
@@ -174,6 +185,7 @@ impl Malformed {
             Self::Characters => "invalid characters in the head",
             Self::Syntax
             | Self::Target
+            | Self::HttpsOnPlaintext
             | Self::Version
             | Self::MissingHost
             | Self::RepeatedHost

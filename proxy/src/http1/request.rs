@@ -3,7 +3,7 @@
 use super::body::Framing;
 use super::fields::{self, Parsed, Summary, TransferEncoding};
 use super::{HeadLimits, Malformed, ServerOptions};
-use crate::message::{Authority, Known, Method, RequestHead, Version};
+use crate::message::{Authority, Known, Method, RequestHead, Scheme, Version};
 
 /// What the connection needs to know of a request beside its head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,9 +177,14 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
     if relative || !options.allow_absolute_url {
         return Ok(false);
     }
-    let rest = strip_scheme(target, b"http://")
-        .or_else(|| strip_scheme(target, b"https://"))
-        .ok_or(Malformed::Target)?;
+    let colon = memchr::memchr(b':', target).ok_or(Malformed::Target)?;
+    let (scheme, rest) = target.split_at(colon);
+    let scheme = Scheme::parse(scheme).ok_or(Malformed::Target)?;
+    let rest = rest.strip_prefix(b"://").ok_or(Malformed::Target)?;
+    if scheme == Scheme::Https && options.refuse_https_target {
+        return Err(Malformed::HttpsOnPlaintext);
+    }
+    head.scheme = Some(scheme);
     let end = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     if authority.is_empty() {
@@ -189,11 +194,6 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
     // A query right behind the authority is left as it is and then matches no route, as in Envoy.
     head.path.set(if path.is_empty() { b"/" } else { path }).map_err(|_| Malformed::Target)?;
     Ok(true)
-}
-
-fn strip_scheme<'a>(target: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
-    let (start, rest) = target.split_at_checked(scheme.len())?;
-    start.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// An upgrade to cleartext HTTP/2 is answered by not upgrading; its fields go no further.

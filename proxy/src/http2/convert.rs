@@ -2,7 +2,9 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::{FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Version};
+use crate::message::{
+    FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
+};
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
 pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
@@ -22,7 +24,10 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
         uri.path_and_query = Some(http::uri::PathAndQuery::try_from(&*head.path).ok()?);
         // Without an authority a URI has no place for the scheme; h2 then sends none.
         if uri.authority.is_some() {
-            uri.scheme = Some(if head.https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+            uri.scheme = Some(match head.scheme.unwrap_or_default() {
+                Scheme::Http => http::uri::Scheme::HTTP,
+                Scheme::Https => http::uri::Scheme::HTTPS,
+            });
         }
     }
     *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
@@ -60,7 +65,7 @@ pub(super) fn request_in(
     head.version = Version::Http2;
     head.method = Method::try_from(request.method().as_str())?;
     let uri = request.uri();
-    head.https = uri.scheme_str() == Some("https");
+    head.scheme = uri.scheme_str().and_then(|scheme| Scheme::parse(scheme.as_bytes()));
     if let Some(authority) = uri.authority() {
         head.authority.set(authority.as_str().as_bytes())?;
     }

@@ -12,8 +12,8 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 use super::Cx;
 use super::place::{Code, Finding, Place};
 use crate::format::Format;
+use crate::headers::{Addition, Append, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
-use crate::mutation::{Addition, Append, Changes, Mutations};
 
 /// A duration, if it is present and valid.
 pub fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {
@@ -120,7 +120,7 @@ pub struct Level<'m> {
 /// Builds a `Level` from any message that has the four fields.
 macro_rules! level {
     ($message:expr) => {
-        $crate::snapshot::build::values::Level {
+        $crate::build::values::Level {
             request_add: &$message.request_headers_to_add,
             request_remove: &$message.request_headers_to_remove,
             response_add: &$message.response_headers_to_add,

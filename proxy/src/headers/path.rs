@@ -2,7 +2,8 @@
 //!
 //! Pure.
 
-use super::rules::{EscapedSlashes, PathOptions};
+use super::{EscapedSlashes, PathOptions};
+use crate::message::work;
 
 /// What became of a path.
 #[derive(Debug, PartialEq, Eq)]
@@ -73,6 +74,7 @@ fn unescape_unreserved(path: &[u8]) -> Vec<u8> {
 }
 
 fn map_escapes(path: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8> {
+    work::step(path.len());
     let mut out = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((&first, tail)) = rest.split_first() {
@@ -90,6 +92,7 @@ fn decode(three: &[u8]) -> Option<u8> {
 
 /// Removes `.` and `..` segments; `None` when `..` leads above the root.
 fn remove_dots(path: &[u8]) -> Option<Vec<u8>> {
+    work::step(path.len());
     let mut segments: Vec<&[u8]> = Vec::new();
     let count = path.split(|&byte| byte == b'/').count();
     for (at, segment) in path.split(|&byte| byte == b'/').enumerate().skip(1) {

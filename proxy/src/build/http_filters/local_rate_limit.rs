@@ -9,7 +9,7 @@ use xds::envoy::r#type::v3::TokenBucket;
 use super::super::{Cx, matchers, values};
 use super::{Code, Place};
 use crate::filter::local_rate_limit::{Bucket, Limit};
-use crate::mutation::Changes;
+use crate::headers::Changes;
 use crate::time;
 
 /// Envoy fills no faster.

@@ -1,11 +1,10 @@
 //! The connection manager's rules for request fields: hop-by-hop fields go, addresses and request ids are set, the control fields of
 //! clients that are not internal are removed (Envoy, "HTTP header sanitizing").
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::rules::{Addresses, Rules, StripPort};
-use crate::message::{Authority, FieldValue, Fields, Known, Name, RequestHead, Version};
+use super::{Addresses, Rules, StripPort, list, remove_nominated};
+use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version};
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
@@ -16,17 +15,19 @@ pub struct Client {
     pub internal: bool,
 }
 
-/// Where a request came from and by which chance.
+/// The connection that a request came on.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// The transport is TLS, whatever the client says of its scheme.
+    pub tls: bool,
     /// Random bits for a request id.
     pub random: [u64; 2],
 }
 
 /// Applies all rules to a request's head.
-pub fn request(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
+pub fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
     hop_by_hop(head);
     head.fields.join_repeated();
     claims(head, &rules.addresses);
@@ -133,27 +134,6 @@ fn hop_by_hop(head: &mut RequestHead) {
     }
 }
 
-/// Removes the headers that `connection` names as being for one connection only (RFC 9110, 7.6.1): one pass over the names, one over
-/// the headers.
-pub(super) fn remove_nominated(fields: &mut Fields) {
-    const ALWAYS: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
-    let usual = |item: &&[u8]| ALWAYS.iter().any(|name| item.eq_ignore_ascii_case(name));
-    let nominated: HashSet<Box<[u8]>> = fields
-        .get_all(Known::Connection)
-        .flat_map(list)
-        .filter(|item| !usual(item))
-        .map(|item| item.to_ascii_lowercase().into())
-        .collect();
-    if !nominated.is_empty() {
-        fields.retain(|name, _| !nominated.contains(name.as_bytes()));
-    }
-}
-
-/// The items of a comma-separated value, without white space around them.
-fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|item| !item.is_empty())
-}
-
 /// Who the client is: the peer, or the last address of `x-forwarded-for` that a trusted proxy wrote.
 fn client_address(head: &RequestHead, rules: &Addresses, peer: SocketAddr) -> Client {
     let forwarded: Vec<&[u8]> = head.fields.get_all(Known::XForwardedFor).flat_map(list).collect();
@@ -200,14 +180,17 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
         };
         head.fields.append(Known::XForwardedFor, ",", format_args!("{peer}"));
     }
-    let scheme = head.scheme();
-    let believed = !rules.use_remote || rules.trusted_hops > 0;
-    match head.fields.get(Known::XForwardedProto) {
-        Some(given @ (b"http" | b"https")) if believed => head.https = given == b"https",
-        Some(_) if believed => {}
-        _ => head.fields.set(Known::XForwardedProto, scheme),
+    // Only a trusted proxy can know of another transport in front of it. What the client says of its scheme is another thing: it
+    // goes upstream, and decides nothing here.
+    let trusted = !rules.use_remote || rules.trusted_hops > 0;
+    let transport = if origin.tls { Scheme::Https } else { Scheme::Http };
+    let forwarded = head.fields.get(Known::XForwardedProto).filter(|_| trusted);
+    let forwarded_scheme = forwarded.and_then(Scheme::parse).unwrap_or(transport);
+    if forwarded.is_none() {
+        head.fields.set(Known::XForwardedProto, transport.as_str());
     }
-    if rules.append_forwarded_port && (!believed || !head.fields.contains(Known::XForwardedPort)) {
+    head.scheme.get_or_insert(forwarded_scheme);
+    if rules.append_forwarded_port && (!trusted || !head.fields.contains(Known::XForwardedPort)) {
         head.fields.set(Known::XForwardedPort, origin.local.port());
     }
 }
@@ -328,7 +311,7 @@ mod tests {
         for (mapped, expected) in [(false, "10.1.2.3"), (true, "::ffff:10.1.2.3")] {
             let mut head = RequestHead::default();
             let rules = Addresses { use_remote: true, mapped, ..Addresses::default() };
-            forwarded(&mut head, &rules, Origin { peer, local, random: [0; 2] });
+            forwarded(&mut head, &rules, Origin { peer, local, tls: false, random: [0; 2] });
             assert_eq!(head.fields.get(Known::XForwardedFor), Some(expected.as_bytes()));
         }
     }

@@ -1,11 +1,11 @@
-//! The connection manager's rules for the fields of an answer: hop-by-hop fields go, `date`, `server` and `via` are set.
+//! The connection manager's rules for response headers: hop-by-hop headers go, `date`, `server` and `via` are set.
 
-use super::rules::{Rules, ServerHeader};
+use super::{Rules, ServerHeader};
 use crate::message::{FieldValue, Known, ResponseHead};
 
-/// Applies the rules to the head of an answer.
-pub fn response(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
-    super::edge::remove_nominated(&mut head.fields);
+/// Applies the rules to a response's head.
+pub fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
+    super::remove_nominated(&mut head.fields);
     for name in
         [Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding, Known::Upgrade]
     {
@@ -15,7 +15,7 @@ pub fn response(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     set_own(head, rules, date);
 }
 
-/// What every answer carries, invented ones included.
+/// The headers of every response, local replies included.
 pub fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     if let Ok(date) = FieldValue::new(date) {
         head.fields.set(Known::Date, date);

@@ -21,8 +21,8 @@ use super::place::{Code, Place};
 use super::{Cx, log_filter, values};
 use crate::access_log::{AccessLog, LogFormat, LogWriter, Sink};
 use crate::format::{Format, JsonFormat};
+use crate::headers::Changes;
 use crate::local_reply::{BodyFormat, Mapper, Mappers};
-use crate::mutation::Changes;
 
 /// The access logs of a connection manager or `tcp_proxy`.
 pub fn access_logs(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[Message]) -> Vec<Arc<AccessLog>> {

@@ -18,8 +18,8 @@ use super::{Cx, matchers};
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::health::{GrpcProbe, HttpProbe, Intervals, Probe, Settings, Target, TcpProbe};
 use crate::cluster::outlier::{self, Enforcing};
+use crate::headers::Changes;
 use crate::message::Method;
-use crate::mutation::Changes;
 
 /// Bytes of an answer's body that are looked at unless a file says otherwise (Envoy's).
 const BODY_LIMIT: u64 = 1024;

@@ -15,9 +15,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 use super::place::{Code, Place};
 use super::values::{self, duration, limit};
 use super::{Cx, Flavor, http_filters, logs, routes, tracing};
-use crate::filter::rules::{
-    Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort,
-};
+use crate::headers::{Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort};
 use crate::http1::{EncodeOptions, ServerOptions};
 use crate::message::FieldValueBuf;
 use crate::route::{RouteTable, Upgrades};
@@ -84,7 +82,11 @@ pub fn manager(
             Ok(HeadersWithUnderscoresAction::DropHeader) => Underscores::DropHeader,
             Ok(HeadersWithUnderscoresAction::Allow) | Err(_) => Underscores::Allow,
         },
-        http1: http1(cx, &place.field("http_protocol_options"), message.http_protocol_options.as_ref()),
+        http1: ServerOptions {
+            refuse_https_target: message.use_remote_address == Some(true)
+                && message.xff_num_trusted_hops == 0,
+            ..http1(cx, &place.field("http_protocol_options"), message.http_protocol_options.as_ref())
+        },
         http2: http2(message.http2_protocol_options.as_ref()),
     }
 }
@@ -203,6 +205,7 @@ fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptio
             &place.field("default_host_for_http_10"),
             message.map(|options| options.default_host_for_http_10.as_str()).unwrap_or_default(),
         ),
+        refuse_https_target: false,
         allow_absolute_url: message.and_then(|options| options.allow_absolute_url).unwrap_or(true),
     }
 }
