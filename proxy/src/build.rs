@@ -18,7 +18,7 @@ use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::snapshot::Listener;
-use crate::stats::{ClusterStats, Registry, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
 
 mod action;
 mod admin;
@@ -47,25 +47,10 @@ mod tests;
 mod tracing;
 mod values;
 
-pub use cluster::WatchStats;
 pub use discovery::Discovery;
 pub use edge::Flavor;
 use place::{Code, Findings, Place};
 pub use runtime::Runtime;
-
-/// A whole configuration, ready to be used.
-#[derive(Debug, Default)]
-pub struct Graph {
-    pub listeners: Vec<ListenerPart>,
-    /// By name.
-    pub clusters: BTreeMap<Arc<str>, ClusterPart>,
-    /// Where the admin page listens; `None` when there is none.
-    pub admin: Option<SocketAddr>,
-    /// Where the admin interface logs its requests.
-    pub admin_log: Vec<Arc<AccessLog>>,
-    pub runtime: Runtime,
-    pub node: Node,
-}
 
 /// A message as its bytes, a tenth of its size in memory. Equal messages have equal bytes.
 #[derive(Debug)]
@@ -97,6 +82,20 @@ impl<M> PartialEq for Packed<M> {
     }
 }
 
+/// A whole configuration, ready to be used.
+#[derive(Debug, Default)]
+pub struct Graph {
+    pub listeners: Vec<ListenerPart>,
+    /// By name.
+    pub clusters: BTreeMap<Arc<str>, ClusterPart>,
+    /// Where the admin page listens; `None` when there is none.
+    pub admin: Option<SocketAddr>,
+    /// Where the admin interface logs its requests.
+    pub admin_log: Vec<Arc<AccessLog>>,
+    pub runtime: Runtime,
+    pub node: Node,
+}
+
 /// A listener and what it was made of.
 #[derive(Debug)]
 pub struct ListenerPart {
@@ -111,7 +110,7 @@ pub struct ClusterPart {
     pub policy: Arc<ClusterPolicy>,
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
-    pub watch_stats: WatchStats,
+    pub health_stats: Option<Arc<Scope<HealthCheckStats>>>,
     pub breakers: Arc<[Breaker; 2]>,
 }
 
@@ -327,7 +326,7 @@ fn build_clusters(
         });
         let part = ClusterPart {
             message: packed,
-            watch_stats: cluster::watch_stats(cx, message, &policy),
+            health_stats: cluster::health_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),

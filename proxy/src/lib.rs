@@ -1,9 +1,9 @@
 //! The sidecar proxy as a library.
 //!
 //! Reading order, one request long:
-//! `listener.rs`, `connection.rs`, `http1/server.rs`, `exchange.rs`, `headers/request.rs`,
-//! `route/table.rs`, `exchange/attempt.rs`, `upstream/pool.rs`, `http1/client.rs`,
-//! `exchange/response.rs`, `exchange/record.rs`, `access_log/mod.rs`.
+//! `listener.rs`, `connection.rs`, `http1/server.rs`, `exchange.rs`, `headers/request.rs`, `route/table.rs`,
+//! `exchange/attempt.rs`, `upstream/pool.rs`, `http1/client.rs`, `exchange/response.rs`,
+//! `exchange/record.rs`, `access_log/mod.rs`.
 //!
 //! The ladder: a module imports only lower rungs. `main` > `app` > `control`, `worker` > `admin`, `listener` > `connection` > `exchange`,
 //! `tcp`, `build` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >

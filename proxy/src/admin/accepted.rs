@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use xds::Diagnostic;
+
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 use crate::build::Packed;

@@ -59,7 +59,7 @@ fn write_text(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
             writeln!(out, "{name}::{address}::{stat}::{value}")?;
         }
         writeln!(out, "{name}::{address}::hostname::{}", host.hostname)?;
-        writeln!(out, "{name}::{address}::health_flags::{}", host.flags)?;
+        writeln!(out, "{name}::{address}::health_flags::{}", host.flags())?;
         writeln!(out, "{name}::{address}::weight::{}", host.weight)?;
         writeln!(out, "{name}::{address}::region::{}", host.locality.region)?;
         writeln!(out, "{name}::{address}::zone::{}", host.locality.zone)?;
@@ -161,7 +161,7 @@ fn host_json(host: &Host) -> Value {
         gauges(host).map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
     let mut status = serde_json::Map::new();
     for (flag, name) in HEALTH_STATUS {
-        if host.flags.has(flag) {
+        if host.flags().has(flag) {
             status.insert(name.to_owned(), true.into());
         }
     }

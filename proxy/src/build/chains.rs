@@ -1,4 +1,4 @@
-//! Filter chains and their conditions -> `snapshot::chain`.
+//! Filter chains and their conditions -> `snapshot`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -176,11 +176,9 @@ impl Control {
         tokio::select! {
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
             Some(report) = self.reports.recv() => {
-                let HostReport { cluster, host, what, done } = report;
+                let HostReport { cluster, host, what } = report;
                 let effect = self.store.reported(&cluster, host, what);
                 self.follow(effect);
-                // The exchange may not have waited.
-                let _ = done.send(());
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 let now = Instant::now();

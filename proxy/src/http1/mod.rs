@@ -1,20 +1,17 @@
 //! HTTP/1.1 (RFC 9112): our own parser and writer for heads and bodies, for both sides.
 //!
-//! Reading order: `fields` and `request`/`response` (heads), `body` (framing), `encode`, `buffers` (the socket), `server`, `client`.
+//! Reading order: `head`, `body` (framing and the socket), `encode`, `server`, `client`.
 
 use crate::error::Flag;
 use crate::message::Authority;
 
 mod body;
-mod buffers;
 mod client;
 mod encode;
-mod fields;
-mod request;
-mod response;
+mod head;
 mod server;
 
-pub use buffers::peer_closed;
+pub use body::peer_closed;
 pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
 pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
@@ -60,8 +57,15 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
+impl HeadLimits {
+    /// A section that is longer is too large, whatever its headers' overhead.
+    fn longest(self) -> usize {
+        self.bytes.saturating_add(self.fields.saturating_mul(4)).saturating_add(64)
+    }
+}
+
 impl Default for HeadLimits {
-    /// Envoy's: 60 KiB, 100 fields.
+    /// Envoy's for requests: 60 KiB, 100 headers.
     fn default() -> Self {
         Self { bytes: 60 * 1024, fields: 100 }
     }

@@ -10,9 +10,12 @@ mod http2;
 mod proxy;
 mod upstream;
 
+mod closing;
 mod departure;
 mod injection;
+mod linear;
 mod odd;
 mod record;
 mod scheme;
 mod streams;
+mod strict;
