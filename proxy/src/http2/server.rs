@@ -234,7 +234,14 @@ impl ResponseWriter {
         let Self { sending, outgoing, .. } = self;
         poll_fn(|cx| match &mut *sending.borrow_mut() {
             Sending::Head(_) => Poll::Ready(Ok(())),
-            Sending::Body(stream) => outgoing.poll_send(stream, cx).map_err(|error| downstream(&error)),
+            Sending::Body(stream) => {
+                outgoing.poll_send(stream, cx).map_err(|error| match stream.poll_reset(cx) {
+                    // What fails to be sent does not tell why the stream has ended.
+                    Poll::Ready(Ok(_reason)) => DownstreamError::Reset,
+                    Poll::Ready(Err(why)) => downstream(&why),
+                    Poll::Pending => downstream(&error),
+                })
+            }
         })
         .await
     }
