@@ -49,6 +49,8 @@ pub enum Drain {
     Announce = 1,
     /// Not accepting any more; idle connections are closed.
     Closed = 2,
+    /// The time for draining has passed: connections are closed, whatever they carry.
+    Over = 3,
 }
 
 /// The listeners of one direction.
@@ -112,7 +114,8 @@ impl ServerState {
         match self.facing(direction).drain.load(Relaxed) {
             0 => Drain::No,
             1 => Drain::Announce,
-            _ => Drain::Closed,
+            2 => Drain::Closed,
+            _ => Drain::Over,
         }
     }
 
