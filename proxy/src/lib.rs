@@ -5,8 +5,8 @@
 //! `exchange/attempt.rs`, `upstream/pool.rs`, `http1/client.rs`, `exchange/response.rs`,
 //! `exchange/record.rs`, `access_log/mod.rs`.
 //!
-//! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
-//! `tcp`, `client` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
+//! The ladder: a module imports only lower rungs. `main` > `app` > `control`, `worker` > `admin`, `listener` > `connection` > `exchange`,
+//! `tcp`, `build` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
 //! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args`.
 
@@ -14,7 +14,7 @@ pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod args;
-pub mod client;
+pub mod build;
 pub mod cluster;
 pub mod connection;
 pub mod control;

@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::local::Local;
 use crate::snapshot::Listener;
-use crate::snapshot::chain::Facts;
 use crate::state::{Direction, Drain};
 use crate::stream_info::ConnectionInfo;
+use chain::Facts;
 
+mod chain;
 mod chains;
+mod gate;
 
 /// A connection that one worker accepted for another.
 pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::AdminContext;
+use super::accepted::Accepted;
 use super::page::{Page, Params};
-use crate::snapshot::accepted::Accepted;
 
 const USAGE: &str = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\n\
                      use an empty value to remove a previously added override";

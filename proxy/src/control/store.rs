@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::members::{Member, Phase};
 use super::{Event, Reporter, Update};
-use crate::client::Client;
+use crate::build::{Graph, ListenerPart};
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
-use crate::snapshot::build::{Graph, ListenerPart};
 use crate::snapshot::{Cluster, Listener};
 
 /// The graph in use and the one that warms.

@@ -9,15 +9,15 @@ use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
+use super::client::Client;
 use super::file::{self, Origin};
 use super::graph::{Inherited, graph};
 use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::{AccessLog, LogWriter};
-use crate::client::Client;
+use crate::admin::accepted::{Accepted, Rejected};
+use crate::build::{self, Flavor, Graph, Packed};
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
-use crate::snapshot::accepted::{Accepted, Packed, Rejected};
-use crate::snapshot::build::{self, Flavor, Graph};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::state::{Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
@@ -98,7 +98,6 @@ impl Control {
         let accepted = Accepted {
             bootstrap: bootstrap.clone(),
             loaded_at: time::wall(),
-            dynamic: Vec::new(),
             rejected: None,
             warming: store.waiting(),
         };
@@ -177,11 +176,9 @@ impl Control {
         tokio::select! {
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
             Some(report) = self.reports.recv() => {
-                let HostReport { cluster, host, what, done } = report;
+                let HostReport { cluster, host, what } = report;
                 let effect = self.store.reported(&cluster, host, what);
                 self.follow(effect);
-                // The exchange may not have waited.
-                let _ = done.send(());
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 let now = Instant::now();

@@ -1,7 +1,7 @@
 //! Route tables: (table, request head) -> what to do with the request. Pure.
 //!
 //! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
-//! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
+//! host in their order: the first that matches wins, as in Envoy. Compiled once by `build`.
 
 use std::sync::Arc;
 use std::time::Duration;

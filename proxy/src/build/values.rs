@@ -120,7 +120,7 @@ pub struct Level<'m> {
 /// Builds a `Level` from any message that has the four fields.
 macro_rules! level {
     ($message:expr) => {
-        $crate::snapshot::build::values::Level {
+        $crate::build::values::Level {
             request_add: &$message.request_headers_to_add,
             request_remove: &$message.request_headers_to_remove,
             response_add: &$message.response_headers_to_add,

@@ -16,8 +16,7 @@ use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterS
 
 use super::place::{Code, Place};
 use super::{Cx, logs, manager, values};
-use crate::snapshot::gate::{Bucket, ConnectionLimit, Gate, RateLimit};
-use crate::snapshot::{ListenerKind, TcpEnd, TcpProxy};
+use crate::snapshot::{Bucket, ConnectionLimit, Gate, ListenerKind, RateLimit, TcpEnd, TcpProxy};
 
 /// One network filter.
 enum Part {

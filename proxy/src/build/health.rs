@@ -26,7 +26,9 @@ const BODY_LIMIT: u64 = 1024;
 
 /// The cluster's outlier detection, if it has one.
 pub fn outlier(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Arc<outlier::Policy>> {
+    let prefix = super::cluster::prefix(message);
     let message = message.outlier_detection.as_ref()?;
+    let stats = cx.registry.scope(&format!("{prefix}outlier_detection."));
     let base = duration(message.base_ejection_time.as_ref()).unwrap_or(Duration::from_secs(30));
     let longest = duration(message.max_ejection_time.as_ref());
     if longest.is_some_and(|longest| longest < base) {
@@ -57,7 +59,7 @@ pub fn outlier(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<
         enforcing: enforcing(message),
         health_check_unejects: message.successful_active_health_check_uneject_host.unwrap_or(true),
     };
-    Some(Arc::new(outlier::Policy::new(settings)))
+    Some(Arc::new(outlier::Policy::new(settings, stats)))
 }
 
 fn enforcing(message: &OutlierDetection) -> Enforcing {

@@ -1,4 +1,4 @@
-//! Filter chains and their conditions -> `snapshot::chain`.
+//! Filter chains and their conditions -> `snapshot`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use xds::envoy::config::listener::v3::{FilterChain as Message, FilterChainMatch,
 use super::place::{Code, Place};
 use super::{Cx, network};
 use crate::matcher::cidr::Cidr;
-use crate::snapshot::chain::{Conditions, Source};
-use crate::snapshot::{FilterChain, FilterChains};
+use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// The chains of a listener, if nothing essential is wrong with them.
 pub fn chains(cx: &mut Cx<'_>, place: &Place<'_>, message: &Listener, prefix: &str) -> Option<FilterChains> {

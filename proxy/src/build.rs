@@ -3,6 +3,7 @@
 //! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -13,12 +14,11 @@ use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds::envoy::config::listener::v3::Listener as ListenerMessage;
 use xds::{Diagnostic, Read};
 
-use super::Listener;
-use super::accepted::Packed;
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
-use crate::stats::{ClusterStats, Registry, Scope};
+use crate::snapshot::Listener;
+use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
 
 mod action;
 mod admin;
@@ -47,11 +47,40 @@ mod tests;
 mod tracing;
 mod values;
 
-pub use cluster::WatchStats;
 pub use discovery::Discovery;
 pub use edge::Flavor;
 use place::{Code, Findings, Place};
 pub use runtime::Runtime;
+
+/// A message as its bytes, a tenth of its size in memory. Equal messages have equal bytes.
+#[derive(Debug)]
+pub struct Packed<M> {
+    bytes: Arc<[u8]>,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<M: prost::Message + Default> Packed<M> {
+    pub fn new(message: &M) -> Self {
+        Self { bytes: message.encode_to_vec().into(), message: PhantomData }
+    }
+
+    pub fn unpack(&self) -> M {
+        // A message reads what it wrote.
+        M::decode(&*self.bytes).unwrap_or_default()
+    }
+}
+
+impl<M> Clone for Packed<M> {
+    fn clone(&self) -> Self {
+        Self { bytes: Arc::clone(&self.bytes), message: PhantomData }
+    }
+}
+
+impl<M> PartialEq for Packed<M> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
 
 /// A whole configuration, ready to be used.
 #[derive(Debug, Default)]
@@ -81,7 +110,7 @@ pub struct ClusterPart {
     pub policy: Arc<ClusterPolicy>,
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
-    pub watch_stats: WatchStats,
+    pub health_stats: Option<Arc<Scope<HealthCheckStats>>>,
     pub breakers: Arc<[Breaker; 2]>,
 }
 
@@ -297,7 +326,7 @@ fn build_clusters(
         });
         let part = ClusterPart {
             message: packed,
-            watch_stats: cluster::watch_stats(cx, message, &policy),
+            health_stats: cluster::health_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),

@@ -1,7 +1,7 @@
 //! Which chain takes which connection.
 
 use super::*;
-use crate::snapshot::TcpEnd;
+use crate::snapshot::{ListenerKind, TcpEnd};
 
 fn chain(name: &str, conditions: Conditions) -> Arc<FilterChain> {
     let kind = ListenerKind::Tcp(Arc::new(TcpEnd::Echo));

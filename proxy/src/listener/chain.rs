@@ -6,52 +6,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::ListenerKind;
-use super::gate::Gate;
 use crate::matcher::cidr::Cidr;
-
-/// The filters of one kind of connection.
-#[derive(Debug)]
-pub struct FilterChain {
-    pub name: Arc<str>,
-    pub conditions: Conditions,
-    /// The filters before the last.
-    pub gates: Vec<Gate>,
-    pub kind: ListenerKind,
-}
-
-/// The chains of a listener.
-#[derive(Debug, Default)]
-pub struct FilterChains {
-    pub chains: Vec<Arc<FilterChain>>,
-    /// For connections that none of them takes.
-    pub default: Option<Arc<FilterChain>>,
-}
-
-/// `FilterChainMatch`: empty lists and absent values take everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
-    pub destination_port: Option<u16>,
-    pub destinations: Vec<Cidr>,
-    /// In lower case; `.example.com` stands for `*.example.com`.
-    pub server_names: Vec<Box<str>>,
-    pub transport: Box<str>,
-    pub applications: Vec<Box<str>>,
-    pub direct_sources: Vec<Cidr>,
-    pub source: Source,
-    pub sources: Vec<Cidr>,
-    pub source_ports: Vec<u16>,
-}
-
-/// `source_type`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    #[default]
-    Any,
-    /// From the address that it goes to, or from a loopback address.
-    Local,
-    External,
-}
+use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// What is known of a connection when its chain is chosen.
 #[derive(Clone, Copy, Debug)]
@@ -74,11 +30,6 @@ impl FilterChains {
             [only] if only.conditions == Conditions::default() => Some(only),
             _ => None,
         }
-    }
-
-    /// Every chain, the default last.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
-        self.chains.iter().chain(&self.default)
     }
 
     /// The chain of a connection.

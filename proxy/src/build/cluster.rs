@@ -21,7 +21,7 @@ use crate::cluster::balancer::Policy;
 use crate::cluster::breaker::{RetryBudget, Thresholds};
 use crate::cluster::shares::Balance;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
-use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, Scope};
 
 /// Where today's files keep a cluster's HTTP settings.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -194,22 +194,17 @@ pub fn stats(cx: &Cx<'_>, message: &Message) -> Arc<Scope<ClusterStats>> {
     cx.registry.scope(&prefix(message))
 }
 
-/// Statistics that only clusters with outlier detection or health checks have.
-#[derive(Clone, Debug, Default)]
-pub struct WatchStats {
-    pub outlier: Option<Arc<Scope<OutlierStats>>>,
-    pub health: Option<Arc<Scope<HealthCheckStats>>>,
-}
-
-/// The statistics of a cluster's outlier detection and health checks.
-pub fn watch_stats(cx: &Cx<'_>, message: &Message, policy: &ClusterPolicy) -> WatchStats {
+/// The statistics of a cluster's health checks, if it has any.
+pub fn health_stats(
+    cx: &Cx<'_>,
+    message: &Message,
+    policy: &ClusterPolicy,
+) -> Option<Arc<Scope<HealthCheckStats>>> {
     let prefix = prefix(message);
-    let outlier = policy.outlier.as_ref().map(|_| cx.registry.scope(&format!("{prefix}outlier_detection.")));
-    let health = policy.health.as_ref().map(|_| cx.registry.scope(&format!("{prefix}health_check.")));
-    WatchStats { outlier, health }
+    policy.health.as_ref().map(|_| cx.registry.scope(&format!("{prefix}health_check.")))
 }
 
-fn prefix(message: &Message) -> String {
+pub(super) fn prefix(message: &Message) -> String {
     let name = if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name };
     format!("cluster.{}.", name.replace(':', "_"))
 }

@@ -4,27 +4,23 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
 use crate::filter::chain::Chain;
 use crate::headers::Rules;
 use crate::local_reply::Mappers;
+use crate::matcher::cidr::Cidr;
 use crate::route::RouteTable;
 use crate::state::Direction;
 use crate::stats::{
-    ClusterStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats, Scope, TcpStats,
+    ClusterStats, ConnectionLimitStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats,
+    LocalRateLimitStats, Scope, TcpStats,
 };
 use crate::trace::Tracing;
-
-pub mod accepted;
-pub mod build;
-pub mod chain;
-pub mod gate;
-
-pub use chain::{FilterChain, FilterChains};
 
 /// One version of everything the data plane needs.
 #[derive(Clone, Debug, Default)]
@@ -63,6 +59,91 @@ pub struct Listener {
     pub max_connections: Option<u32>,
     pub stats: Arc<Scope<ListenerStats>>,
     pub chains: FilterChains,
+}
+
+/// The filters of one kind of connection.
+#[derive(Debug)]
+pub struct FilterChain {
+    pub name: Arc<str>,
+    pub conditions: Conditions,
+    /// The filters before the last.
+    pub gates: Vec<Gate>,
+    pub kind: ListenerKind,
+}
+
+/// The chains of a listener.
+#[derive(Debug, Default)]
+pub struct FilterChains {
+    pub chains: Vec<Arc<FilterChain>>,
+    /// For connections that none of them takes.
+    pub default: Option<Arc<FilterChain>>,
+}
+
+/// `FilterChainMatch`: empty lists and absent values take everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Conditions {
+    pub destination_port: Option<u16>,
+    pub destinations: Vec<Cidr>,
+    /// In lower case; `.example.com` stands for `*.example.com`.
+    pub server_names: Vec<Box<str>>,
+    pub transport: Box<str>,
+    pub applications: Vec<Box<str>>,
+    pub direct_sources: Vec<Cidr>,
+    pub source: Source,
+    pub sources: Vec<Cidr>,
+    pub source_ports: Vec<u16>,
+}
+
+/// `source_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    #[default]
+    Any,
+    /// From the address that it goes to, or from a loopback address.
+    Local,
+    External,
+}
+
+impl FilterChains {
+    /// Every chain, the default last.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+        self.chains.iter().chain(&self.default)
+    }
+}
+
+/// A network filter before the last one of a chain: it lets a connection in or closes it.
+#[derive(Clone, Debug)]
+pub enum Gate {
+    ConnectionLimit(Arc<ConnectionLimit>),
+    RateLimit(Arc<RateLimit>),
+}
+
+/// `connection_limit`: the connections of a chain at one time, counted over all workers.
+#[derive(Debug)]
+pub struct ConnectionLimit {
+    pub most: u64,
+    /// How long a connection beyond the limit is held.
+    pub delay: Option<Duration>,
+    pub enabled: bool,
+    pub stats: Arc<Scope<ConnectionLimitStats>>,
+    pub open: AtomicU64,
+}
+
+/// `local_ratelimit`: the connections of a chain in a time, counted over all workers.
+#[derive(Debug)]
+pub struct RateLimit {
+    pub enabled: bool,
+    pub bucket: Mutex<Bucket>,
+    pub stats: Arc<Scope<LocalRateLimitStats>>,
+}
+
+/// Tokens that come back with time.
+#[derive(Debug)]
+pub struct Bucket {
+    pub most: f64,
+    pub per_second: f64,
+    pub left: f64,
+    pub since: Option<Instant>,
 }
 
 /// What the connections of a filter chain are: its last filter.

@@ -1,50 +1,14 @@
 //! Network filters that let a connection in or close it: what stands before the last filter of a chain.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stats::{ConnectionLimitStats, LocalRateLimitStats, Scope};
-
-/// One such filter.
-#[derive(Clone, Debug)]
-pub enum Gate {
-    ConnectionLimit(Arc<ConnectionLimit>),
-    RateLimit(Arc<RateLimit>),
-}
-
-/// `connection_limit`: the connections of a chain at one time, counted over all workers.
-#[derive(Debug)]
-pub struct ConnectionLimit {
-    pub most: u64,
-    /// How long a connection beyond the limit is held.
-    pub delay: Option<Duration>,
-    pub enabled: bool,
-    pub stats: Arc<Scope<ConnectionLimitStats>>,
-    pub open: AtomicU64,
-}
-
-/// `local_ratelimit`: the connections of a chain in a time, counted over all workers.
-#[derive(Debug)]
-pub struct RateLimit {
-    pub enabled: bool,
-    pub bucket: Mutex<Bucket>,
-    pub stats: Arc<Scope<LocalRateLimitStats>>,
-}
-
-/// Tokens that come back with time.
-#[derive(Debug)]
-pub struct Bucket {
-    pub most: f64,
-    pub per_second: f64,
-    pub left: f64,
-    pub since: Option<Instant>,
-}
+use crate::snapshot::{Bucket, ConnectionLimit, Gate, RateLimit};
 
 /// What the gates said of a connection.
 #[derive(Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Let in; the places that it takes are given back on drop.
     In(Vec<Place>),
     /// To be closed after the delay.
@@ -53,13 +17,13 @@ pub enum Verdict {
 
 /// A connection that a limit counts.
 #[derive(Debug)]
-pub struct Place {
+pub(super) struct Place {
     limit: Arc<ConnectionLimit>,
     shard: usize,
 }
 
 /// Asks each gate in turn.
-pub fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
+pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
     let mut places = Vec::new();
     for gate in gates {
         match gate {
