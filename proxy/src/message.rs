@@ -201,8 +201,10 @@ impl RequestHead {
         let plain = |bytes: &[u8], marks: &[u8]| {
             bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(byte))
         };
-        let ordinary =
-            plain(&self.authority, b"-.") && plain(&self.path, b"/-._~") && self.path.first() == Some(&b'/');
+        let ordinary = !self.authority.is_empty()
+            && plain(&self.authority, b"-.")
+            && plain(&self.path, b"/-._~")
+            && self.path.first() == Some(&b'/');
         if ordinary || upstream != Version::Http2 {
             return Ok(());
         }
@@ -212,8 +214,8 @@ impl RequestHead {
             path.is_ok_and(|path| path.as_str().as_bytes() == &*self.path && self.path.first() != Some(&b'?'))
         };
         let authority_is_valid = || http::uri::Authority::try_from(&*self.authority).is_ok();
-        let valid = (connect || path_is_valid()) && (self.authority.is_empty() || authority_is_valid());
-        if valid { Ok(()) } else { Err(Invalid) }
+        // Without an authority, `h2` sends no scheme either.
+        if (connect || path_is_valid()) && authority_is_valid() { Ok(()) } else { Err(Invalid) }
     }
 
     /// Whether this is a gRPC request, by its content type (as Envoy decides).
@@ -289,7 +291,7 @@ mod tests {
             let head = RequestHead { path, authority, ..RequestHead::default() };
             let written = http::uri::PathAndQuery::try_from(&*head.path)
                 .is_ok_and(|path| path.as_str().as_bytes() == &*head.path && head.path.first() != Some(&b'?'))
-                && (head.authority.is_empty() || http::uri::Authority::try_from(&*head.authority).is_ok());
+                && http::uri::Authority::try_from(&*head.authority).is_ok();
             prop_assert_eq!(head.check(Version::Http2).is_ok(), written);
             prop_assert_eq!(head.check(Version::Http11).is_ok(), !head.path.is_empty());
         }

@@ -34,6 +34,7 @@ pub(super) async fn serve(
         head_due: head_due(&manager.timeouts).map(|(due, _)| due),
         requests: 0,
         ending: None,
+        counts: http2::Counts::default(),
     };
     let due = run.due();
     let mut timer = pin!(timer(due));
@@ -45,7 +46,7 @@ pub(super) async fn serve(
     let Ok(mut connection) = handshake else {
         return End { protocol_error: true, ..End::default() };
     };
-    let counts = connection.counts();
+    run.counts = connection.counts();
     let mut drain = context.drain.clone();
     let mut head = take_head();
     let end = loop {
@@ -60,7 +61,7 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        run.count(&counts);
+        count(context, &run.counts);
         let end = match accepted {
             Some(accepted) => run.accepted(accepted, &mut head, &mut connection),
             None => run.expired(&mut connection),
@@ -69,7 +70,7 @@ pub(super) async fn serve(
             break end;
         }
     };
-    run.count(&counts);
+    count(context, &run.counts);
     give_head(head);
     end
 }
@@ -84,6 +85,7 @@ struct Run<'c> {
     head_due: Option<Instant>,
     requests: u32,
     ending: Option<Ending>,
+    counts: http2::Counts,
 }
 
 /// GOAWAY was sent: the connection ends with its last stream.
@@ -127,7 +129,7 @@ impl Run<'_> {
         match accepted {
             Accepted::Request(rx, tx) => {
                 let head = std::mem::replace(head, take_head());
-                start_stream(self.context, &self.streams, head, rx, tx);
+                start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
             Accepted::TooLarge => stats.header_overflow.inc(),
             Accepted::Malformed => stats.rx_messaging_error.inc(),
@@ -195,20 +197,21 @@ impl Run<'_> {
         let patience = self.context.manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1));
         self.ending = Some(Ending { due: now() + patience, last: true });
     }
+}
 
-    fn count(&self, counts: &http2::Counts) {
-        let (received, sent) = counts.take();
-        let http = self.context.http();
-        http.downstream_cx_rx_bytes_total.add(received);
-        http.downstream_cx_tx_bytes_total.add(sent);
-        let frames = counts.take_frames();
-        if frames.is_any() {
-            let stats = self.context.manager.http2_stats.shard(self.context.local.shard);
-            stats.rx_reset.add(frames.rx_reset);
-            stats.tx_reset.add(frames.tx_reset);
-            stats.goaway_sent.add(frames.tx_goaway);
-            http.downstream_rq_tx_reset.add(frames.tx_reset);
-        }
+/// Moves what went through the connection to the statistics.
+fn count(context: &ConnectionContext, counts: &http2::Counts) {
+    let (received, sent) = counts.take();
+    let http = context.http();
+    http.downstream_cx_rx_bytes_total.add(received);
+    http.downstream_cx_tx_bytes_total.add(sent);
+    let frames = counts.take_frames();
+    if frames.is_any() {
+        let stats = context.manager.http2_stats.shard(context.local.shard);
+        stats.rx_reset.add(frames.rx_reset);
+        stats.tx_reset.add(frames.tx_reset);
+        stats.goaway_sent.add(frames.tx_goaway);
+        http.downstream_rq_tx_reset.add(frames.tx_reset);
     }
 }
 
@@ -216,11 +219,12 @@ impl Run<'_> {
 fn start_stream(
     context: &Rc<ConnectionContext>,
     streams: &Rc<Streams>,
+    counts: &http2::Counts,
     mut head: RequestHead,
     rx: http2::RequestBody,
     tx: http2::ResponseWriter,
 ) {
-    let (context, streams) = (context.clone(), streams.clone());
+    let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
     context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
     tokio::task::spawn_local(async move {
@@ -240,5 +244,6 @@ fn start_stream(
         streams.active.set(streams.active.get().saturating_sub(1));
         context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());
+        count(&context, &counts);
     });
 }
