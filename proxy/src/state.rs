@@ -52,6 +52,8 @@ pub enum Drain {
     Announce = 1,
     /// Not accepting any more; idle connections are closed.
     Closed = 2,
+    /// The time for draining has passed: connections are closed, whatever they carry.
+    Over = 3,
 }
 
 /// One version of a filter chain, which every connection of it holds: how a connection learns that its chain is no longer configured,
@@ -139,7 +141,8 @@ impl ServerState {
         match self.facing(direction).drain.load(SeqCst) {
             0 => Drain::No,
             1 => Drain::Announce,
-            _ => Drain::Closed,
+            2 => Drain::Closed,
+            _ => Drain::Over,
         }
     }
 

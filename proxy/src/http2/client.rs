@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 use super::convert;
 use super::sender::Outgoing;
-use super::{Counts, Io, Options};
+use super::{Counts, Io, Options, Side};
 use crate::error::UpstreamError;
 use crate::message::{Fields, Frame, HeadKind, RequestHead, ResponseHead};
 
@@ -58,7 +58,7 @@ struct Answer {
 impl ClientConnection {
     /// Prepares the connection; nothing is sent before the driver runs.
     pub async fn handshake(stream: TcpStream, options: &Options) -> Result<(Self, Driver), UpstreamError> {
-        let io = Io::new(stream, Bytes::new());
+        let io = Io::new(stream, Bytes::new(), Side::Client);
         let counts = io.counts.clone();
         let mut builder = h2::client::Builder::new();
         builder
