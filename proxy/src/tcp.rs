@@ -150,7 +150,7 @@ impl Drop for Session<'_> {
 struct Upstream {
     stream: TcpStream,
     cluster: Rc<LocalCluster>,
-    _held: upstream::Held,
+    _opened: upstream::Opened,
     _active: Active,
 }
 
@@ -233,9 +233,9 @@ impl Session<'_> {
             stats.upstream_rq_pending_failure_eject.inc();
         })?;
         self.info.upstream.local = stream.local_addr().ok();
-        let held = upstream::Held::of_tcp(cluster, host, permit);
+        let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
-        Ok(Upstream { stream, cluster: Rc::clone(cluster), _held: held, _active: active })
+        Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active })
     }
 
     /// The cluster by the weights.

@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use crate::listener::{self, Acceptor, Handed, Spread};
 use crate::local::Local;
 use crate::snapshot::{Listener, Snapshot};
-use crate::time;
 use crate::upstream::Update;
 
 /// How often idle connections are looked for.
@@ -118,7 +117,7 @@ async fn run(setup: Setup) {
                 Err(error) => tracing::warn!(%error, "cannot take over a connection"),
             },
             Ok(()) = state.changed() => local.relay_drain(),
-            _ = sweep.tick() => local.clusters.close_idle(time::now()),
+            _ = sweep.tick() => local.clusters.sweep(),
             () = end.cancelled() => break,
         }
     }

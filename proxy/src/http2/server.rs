@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::convert;
 use super::sender::Outgoing;
-use super::{Counts, Io, Options};
+use super::{Counts, Io, Options, Side};
 use crate::error::DownstreamError;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead};
 
@@ -61,7 +61,7 @@ impl ServerConnection {
         front: Bytes,
         options: &Options,
     ) -> Result<Self, DownstreamError> {
-        let io = Io::new(stream, front);
+        let io = Io::new(stream, front, Side::Server);
         let counts = io.counts.clone();
         let mut builder = h2::server::Builder::new();
         builder

@@ -237,6 +237,8 @@ stats_group! {
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
             retry_upstream_rq_completed = "retry.upstream_rq_completed",
+            http2_rx_reset = "http2.rx_reset", http2_tx_reset = "http2.tx_reset",
+            http2_goaway_sent = "http2.goaway_sent",
         ],
         gauges: [
             upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active,
@@ -281,6 +283,7 @@ stats_group! {
             "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_cx_pools",
             "circuit_breakers.high.remaining_pending", "circuit_breakers.high.remaining_retries",
             "circuit_breakers.high.remaining_rq",
+            "http2.rx_reset", "http2.tx_reset", "http2.goaway_sent",
         ],
     }
 }
