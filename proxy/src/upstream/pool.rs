@@ -26,6 +26,9 @@ use crate::route::Priority;
 use crate::stats::ClusterStats;
 use crate::{http1, http2};
 
+/// How often a request takes its turn again because the connection that it was given has gone.
+const MAX_TURNS: u32 = 3;
+
 /// A host with this worker's connections to it.
 pub struct LocalHost {
     pub host: Arc<Host>,
@@ -193,17 +196,19 @@ impl Pool {
         };
         stats.upstream_rq_pending_total.inc();
         let _gauge = PendingGauge::new(stats);
-        let mut again = false;
+        let mut turns = 0;
         loop {
-            let waiter = Waiter::new(self, cluster, host, again);
+            let waiter = Waiter::new(self, cluster, host, turns > 0);
             self.grow();
-            if !again && self.wanting.borrow().is_some() {
+            if turns == 0 && self.wanting.borrow().is_some() {
                 stats.upstream_cx_overflow.inc();
             }
+            turns += 1;
             match waiter.turn().await {
-                // The host may have closed it, or said GOAWAY, since it was handed over.
-                Ok(lease) if lease.is_usable() => return Ok(lease),
-                Ok(_gone) => again = true,
+                // The host may have closed it, or said GOAWAY, since it was handed over. One that does
+                // so again and again is left to the request, which then fails.
+                Ok(lease) if turns >= MAX_TURNS || lease.is_usable() => return Ok(lease),
+                Ok(_gone) => {}
                 Err(error) => {
                     stats.upstream_rq_pending_failure_eject.inc();
                     return Err(error);
