@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use crate::listener::{self, Acceptor, Handed, Spread};
 use crate::local::Local;
 use crate::snapshot::{Listener, Snapshot};
-use crate::time;
 use crate::upstream::Update;
 
 /// How often idle connections are looked for.
@@ -132,7 +131,7 @@ async fn run(setup: Setup) {
                 local.relay_drain();
                 worker.try_again();
             }
-            _ = sweep.tick() => local.clusters.close_idle(time::now()),
+            _ = sweep.tick() => local.clusters.sweep(),
             () = end.cancelled() => break,
         }
     }
