@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
-use crate::message::{Known, Name, RequestHead, ResponseHead, Version};
+use crate::message::{Name, RequestHead, Version};
 use crate::snapshot::{Codec, Underscores};
 use crate::state::Drain;
 
@@ -177,15 +177,14 @@ async fn one_request(
     match event {
         HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
         HeadEvent::Refused(refusal) => {
-            let (_, writer) = connection.split();
-            let mut writer = ResponseWriter::Http1(writer);
-            exchange::refuse(context, refusal, &head, &mut writer).await;
+            let (rx, tx) = connection.split();
+            let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
+            exchange::refuse(context, refusal, &head, down).await;
             give_head(head);
         }
         HeadEvent::Request => {
             let (rx, tx) = connection.split();
-            let mut down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
+            let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             let outcome = exchange::run(context, head, down).await;
             give_head(outcome.head);
             if outcome.keep_alive && connection.reusable() {
@@ -249,17 +248,6 @@ fn count_http1(connection: &mut http1::ServerConnection, context: &ConnectionCon
     let (received, sent) = connection.take_counts();
     context.http().downstream_cx_rx_bytes_total.add(received);
     context.http().downstream_cx_tx_bytes_total.add(sent);
-}
-
-/// Answers `expect: 100-continue` in the upstream's place, unless it is to be passed on.
-async fn expect_continue(head: &mut RequestHead, writer: &mut ResponseWriter<'_>, pass_on: bool) {
-    let expects =
-        head.fields.get(Known::Expect).is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
-    if expects && !pass_on {
-        head.fields.remove(Known::Expect);
-        // A client that is gone is noticed by the exchange.
-        let _ = writer.interim(&ResponseHead::new(100)).await;
-    }
 }
 
 /// Treats names with underscores as configured; false when the request is to be refused.

@@ -9,7 +9,7 @@ use crate::error::DownstreamError;
 use crate::message::{Fields, Frame, ResponseHead};
 use crate::{http1, http2};
 
-/// One request and its answer.
+/// One request and its response.
 pub struct Downstream<'c> {
     pub rx: RequestBody<'c>,
     pub tx: ResponseWriter<'c>,
@@ -21,7 +21,7 @@ pub enum RequestBody<'c> {
     Http2(http2::RequestBody),
 }
 
-/// Where the answer goes.
+/// Where the response goes.
 pub enum ResponseWriter<'c> {
     Http1(http1::ResponseWriter<'c>),
     Http2(http2::ResponseWriter),
@@ -52,7 +52,8 @@ impl RequestBody<'_> {
         }
     }
 
-    /// After the end of the request: waits until the client goes away, and says how.
+    /// Waits until the client leaves, and says how. At any time: also while the body is unread, which
+    /// is not lost. A client of HTTP/1 that ends its side counts as gone, as in Envoy.
     pub async fn closed(&mut self) -> DownstreamError {
         match self {
             Self::Http1(body) => body.closed().await,
@@ -70,7 +71,7 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// The head of the answer; with `end`, the answer is whole. Without, it may wait in a buffer for the first data or a `flush`.
+    /// The head of the response; with `end`, the response is whole. Without, it may wait in a buffer for the first data or a `flush`.
     pub async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.head(head, end).await,
@@ -78,7 +79,7 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// The connection ends with this answer, which says so when its head is still to come. HTTP/2 drains by GOAWAY instead.
+    /// The connection ends with this response, which says so when its head is still to come. HTTP/2 drains by GOAWAY instead.
     /// True when that is new.
     pub fn close_after(&mut self) -> bool {
         match self {
@@ -102,7 +103,7 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// Trailers, which end the answer.
+    /// Trailers, which end the response.
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.trailers(trailers).await,
@@ -111,11 +112,16 @@ impl ResponseWriter<'_> {
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    fn needs_flush(&self) -> bool {
         match self {
             Self::Http1(writer) => writer.needs_flush(),
             Self::Http2(writer) => writer.needs_flush(),
         }
+    }
+
+    /// Sends what waits in the buffer; never resolves when there is nothing.
+    pub async fn flush_waiting(&mut self) -> Result<(), DownstreamError> {
+        if self.needs_flush() { self.flush().await } else { std::future::pending().await }
     }
 
     /// Sends what waits in the buffer.
@@ -126,7 +132,7 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// Gives up on an answer that has begun: HTTP/1 will close the connection, HTTP/2 resets the stream.
+    /// Gives up on an response that has begun: HTTP/1 will close the connection, HTTP/2 resets the stream.
     pub fn reset(&mut self) {
         match self {
             Self::Http1(writer) => writer.reset(),

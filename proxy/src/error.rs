@@ -171,7 +171,7 @@ impl UpstreamError {
     }
 }
 
-/// Why a downstream stream cannot go on. There is nobody left to answer.
+/// Why a downstream stream cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DownstreamError {
     /// The client closed or reset its connection.
@@ -183,6 +183,9 @@ pub enum DownstreamError {
     /// The client broke the protocol in the middle of a request; the text is Envoy's response code detail.
     #[error("downstream protocol error: {0}")]
     Protocol(&'static str),
+    /// The trailers are over the limits; the text is Envoy's response code detail.
+    #[error("request trailers too large: {0}")]
+    TooLarge(&'static str),
 }
 
 #[cfg(test)]

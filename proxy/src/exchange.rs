@@ -1,55 +1,44 @@
-//! THE STORY of one request: rules -> route -> filters -> tries -> filters and rules back -> answer -> last byte.
+//! The story of one request: admit -> filters -> route -> attempts -> response -> last byte.
 //!
-//! Everything about an exchange is decided here, in the order in which it happens; each error becomes an answer made by `local_reply`,
-//! and however it ends, it is counted and logged once. `forward` is the part with an upstream in it.
+//! Everything about an exchange is decided here, in the order in which it happens. An error becomes a
+//! local reply, and however the exchange ends, it is counted and logged once.
 
-use std::borrow::Cow;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::downstream::{Downstream, ResponseWriter};
-use crate::error::{DownstreamError, Flag};
+use crate::downstream::Downstream;
 use crate::filter::chain::Running;
-use crate::filter::{edge, path};
 use crate::format::Context;
+use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
-use crate::message::{Fields, Method, RequestHead, ResponseHead, Version};
-use crate::mutation::Mutations;
+use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
 use crate::stats::{HttpStats, ListenerHttpStats};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
-use crate::trace::Span;
 
-mod answer;
+mod attempt;
 mod filters;
-mod finish;
-mod forward;
-mod judge;
-mod limits;
-mod mutate;
-mod outcome;
-mod prepare;
-mod relay;
-mod replay;
-mod retrying;
-mod spans;
+mod record;
+mod response;
+mod retry;
 mod timers;
 mod tunnel;
 mod upload;
 
 use filters::Stopped;
-
-use replay::Replay;
-use timers::{Expiry, Timers};
+use record::Record;
+use timers::Timers;
+use upload::Replay;
 
 /// What the exchanges of one downstream connection share.
 pub struct ConnectionContext {
@@ -64,7 +53,7 @@ pub struct ConnectionContext {
 /// What is left after an exchange.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The client got a whole answer.
+    /// The client has a whole response.
     pub keep_alive: bool,
     /// The request's head, for its buffers.
     pub head: RequestHead,
@@ -72,34 +61,48 @@ pub struct Outcome {
 
 /// One request on its way.
 struct Exchange<'x> {
-    context: &'x ConnectionContext,
-    request: RequestHead,
-    response: ResponseHead,
-    trailers: Option<Fields>,
-    info: StreamInfo,
-    timers: &'x Timers,
-    /// The client's `x-envoy-*` fields are believed, and its answers count as internal.
-    internal: bool,
-    matched: Option<Matched<'x>>,
-    /// The head of the answer has been sent.
-    answered: bool,
-    /// The client got the whole answer.
-    complete: bool,
-    /// The upstream ended its connection in the middle of the answer.
-    cut_by_upstream: bool,
-    finished: bool,
-    /// It may leave HTTP: an upgrade or CONNECT.
-    tunnel: bool,
+    timers: &'x Timers<'x>,
+    request: Request<'x>,
+    response: Response,
     /// The HTTP filters, where there are any besides the router.
     filters: Option<Running<'x>>,
-    /// The request's body, where a filter waited for all of it.
+    record: Record<'x>,
+}
+
+/// What the client sent, and where it goes.
+struct Request<'x> {
+    head: RequestHead,
+    matched: Option<Matched<'x>>,
+    /// It may leave HTTP: an upgrade or CONNECT.
+    tunnel: bool,
+    /// The body, where a filter waited for all of it.
     held: Option<Replay>,
-    /// What chance says of a choice of clusters, for filters and router alike.
+    /// The random number of a choice of clusters, for filters and router alike.
     draw: u64,
-    /// The request's span, where it is traced.
-    span: Option<Span>,
-    /// When the request came to the router.
-    forwarded: Instant,
+}
+
+/// What goes back.
+#[derive(Default)]
+struct Response {
+    head: ResponseHead,
+    trailers: Option<Fields>,
+    phase: Phase,
+}
+
+/// How far the response has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of it was sent.
+    #[default]
+    Waiting,
+    /// Its head was sent, or at least begun.
+    Responding,
+    /// The client has the whole response.
+    Complete,
+    /// It broke off.
+    Cut { by_upstream: bool },
+    /// The exchange was counted and logged.
+    Finished,
 }
 
 /// The route that a request took.
@@ -123,125 +126,96 @@ impl ConnectionContext {
 
 /// Carries one request to its end.
 pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
-    let timers = Timers::default();
+    let start = time::now();
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start);
     let mut exchange = Exchange::begin(context, &timers, head);
-    let served = match exchange.admit() {
-        Err(reply) => Err(reply),
-        Ok(decision) => exchange.serve(&mut down, decision).await,
-    };
-    if let Err(reply) = served {
-        let whole = down.rx.is_end();
-        exchange.send_reply(&mut down.tx, whole, reply).await;
+    if let Err(reply) = exchange.serve(&mut down).await {
+        exchange.send_reply(&mut down, reply).await;
     }
-    exchange.end()
+    if exchange.response.phase == Phase::Waiting {
+        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        down.tx.reset();
+    }
+    let keep_alive = exchange.response.phase == Phase::Complete;
+    exchange.finish();
+    Outcome { keep_alive, head: std::mem::take(&mut exchange.request.head) }
 }
 
-/// Answers a request that the codec refused; `head` is what could be read of it.
+/// Responds to a request that the codec refused; `head` is what could be read of it.
 pub async fn refuse(
     context: &ConnectionContext,
     refusal: Refusal,
     head: &RequestHead,
-    tx: &mut ResponseWriter<'_>,
+    mut down: Downstream<'_>,
 ) {
-    let timers = Timers::default();
+    let start = time::now();
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start);
     let mut exchange = Exchange::begin(context, &timers, head.clone());
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
-    exchange.send_reply(tx, true, reply).await;
-    exchange.end();
+    exchange.send_reply(&mut down, reply).await;
+    exchange.finish();
 }
 
 impl<'x> Exchange<'x> {
-    fn begin(context: &'x ConnectionContext, timers: &'x Timers, request: RequestHead) -> Self {
-        let start = time::now();
+    fn begin(context: &'x ConnectionContext, timers: &'x Timers<'x>, head: RequestHead) -> Self {
+        let start = timers.start();
         let http = context.http();
         http.downstream_rq_total.inc();
-        match request.version {
+        match head.version {
             Version::Http2 => http.downstream_rq_http2_total.inc(),
             Version::Http10 | Version::Http11 => http.downstream_rq_http1_total.inc(),
         }
         http.downstream_rq_active.inc();
         let timeouts = &context.manager.timeouts;
-        timers.start(start, timeouts.stream_idle, timeouts.request, timeouts.max_stream_duration);
+        timers.limit(timeouts.stream_idle, timeouts.request, timeouts.max_stream_duration);
+        let draw = context.local.random_bits()[0];
         Self {
-            info: StreamInfo::new(Rc::clone(&context.info), request.version, time::wall(), start),
-            context,
-            request,
-            response: ResponseHead::default(),
-            trailers: None,
+            record: Record {
+                context,
+                info: StreamInfo::new(Rc::clone(&context.info), head.version, time::wall(), start),
+                span: None,
+                forwarded: start,
+                internal: false,
+            },
             timers,
-            internal: false,
-            matched: None,
-            answered: false,
-            complete: false,
-            cut_by_upstream: false,
-            finished: false,
-            tunnel: false,
+            request: Request { head, matched: None, tunnel: false, held: None, draw },
+            response: Response::default(),
             filters: None,
-            held: None,
-            span: None,
-            draw: context.local.random_bits()[0],
-            forwarded: start,
         }
     }
 
-    /// Rules and route: what is to be done with the request.
-    fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
-        let context = self.context;
-        let manager = &*context.manager;
-        if let Some(reply) = self.normalize_path() {
-            return Err(reply);
-        }
-        let origin = edge::Origin {
-            peer: context.info.peer,
-            local: context.info.local,
-            random: context.local.random_bits(),
-        };
-        let client = edge::request(&mut self.request, &manager.rules, origin);
-        self.info.remote = client.remote;
-        self.internal = client.internal;
-        let decision = manager.routes.decide(&self.request, context.local.random_bits()[0]);
-        if let Some(Decision::Route { virtual_host, route }) = &decision {
-            self.info.virtual_host = Some(Arc::clone(&virtual_host.name));
-            self.info.route_name = Some(Arc::clone(&route.name));
-            self.info.route_metadata.clone_from(&route.metadata);
-            self.matched = Some(Matched { virtual_host, route, weighted: None });
-        }
-        self.begin_span();
-        self.admit_tunnel(self.matched)?;
-        Ok(decision)
-    }
-
-    /// Through the filters, then as the route says; the error is an answer to be made here.
-    async fn serve(
-        &mut self,
-        down: &mut Downstream<'_>,
-        decision: Option<Decision<'x>>,
-    ) -> Result<(), LocalReply> {
-        if !self.context.manager.chain.0.is_empty() {
+    /// Rules, route, filters, and what the route says; the error is a local reply to be sent.
+    async fn serve(&mut self, down: &mut Downstream<'_>) -> Result<(), LocalReply> {
+        self.continue_request(down).await;
+        let decision = self.admit()?;
+        let manager = &self.record.context.manager;
+        if !manager.chain.0.is_empty() {
             match self.filter_request(down).await {
                 Ok(()) => {}
                 Err(Stopped::Reply(reply)) => return Err(reply),
                 Err(Stopped::Left) => return Ok(()),
-                Err(Stopped::Answer(head)) => {
-                    let whole = down.rx.is_end();
-                    self.send_filters_answer(&mut down.tx, whole, head).await;
+                Err(Stopped::Response(head)) => {
+                    self.send_filters_response(down, head).await;
                     return Ok(());
                 }
             }
         }
-        let http = self.context.http();
+        let http = self.record.context.http();
         http.rq_total.inc();
-        match (decision, self.matched) {
-            (Some(Decision::RequireTls(_)), _) => Err(LocalReply::redirect(301, to_tls(&self.request))),
+        let head = &self.request.head;
+        match (decision, self.request.matched) {
+            (Some(Decision::RequireTls(_)), _) => Err(LocalReply::redirect(301, to_tls(head))),
             (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
                 Action::Forward(forward) => self.forward(down, matched, forward).await,
                 Action::Redirect(redirect) => {
-                    Err(LocalReply::redirect(redirect.status, redirect.location(route, &self.request)))
+                    Err(LocalReply::redirect(redirect.status, redirect.location(route, head)))
                 }
                 Action::Direct { status, body } => {
                     http.rq_direct_response.inc();
-                    let location = direct_location(*status, &self.request);
+                    let location = direct_location(*status, head);
                     Err(LocalReply::direct(*status, body.clone(), location))
                 }
             },
@@ -252,60 +226,92 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    fn normalize_path(&mut self) -> Option<LocalReply> {
-        if self.request.method == Method::Connect {
-            return None;
+    /// Sends the 100 that `expect: 100-continue` asks for in the upstream's place, unless the
+    /// expectation is passed on.
+    async fn continue_request(&mut self, down: &mut Downstream<'_>) {
+        let fields = &mut self.request.head.fields;
+        if self.record.context.manager.proxy_100_continue {
+            return;
         }
-        let options = self.context.manager.rules.path;
-        match path::normalize(&self.request.path, options) {
-            path::Normalized::Unchanged => None,
+        let expects = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
+        if fields.get(Known::Expect).is_some_and(expects) {
+            fields.remove(Known::Expect);
+            let Downstream { rx, tx } = down;
+            let interim = ResponseHead::new(100);
+            // A client that has left, or does not take it, is noticed by the next wait.
+            let _ = self.timers.race(rx.closed(), tx.interim(&interim)).await;
+        }
+    }
+
+    /// Rules and route: what is to be done with the request.
+    fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
+        let context = self.record.context;
+        let manager = &*context.manager;
+        self.normalize_path()?;
+        let origin = headers::request::Origin {
+            peer: context.info.peer,
+            local: context.info.local,
+            tls: context.info.tls,
+            random: context.local.random_bits(),
+        };
+        let client = headers::request::apply(&mut self.request.head, &manager.rules, origin);
+        self.record.info.remote = client.remote;
+        self.record.internal = client.internal;
+        let decision = manager.routes.decide(&self.request.head, context.local.random_bits()[0]);
+        if let Some(Decision::Route { virtual_host, route }) = &decision {
+            self.record.info.virtual_host = Some(Arc::clone(&virtual_host.name));
+            self.record.info.route_name = Some(Arc::clone(&route.name));
+            self.record.info.route_metadata.clone_from(&route.metadata);
+            self.request.matched = Some(Matched { virtual_host, route, weighted: None });
+        }
+        self.begin_span();
+        self.admit_tunnel()?;
+        Ok(decision)
+    }
+
+    fn normalize_path(&mut self) -> Result<(), LocalReply> {
+        if self.request.head.method == Method::Connect {
+            return Ok(());
+        }
+        let context = self.record.context;
+        match path::normalize(&self.request.head.path, context.manager.rules.path) {
+            path::Normalized::Unchanged => Ok(()),
             path::Normalized::Changed(path) => {
-                self.request.path = path;
-                None
+                // Only characters that a path may hold are unescaped.
+                let invalid = |_| LocalReply::bad_request("path_normalization_failed");
+                self.request.head.path = Path::new(path).map_err(invalid)?;
+                Ok(())
             }
             path::Normalized::Redirect(path) => {
-                self.context.http().downstream_rq_redirected_with_normalized_path.inc();
-                Some(LocalReply::redirect(307, path))
+                context.http().downstream_rq_redirected_with_normalized_path.inc();
+                Err(LocalReply::redirect(307, path))
             }
             path::Normalized::Reject => {
-                self.context.http().downstream_rq_failed_path_normalization.inc();
-                Some(LocalReply::bad_request("path_normalization_failed"))
+                context.http().downstream_rq_failed_path_normalization.inc();
+                Err(LocalReply::bad_request("path_normalization_failed"))
             }
         }
+    }
+
+    /// The request ended with its head: the route's timeout begins, so that it covers the wait for a
+    /// connection, too.
+    fn request_ended(&mut self, route_timeout: Option<Duration>) {
+        let info = &mut self.record.info;
+        info.request_end = info.request_end.or(Some(info.start));
+        self.timers.request_complete(self.record.forwarded, route_timeout);
     }
 
     fn format_context(&self) -> Context<'_> {
+        let info = &self.record.info;
+        let response = &self.response.head;
         Context {
-            info: &self.info,
-            request: Some(&self.request),
-            response: (self.response.status != 0).then_some(&self.response),
-            response_trailers: self.trailers.as_ref(),
-            ..Context::new(&self.info)
+            info,
+            request: Some(&self.request.head),
+            response: (response.status != 0).then_some(response),
+            response_trailers: self.response.trailers.as_ref(),
+            ..Context::new(info)
         }
     }
-
-    /// Nobody is left to answer.
-    fn client_left(&mut self, error: DownstreamError) {
-        if self.complete {
-            return;
-        }
-        self.context.http().downstream_rq_rx_reset.inc();
-        let (flag, details) = match error {
-            DownstreamError::Disconnected => {
-                (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
-            }
-            DownstreamError::Reset => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
-            DownstreamError::Protocol(details) => (Flag::DownstreamProtocolError, details),
-        };
-        self.info.flags.set(flag);
-        self.info.details = Cow::Borrowed(details);
-    }
-}
-
-/// Waits until a timeout runs out; costs nothing where what it is raced with is ready at once.
-async fn expired(timers: &Timers) -> Expiry {
-    let timer = std::pin::pin!(tokio::time::sleep(std::time::Duration::from_secs(86_400)));
-    timers.expired(timer).await
 }
 
 /// An empty piece, to end a body with.

@@ -5,18 +5,14 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
-use crate::cluster::outlier::{Seen, observe};
+use crate::cluster::outlier::{Seen, eject, observe};
 use crate::cluster::report::{HostReport, What};
 use crate::state::{Direction, Drain, ServerState};
-use crate::time::DateCache;
+use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
-
-/// How long an exchange waits for what comes of its report; the writer may be at a large configuration.
-const VERDICT: Duration = Duration::from_millis(100);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
 pub struct Local {
@@ -54,27 +50,24 @@ impl Local {
         }
     }
 
-    /// Counts for outlier detection what was seen of a host; where that crosses a threshold, waits for what the writer makes of it.
-    pub async fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
-        let Some(outlier) = &cluster.policy.outlier else { return };
-        let crossed = observe(&outlier.settings, &host.host.stats, cluster.shard(), seen);
-        if crossed != [None; 2] {
-            self.report(cluster, host, What::Crossed(crossed)).await;
+    /// Counts for outlier detection what was seen of a host, and ejects it where that is due. It never waits: the ejection is in
+    /// force for every worker's next pick, and control hears of it later.
+    pub fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+        let Some(policy) = &cluster.policy.outlier else { return };
+        let crossed = observe(&policy.settings, &host.host.stats, cluster.shard(), seen);
+        for kind in crossed.into_iter().flatten() {
+            let mut random = |bound| self.random_below(bound);
+            if eject(policy, &host.host.stats, kind, cluster.shard(), &mut random) {
+                self.report(cluster, host, What::Ejected { kind, at: time::now() });
+            }
         }
     }
 
-    /// Tells the writer of a host, and waits until what comes of it has been sent to the workers. A report that finds the channel full
-    /// is dropped, and its failures are counted anew, so that the next ones in a row make another.
-    pub async fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
-        let (done, told) = oneshot::channel();
+    /// Tells control of a host. A report that finds the queue full is dropped and counted: control finds ejections without it too.
+    pub fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let name = Arc::clone(&cluster.policy.name);
-        let report = HostReport { cluster: name, host: host.host.address, what, done };
-        if self.reports.try_send(report).is_ok() {
-            // However it ends, the exchange goes on.
-            let _ = tokio::time::timeout(VERDICT, told).await;
-        } else {
-            host.host.stats.tally.restart_all();
-            tracing::warn!(cluster = %cluster.policy.name, host = %host.host.address, "control is behind: a report of failures is dropped");
+        if self.reports.try_send(HostReport { cluster: name, host: host.host.address, what }).is_err() {
+            cluster.stats().host_reports_dropped.inc();
         }
     }
 

@@ -59,7 +59,7 @@ pub enum QueryRule {
     String(StringMatch),
 }
 
-/// A share of requests; `snapshot::build` has looked its runtime key up.
+/// A share of requests; `build` has looked its runtime key up.
 #[derive(Debug, Default)]
 pub struct FractionMatcher {
     pub runtime_key: Box<str>,

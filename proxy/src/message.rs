@@ -5,9 +5,36 @@
 
 mod fields;
 mod names;
+mod value;
 
 pub use fields::Fields;
 pub use names::{Known, Name};
+pub use value::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Path};
+
+/// Buffers of a head that have grown beyond this are given back after it.
+const KEEP: usize = 16 * 1024;
+
+/// Counts steps of work on input in tests, which show that it grows no faster than the input.
+pub(crate) mod work {
+    #[cfg(test)]
+    thread_local! {
+        static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    }
+
+    #[inline(always)]
+    pub(crate) fn step(_steps: usize) {
+        #[cfg(test)]
+        STEPS.set(STEPS.get() + _steps as u64);
+    }
+
+    /// The steps that `run` takes.
+    #[cfg(test)]
+    pub(crate) fn of(run: impl FnOnce()) -> u64 {
+        let before = STEPS.get();
+        run();
+        STEPS.get() - before
+    }
+}
 
 /// The protocol version of one side of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -42,8 +69,12 @@ pub enum Method {
     Options,
     Trace,
     Patch,
-    Other(Box<str>),
+    Other(OtherMethod),
 }
+
+/// A token that is none of the usual methods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherMethod(Box<str>);
 
 impl Method {
     pub fn as_str(&self) -> &str {
@@ -57,14 +88,16 @@ impl Method {
             Self::Options => "OPTIONS",
             Self::Trace => "TRACE",
             Self::Patch => "PATCH",
-            Self::Other(text) => text,
+            Self::Other(OtherMethod(text)) => text,
         }
     }
 }
 
-impl From<&str> for Method {
-    fn from(text: &str) -> Self {
-        match text {
+impl TryFrom<&str> for Method {
+    type Error = Invalid;
+
+    fn try_from(text: &str) -> Result<Self, Invalid> {
+        Ok(match text {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
             "POST" => Self::Post,
@@ -74,7 +107,35 @@ impl From<&str> for Method {
             "OPTIONS" => Self::Options,
             "TRACE" => Self::Trace,
             "PATCH" => Self::Patch,
-            other => Self::Other(other.into()),
+            other if value::is_token(other.as_bytes()) => Self::Other(OtherMethod(other.into())),
+            _ => return Err(Invalid),
+        })
+    }
+}
+
+/// The scheme of a request's target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Scheme {
+    #[default]
+    Http,
+    Https,
+}
+
+impl Scheme {
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        if text.eq_ignore_ascii_case(b"http") {
+            Some(Self::Http)
+        } else if text.eq_ignore_ascii_case(b"https") {
+            Some(Self::Https)
+        } else {
+            None
+        }
+    }
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
         }
     }
 }
@@ -84,25 +145,26 @@ impl From<&str> for Method {
 pub struct RequestHead {
     pub version: Version,
     pub method: Method,
-    /// `http` or `https`, by the transport or `x-forwarded-proto`.
-    pub https: bool,
-    pub authority: Vec<u8>,
+    /// What the client says (`:scheme`, or a target in absolute form); where it says nothing, the rules for headers fill it in. It says
+    /// nothing of the transport.
+    pub scheme: Option<Scheme>,
+    pub authority: Authority,
     /// Path and query, never with a fragment.
-    pub path: Vec<u8>,
+    pub path: Path,
     pub fields: Fields,
 }
 
 impl RequestHead {
     pub fn clear(&mut self) {
         self.method = Method::Get;
-        self.https = false;
+        self.scheme = None;
         self.authority.clear();
         self.path.clear();
         self.fields.clear();
     }
 
     pub fn scheme(&self) -> &'static str {
-        if self.https { "https" } else { "http" }
+        self.scheme.unwrap_or_default().as_str()
     }
 
     /// The path without its query.

@@ -77,7 +77,7 @@ pub struct Retries {
 
 /// How a try failed.
 #[derive(Clone, Copy, Debug)]
-pub enum Trouble<'a> {
+pub enum Cause<'a> {
     Error {
         error: &'a UpstreamError,
         /// Something of the request may have reached an upstream.
@@ -87,7 +87,7 @@ pub enum Trouble<'a> {
     PerTryTimeout {
         sent: bool,
     },
-    Answer(&'a ResponseHead),
+    Response(&'a ResponseHead),
 }
 
 /// How long to wait before another try.
@@ -135,15 +135,15 @@ impl Retries {
     }
 
     /// Whether the failure is one of those to try again after.
-    pub fn cover(&self, trouble: Trouble<'_>) -> bool {
-        match trouble {
-            Trouble::Error { error, sent } => self.on.covers_error(error, sent),
-            Trouble::PerTryTimeout { sent } => self.on.covers_timeout(sent),
-            Trouble::Answer(head) => self.cover_answer(head),
+    pub fn cover(&self, cause: Cause<'_>) -> bool {
+        match cause {
+            Cause::Error { error, sent } => self.on.covers_error(error, sent),
+            Cause::PerTryTimeout { sent } => self.on.covers_timeout(sent),
+            Cause::Response(head) => self.cover_response(head),
         }
     }
 
-    fn cover_answer(&self, head: &ResponseHead) -> bool {
+    fn cover_response(&self, head: &ResponseHead) -> bool {
         if head.fields.get(Known::XEnvoyRateLimited).is_some() {
             return self.on.has(RetryOn::ENVOY_RATELIMITED);
         }
@@ -172,9 +172,9 @@ impl Retries {
     }
 
     /// The wait before retry number `retry` (1 is the first). `random` is in 0..1.
-    pub fn wait(&self, trouble: Trouble<'_>, retry: u32, random: f64, now: SystemTime) -> Wait {
+    pub fn wait(&self, cause: Cause<'_>, retry: u32, random: f64, now: SystemTime) -> Wait {
         let limits = self.policy.as_ref().and_then(|policy| policy.rate_limited.as_ref());
-        if let Trouble::Answer(head) = trouble
+        if let Cause::Response(head) = cause
             && let Some(asked) = limits.and_then(|limits| limits.asked(&head.fields, now))
         {
             return Wait::RateLimited(asked + (asked / 2).mul_f64(random.clamp(0.0, 1.0)));

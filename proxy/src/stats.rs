@@ -1,13 +1,14 @@
 //! Statistics: counters, gauges and histograms under Envoy's names, one shard for each thread.
 //!
-//! A shard has one writer, so that counting is a plain load and store of memory nobody else writes; the admin thread sums the
-//! shards when asked. A scope (a cluster, a listener, …) lives as long as somebody holds it, and keeps its counts over reloads.
-//! Written by the data plane and `control`, read by `admin`; calls nothing of ours.
+//! A shard has one writer, so counting is a plain load and store. The admin thread sums the shards.
+//! A worker's shard is allocated with the worker's first count, so an idle cluster costs one shard
+//! however many workers there are. A scope (a cluster, a listener, …) lives as long as something
+//! holds it and keeps its counts over reloads.
 
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 mod collect;
 mod groups;
@@ -17,7 +18,8 @@ pub use collect::{Collected, Stat, Value};
 pub use groups::*;
 pub use histogram::{Histogram, Summary};
 
-/// A number that only grows (until `/reset_counters`). One thread writes it.
+/// A count of events, the only type that counts them: 64 bits wide, and it saturates. It only
+/// grows until `/reset_counters`. One thread writes it.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -27,7 +29,7 @@ impl Counter {
     }
 
     pub fn add(&self, more: u64) {
-        self.0.store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
+        self.0.store(self.0.load(Relaxed).saturating_add(more), Relaxed);
     }
 
     pub fn get(&self) -> u64 {
@@ -62,7 +64,7 @@ impl Gauge {
     }
 
     pub fn add(&self, more: i64) {
-        self.set(self.get().wrapping_add(more));
+        self.set(self.get().saturating_add(more));
     }
 
     pub fn set(&self, value: i64) {
@@ -82,15 +84,16 @@ impl Gauge {
     }
 }
 
-/// Answers by status: each code that occurred, and its class. 4 KiB, made with the first answer.
+/// Responses by status: each code that occurred, and its class. 4 KiB, allocated with the first
+/// response.
 #[derive(Debug, Default)]
-pub struct Codes(std::sync::OnceLock<Box<[Counter]>>);
+pub struct Codes(OnceLock<Box<[Counter]>>);
 
 impl Codes {
     const FIRST: u16 = 100;
     const COUNT: usize = 500;
 
-    /// Counts an answer; statuses outside 100–599 are not counted.
+    /// Counts a response; statuses outside 100–599 are not counted.
     pub fn record(&self, status: u16) {
         let codes = self.0.get_or_init(|| (0..Self::COUNT).map(|_| Counter::default()).collect());
         if let Some(counter) = status.checked_sub(Self::FIRST).and_then(|at| codes.get(usize::from(at))) {
@@ -138,7 +141,7 @@ pub trait Group: Default + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Scope<T> {
     prefix: String,
-    shards: Box<[Padded<T>]>,
+    shards: Box<[OnceLock<Box<Padded<T>>>]>,
 }
 
 /// Keeps shards off each other's cache lines.
@@ -153,20 +156,21 @@ impl<T: Group> Scope<T> {
 
     /// The shard of a thread: workers count from 0, `Registry::control_shard` is the control thread's.
     pub fn shard(&self, at: usize) -> &T {
-        // Shards are made for every thread, so that the index always exists; the last stands in rather than a panic.
+        // The index always exists; the last shard stands in rather than a panic.
         let last = self.shards.len().saturating_sub(1);
-        &self.shards[at.min(last)].0
+        &self.shards[at.min(last)].get_or_init(Box::default).0
     }
 
+    /// The shards that something was counted in.
     pub fn shards(&self) -> impl Iterator<Item = &T> {
-        self.shards.iter().map(|shard| &shard.0)
+        self.shards.iter().filter_map(|shard| Some(&shard.get()?.0))
     }
 }
 
 /// A scope of any kind, as the registry knows it.
 pub trait AnyScope: Send + Sync {
     fn prefix(&self) -> &str;
-    /// Shows each statistic of each shard: the same names come once for each shard.
+    /// Shows each statistic of each shard that exists: a name comes once for each of them.
     fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
     /// Shows each statistic that is shown per worker, with the worker's number.
     fn visit_workers<'s>(&'s self, show: &mut dyn FnMut(usize, &'static str, Sample<'s>));
@@ -188,8 +192,8 @@ impl<T: Group> AnyScope for Scope<T> {
 
     fn visit_workers<'s>(&'s self, show: &mut dyn FnMut(usize, &'static str, Sample<'s>)) {
         let workers = self.shards.len().saturating_sub(1);
-        for (worker, shard) in self.shards().take(workers).enumerate().filter(|_| !T::PER_WORKER.is_empty()) {
-            shard.visit(&mut |name, sample| {
+        for worker in (0..workers).filter(|_| !T::PER_WORKER.is_empty()) {
+            self.shard(worker).visit(&mut |name, sample| {
                 if T::PER_WORKER.contains(&name) {
                     show(worker, name, sample);
                 }
@@ -231,8 +235,10 @@ impl Registry {
         if let Some(found) = living.and_then(|scope| scope.as_any().downcast::<Scope<T>>().ok()) {
             return found;
         }
-        let shards = (0..self.shards).map(|_| Padded::default()).collect();
+        let shards = (0..self.shards).map(|_| OnceLock::new()).collect();
         let scope = Arc::new(Scope::<T> { prefix: prefix.to_owned(), shards });
+        // Collecting finds the names of a group's statistics in one of its shards.
+        scope.shard(self.control_shard());
         let weak: Weak<dyn AnyScope> = Arc::<Scope<T>>::downgrade(&scope);
         scopes.insert(prefix.to_owned(), weak);
         scope

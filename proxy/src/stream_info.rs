@@ -19,6 +19,8 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// The address that the peer connected to.
     pub local: SocketAddr,
+    /// The transport is TLS.
+    pub tls: bool,
 }
 
 /// One exchange: from its request head to its last byte.

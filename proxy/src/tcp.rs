@@ -1,26 +1,33 @@
-//! `tcp_proxy` and `echo`: the other kind of connection. Bytes both ways, until both sides have ended.
+//! `tcp_proxy` and `echo`: connections whose bytes go both ways until both sides have ended.
 //!
-//! `dial` finds the upstream, `carry` moves the bytes; here is the story of one connection, its counters and its log.
+//! `carry` moves the bytes and does all the waiting; here is the story of one connection: its
+//! upstream, found by cluster and host, again while attempts are left; its counters and its log.
 
+use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
-use crate::error::Flag;
+use crate::cluster::breaker::Permit;
+use crate::cluster::outlier::Seen;
+use crate::cluster::{Host, HostShard};
+use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::local::Local;
 use crate::message::Version;
+use crate::route::Priority;
 use crate::snapshot::{TcpEnd, TcpProxy};
 use crate::stats::{ClusterStats, TcpStats};
 use crate::stream_info::{ConnectionInfo, LogMoment, StreamInfo};
-use crate::{time, upstream};
+use crate::time;
+use crate::upstream::{self, LocalCluster};
 
 mod carry;
-mod dial;
 
-use carry::{Flow, Limits, Over};
+use carry::{Ended, Flow, Limits, Over, Waits};
 
 /// A downstream connection and what was read of it already.
 pub struct Client {
@@ -66,7 +73,13 @@ impl<'s> Session<'s> {
 
     async fn run(&mut self, mut client: TcpStream, front: &Bytes) {
         let due = self.duration_limit().map(|limit| self.info.start + limit);
-        let Some(mut upstream) = self.dial(due).await else { return };
+        let waits = Waits { client: &client, due, ended: Cell::new(None) };
+        let mut upstream = match self.find_upstream(&waits).await {
+            Ok(Some(upstream)) => upstream,
+            Ok(None) => return,
+            Err(Ended::Client) => return self.info.flags.set(Flag::DownstreamConnectionTermination),
+            Err(Ended::Duration) => return self.too_long(),
+        };
         let flow = Flow::default();
         self.log_early(LogMoment::UpstreamConnected, self.proxy.log_connected, &flow);
         let cluster = Rc::clone(&upstream.cluster);
@@ -132,6 +145,163 @@ impl<'s> Session<'s> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         self.log();
+    }
+}
+
+/// A connection to a host, and what it holds.
+struct Upstream {
+    stream: TcpStream,
+    cluster: Rc<LocalCluster>,
+    _held: upstream::Held,
+    _active: Active,
+}
+
+/// The connection counts as a request of its cluster and host while this lives.
+struct Active {
+    cluster: Rc<LocalCluster>,
+    host: Arc<Host>,
+}
+
+impl Session<'_> {
+    /// The upstream, unless there is none; the flags then say why.
+    async fn find_upstream(&mut self, waits: &Waits<'_>) -> Result<Option<Upstream>, Ended> {
+        let Some(cluster) = self.local.clusters.get(self.cluster()) else {
+            self.stats().downstream_cx_no_route.inc();
+            self.info.flags.set(Flag::NoClusterFound);
+            return Ok(None);
+        };
+        self.info.cluster = Some(Arc::clone(&cluster.policy.name));
+        loop {
+            let (breaker, limits) = cluster.breaker(Priority::Default);
+            let Some(permit) = breaker.connections.acquire(limits.max_connections) else {
+                cluster.stats().upstream_cx_overflow.inc();
+                self.info.flags.set(Flag::UpstreamOverflow);
+                return Ok(None);
+            };
+            if self.info.attempts >= self.proxy.max_connect_attempts {
+                cluster.stats().upstream_cx_connect_attempts_exceeded.inc();
+                self.info.flags.set(Flag::UpstreamRetryLimitExceeded);
+                return Ok(None);
+            }
+            let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), &[], 0) else {
+                cluster.stats().upstream_cx_none_healthy.inc();
+                self.info.flags.set(Flag::NoHealthyUpstream);
+                return Ok(None);
+            };
+            self.info.attempts = self.info.attempts.saturating_add(1);
+            match self.attempt(waits, &cluster, &host.host, permit).await? {
+                Ok(upstream) => {
+                    self.local.judge(&cluster, &host, Seen::Served);
+                    return Ok(Some(upstream));
+                }
+                Err(UpstreamError::Overflow) => {}
+                Err(error) => {
+                    self.local.judge(&cluster, &host, Seen::Failed);
+                    self.info.flags.set(error.flag());
+                    self.info.upstream.transport_failure = error.transport_failure();
+                }
+            }
+            match self.back_off() {
+                Some(wait) => waits.race(tokio::time::sleep(wait)).await?,
+                None => waits.race(tokio::task::yield_now()).await?,
+            }
+        }
+    }
+
+    /// One attempt at one host.
+    async fn attempt(
+        &mut self,
+        waits: &Waits<'_>,
+        cluster: &Rc<LocalCluster>,
+        host: &Arc<Host>,
+        permit: Permit,
+    ) -> Result<Result<Upstream, UpstreamError>, Ended> {
+        let stats = cluster.stats();
+        let (breaker, limits) = cluster.breaker(Priority::Default);
+        let Some(_pending) = breaker.pending.acquire(limits.max_pending_requests) else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Ok(Err(UpstreamError::Overflow));
+        };
+        self.info.upstream.host = Some(host.address);
+        self.info.upstream.hostname.clone_from(&host.hostname);
+        stats.upstream_rq_pending_total.inc();
+        let pending = Pending::new(stats);
+        let connected = waits.race(upstream::connect(host, cluster)).await;
+        drop(pending);
+        self.info.upstream.request_begin = Some(time::now());
+        let stream = match connected? {
+            Ok(stream) => stream,
+            Err(error) => {
+                // An attempt that failed was a connection to Envoy, which its other end closed.
+                stats.upstream_cx_total.inc();
+                stats.upstream_cx_destroy.inc();
+                stats.upstream_cx_destroy_remote.inc();
+                stats.upstream_rq_pending_failure_eject.inc();
+                return Ok(Err(error));
+            }
+        };
+        self.info.upstream.local = stream.local_addr().ok();
+        let held = upstream::Held::of_tcp(cluster, host, permit);
+        let active = Active::new(cluster, host);
+        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _held: held, _active: active }))
+    }
+
+    /// The cluster by the weights.
+    fn cluster(&self) -> &str {
+        let clusters = &self.proxy.clusters;
+        let total: u64 = clusters.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        let mut at = if clusters.len() > 1 { self.local.random_below(total) } else { 0 };
+        let chosen = clusters.iter().find(|(_, weight)| {
+            let here = at < u64::from(*weight);
+            at = at.saturating_sub(u64::from(*weight));
+            here
+        });
+        chosen.or(clusters.first()).map_or("", |(name, _)| name)
+    }
+
+    /// The back-off before the next attempt: a random part of an interval that doubles.
+    fn back_off(&self) -> Option<Duration> {
+        let (first, longest) = self.proxy.back_off?;
+        let doublings = self.info.attempts.saturating_sub(1).min(16);
+        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(self.local.random_share()))
+    }
+}
+
+/// Counts a connection as pending while it is made.
+struct Pending<'s>(&'s ClusterStats);
+
+impl<'s> Pending<'s> {
+    fn new(stats: &'s ClusterStats) -> Self {
+        stats.upstream_rq_pending_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.upstream_rq_pending_active.dec();
+    }
+}
+
+impl Active {
+    fn new(cluster: &Rc<LocalCluster>, host: &Arc<Host>) -> Self {
+        let active = Self { cluster: Rc::clone(cluster), host: Arc::clone(host) };
+        active.cluster.stats().upstream_rq_total.inc();
+        active.cluster.stats().upstream_rq_active.inc();
+        active.host().rq_total.inc();
+        active.host().rq_active.inc();
+        active
+    }
+
+    fn host(&self) -> &HostShard {
+        self.host.stats.shard(self.cluster.shard())
+    }
+}
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.cluster.stats().upstream_rq_active.dec();
+        self.host().rq_active.dec();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::message::{Known, RequestHead};
+use crate::message::{FieldValue, Known, RequestHead};
 use crate::stats::{Scope, TracingStats};
 
 mod context;
@@ -99,7 +99,7 @@ pub fn begin(
     }
     if tracing.egress {
         if let Some(operation) = span.announce.take() {
-            head.fields.set(Known::XEnvoyDecoratorOperation, operation.as_bytes());
+            head.fields.set(Known::XEnvoyDecoratorOperation, format_args!("{operation}"));
         }
     } else if let Some(said) = text(head.fields.get(Known::XEnvoyDecoratorOperation)) {
         span.operation = Some(said);
@@ -146,7 +146,9 @@ fn decide(tracing: &Tracing, shard: usize, head: &mut RequestHead, sampling: &Sa
         && *slot != digit
     {
         *slot = digit;
-        head.fields.set(Known::XRequestId, &id);
+        if let Ok(id) = FieldValue::new(&id) {
+            head.fields.set(Known::XRequestId, id);
+        }
     }
     match reason {
         Reason::No => stats.not_traceable.inc(),

@@ -23,7 +23,8 @@ pub fn is_implemented(field: &FieldDescriptor) -> bool {
 /// Every implemented field of Envoy's that a file can set: those of the roots, of what their implemented fields lead to, and of the
 /// extensions, which any `typed_config` may name.
 pub fn implemented_fields() -> Vec<FieldDescriptor> {
-    let extensions = schema::pool().all_messages().filter(is_extension);
+    let pool = schema::pool();
+    let extensions = pool.all_messages().filter(is_extension);
     let mut open: Vec<_> = ROOTS.iter().filter_map(|name| schema::message(name)).chain(extensions).collect();
     let mut seen: HashSet<String> = open.iter().map(|message| message.full_name().to_owned()).collect();
     let (mut fields, mut names) = (Vec::new(), BTreeSet::new());

@@ -39,6 +39,7 @@ pub use prost_types::Any;
 pub use read::{MAX_FINDINGS, Positions, Read, ReadResult, Upgraded, nearest};
 pub use resource::Resource;
 pub use rewrite::{add_dns_resolver, rewrite_addresses};
+pub use schema::release as release_schema;
 
 use prost_reflect::DynamicMessage;
 

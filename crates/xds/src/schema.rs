@@ -1,9 +1,10 @@
 //! The compiled schema: descriptors of every message, and our marks on their fields.
 //!
-//! The marks (`proto/petmesh/options.proto`) are decoded once, because a descriptor decodes its options at each call.
+//! The marks (`proto/petmesh/options.proto`) are decoded once, because a descriptor decodes its options
+//! at each call. The whole takes some 2 MiB, so a long-lived process can `release` it between reads.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, FieldDescriptor, MessageDescriptor, Value,
@@ -73,29 +74,38 @@ pub(crate) enum TextRule {
 
 struct Schema {
     pool: DescriptorPool,
-    messages: HashMap<String, MessageMarks>,
+    messages: HashMap<String, Arc<MessageMarks>>,
     refused_values: HashMap<(String, i32), String>,
 }
 
+/// The schema in use; `None` before the first read and after a `release`.
+static SCHEMA: Mutex<Option<Arc<Schema>>> = Mutex::new(None);
+
+/// Frees the compiled schema. The next read compiles it again, which takes a few milliseconds.
+///
+/// Messages that are still in use keep the parts that they need.
+pub fn release() {
+    SCHEMA.lock().unwrap_or_else(PoisonError::into_inner).take();
+}
+
 /// The descriptors of all messages.
-pub(crate) fn pool() -> &'static DescriptorPool {
-    &schema().pool
+pub(crate) fn pool() -> DescriptorPool {
+    schema().pool.clone()
 }
 
 /// The descriptor of a message by its full name, as `envoy.config.cluster.v3.Cluster`.
 pub(crate) fn message(full_name: &str) -> Option<MessageDescriptor> {
-    pool().get_message_by_name(full_name)
+    schema().pool.get_message_by_name(full_name)
 }
 
 /// The marks of a message.
-pub(crate) fn marks(descriptor: &MessageDescriptor) -> &'static MessageMarks {
-    static NONE: OnceLock<MessageMarks> = OnceLock::new();
-    schema().messages.get(descriptor.full_name()).unwrap_or_else(|| NONE.get_or_init(MessageMarks::default))
+pub(crate) fn marks(descriptor: &MessageDescriptor) -> Arc<MessageMarks> {
+    schema().messages.get(descriptor.full_name()).cloned().unwrap_or_default()
 }
 
 /// Why a value of an enum is refused, if it is.
-pub(crate) fn refused_value(enum_name: &str, number: i32) -> Option<&'static str> {
-    schema().refused_values.get(&(enum_name.to_owned(), number)).map(String::as_str)
+pub(crate) fn refused_value(enum_name: &str, number: i32) -> Option<String> {
+    schema().refused_values.get(&(enum_name.to_owned(), number)).cloned()
 }
 
 impl MessageMarks {
@@ -106,15 +116,20 @@ impl MessageMarks {
     }
 }
 
-fn schema() -> &'static Schema {
-    static SCHEMA: OnceLock<Schema> = OnceLock::new();
-    SCHEMA.get_or_init(|| {
-        // The bytes are made by build.rs; a test reads them, so an empty pool is never seen.
-        let pool = DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..])
-            .unwrap_or_default();
-        let messages = pool.all_messages().map(|m| (m.full_name().to_owned(), message_marks(&pool, &m)));
-        Schema { messages: messages.collect(), refused_values: refused_values(&pool), pool }
-    })
+fn schema() -> Arc<Schema> {
+    let mut schema = SCHEMA.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(schema.get_or_insert_with(|| Arc::new(compiled())))
+}
+
+fn compiled() -> Schema {
+    // The bytes are made by build.rs; a test reads them, so an empty pool is never seen.
+    let pool = DescriptorPool::decode(&include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"))[..])
+        .unwrap_or_default();
+    let marks = |message: MessageDescriptor| {
+        (message.full_name().to_owned(), Arc::new(message_marks(&pool, &message)))
+    };
+    let messages = pool.all_messages().map(marks).collect();
+    Schema { messages, refused_values: refused_values(&pool), pool }
 }
 
 fn message_marks(pool: &DescriptorPool, message: &MessageDescriptor) -> MessageMarks {

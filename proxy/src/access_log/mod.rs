@@ -40,6 +40,14 @@ impl Default for LogFormat {
 }
 
 impl LogFormat {
+    /// Appends the line that the format makes of an exchange.
+    pub fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        match self {
+            Self::Text(format) => format.write_line(context, out),
+            Self::Json(format) => format.write(context, out),
+        }
+    }
+
     /// Appends what the format makes of an exchange.
     pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self {
@@ -59,7 +67,7 @@ impl AccessLog {
     /// a line that finds the worker's buffer full is dropped and counted (`filesystem.write_dropped`).
     pub fn log(&self, worker: usize, context: &Context<'_>) {
         if self.filter.as_ref().is_none_or(|filter| filter.passes(context)) {
-            self.sink.write_line(worker, |out| self.format.write(context, out));
+            self.sink.write_line(worker, |out| self.format.write_line(context, out));
         }
     }
 }

@@ -11,7 +11,7 @@ use hyper::header::HOST;
 use super::page::Page;
 use crate::access_log::AccessLog;
 use crate::format::Context;
-use crate::message::{RequestHead, ResponseHead, Version};
+use crate::message::{Authority, Path, RequestHead, ResponseHead, Version};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
 
@@ -32,19 +32,21 @@ impl Line {
                 hyper::Version::HTTP_10 => Version::Http10,
                 _ => Version::Http11,
             },
-            method: request.method().as_str().into(),
+            method: request.method().as_str().try_into().unwrap_or_default(),
             ..RequestHead::default()
         };
-        head.path = request.uri().path_and_query().map_or("/", |path| path.as_str()).as_bytes().to_vec();
-        head.authority = request.headers().get(HOST).map(|host| host.as_bytes().to_vec()).unwrap_or_default();
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        head.path = Path::new(path).unwrap_or_default();
+        let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        head.authority = Authority::new(host).unwrap_or_default();
         for (name, value) in request.headers() {
-            head.fields.push(name.as_str(), value.as_bytes());
+            head.fields.push(name, value);
         }
         Self { start: time::wall(), began: time::now(), request: head }
     }
 
     pub(super) fn write(self, logs: &[Arc<AccessLog>], worker: usize, (peer, local): Ends, page: &Page) {
-        let connection = Rc::new(ConnectionInfo { id: 0, peer, local });
+        let connection = Rc::new(ConnectionInfo { id: 0, peer, local, tls: false });
         let mut info = StreamInfo::new(connection, self.request.version, self.start, self.began);
         info.status = page.status;
         info.bytes_sent = page.body.len() as u64;

@@ -11,8 +11,8 @@ use mask::Mask;
 use parts::PARTS;
 
 use super::AdminContext;
+use super::accepted::Accepted;
 use super::page::{Page, Params};
-use crate::snapshot::accepted::{Accepted, DynamicResource, Standing};
 use crate::time::Utc;
 
 mod endpoints;
@@ -124,7 +124,7 @@ fn whole(
 }
 
 fn bootstrap(context: &AdminContext, accepted: &Accepted) -> Map<String, Value> {
-    let mut bootstrap = xds::to_json(&*accepted.bootstrap);
+    let mut bootstrap = xds::to_json(&accepted.bootstrap.unpack());
     if let Some(bootstrap) = bootstrap.as_object_mut() {
         bootstrap.insert("node".to_owned(), super::server::node(context));
     }
@@ -149,7 +149,7 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
         }
     };
     let updated = time(accepted.loaded_at);
-    let bootstrap: &Bootstrap = &accepted.bootstrap;
+    let bootstrap: Bootstrap = accepted.bootstrap.unpack();
     let statics = bootstrap.static_resources.iter();
     let mut clusters: Vec<_> = statics.clone().flat_map(|resources| &resources.clusters).collect();
     clusters.sort_by_key(|cluster| &cluster.name);
@@ -164,11 +164,6 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
             add("static_route_configs", &name, json!({"route_config": routes, "last_updated": updated}));
         }
         add("static_listeners", &listener.name, json!({"listener": any, "last_updated": updated}));
-    }
-    for resource in &accepted.dynamic {
-        if let Some((list, value)) = dynamic(resource) {
-            add(list, &resource.name, value);
-        }
     }
     lists
 }
@@ -189,41 +184,6 @@ fn inline_routes(listener: &Value) -> Vec<Value> {
         routes
     };
     managers.filter_map(|manager| manager.get("route_config")).map(with_type).collect()
-}
-
-/// A resource of a discovery service: its list, and how it is shown there.
-fn dynamic(resource: &DynamicResource) -> Option<(&'static str, Value)> {
-    let config = xds::dump_any(&resource.config);
-    let state = |field: &str| json!({field: config, "version_info": resource.version, "last_updated": time(resource.updated_at)});
-    let warming = resource.standing == Standing::Warming;
-    let (list, mut value) = match resource.config.type_url.rsplit('.').next()? {
-        "Cluster" if warming => ("dynamic_warming_clusters", state("cluster")),
-        "Cluster" => ("dynamic_active_clusters", state("cluster")),
-        "Listener" if warming => {
-            ("dynamic_listeners", json!({"name": resource.name, "warming_state": state("listener")}))
-        }
-        "Listener" if resource.standing == Standing::Active => {
-            ("dynamic_listeners", json!({"name": resource.name, "active_state": state("listener")}))
-        }
-        "Listener" => ("dynamic_listeners", json!({"name": resource.name})),
-        "RouteConfiguration" => ("dynamic_route_configs", state("route_config")),
-        "ClusterLoadAssignment" => ("dynamic_endpoint_configs", state("endpoint_config")),
-        // Never the secret itself.
-        "Secret" => {
-            ("dynamic_active_secrets", json!({"name": resource.name, "version_info": resource.version}))
-        }
-        _ => return None,
-    };
-    if let (Some(refused), Some(fields)) = (&resource.refused, value.as_object_mut()) {
-        let error = json!({
-            "failed_configuration": xds::dump_any(&refused.config),
-            "last_update_attempt": time(refused.at),
-            "details": refused.details,
-            "version_info": refused.version,
-        });
-        fields.insert("error_state".to_owned(), error);
-    }
-    Some((list, value))
 }
 
 fn time(at: SystemTime) -> Value {

@@ -15,10 +15,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::access_log::AccessLog;
 use crate::snapshot::Snapshot;
-use crate::snapshot::accepted::Accepted;
 use crate::state::ServerState;
 use crate::stats::{HttpStats, Registry, Scope, ServerStats};
+use accepted::Accepted;
 
+pub mod accepted;
 mod access;
 mod clusters;
 mod config_dump;

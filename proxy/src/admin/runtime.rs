@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use serde_json::{Value, json};
 
 use super::AdminContext;
+use super::accepted::Accepted;
 use super::page::{Page, Params};
-use crate::snapshot::accepted::Accepted;
 
 const USAGE: &str = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\n\
                      use an empty value to remove a previously added override";
@@ -81,7 +81,7 @@ impl Overrides {
 }
 
 fn layers(accepted: &Accepted) -> Vec<Layer> {
-    let bootstrap = xds::to_json(&*accepted.bootstrap);
+    let bootstrap = xds::to_json(&accepted.bootstrap.unpack());
     let layers =
         bootstrap.pointer("/layered_runtime/layers").and_then(Value::as_array).cloned().unwrap_or_default();
     let made = layers.iter().map(|layer| {

@@ -64,7 +64,8 @@ pub(super) fn init_dump(context: &AdminContext) -> Page {
 /// The node as control planes see it.
 pub(super) fn node(context: &AdminContext) -> Value {
     let accepted = context.accepted.borrow();
-    let mut node = xds::to_json(&*accepted.bootstrap).get("node").cloned().unwrap_or_else(|| json!({}));
+    let mut node =
+        xds::to_json(&accepted.bootstrap.unpack()).get("node").cloned().unwrap_or_else(|| json!({}));
     let options = &context.options;
     if let Some(node) = node.as_object_mut() {
         for (key, flag) in [("id", &options.service_node), ("cluster", &options.service_cluster)] {

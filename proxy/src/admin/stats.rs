@@ -235,11 +235,9 @@ impl Intervals {
     pub(super) fn end(&self, registry: &Registry) {
         let mut intervals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *intervals);
-        for (name, stat) in registry.collect() {
-            if let Value::Histogram(now) = stat.value {
-                let then = before.remove(&name).unwrap_or_default();
-                intervals.insert(name, Interval { values: now.since(&then.at_end), at_end: now });
-            }
+        for (name, now) in registry.histograms() {
+            let then = before.remove(&name).unwrap_or_default();
+            intervals.insert(name, Interval { values: now.since(&then.at_end), at_end: now });
         }
     }
 

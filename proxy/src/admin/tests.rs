@@ -10,9 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::build::{self, Discovery, Flavor, Node, Packed, Parts};
 use crate::cluster::EndpointView;
 use crate::snapshot::Cluster;
-use crate::snapshot::build::{self, Discovery, Flavor, Node, Parts};
 use crate::state::Phase;
 use crate::stats::ClusterStats;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
@@ -57,8 +57,12 @@ struct Fixture {
 }
 
 fn accepted(bootstrap: Bootstrap) -> Accepted {
-    let (dynamic, warming) = (Vec::new(), Vec::new());
-    Accepted { bootstrap: Arc::new(bootstrap), loaded_at: UNIX_EPOCH, dynamic, rejected: None, warming }
+    Accepted {
+        bootstrap: Packed::new(&bootstrap),
+        loaded_at: UNIX_EPOCH,
+        rejected: None,
+        warming: Vec::new(),
+    }
 }
 
 impl Fixture {

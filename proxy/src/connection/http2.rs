@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::waits::{announced, earliest, head_due, now, timer, until};
-use super::{End, expect_continue, give_head, take_head, underscores};
+use super::{End, give_head, take_head, underscores};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
@@ -118,7 +118,7 @@ impl Run<'_> {
                 let head = std::mem::replace(head, take_head());
                 start_stream(self.context, &self.streams, head, rx, tx);
             }
-            Accepted::TooLarge => {}
+            Accepted::Refused => {}
             Accepted::Closed { protocol_error } => {
                 let active_request = self.streams.active.get() > 0;
                 return Some(End { remote: !self.ending && !protocol_error, active_request, protocol_error });
@@ -166,18 +166,16 @@ fn start_stream(
     let (context, streams) = (context.clone(), streams.clone());
     streams.active.set(streams.active.get() + 1);
     tokio::task::spawn_local(async move {
-        let mut down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
-        let manager = &context.manager;
+        let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
         let refusal = if head.authority.is_empty() {
             Some(Refusal::MISSING_HOST)
         } else {
             (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
         };
         let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, &mut down.tx).await;
+            exchange::refuse(&context, refusal, &head, down).await;
             head
         } else {
-            expect_continue(&mut head, &mut down.tx, manager.proxy_100_continue).await;
             exchange::run(&context, head, down).await.head
         };
         give_head(head);

@@ -4,7 +4,7 @@ use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Diagnostic, Read};
 
 use crate::access_log::LogWriter;
-use crate::snapshot::build::{self, Flavor, Graph, Node, Parts};
+use crate::build::{self, Flavor, Graph, Node, Parts};
 use crate::stats::Registry;
 
 /// What a build takes over: the admin interface's runtime values, and the graph in use to share parts with.

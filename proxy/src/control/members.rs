@@ -7,15 +7,15 @@ use std::sync::Arc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::watched::{Verdict, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
-use crate::client::Client;
+use crate::build::ClusterPart;
+use crate::build::discovery::Discovery;
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
 use crate::snapshot::Cluster;
-use crate::snapshot::build::ClusterPart;
-use crate::snapshot::build::discovery::Discovery;
 
 /// A cluster and its members.
 pub(super) struct Member {

@@ -15,6 +15,7 @@ use crate::cluster::health::Outcome;
 use crate::stats::{ClusterStats, Scope};
 
 mod checks;
+mod client;
 mod dns;
 mod eds_file;
 mod file;

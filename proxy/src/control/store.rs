@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::client::Client;
 use super::members::{Member, Phase};
 use super::{Event, Reporter, Update};
-use crate::client::Client;
+use crate::build::{Graph, ListenerPart};
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
-use crate::snapshot::build::{Graph, ListenerPart};
 use crate::snapshot::{Cluster, Listener};
 
 /// The graph in use and the one that warms.
@@ -89,7 +89,8 @@ impl Store {
             // Other health checks are begun beside those in use, and nobody is unhealthy for want of a first result.
             let kept = self.current.get(name).is_some_and(|member| {
                 Arc::ptr_eq(&member.part.discovery, &part.discovery)
-                    && member.part.message.health_checks == part.message.health_checks
+                    && (member.part.message == part.message
+                        || member.part.message.unpack().health_checks == part.message.unpack().health_checks)
             });
             if !kept {
                 self.sources.next += 1;

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::access_log::LogWriter;
+use crate::build::Flavor;
 use crate::snapshot::Snapshot;
-use crate::snapshot::build::Flavor;
 use crate::state::{Phase, ServerState};
 use crate::stats::Registry;
 

@@ -9,15 +9,15 @@ use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
+use super::client::Client;
 use super::file::{self, Origin};
 use super::graph::{Inherited, graph};
 use super::store::{Changes, Effect, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::{AccessLog, LogWriter};
-use crate::client::Client;
+use crate::admin::accepted::{Accepted, Rejected};
+use crate::build::{self, Flavor, Graph, Packed};
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
-use crate::snapshot::accepted::{Accepted, Rejected};
-use crate::snapshot::build::{self, Flavor, Graph};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::state::{Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
@@ -64,7 +64,7 @@ pub struct Control {
     /// The last text that was tried.
     text: String,
     /// What warms, to be accepted with its graph.
-    candidate: Option<Arc<Bootstrap>>,
+    candidate: Option<Packed<Bootstrap>>,
     service: (Option<String>, Option<String>),
     flavor: Flavor,
     /// Runtime values of the admin interface.
@@ -94,11 +94,10 @@ impl Control {
         };
         let mut store = Store::new(sources);
         store.begin(graph);
-        let bootstrap = Arc::new(start.read.message);
+        let bootstrap = Packed::new(&start.read.message);
         let accepted = Accepted {
-            bootstrap: Arc::clone(&bootstrap),
+            bootstrap: bootstrap.clone(),
             loaded_at: time::wall(),
-            dynamic: Vec::new(),
             rejected: None,
             warming: store.waiting(),
         };
@@ -177,11 +176,9 @@ impl Control {
         tokio::select! {
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
             Some(report) = self.reports.recv() => {
-                let HostReport { cluster, host, what, done } = report;
+                let HostReport { cluster, host, what } = report;
                 let effect = self.store.reported(&cluster, host, what);
                 self.follow(effect);
-                // The exchange may not have waited.
-                let _ = done.send(());
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 let now = Instant::now();
@@ -276,7 +273,7 @@ impl Control {
                         "the admin interface stays where it is: a new address takes effect at the next start"
                     );
                 }
-                self.candidate = Some(Arc::new(message));
+                self.candidate = Some(Packed::new(&message));
                 self.store.begin(graph);
                 self.progress();
             }
@@ -319,10 +316,10 @@ impl Control {
 
     /// Builds the configuration in use again, with other runtime values.
     fn rebuild(&mut self) {
-        let in_use = Arc::clone(&self.accepted.borrow().bootstrap);
+        let in_use = self.accepted.borrow().bootstrap.clone();
         let message = self.candidate.clone().unwrap_or(in_use);
         let read = Read {
-            message: (*message).clone(),
+            message: message.unpack(),
             warnings: Vec::new(),
             positions: xds::Positions::none("runtime"),
         };

@@ -1,19 +1,16 @@
-//! The way through the HTTP filters: what they want waited for is waited for here, with an eye on client and timeouts.
+//! The way of a request through the HTTP filters. Filters decide and never wait; what they want
+//! waited for is waited for here.
 
-use std::pin::Pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::Sleep;
-
-use super::forward::{Failure, RequestSide};
-use super::replay::Replay;
-use super::upload::Ended;
-use super::{Exchange, Matched, expired};
-use crate::downstream::{Downstream, ResponseWriter};
+use super::attempt::Failure;
+use super::timers::noticed_elsewhere;
+use super::upload::Replay;
+use super::{Exchange, Matched};
+use crate::downstream::Downstream;
 use crate::filter::chain::{Facts, Levels, Running, Verdict};
 use crate::local_reply::LocalReply;
-use crate::message::{Frame, Known, RequestHead, ResponseHead, Version};
+use crate::message::{Frame, Known, RequestHead, ResponseHead};
 use crate::route::{Action, Chosen};
 use crate::time;
 
@@ -21,7 +18,7 @@ use crate::time;
 pub(super) enum Stopped {
     Reply(LocalReply),
     /// With this head and no body.
-    Answer(ResponseHead),
+    Response(ResponseHead),
     /// The client is gone.
     Left,
 }
@@ -31,7 +28,7 @@ impl<'x> Exchange<'x> {
     pub(super) async fn filter_request(&mut self, down: &mut Downstream<'_>) -> Result<(), Stopped> {
         self.filters = Some(self.begin_filters());
         if down.rx.is_end() {
-            self.came_whole(None);
+            self.request_ended(None);
         }
         let mut at = 0;
         while self.filters.as_ref().is_some_and(|filters| at < filters.len()) {
@@ -40,8 +37,8 @@ impl<'x> Exchange<'x> {
                 match verdict {
                     Verdict::Continue => break,
                     Verdict::Reply(reply) => return Err(Stopped::Reply(reply)),
-                    Verdict::Answer(head) => return Err(Stopped::Answer(head)),
-                    Verdict::Wait(wait) => self.wait(down, wait).await?,
+                    Verdict::Answer(head) => return Err(Stopped::Response(head)),
+                    Verdict::Wait(wait) => self.delay(down, wait).await?,
                     Verdict::Hold(limit) => {
                         self.hold(down, limit).await?;
                         break;
@@ -57,20 +54,22 @@ impl<'x> Exchange<'x> {
 
     fn begin_filters(&self) -> Running<'x> {
         let mut levels = Levels::new();
-        if let Some(matched) = self.matched {
-            levels
-                .extend(self.chosen(matched).and_then(|chosen| chosen.weighted).map(|entry| &entry.filters));
+        let manager = &self.record.context.manager;
+        let matched = self.request.matched;
+        if let Some(matched) = matched {
+            let chosen = self.chosen(matched);
+            levels.extend(chosen.and_then(|chosen| chosen.weighted).map(|entry| &entry.filters));
             levels.extend([&matched.route.filters, &matched.virtual_host.filters]);
         }
-        levels.push(&self.context.manager.routes.filters);
+        levels.push(&manager.routes.filters);
         levels.retain(|level| !level.is_empty());
-        let forwards = self.matched.is_some_and(|matched| matches!(matched.route.action, Action::Forward(_)));
-        self.context.manager.chain.begin(&levels, forwards)
+        let forwards = matched.is_some_and(|matched| matches!(matched.route.action, Action::Forward(_)));
+        manager.chain.begin(&levels, forwards)
     }
 
     fn chosen(&self, matched: Matched<'x>) -> Option<Chosen<'x, '_>> {
         match &matched.route.action {
-            Action::Forward(forward) => forward.target.choose(&self.request, self.draw),
+            Action::Forward(forward) => forward.target.choose(&self.request.head, self.request.draw),
             Action::Redirect(_) | Action::Direct { .. } => None,
         }
     }
@@ -80,8 +79,8 @@ impl<'x> Exchange<'x> {
         at: usize,
         question: impl Fn(&mut Running<'x>, usize, &mut Facts<'_>) -> Verdict,
     ) -> Verdict {
-        let (context, draw) = (self.context, self.draw);
-        let target = self.matched.and_then(|matched| match &matched.route.action {
+        let (context, draw) = (self.record.context, self.request.draw);
+        let target = self.request.matched.and_then(|matched| match &matched.route.action {
             Action::Forward(forward) => Some(&forward.target),
             Action::Redirect(_) | Action::Direct { .. } => None,
         });
@@ -92,8 +91,8 @@ impl<'x> Exchange<'x> {
         let random = || context.local.random_bits()[0];
         let membership = |name: &str| context.local.clusters.get(name).map(|cluster| cluster.membership());
         let mut facts = Facts {
-            request: &mut self.request,
-            info: &mut self.info,
+            request: &mut self.request.head,
+            info: &mut self.record.info,
             goes_to: &goes_to,
             random: &random,
             now: time::now(),
@@ -104,16 +103,11 @@ impl<'x> Exchange<'x> {
         self.filters.as_mut().map_or(Verdict::Continue, |filters| question(filters, at, &mut facts))
     }
 
-    /// Waits as a filter wants, unless the client leaves or the time runs out.
-    async fn wait(&mut self, down: &mut Downstream<'_>, wait: Duration) -> Result<(), Stopped> {
-        let whole = down.rx.is_end();
-        let waited = tokio::select! {
-            () = tokio::time::sleep(wait) => Ok(()),
-            error = down.rx.closed(), if whole => Err(Failure::Client(error)),
-            expiry = expired(self.timers) => Err(Failure::Expired(expiry)),
-        };
-        self.forwarded = time::now();
-        waited.map_err(|failure| self.stopped(&failure))
+    /// Waits as long as a filter wants.
+    async fn delay(&mut self, down: &mut Downstream<'_>, wait: Duration) -> Result<(), Stopped> {
+        let waited = self.timers.race(down.rx.closed(), tokio::time::sleep(wait)).await;
+        self.record.forwarded = time::now();
+        waited.map_err(|interrupt| self.stopped(&interrupt.into()))
     }
 
     /// Waits for the whole request and keeps its body for the upstream.
@@ -122,13 +116,13 @@ impl<'x> Exchange<'x> {
             return Ok(());
         }
         let mut held = Replay::new(true, usize::MAX);
-        let mut size = 0;
+        let mut size = 0usize;
         while !down.rx.is_end() {
             match self.next_piece(down).await? {
                 Frame::Data(piece) => {
-                    size += piece.len();
+                    size = size.saturating_add(piece.len());
                     if size > limit {
-                        self.context.http().downstream_rq_too_large.inc();
+                        self.record.context.http().downstream_rq_too_large.inc();
                         // As in Envoy, even when what is too much was the end of the request.
                         down.tx.close_after();
                         return Err(Stopped::Reply(LocalReply::payload_too_large()));
@@ -143,14 +137,15 @@ impl<'x> Exchange<'x> {
             }
         }
         self.came_later();
-        if !self.request.fields.contains(Known::ContentLength) {
-            self.request.fields.set(Known::ContentLength, itoa::Buffer::new().format(size).as_bytes());
+        let fields = &mut self.request.head.fields;
+        if !fields.contains(Known::ContentLength) {
+            fields.set(Known::ContentLength, size);
         }
-        self.held = Some(held);
+        self.request.held = Some(held);
         Ok(())
     }
 
-    /// Waits for the end of the request, whose body nobody wants.
+    /// Waits for the end of the request, whose body is of no use.
     async fn discard(&mut self, down: &mut Downstream<'_>) -> Result<(), Stopped> {
         while !down.rx.is_end() {
             if !matches!(self.next_piece(down).await?, Frame::Data(_)) {
@@ -162,84 +157,33 @@ impl<'x> Exchange<'x> {
     }
 
     async fn next_piece(&mut self, down: &mut Downstream<'_>) -> Result<Frame, Stopped> {
-        let frame = tokio::select! {
-            biased;
-            frame = down.rx.next() => frame.map_err(Failure::Client),
-            expiry = expired(self.timers) => Err(Failure::Expired(expiry)),
+        let frame = match self.timers.race(noticed_elsewhere(), down.rx.next()).await {
+            Ok(frame) => frame.map_err(Failure::Client),
+            Err(interrupt) => Err(interrupt.into()),
         };
         self.timers.touch();
         if let Ok(Frame::Data(piece)) = &frame {
-            self.info.bytes_received += piece.len() as u64;
+            self.record.info.bytes_received += piece.len() as u64;
         }
         frame.map_err(|failure| self.stopped(&failure))
     }
 
     /// The request has come whole, while a filter waited for it.
     fn came_later(&mut self) {
-        self.forwarded = time::now();
-        self.info.request_end = self.info.request_end.or(Some(self.forwarded));
-        self.timers.request_complete(self.forwarded, None);
+        let now = time::now();
+        self.record.forwarded = now;
+        self.record.info.request_end = self.record.info.request_end.or(Some(now));
+        self.timers.request_complete(now, None);
     }
 
     fn stopped(&mut self, failure: &Failure) -> Stopped {
         match failure {
-            Failure::Client(error) => {
-                self.client_left(*error);
-                Stopped::Left
-            }
+            Failure::Client(error) => match self.client_failed(*error) {
+                Err(reply) => Stopped::Reply(reply),
+                Ok(()) => Stopped::Left,
+            },
             Failure::Expired(expiry) => Stopped::Reply(self.too_late(*expiry)),
-            Failure::Upstream(_) | Failure::NoHost | Failure::Answer(_) => Stopped::Left,
-        }
-    }
-
-    /// Sends the head with which a filter answers.
-    pub(super) async fn send_filters_answer(
-        &mut self,
-        tx: &mut ResponseWriter<'_>,
-        request_end: bool,
-        head: ResponseHead,
-    ) {
-        self.response = ResponseHead { version: self.info.version, ..head };
-        if self.info.version != Version::Http2 {
-            self.response.fields.set(Known::ContentLength, b"0");
-        }
-        self.own_fields();
-        if !request_end {
-            tx.close_after();
-        }
-        // Whether it was sent is known to the exchange.
-        let _ = self.send_head(tx, request_end, true).await;
-    }
-
-    /// A piece of the body as fast as a filter lets it go.
-    pub(super) async fn send_slowly(
-        &mut self,
-        answer: &mut ResponseWriter<'_>,
-        mut piece: Bytes,
-        end: bool,
-        side: &mut RequestSide<'_, impl Future<Output = Ended>>,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Result<(), Failure> {
-        loop {
-            let next = match self.filters.as_mut().and_then(Running::pace) {
-                Some(pace) if !piece.is_empty() => pace.next(&mut piece, time::now()),
-                _ => Ok(std::mem::take(&mut piece)),
-            };
-            match next {
-                Ok(part) => {
-                    let last = piece.is_empty();
-                    self.send_part(answer, part, end && last, side, timer.as_mut()).await?;
-                    self.timers.touch();
-                    if last {
-                        return Ok(());
-                    }
-                }
-                Err(wait) => tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    error = side.client_left() => return Err(Failure::Client(error)),
-                    expiry = self.timers.expired(timer.as_mut()) => return Err(Failure::Expired(expiry)),
-                },
-            }
+            Failure::Upstream(_) | Failure::NoHost | Failure::Response(_) => Stopped::Left,
         }
     }
 }

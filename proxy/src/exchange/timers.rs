@@ -1,17 +1,23 @@
-//! The timeouts of one exchange on one timer: route, per try, idle, whole request, whole stream.
+//! How an exchange waits: every wait ends early when the client leaves or a timeout runs out.
 //!
-//! Deadlines change as the exchange goes on; the timer is set anew only when the nearest one has
-//! moved nearer or
+//! This is the only file of the room with a `select!`, and everything that waits does so as an
+//! argument of [`Timers::race`], [`unless_left`] or [`next_or`] (`cargo test -p tidy` checks it). The
+//! timeouts share one timer, which is set anew only when the nearest deadline has moved nearer or
 //! when it fires.
 
-use std::cell::Cell;
-use std::future::poll_fn;
+use std::cell::{Cell, RefCell};
+use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
+use tokio::time::{Sleep, sleep_until};
 
+use crate::downstream::RequestBody;
+use crate::error::DownstreamError;
+use crate::headers::Rules;
+use crate::message::{Frame, Known, RequestHead};
+use crate::route::Forward;
 use crate::time;
 
 /// Which timeout ran out.
@@ -31,9 +37,25 @@ pub enum Expiry {
     MaxDuration,
 }
 
+/// Why a wait ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interrupt {
+    /// The client left, or broke the protocol.
+    Client(DownstreamError),
+    Expired(Expiry),
+}
+
+/// Which of two futures was ready first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum First<A, B> {
+    One(A),
+    Other(B),
+}
+
 /// Deadlines of one exchange; each is set while it applies.
-#[derive(Debug, Default)]
-pub struct Timers {
+#[derive(Debug)]
+pub struct Timers<'t> {
+    timer: RefCell<Pin<&'t mut Sleep>>,
     route: Cell<Option<Instant>>,
     per_try: Cell<Option<Instant>>,
     /// Begins with the end of the request.
@@ -43,25 +65,100 @@ pub struct Timers {
     request: Cell<Option<Instant>>,
     max: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
-    active: Cell<Option<Instant>>,
+    active: Cell<Instant>,
 }
 
-impl Timers {
+/// A timer for [`Timers::new`]; it is registered only when something waits for it.
+pub fn timer(now: Instant) -> Sleep {
+    sleep_until((now + Duration::from_secs(86_400)).into())
+}
+
+/// Waits for `work` unless the client leaves.
+pub async fn unless_left<T>(
+    body: &mut RequestBody<'_>,
+    work: impl Future<Output = T>,
+) -> Result<T, DownstreamError> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        error = body.closed() => Err(error),
+    }
+}
+
+/// Waits for the next piece of the request or for `work`. The read notices a client that leaves.
+pub async fn next_or<T>(
+    body: &mut RequestBody<'_>,
+    work: impl Future<Output = T>,
+) -> First<Result<Frame, DownstreamError>, T> {
+    first(body.next(), work).await
+}
+
+/// The first of two futures, as work for a race; `one` wins when both are ready.
+pub async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
+    tokio::select! {
+        biased;
+        done = one => First::One(done),
+        done = other => First::Other(done),
+    }
+}
+
+/// Waits for the client to leave, and for nothing else.
+pub async fn departure(body: &mut RequestBody<'_>) -> DownstreamError {
+    body.closed().await
+}
+
+/// In place of the client's departure where `work`, or what runs beside it, reads from the client and
+/// so notices it.
+pub async fn noticed_elsewhere() -> DownstreamError {
+    pending().await
+}
+
+impl<'t> Timers<'t> {
     /// At the beginning of an exchange.
-    pub fn start(
-        &self,
-        now: Instant,
-        idle: Option<Duration>,
-        request: Option<Duration>,
-        max: Option<Duration>,
-    ) {
-        self.active.set(Some(now));
-        self.idle.set(idle);
-        self.request.set(after(now, request));
-        self.max.set(after(now, max));
+    pub fn new(timer: Pin<&'t mut Sleep>, now: Instant) -> Self {
+        Self {
+            timer: RefCell::new(timer),
+            route: Cell::default(),
+            per_try: Cell::default(),
+            per_try_limit: Cell::default(),
+            per_try_idle: Cell::default(),
+            complete: Cell::default(),
+            request: Cell::default(),
+            max: Cell::default(),
+            idle: Cell::default(),
+            active: Cell::new(now),
+        }
     }
 
-    /// The idle time of the route instead of the listener's.
+    /// When the exchange began, as long as nothing was touched.
+    pub fn start(&self) -> Instant {
+        self.active.get()
+    }
+
+    /// The timeouts of the listener, from the beginning of the exchange.
+    pub fn limit(&self, idle: Option<Duration>, request: Option<Duration>, max: Option<Duration>) {
+        let start = self.active.get();
+        self.idle.set(idle);
+        self.request.set(after(start, request));
+        self.max.set(after(start, max));
+    }
+
+    /// Waits for `work` unless the client leaves or a timeout runs out. `client` resolves when the
+    /// client has left.
+    pub async fn race<T>(
+        &self,
+        client: impl Future<Output = DownstreamError>,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Interrupt> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            error = client => Err(Interrupt::Client(error)),
+            expiry = self.expired() => Err(Interrupt::Expired(expiry)),
+        }
+    }
+
+    /// The idle timeout of the route instead of the listener's.
     pub fn set_idle(&self, idle: Option<Duration>) {
         self.idle.set(idle);
     }
@@ -72,7 +169,7 @@ impl Timers {
         self.max.set(self.max.get().into_iter().chain(new).min());
     }
 
-    /// The request has come whole: its own timeout ends, the route's begins, once for all tries.
+    /// The request has come whole: its own timeout ends, the route's begins, once for all attempts.
     pub fn request_complete(&self, now: Instant, route: Option<Duration>) {
         self.request.set(None);
         self.complete.set(true);
@@ -80,24 +177,24 @@ impl Timers {
         self.route.set(self.route.get().or(after(now, route)));
     }
 
-    /// A try has its stream.
-    pub fn begin_try(&self, now: Instant, limit: Option<Duration>, idle: Option<Duration>) {
-        self.per_try_limit.set(limit);
-        self.per_try.set(after(now, limit.filter(|_| self.complete.get())));
-        self.per_try_idle.set(idle);
-        if idle.is_some() {
-            self.active.set(Some(now));
+    /// An attempt has its stream.
+    pub fn begin_attempt(&self, now: Instant, limits: &Limits) {
+        self.per_try_limit.set(limits.per_try);
+        self.per_try.set(after(now, limits.per_try.filter(|_| self.complete.get())));
+        self.per_try_idle.set(limits.per_try_idle);
+        if limits.per_try_idle.is_some() {
+            self.active.set(now);
         }
     }
 
-    /// The try was answered.
+    /// The head of the response to the attempt has come.
     pub fn end_per_try(&self) {
         self.per_try_limit.set(None);
         self.per_try.set(None);
     }
 
-    /// The try is over.
-    pub fn end_try(&self) {
+    /// The attempt is over.
+    pub fn end_attempt(&self) {
         self.end_per_try();
         self.per_try_idle.set(None);
     }
@@ -105,13 +202,14 @@ impl Timers {
     /// A byte went in some direction.
     pub fn touch(&self) {
         if self.idle.get().is_some() || self.per_try_idle.get().is_some() {
-            self.active.set(Some(time::now()));
+            self.active.set(time::now());
         }
     }
 
     /// Waits until the first deadline has passed.
-    pub async fn expired(&self, mut timer: Pin<&mut Sleep>) -> Expiry {
+    async fn expired(&self) -> Expiry {
         poll_fn(|context| {
+            let mut timer = self.timer.borrow_mut();
             loop {
                 let Some((deadline, expiry)) = self.nearest() else { return Poll::Pending };
                 let deadline = tokio::time::Instant::from_std(deadline);
@@ -131,7 +229,7 @@ impl Timers {
     }
 
     fn nearest(&self) -> Option<(Instant, Expiry)> {
-        let since_active = |limit: Option<Duration>| self.active.get()?.checked_add(limit?);
+        let since_active = |limit: Option<Duration>| self.active.get().checked_add(limit?);
         [
             (self.route.get(), Expiry::Route),
             (self.per_try.get(), Expiry::PerTry),
@@ -150,6 +248,81 @@ fn after(now: Instant, limit: Option<Duration>) -> Option<Instant> {
     now.checked_add(limit?)
 }
 
+/// The timeouts of one request's attempts: the route's, as the headers of a trusted client change
+/// them.
+#[derive(Debug)]
+pub struct Limits {
+    /// From the end of the request; `None` is no limit.
+    pub timeout: Option<Duration>,
+    pub per_try: Option<Duration>,
+    pub per_try_idle: Option<Duration>,
+    pub max_duration: Option<Duration>,
+}
+
+impl Limits {
+    /// Reads and removes the control headers (those of untrusted clients are gone by now), and
+    /// tells the upstream how long we wait.
+    pub fn of(request: &mut RequestHead, forward: &Forward, rules: &Rules) -> Self {
+        let mut timeout = forward.timeout;
+        let mut max_duration = forward.max_stream_duration;
+        if let Some(longest) = forward.grpc_timeout_header_max
+            && let Some(asked) = request.fields.get(Known::GrpcTimeout).and_then(grpc_timeout)
+        {
+            let asked = if longest.is_zero() { asked } else { asked.min(longest) };
+            let offset = forward.grpc_timeout_header_offset.unwrap_or_default();
+            max_duration = Some(if asked > offset { asked.saturating_sub(offset) } else { asked });
+            timeout = None;
+        }
+        if let Some(asked) = take_millis(request, Known::XEnvoyUpstreamRqTimeoutMs) {
+            timeout = (!asked.is_zero()).then_some(asked);
+        }
+        let policy = forward.retry.as_deref();
+        let configured = policy.and_then(|policy| policy.per_try_timeout);
+        let per_try = take_millis(request, Known::XEnvoyUpstreamRqPerTryTimeoutMs).or(configured);
+        let per_try = per_try.filter(|limit| !limit.is_zero() && timeout.is_none_or(|whole| *limit < whole));
+        for name in [
+            Known::XEnvoyRetryOn,
+            Known::XEnvoyRetryGrpcOn,
+            Known::XEnvoyMaxRetries,
+            Known::XEnvoyRetriableStatusCodes,
+            Known::XEnvoyRetriableHeaderNames,
+            Known::XEnvoyHedgeOnPerTryTimeout,
+            Known::XEnvoyUpstreamRqTimeoutAltResponse,
+        ] {
+            request.fields.remove(name);
+        }
+        if !rules.suppress_envoy_headers
+            && let Some(expected) = per_try.or(timeout)
+        {
+            request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, super::record::millis(expected));
+        }
+        let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
+        Self { timeout, per_try, per_try_idle, max_duration }
+    }
+}
+
+fn take_millis(request: &mut RequestHead, name: Known) -> Option<Duration> {
+    let value = request.fields.get(name)?;
+    let millis = std::str::from_utf8(value).ok().and_then(|text| text.trim().parse().ok());
+    request.fields.remove(name);
+    millis.map(Duration::from_millis)
+}
+
+/// A `grpc-timeout` value: at most eight digits and a unit (gRPC over HTTP/2, "Requests").
+fn grpc_timeout(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    let amount: u64 = std::str::from_utf8(digits).ok().filter(|digits| digits.len() <= 8)?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(amount * 3600)),
+        b'M' => Some(Duration::from_secs(amount * 60)),
+        b'S' => Some(Duration::from_secs(amount)),
+        b'm' => Some(Duration::from_millis(amount)),
+        b'u' => Some(Duration::from_micros(amount)),
+        b'n' => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,15 +330,37 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn activity_moves_the_idle_deadline_and_the_nearest_deadline_wins() {
         let begun = tokio::time::Instant::now();
-        let timers = Timers::default();
-        timers.start(begun.into_std(), Some(Duration::from_secs(2)), None, None);
-        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::from_secs(86_400)));
-        timers.active.set(Some(begun.into_std() + Duration::from_secs(1)));
-        assert_eq!(timers.expired(timer.as_mut()).await, Expiry::StreamIdle);
+        let timer = std::pin::pin!(timer(begun.into_std()));
+        let timers = Timers::new(timer, begun.into_std());
+        timers.limit(Some(Duration::from_secs(2)), None, None);
+        timers.active.set(begun.into_std() + Duration::from_secs(1));
+        assert_eq!(timers.expired().await, Expiry::StreamIdle);
         assert_eq!(begun.elapsed().as_secs(), 3);
         timers.request_complete(tokio::time::Instant::now().into_std(), Some(Duration::from_secs(1)));
         timers.set_idle(None);
-        assert_eq!(timers.expired(timer.as_mut()).await, Expiry::Route);
+        assert_eq!(timers.expired().await, Expiry::Route);
         assert_eq!(begun.elapsed().as_secs(), 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_race_prefers_its_work_then_the_client_then_the_time() {
+        let begun = tokio::time::Instant::now();
+        let timer = std::pin::pin!(timer(begun.into_std()));
+        let timers = Timers::new(timer, begun.into_std());
+        timers.limit(None, None, Some(Duration::from_secs(1)));
+        let gone = || std::future::ready(DownstreamError::Disconnected);
+        assert_eq!(timers.race(gone(), std::future::ready(1)).await, Ok(1));
+        let left = timers.race(gone(), pending::<()>()).await;
+        assert_eq!(left, Err(Interrupt::Client(DownstreamError::Disconnected)));
+        let late = timers.race(noticed_elsewhere(), pending::<()>()).await;
+        assert_eq!(late, Err(Interrupt::Expired(Expiry::MaxDuration)));
+    }
+
+    #[test]
+    fn a_grpc_timeout_has_a_unit_and_at_most_eight_digits() {
+        assert_eq!(grpc_timeout(b"250m"), Some(Duration::from_millis(250)));
+        assert_eq!(grpc_timeout(b"2H"), Some(Duration::from_secs(7_200)));
+        assert_eq!(grpc_timeout(b"123456789S"), None);
+        assert_eq!(grpc_timeout(b"5"), None);
     }
 }

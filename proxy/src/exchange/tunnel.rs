@@ -1,194 +1,191 @@
-//! Requests that leave HTTP: upgrades (RFC 9110, 7.8) and CONNECT. Whether they may, and the bytes both ways once the upstream agreed.
+//! Requests that leave HTTP: upgrades (RFC 9110, 7.8) and CONNECT. Whether they may, and the bytes both
+//! ways once the upstream agreed.
 //!
-//! Nothing that the client sends behind its request goes on before the upstream has agreed, so that it cannot pass for another request.
+//! Nothing that the client sends behind its request goes on before the upstream has agreed, so that
+//! it cannot pass for another request.
 
 use std::cell::Cell;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 
-use tokio::time::Sleep;
-
-use super::forward::{Failure, RequestSide, Tries};
-use super::timers::Timers;
-use super::upload::{Ended, Progress};
-use super::{Exchange, Matched, nothing};
-use crate::attempt::{Attempt, Report};
+use super::attempt::{Attempt, Attempts, Failure};
+use super::response::{ToClient, flat};
+use super::timers::{First, Timers, departure, first, noticed_elsewhere};
+use super::upload::Progress;
+use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
-use crate::filter::edge;
+use crate::headers::request::is_upgrade;
 use crate::local_reply::LocalReply;
-use crate::message::{Frame, Known, Method};
+use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
 use crate::upstream::{RequestWriter, ResponseReader, UpstreamStream};
 
 impl Exchange<'_> {
-    /// Whether the request may leave HTTP, where it asks for that: as its route says, else as the connection manager does.
-    pub(super) fn admit_tunnel(&mut self, matched: Option<Matched<'_>>) -> Result<(), LocalReply> {
-        let connect = self.request.method == Method::Connect;
-        if !connect && !edge::is_upgrade(&self.request) {
+    /// Whether the request may leave HTTP, where it asks for that: as its route says, else as the
+    /// connection manager does.
+    pub(super) fn admit_tunnel(&mut self) -> Result<(), LocalReply> {
+        let head = &self.request.head;
+        let connect = head.method == Method::Connect;
+        if !connect && !is_upgrade(head) {
             return Ok(());
         }
-        let asked = if connect {
-            &b"CONNECT"[..]
-        } else {
-            self.request.fields.get(Known::Upgrade).unwrap_or_default()
-        };
-        let of_route = matched.and_then(|matched| match &matched.route.action {
+        let asked =
+            if connect { &b"CONNECT"[..] } else { head.fields.get(Known::Upgrade).unwrap_or_default() };
+        let of_route = self.request.matched.and_then(|matched| match &matched.route.action {
             Action::Forward(forward) => forward.upgrades.allow(asked),
             Action::Redirect(_) | Action::Direct { .. } => None,
         });
-        let http = self.context.http();
-        if !of_route.or_else(|| self.context.manager.upgrades.allow(asked)).unwrap_or(false) {
+        let context = self.record.context;
+        let http = context.http();
+        if !of_route.or_else(|| context.manager.upgrades.allow(asked)).unwrap_or(false) {
             http.downstream_rq_ws_on_non_ws_route.inc();
             return Err(LocalReply::upgrade_failed());
         }
         http.downstream_cx_upgrades_total.inc();
         http.downstream_cx_upgrades_active.inc();
-        self.tunnel = true;
+        self.request.tunnel = true;
         Ok(())
     }
 
-    /// One try of such a request; false, as its connection carries no other one.
+    /// One attempt of such a request; false, as its connection carries no other one.
     pub(super) async fn converse_as_tunnel(
         &mut self,
         down: &mut Downstream<'_>,
         attempt: &Attempt,
         stream: &mut UpstreamStream,
-        tries: &mut Tries<'_>,
-        mut timer: Pin<&mut Sleep>,
+        attempts: &mut Attempts<'_>,
     ) -> Result<bool, Failure> {
-        let Downstream { rx: body, tx: answer } = down;
-        let UpstreamStream { tx, rx, .. } = stream;
-        let sending = async {
-            tx.head(&self.request, false).await?;
-            tx.flush().await
+        let Downstream { rx: body, tx: to_client } = down;
+        let UpstreamStream { tx, rx, version, .. } = stream;
+        let written = self.timers.race(body.closed(), tx.head(&self.request.head, false)).await?;
+        written.map_err(Failure::Upstream)?;
+        self.timers.race(body.closed(), tx.flush()).await?.map_err(Failure::Upstream)?;
+        let read = {
+            let client = pin!(body.closed());
+            self.response_head(&mut ToClient { tx: to_client, client }, rx).await
         };
-        tokio::select! {
-            biased;
-            sent = sending => sent.map_err(Failure::Upstream)?,
-            expiry = self.timers.expired(timer.as_mut()) => return Err(Failure::Expired(expiry)),
-        }
-        let mut end = {
-            let left = async { Ended::Client(body.closed().await) };
-            let mut side = RequestSide { upload: pin!(left), refused: false };
-            self.await_head(rx, answer, &mut side, timer.as_mut()).await?
-        };
-        self.judge_answer(attempt).await;
-        if let Some(failure) = self.retry_answer(tries, attempt) {
+        attempts.retry_permit = None;
+        let mut end = read?;
+        attempt.report_response(self.record.context, &self.request.head, &self.response.head);
+        if let Some(failure) = self.retry_response(attempts, attempt) {
             return Err(failure);
         }
         self.timers.end_per_try();
-        let progress = Progress::default();
         let agreed = self.upstream_agrees();
-        let spoken = agreed.then(|| self.spoken()).flatten();
-        self.answer_head(attempt, &progress);
+        let protocol = agreed.then(|| self.agreed_protocol()).flatten();
+        self.take_over_response(attempt, &Progress::default());
         if agreed {
-            if let Some((connection, protocol)) = spoken {
-                self.response.fields.set(Known::Connection, &connection);
-                self.response.fields.set(Known::Upgrade, &protocol);
+            if let Some((connection, protocol)) = protocol {
+                let fields = &mut self.response.head.fields;
+                fields.set(Known::Connection, &connection);
+                fields.set(Known::Upgrade, &protocol);
             }
-            self.carry((body, answer), (tx, rx), timer).await;
+            self.carry((body, to_client), (tx, rx)).await;
         } else {
-            // An upgrade that is answered as if it were none has no body that the client could tell from the other protocol.
-            if self.request.method != Method::Connect && (200..300).contains(&self.response.status) {
-                self.response.fields.remove(Known::ContentLength);
+            // The body of an upgrade that is answered as if it were none could be taken for the other protocol.
+            let ordinary = self.request.head.method != Method::Connect;
+            if ordinary && (200..300).contains(&self.response.head.status) {
+                self.response.head.fields.remove(Known::ContentLength);
                 end = true;
             }
-            let left = async { Ended::Client(body.closed().await) };
-            let mut side = RequestSide { upload: pin!(left), refused: false };
-            self.send_answer(answer, rx, &mut side, &progress, timer, end).await;
+            let client = pin!(body.closed());
+            let limits = attempt.trailer_limits(*version);
+            self.send_response(&mut ToClient { tx: to_client, client }, rx, false, end, limits).await;
         }
-        attempt.report(if self.complete { Report::Status(self.info.status) } else { Report::Abandoned });
+        self.count_result(attempt);
         Ok(false)
     }
 
     fn upstream_agrees(&self) -> bool {
-        match self.request.method {
-            Method::Connect => (200..300).contains(&self.response.status),
-            _ => self.response.status == 101,
+        match self.request.head.method {
+            Method::Connect => (200..300).contains(&self.response.head.status),
+            _ => self.response.head.status == 101,
         }
     }
 
-    /// `connection` and `upgrade` of the answer, which the rules for answers would remove; over HTTP/2 there are none.
-    fn spoken(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let field = |name: Known| {
-            self.response.fields.get(name).or_else(|| self.request.fields.get(name)).map(<[u8]>::to_vec)
-        };
-        (self.request.method != Method::Connect).then_some(())?;
-        Some((field(Known::Connection)?, field(Known::Upgrade)?))
+    /// `connection` and `upgrade` of the response, which the rules for responses remove. What else
+    /// `connection` names concerns the upstream's connection alone.
+    fn agreed_protocol(&self) -> Option<(FieldValueBuf, FieldValueBuf)> {
+        (self.request.head.method != Method::Connect).then_some(())?;
+        let (response, request) = (&self.response.head.fields, &self.request.head.fields);
+        let is_upgrade = |token: &&[u8]| token.eq_ignore_ascii_case(b"upgrade");
+        let connection = response.get(Known::Connection).or_else(|| request.get(Known::Connection))?;
+        let token = connection.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).find(is_upgrade);
+        let connection = FieldValueBuf::new(token.unwrap_or(b"upgrade")).ok()?;
+        let protocol = response.value(Known::Upgrade).or_else(|| request.value(Known::Upgrade))?;
+        Some((connection, FieldValueBuf::of(protocol)))
     }
 
     /// Bytes both ways, until one side ends.
     async fn carry(
         &mut self,
-        (body, answer): (&mut RequestBody<'_>, &mut ResponseWriter<'_>),
+        (body, to_client): (&mut RequestBody<'_>, &mut ResponseWriter<'_>),
         (tx, rx): (&mut RequestWriter, &mut ResponseReader),
-        timer: Pin<&mut Sleep>,
     ) {
-        if self.send_head(answer, true, false).await.is_err() {
+        if self.send_head(to_client, body.closed(), true, false).await.is_err() {
             return;
         }
         body.tunnel();
         tx.tunnel();
         let (timers, received, sent) = (self.timers, Cell::new(0), Cell::new(0));
-        let ended = tokio::select! {
-            ended = there(body, tx, timers, &received) => ended,
-            ended = back(rx, answer, timers, &sent) => ended,
-            expiry = timers.expired(timer) => Err(Failure::Expired(expiry)),
+        let there = there(body, tx, timers, &received);
+        let back = back(rx, to_client, timers, &sent);
+        let ended = match timers.race(noticed_elsewhere(), first(there, back)).await {
+            Ok(First::One(ended) | First::Other(ended)) => ended,
+            Err(interrupt) => Err(interrupt.into()),
         };
-        self.info.bytes_received += received.get();
-        self.info.bytes_sent += sent.get();
+        self.record.info.bytes_received += received.get();
+        self.record.info.bytes_sent += sent.get();
         match ended {
-            Ok(()) => self.complete = true,
-            Err(failure) => self.cut(answer, &failure),
+            Ok(()) => self.response.phase = Phase::Complete,
+            Err(failure) => self.cut(to_client, &failure),
         }
     }
 }
 
-/// From the client to the upstream. HTTP/1 clients that end their side end the tunnel, as in Envoy.
+/// From the client to the upstream, until the client leaves. One of HTTP/1 that ends its side has
+/// left, as in Envoy.
 async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,
-    timers: &Timers,
+    timers: &Timers<'_>,
     bytes: &Cell<u64>,
 ) -> Result<(), Failure> {
     let over = |_error: UpstreamError| Failure::Upstream(UpstreamError::ConnectionTermination);
     loop {
-        let frame = body.next().await.map_err(Failure::Client)?;
+        let frame = flat(timers.race(noticed_elsewhere(), body.next()).await)?;
         timers.touch();
         match frame {
             Frame::Data(piece) => {
-                bytes.set(bytes.get() + piece.len() as u64);
-                tx.data(piece, false).await.map_err(over)?;
+                bytes.set(bytes.get().saturating_add(piece.len() as u64));
+                timers.race(body.closed(), tx.data(piece, false)).await?.map_err(over)?;
             }
             Frame::Trailers(_) | Frame::End => {
-                tx.data(nothing(), true).await.map_err(over)?;
-                if matches!(body, RequestBody::Http1(_)) {
-                    return Ok(());
-                }
-                return std::future::pending().await;
+                timers.race(body.closed(), tx.data(nothing(), true)).await?.map_err(over)?;
+                return Err(Failure::Client(departure(body).await));
             }
         }
     }
 }
 
-/// From the upstream to the client.
+/// From the upstream to the client, whose departure the other direction notices.
 async fn back(
     rx: &mut ResponseReader,
-    answer: &mut ResponseWriter<'_>,
-    timers: &Timers,
+    to_client: &mut ResponseWriter<'_>,
+    timers: &Timers<'_>,
     bytes: &Cell<u64>,
 ) -> Result<(), Failure> {
-    answer.flush().await.map_err(Failure::Client)?;
+    flat(timers.race(noticed_elsewhere(), to_client.flush()).await)?;
     loop {
-        let frame = rx.next().await.map_err(Failure::Upstream)?;
+        let frame = timers.race(noticed_elsewhere(), rx.next()).await?.map_err(Failure::Upstream)?;
         timers.touch();
         match frame {
             Frame::Data(piece) => {
-                bytes.set(bytes.get() + piece.len() as u64);
-                answer.data(piece, false).await.map_err(Failure::Client)?;
+                bytes.set(bytes.get().saturating_add(piece.len() as u64));
+                flat(timers.race(noticed_elsewhere(), to_client.data(piece, false)).await)?;
             }
             Frame::Trailers(_) | Frame::End => {
-                return answer.data(nothing(), true).await.map_err(Failure::Client);
+                return flat(timers.race(noticed_elsewhere(), to_client.data(nothing(), true)).await);
             }
         }
     }

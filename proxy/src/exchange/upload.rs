@@ -1,26 +1,57 @@
-//! The request's way upstream after its head: the body as it comes, and then the watch for a client that leaves.
+//! The request's body on its way upstream, and the bounded copy of it that a retry sends again.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::replay::Replay;
-use super::timers::Timers;
+use bytes::Bytes;
+
+use super::nothing;
+use super::timers::{First, Timers, departure, next_or, unless_left};
 use crate::downstream::RequestBody;
 use crate::error::{DownstreamError, UpstreamError};
-use crate::message::Frame;
+use crate::message::{Fields, Frame};
 use crate::time;
 use crate::upstream::RequestWriter;
 
-/// Why the request's side of a try ended. It never ends well: when all is sent, it waits for the client to leave.
+/// What was read of a request's body so far. Pieces share their memory with those sent; past the
+/// limit the copy is dropped, and with it the retries.
 #[derive(Debug)]
-pub enum Ended {
-    Client(DownstreamError),
-    /// The upstream takes no more of the request. Its answer, or the reading of it, tells why.
-    Upstream,
+pub struct Replay {
+    pieces: Vec<Bytes>,
+    trailers: Option<Fields>,
+    size: usize,
+    limit: usize,
+    /// False when nothing is kept: there is no retry policy, or the body was larger than the limit.
+    keep: bool,
 }
 
-fn upstream(_reading_tells: UpstreamError) -> Ended {
-    Ended::Upstream
+impl Replay {
+    /// A copy of at most `limit` bytes, or none at all.
+    pub fn new(keep: bool, limit: usize) -> Self {
+        Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep }
+    }
+
+    /// True when the copy is given up with this piece.
+    pub fn push(&mut self, piece: &Bytes) -> bool {
+        if self.keep && self.size.saturating_add(piece.len()) <= self.limit {
+            self.size += piece.len();
+            self.pieces.push(piece.clone());
+            return false;
+        }
+        self.pieces = Vec::new();
+        std::mem::take(&mut self.keep)
+    }
+
+    pub fn set_trailers(&mut self, trailers: &Fields) {
+        if self.keep {
+            self.trailers = Some(trailers.clone());
+        }
+    }
+
+    /// Nothing of a body was read so far.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty() && self.trailers.is_none()
+    }
 }
 
 /// What the other side of the exchange may see of the upload.
@@ -36,57 +67,94 @@ pub struct Progress {
 }
 
 /// Everything that an upload uses.
-pub struct Upload<'u, 'c> {
+pub struct Upload<'u, 'c, 't> {
     pub body: &'u mut RequestBody<'c>,
     pub tx: &'u mut RequestWriter,
     pub replay: &'u mut Replay,
     pub progress: &'u Progress,
-    pub timers: &'u Timers,
+    pub timers: &'u Timers<'t>,
     /// The route's timeout, which begins with the end of the request.
     pub route_timeout: Option<Duration>,
+    pub trailer_limits: TrailerLimits,
 }
 
-impl Upload<'_, '_> {
-    /// Sends the request; then waits for the client to leave.
-    pub async fn run(mut self) -> Ended {
-        match self.send().await {
-            Err(ended) => return ended,
-            Ok(()) => self.progress.sent.set(Some(time::now())),
+/// The limits of headers, which trailers obey as well.
+#[derive(Clone, Copy, Debug)]
+pub struct TrailerLimits {
+    pub bytes: usize,
+    pub fields: usize,
+}
+
+impl TrailerLimits {
+    /// The error is Envoy's response code detail.
+    pub fn check(self, trailers: &Fields) -> Result<(), &'static str> {
+        if trailers.len() > self.fields {
+            Err("http2.too_many_headers")
+        } else if trailers.byte_size() > self.bytes {
+            Err("http2.header_list_size_too_large")
+        } else {
+            Ok(())
         }
-        Ended::Client(self.body.closed().await)
+    }
+}
+
+/// Why an upload ended before its end.
+enum Stopped {
+    Client(DownstreamError),
+    Upstream,
+}
+
+impl From<DownstreamError> for Stopped {
+    fn from(error: DownstreamError) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<UpstreamError> for Stopped {
+    fn from(_error: UpstreamError) -> Self {
+        Self::Upstream
+    }
+}
+
+impl Upload<'_, '_, '_> {
+    /// Sends the request, then waits for the client to leave; it ends with that and nothing else.
+    pub async fn run(mut self) -> DownstreamError {
+        match self.send_body().await {
+            Ok(()) => self.progress.sent.set(Some(time::now())),
+            Err(Stopped::Client(error)) => return error,
+            // The response, or the attempt to read it, tells why the upstream takes no more.
+            Err(Stopped::Upstream) => {}
+        }
+        departure(self.body).await
     }
 
-    async fn send(&mut self) -> Result<(), Ended> {
-        if self.is_bodyless() {
+    async fn send_body(&mut self) -> Result<(), Stopped> {
+        if self.body.is_end() && self.replay.is_empty() {
+            // The head, which was sent with its end, is all there is.
             self.received();
             return Ok(());
         }
-        for piece in self.replay.pieces() {
-            self.tx.data(piece.clone(), false).await.map_err(upstream)?;
+        for piece in &self.replay.pieces {
+            unless_left(self.body, self.tx.data(piece.clone(), false)).await??;
         }
-        if self.body.is_end() {
-            self.received();
-            return match self.replay.trailers() {
-                Some(trailers) => self.tx.trailers(trailers).await,
-                None => self.tx.data(super::nothing(), true).await,
-            }
-            .map_err(upstream);
+        if !self.body.is_end() {
+            return self.pump().await;
         }
-        self.pump().await
+        self.received();
+        match &self.replay.trailers {
+            Some(trailers) => unless_left(self.body, self.tx.trailers(trailers)).await??,
+            None => unless_left(self.body, self.tx.data(nothing(), true)).await??,
+        }
+        Ok(())
     }
 
-    /// Whether the head, which was sent with its end, is all there is.
-    fn is_bodyless(&self) -> bool {
-        self.body.is_end() && self.replay.is_empty()
-    }
-
-    async fn pump(&mut self) -> Result<(), Ended> {
+    async fn pump(&mut self) -> Result<(), Stopped> {
         loop {
-            let frame = tokio::select! {
-                biased;
-                frame = self.body.next() => frame.map_err(Ended::Client)?,
-                flushed = self.tx.flush(), if self.tx.needs_flush() => {
-                    flushed.map_err(upstream)?;
+            // What lies in the buffer goes out while the next piece is awaited.
+            let frame = match next_or(self.body, self.tx.flush_waiting()).await {
+                First::One(frame) => frame?,
+                First::Other(flushed) => {
+                    flushed?;
                     continue;
                 }
             };
@@ -101,19 +169,22 @@ impl Upload<'_, '_> {
                     if end {
                         self.received();
                     }
-                    self.tx.data(piece, end).await.map_err(upstream)?;
+                    unless_left(self.body, self.tx.data(piece, end)).await??;
                     if end {
                         return Ok(());
                     }
                 }
                 Frame::Trailers(trailers) => {
+                    self.trailer_limits.check(&trailers).map_err(DownstreamError::TooLarge)?;
                     self.replay.set_trailers(&trailers);
                     self.received();
-                    return self.tx.trailers(&trailers).await.map_err(upstream);
+                    unless_left(self.body, self.tx.trailers(&trailers)).await??;
+                    return Ok(());
                 }
                 Frame::End => {
                     self.received();
-                    return self.tx.data(super::nothing(), true).await.map_err(upstream);
+                    unless_left(self.body, self.tx.data(nothing(), true)).await??;
+                    return Ok(());
                 }
             }
         }
@@ -125,5 +196,19 @@ impl Upload<'_, '_> {
             self.progress.received.set(Some(now));
             self.timers.request_complete(now, self.route_timeout);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn past_its_limit_the_copy_is_gone_for_good() {
+        let mut replay = Replay::new(true, 4);
+        assert!(!replay.push(&Bytes::from_static(b"abc")));
+        assert!(replay.push(&Bytes::from_static(b"de")));
+        assert!(!replay.push(&Bytes::from_static(b"f")));
+        assert!(replay.pieces.is_empty());
     }
 }

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::chain::{Facts, Verdict};
 use crate::matcher::{FractionMatcher, StringMatch};
-use crate::message::{Known, Method, ResponseHead};
+use crate::message::{FieldValue, FieldValueBuf, Known, Method, ResponseHead};
 use crate::stats::{CorsStats, Scope};
 
 /// The filter of one connection manager; its policies are those of the routes.
@@ -19,10 +19,10 @@ pub struct Cors {
 #[derive(Debug)]
 pub struct Policy {
     pub origins: Vec<StringMatch>,
-    pub methods: Box<str>,
-    pub headers: Box<str>,
-    pub expose: Box<str>,
-    pub max_age: Box<str>,
+    pub methods: FieldValueBuf,
+    pub headers: FieldValueBuf,
+    pub expose: FieldValueBuf,
+    pub max_age: FieldValueBuf,
     pub credentials: Option<bool>,
     pub private_network: Option<bool>,
     pub forward_not_matching: Option<bool>,
@@ -39,7 +39,7 @@ pub struct Running<'x> {
     cors: &'x Cors,
     policies: Policies<'x>,
     /// The origin that may read the answer.
-    origin: Option<Box<[u8]>>,
+    origin: Option<FieldValueBuf>,
 }
 
 impl Cors {
@@ -56,9 +56,9 @@ impl Running<'_> {
         if !enabled && !shadow {
             return Verdict::Continue;
         }
-        let origin = facts.request.fields.get(Known::Origin).filter(|origin| !origin.is_empty());
-        let Some(origin) = origin else { return Verdict::Continue };
-        let allowed = self.allows(origin);
+        let origin = facts.request.fields.value(Known::Origin).map(FieldValueBuf::of);
+        let Some(origin) = origin.filter(|origin| !origin.is_empty()) else { return Verdict::Continue };
+        let allowed = self.allows(&origin);
         let stats = self.cors.stats.shard(facts.shard);
         if allowed {
             stats.origin_valid.inc();
@@ -68,48 +68,49 @@ impl Running<'_> {
         if shadow {
             return Verdict::Continue;
         }
-        self.origin = allowed.then(|| origin.into());
-        let method =
-            facts.request.fields.get("access-control-request-method").filter(|text| !text.is_empty());
+        self.origin = allowed.then_some(origin);
+        const METHOD: &str = "access-control-request-method";
+        let asked = |name: &str| facts.request.fields.get(name).unwrap_or_default();
+        let method = facts.request.fields.value(METHOD).filter(|_| !asked(METHOD).is_empty());
         let Some(method) = method.filter(|_| facts.request.method == Method::Options) else {
             return Verdict::Continue;
         };
         if !allowed && self.flag(|policy| policy.forward_not_matching).unwrap_or(true) {
             return Verdict::Continue;
         }
-        let asked = |name: &str| facts.request.fields.get(name).unwrap_or_default();
         let private = asked("access-control-request-private-network") == b"true";
-        let head = self.preflight(method, asked("access-control-request-headers"), private);
+        let headers = facts.request.fields.value("access-control-request-headers").unwrap_or("".into());
+        let head = self.preflight(method, headers, private);
         facts.info.details = "cors_response".into();
         Verdict::Answer(head)
     }
 
     pub fn response(&mut self, response: &mut ResponseHead) {
-        let Some(origin) = self.origin.as_deref() else { return };
+        let Some(origin) = self.origin.as_ref() else { return };
         let fields = &mut response.fields;
         fields.set("access-control-allow-origin", origin);
         if self.flag(|policy| policy.credentials).unwrap_or(false) {
             fields.set("access-control-allow-credentials", b"true");
         }
         if let Some(expose) = self.text(|policy| &policy.expose) {
-            fields.set("access-control-expose-headers", expose.as_bytes());
+            fields.set("access-control-expose-headers", expose);
         }
     }
 
     /// The answer to a preflight, but for what every answer gets.
-    fn preflight(&self, method: &[u8], headers: &[u8], private: bool) -> ResponseHead {
+    fn preflight(&self, method: FieldValue<'_>, headers: FieldValue<'_>, private: bool) -> ResponseHead {
         let mut head = ResponseHead::new(200);
         let fields = &mut head.fields;
         if let Some(methods) = self.text(|policy| &policy.methods) {
-            let value = if methods == "*" { method } else { methods.as_bytes() };
+            let value = if **methods == *b"*" { method } else { methods.into() };
             fields.set("access-control-allow-methods", value);
         }
         if let Some(allowed) = self.text(|policy| &policy.headers) {
-            let value = if allowed == "*" { headers } else { allowed.as_bytes() };
+            let value = if **allowed == *b"*" { headers } else { allowed.into() };
             fields.set("access-control-allow-headers", value);
         }
         if let Some(age) = self.text(|policy| &policy.max_age) {
-            fields.set("access-control-max-age", age.as_bytes());
+            fields.set("access-control-max-age", age);
         }
         if private && self.flag(|policy| policy.private_network).unwrap_or(false) {
             fields.set("access-control-allow-private-network", b"true");
@@ -125,7 +126,7 @@ impl Running<'_> {
         origins.is_some_and(|origins| origins.iter().any(|one| one.matches(b"*") || one.matches(origin)))
     }
 
-    fn text(&self, field: impl Fn(&Policy) -> &str) -> Option<&str> {
+    fn text(&self, field: impl Fn(&Policy) -> &FieldValueBuf) -> Option<&FieldValueBuf> {
         self.policies.iter().map(|policy| field(policy)).find(|text| !text.is_empty())
     }
 

@@ -8,6 +8,7 @@ use super::chain::{Answering, Facts, Verdict};
 use crate::error::Flag;
 use crate::local_reply::LocalReply;
 use crate::matcher::HeaderMatcher;
+use crate::message::FieldValueBuf;
 use crate::message::ResponseHead;
 use crate::stats::{HealthCheckFilterStats, Scope};
 
@@ -23,7 +24,7 @@ pub struct HealthCheck {
     /// Which requests are health checks.
     pub headers: Vec<HeaderMatcher>,
     /// `--service-cluster`, which each answer names.
-    pub service_cluster: Arc<str>,
+    pub service_cluster: FieldValueBuf,
 }
 
 /// The upstream's last answer; it stands until the next multiple of the time from the filter's beginning on, as in Envoy.
@@ -149,7 +150,7 @@ impl Running<'_> {
             if let Some(cache) = self.filter.cache.as_ref().filter(|_| self.keep) {
                 cache.set(response.status, answering.now);
             }
-            let name = self.filter.service_cluster.as_bytes();
+            let name = &self.filter.service_cluster;
             response.fields.set("x-envoy-upstream-healthchecked-cluster", name);
         }
         if answering.health_failed {

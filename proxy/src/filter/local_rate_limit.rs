@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use super::chain::{Facts, Verdict};
 use crate::error::Flag;
 use crate::format::Context;
+use crate::headers::{Changes, Values};
 use crate::local_reply::LocalReply;
 use crate::matcher::FractionMatcher;
 use crate::message::ResponseHead;
-use crate::mutation::Changes;
 use crate::stats::{HttpLocalRateLimitStats, Scope};
 
 const TEXT: &str = "local_rate_limited";
@@ -59,7 +59,7 @@ pub struct Running<'x> {
     limit: &'x Limit,
     said: Option<Taken>,
     /// The values of the answer's fields, when the request was refused.
-    refused: Option<Vec<Vec<u8>>>,
+    refused: Option<Values>,
 }
 
 /// Of what a token may fall short by rounding.
@@ -135,8 +135,11 @@ impl Running<'_> {
         let context = Context { request: Some(facts.request), ..Context::new(facts.info) };
         if !among(&limit.enforced) {
             let values = limit.request.evaluate(&context);
-            limit.request.apply(&mut facts.request.fields, &values);
-            return Verdict::Continue;
+            let applied = limit.request.apply_to_request(&mut facts.request.fields, &values);
+            return match applied {
+                Ok(()) => Verdict::Continue,
+                Err(name) => Verdict::Reply(LocalReply::invalid_header_value(name.as_name())),
+            };
         }
         stats.enforced.inc();
         self.refused = Some(limit.response.evaluate(&context));
@@ -146,19 +149,18 @@ impl Running<'_> {
     }
 
     pub fn response(&mut self, response: &mut ResponseHead) {
-        let mut number = itoa::Buffer::new();
         if let Some(values) = self.refused.take() {
             self.limit.response.apply(&mut response.fields, &values);
             if let Some(said) = self.said.filter(|_| self.limit.retry_after) {
-                response.fields.set("retry-after", number.format(said.wait).as_bytes());
+                response.fields.set("retry-after", said.wait);
             }
         }
         let (Some(said), Some(bucket)) = (self.said, &self.limit.bucket) else { return };
         if self.limit.rate_fields {
             let fields = &mut response.fields;
-            fields.push("x-ratelimit-limit", number.format(whole(bucket.max)).as_bytes());
-            fields.push("x-ratelimit-remaining", number.format(said.remaining).as_bytes());
-            fields.push("x-ratelimit-reset", number.format(said.wait).as_bytes());
+            fields.push("x-ratelimit-limit", whole(bucket.max));
+            fields.push("x-ratelimit-remaining", said.remaining);
+            fields.push("x-ratelimit-reset", said.wait);
         }
     }
 }

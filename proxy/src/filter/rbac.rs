@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::chain::{Facts, Verdict};
-use super::edge::in_network;
+use crate::headers::request::in_network;
 use crate::local_reply::LocalReply;
 use crate::matcher::{HeaderMatcher, StringMatch};
 use crate::stats::{RbacStats, Scope};

@@ -13,7 +13,7 @@ use super::chain::{
 use super::{cors, fault, rbac};
 use crate::error::Flag;
 use crate::matcher::{FractionMatcher, StringMatch};
-use crate::message::{Method, RequestHead, ResponseHead, Version};
+use crate::message::{FieldValue, Method, RequestHead, ResponseHead, Version};
 use crate::stats::Registry;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 
@@ -51,7 +51,7 @@ fn run(
     resume: bool,
 ) -> (Verdict, StreamInfo) {
     let address = "127.0.0.1:80".parse().unwrap();
-    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address });
+    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address, tls: false });
     let mut info = StreamInfo::new(connection, Version::Http11, UNIX_EPOCH, Instant::now());
     let levels: Levels<'_> = levels.iter().copied().collect();
     let mut running = chain.begin(&levels, true);
@@ -126,9 +126,11 @@ fn a_delay_comes_before_an_abort_and_ends_with_its_request() {
 fn a_request_may_ask_for_a_fault_and_lower_its_share_but_not_raise_it() {
     let registry = Registry::new(1);
     let chain = chain("f", false, fault_filter(&registry, abort(fault::AbortKind::Header)));
-    let asked = |fields: &[(&str, &str)]| {
+    let asked = |fields: &[(&'static str, &str)]| {
         let mut request = RequestHead::default();
-        fields.iter().for_each(|(name, value)| request.fields.push(*name, value.as_bytes()));
+        fields
+            .iter()
+            .for_each(|(name, value)| request.fields.push(*name, FieldValue::new(value.as_bytes()).unwrap()));
         let verdict = run(&chain, &[], &mut request, false).0;
         match verdict {
             Verdict::Reply(reply) => Some((reply.status, reply.grpc_status)),
@@ -179,7 +181,7 @@ fn policy(origin: &str, forward: Option<bool>) -> Arc<cors::Policy> {
 
 fn preflight(origin: &str) -> RequestHead {
     let mut request = RequestHead { method: Method::Options, ..RequestHead::default() };
-    request.fields.push("origin", origin.as_bytes());
+    request.fields.push("origin", FieldValue::new(origin.as_bytes()).unwrap());
     request.fields.push("access-control-request-method", b"PUT");
     request
 }
@@ -210,7 +212,7 @@ fn an_allowed_origin_may_read_the_answer() {
     let levels: Levels<'_> = [&level].into_iter().collect();
     let mut running = chain.begin(&levels, true);
     let address = "127.0.0.1:80".parse().unwrap();
-    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address });
+    let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address, tls: false });
     let mut info = StreamInfo::new(connection, Version::Http11, UNIX_EPOCH, Instant::now());
     let mut request = RequestHead::default();
     request.fields.push("origin", b"https://any");

@@ -4,7 +4,7 @@
 //! (`omit_empty`); the operators are in `operator`, their values in `value`, times in `time`,
 //! formats that make JSON in `json`.
 
-use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::message::{FieldValue, Fields, RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
 
 mod json;
@@ -85,7 +85,15 @@ impl Format {
 
     /// A format for a header value: what does not exist prints as nothing (and an empty value is not added).
     pub fn parse_header(text: &str) -> Result<Self, String> {
-        Ok(Self::parse(text)?.omit_empty())
+        let format = Self::parse(text)?.omit_empty();
+        let fixed = format.pieces.iter().filter_map(|piece| match piece {
+            Piece::Text(text) => Some(text),
+            Piece::Operator(_) => None,
+        });
+        if fixed.into_iter().any(|text| FieldValue::new(text).is_err()) {
+            return Err(format!("{text:?} has a control character, which no header may hold"));
+        }
+        Ok(format)
     }
 
     /// The text as it stands, without operators.
@@ -102,12 +110,31 @@ impl Format {
 
     /// Appends the value.
     pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        self.write_pieces(context, out, |_, _| {});
+    }
+
+    /// Appends the value as a line of a log, where control characters of a client are escaped (`\x0d`): Envoy writes them as they
+    /// are, and so lets a client forge a line.
+    pub fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+        self.write_pieces(context, out, escape_controls);
+    }
+
+    fn write_pieces(
+        &self,
+        context: &Context<'_>,
+        out: &mut Vec<u8>,
+        after_operator: impl Fn(&mut Vec<u8>, usize),
+    ) {
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => out.extend_from_slice(text),
                 Piece::Operator(operator) => {
+                    let start = out.len();
                     if !operator.write(context, out) && !self.omit_empty {
                         out.push(b'-');
+                    }
+                    if operator.may_carry_client_bytes() {
+                        after_operator(out, start);
                     }
                 }
             }
@@ -130,6 +157,23 @@ impl Format {
     }
 }
 
+/// Escapes the control characters from `start` on.
+fn escape_controls(out: &mut Vec<u8>, start: usize) {
+    let written = out.get(start..).unwrap_or_default();
+    if !written.iter().fold(false, |found, byte| found | byte.is_ascii_control()) {
+        return;
+    }
+    let written = out.split_off(start);
+    for byte in written {
+        if byte.is_ascii_control() {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(&[b'\\', b'x', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        } else {
+            out.push(byte);
+        }
+    }
+}
+
 fn not_a_command(text: &str, tail: &str) -> String {
     let position = text.len() - tail.len();
     let shown: String = tail.chars().take(40).collect();
@@ -137,6 +181,42 @@ fn not_a_command(text: &str, tail: &str) -> String {
         "`{shown}` at character {position} of the format is no operator: `%NAME%`, `%NAME(ARGUMENT)%` or `%NAME(ARGUMENT):LENGTH%` \
          is needed; write `%%` for a percent sign"
     )
+}
+
+/// A spelling of every operator there is, for tests of what they can carry.
+#[cfg(test)]
+pub(crate) fn every_operator() -> Vec<String> {
+    let mut all: Vec<String> = operator::PLAIN.iter().map(|(name, _)| format!("%{name}%")).collect();
+    all.extend(operator::ABSENT.iter().map(|name| format!("%{name}%")));
+    for name in operator::OTHERS {
+        let arguments: &[&str] = match *name {
+            "REQ" | "REQUEST_HEADER" => &[
+                "(x-client)",
+                "(:path)",
+                "(:authority)",
+                "(:method)",
+                "(:scheme)",
+                "(x-none?x-request-id):9",
+            ],
+            "RESP" | "RESPONSE_HEADER" => &["(x-up)", "(:status)"],
+            "TRAILER" | "RESPONSE_TRAILER" => &["(x-up)"],
+            "QUERY_PARAM" => &["(q)", "(q):5", "(q2)"],
+            "QUERY_PARAMS" => &["", "(ORIG)"],
+            "PATH" => &["", "(NQ:PATH)"],
+            "START_TIME" | "EMIT_TIME" => &["", "(%s)"],
+            "COMMON_DURATION" => &["(DS_RX_BEG:DS_TX_END)"],
+            "METADATA" => &["(ROUTE:filter:key)", "(DYNAMIC:a)"],
+            "ENVIRONMENT" => &["(HOME)"],
+            "GRPC_STATUS" => &["", "(SNAKE_STRING)"],
+            "RESPONSE_CODE_DETAILS" => &["", "(ALLOW_WHITESPACES)"],
+            _ => &[""],
+        };
+        all.extend(arguments.iter().map(|argument| match argument.split_once("):") {
+            Some((argument, limit)) => format!("%{name}{argument}):{limit}%"),
+            None => format!("%{name}{argument}%"),
+        }));
+    }
+    all
 }
 
 #[cfg(test)]

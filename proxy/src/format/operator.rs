@@ -211,6 +211,12 @@ pub(super) const OTHERS: &[&str] = &[
 ];
 
 impl Operator {
+    /// Whether anything in the value may come from a client or an upstream. Only what the configuration fixes does not.
+    pub(super) fn may_carry_client_bytes(&self) -> bool {
+        !matches!(self, Self::Constant(_) | Self::Time { .. } | Self::Duration { .. } | Self::Absent)
+            && !self.is_number()
+    }
+
     /// Whether the value is a number, which JSON shows without quotes.
     pub(super) fn is_number(&self) -> bool {
         match self {

@@ -24,6 +24,7 @@ impl Exchange {
             id: 7,
             peer: "127.0.0.1:37892".parse().unwrap(),
             local: "127.0.0.1:29912".parse().unwrap(),
+            tls: false,
         };
         let start = crate::time::now();
         let wall = UNIX_EPOCH + Duration::from_millis(1_795_255_761_333);
@@ -44,8 +45,8 @@ impl Exchange {
         info.upstream.version = Some(Version::Http11);
         let mut request = RequestHead {
             method: Method::Get,
-            authority: b"example.test".to_vec(),
-            path: b"/a?b=1".to_vec(),
+            authority: "example.test".into(),
+            path: "/a?b=1".into(),
             ..RequestHead::default()
         };
         for (name, value) in [
@@ -55,7 +56,7 @@ impl Exchange {
             ("x-forwarded-proto", "http"),
             ("x-envoy-expected-rq-timeout-ms", "15000"),
         ] {
-            request.fields.push(name, value.as_bytes());
+            request.fields.push(name, value);
         }
         let mut response = ResponseHead::new(200);
         response.fields.push("content-type", b"text/html");

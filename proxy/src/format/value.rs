@@ -9,7 +9,7 @@ use super::Context;
 use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain, Point, Unit};
 use super::parse::cut;
 use crate::error::{Flag, Flags};
-use crate::message::{Fields, Known, RequestHead, ResponseHead};
+use crate::message::{Fields, Known, RequestHead, ResponseHead, work};
 use crate::stream_info::{LogMoment, StreamInfo};
 
 impl Operator {
@@ -194,6 +194,7 @@ fn write_query_parameter(
     out: &mut Vec<u8>,
 ) -> bool {
     let query = path(request, PathSource::Current).and_then(|path| split_path(path).1).unwrap_or_default();
+    work::step(query.len());
     let found = query.split(|byte| *byte == b'&').find_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
         let key = percent_decode(parts.next()?);

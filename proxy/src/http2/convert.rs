@@ -2,7 +2,9 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};
+use crate::message::{
+    FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
+};
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
 pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
@@ -22,7 +24,10 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
         uri.path_and_query = Some(http::uri::PathAndQuery::try_from(&*head.path).ok()?);
         // Without an authority a URI has no place for the scheme; h2 then sends none.
         if uri.authority.is_some() {
-            uri.scheme = Some(if head.https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+            uri.scheme = Some(match head.scheme.unwrap_or_default() {
+                Scheme::Http => http::uri::Scheme::HTTP,
+                Scheme::Https => http::uri::Scheme::HTTPS,
+            });
         }
     }
     *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
@@ -52,33 +57,36 @@ pub(super) fn trailers_out(trailers: &Fields) -> Option<HeaderMap> {
 }
 
 /// A received request, into a reused head; whether it was an extended CONNECT, which becomes an upgrade as HTTP/1 knows it.
-pub(super) fn request_in(request: &http::Request<h2::RecvStream>, head: &mut RequestHead) -> bool {
+pub(super) fn request_in(
+    request: &http::Request<h2::RecvStream>,
+    head: &mut RequestHead,
+) -> Result<bool, Invalid> {
     head.clear();
     head.version = Version::Http2;
-    head.method = Method::from(request.method().as_str());
+    head.method = Method::try_from(request.method().as_str())?;
     let uri = request.uri();
-    head.https = uri.scheme_str() == Some("https");
+    head.scheme = uri.scheme_str().and_then(|scheme| Scheme::parse(scheme.as_bytes()));
     if let Some(authority) = uri.authority() {
-        head.authority.extend_from_slice(authority.as_str().as_bytes());
+        head.authority.set(authority.as_str().as_bytes())?;
     }
     if let Some(path) = uri.path_and_query() {
-        head.path.extend_from_slice(path.as_str().as_bytes());
+        head.path.set(path.as_str().as_bytes())?;
     }
     fields_in(request.headers(), &mut head.fields);
     if head.authority.is_empty()
         && let Some(host) = request.headers().get(http::header::HOST)
     {
-        head.authority.extend_from_slice(host.as_bytes());
+        head.authority.set(host.as_bytes())?;
     }
     let protocol = request.extensions().get::<h2::ext::Protocol>();
     if let Some(protocol) = protocol {
         head.method = Method::Get;
         head.fields.push(Known::Connection, b"upgrade");
-        head.fields.push(Known::Upgrade, protocol.as_str().as_bytes());
+        head.fields.push(Known::Upgrade, FieldValue::new(protocol.as_str().as_bytes())?);
     } else if head.method == Method::Connect {
         head.path.clear();
     }
-    protocol.is_some()
+    Ok(protocol.is_some())
 }
 
 /// A received answer, into a reused head.
@@ -96,11 +104,11 @@ pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) {
             continue;
         }
         if name == http::header::COOKIE {
-            fields.push(Known::Cookie, &join_cookies(map));
+            push_cookies(map, fields);
             continue;
         }
         for value in map.get_all(name) {
-            fields.push(name.as_str(), value.as_bytes());
+            fields.push(name, value);
         }
     }
 }
@@ -111,15 +119,22 @@ pub(super) fn measure(map: &HeaderMap) -> (usize, usize) {
     (bytes, map.len())
 }
 
-fn join_cookies(map: &HeaderMap) -> Vec<u8> {
-    let mut joined = Vec::new();
-    for value in map.get_all(http::header::COOKIE) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(value.as_bytes());
+fn push_cookies(map: &HeaderMap, fields: &mut Fields) {
+    let mut crumbs = map.get_all(http::header::COOKIE).iter();
+    let Some(first) = crumbs.next() else { return };
+    if map.get_all(http::header::COOKIE).iter().nth(1).is_none() {
+        fields.push(Known::Cookie, first);
+        return;
     }
-    joined
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in crumbs {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    // Crumbs that are values make a value.
+    if let Ok(joined) = FieldValue::new(&joined) {
+        fields.push(Known::Cookie, joined);
+    }
 }
 
 /// Fields as HTTP/2 may carry them (RFC 9113, 8.2.2).

@@ -28,8 +28,8 @@ pub struct ServerConnection {
 pub enum Accepted {
     /// Its head is in the one that was given.
     Request(RequestBody, ResponseWriter),
-    /// A head over the limits; its stream was reset.
-    TooLarge,
+    /// A head that is not valid or over the limits; its stream was reset.
+    Refused,
     /// The connection is over; whether by a breach of protocol.
     Closed { protocol_error: bool },
 }
@@ -98,9 +98,12 @@ impl ServerConnection {
         let target = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
         if bytes + target > self.max_head_bytes || fields > self.max_fields {
             respond.send_reset(Reason::INTERNAL_ERROR);
-            return Accepted::TooLarge;
+            return Accepted::Refused;
         }
-        let extended_connect = convert::request_in(&request, head);
+        let Ok(extended_connect) = convert::request_in(&request, head) else {
+            respond.send_reset(Reason::PROTOCOL_ERROR);
+            return Accepted::Refused;
+        };
         let sending = Rc::new(RefCell::new(Sending::Head(respond)));
         let body = RequestBody { stream: request.into_body(), sending: sending.clone(), done: false };
         let writer = ResponseWriter { sending, outgoing: Outgoing::default(), extended_connect };
@@ -129,7 +132,7 @@ impl RequestBody {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// After the end of the request: waits until the client resets the stream or the connection ends.
+    /// Waits until the client resets the stream or the connection ends; also while the body is unread.
     pub async fn closed(&mut self) -> DownstreamError {
         poll_fn(|cx| {
             let mut sending = self.sending.borrow_mut();

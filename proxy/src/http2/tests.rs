@@ -9,7 +9,7 @@ use super::{
     Accepted, ClientConnection, Options, RequestBody, ResponseReader, ResponseWriter, ServerConnection,
 };
 use crate::error::{DownstreamError, UpstreamError};
-use crate::message::{Fields, Frame, HeadKind, Known, Method, RequestHead, ResponseHead};
+use crate::message::{Fields, Frame, HeadKind, Known, Method, Path, RequestHead, ResponseHead};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -21,8 +21,8 @@ async fn pair() -> (TcpStream, TcpStream) {
 fn post(path: &str) -> RequestHead {
     let mut head = RequestHead {
         method: Method::Post,
-        authority: b"a.test".to_vec(),
-        path: path.as_bytes().to_vec(),
+        authority: "a.test".into(),
+        path: Path::new(path).unwrap(),
         ..RequestHead::default()
     };
     head.fields.push("x-a", b"1");
@@ -53,7 +53,7 @@ where
                 Accepted::Request(rx, tx) => {
                     tokio::task::spawn_local(answer(std::mem::take(&mut head), rx, tx));
                 }
-                Accepted::TooLarge => {}
+                Accepted::Refused => {}
                 Accepted::Closed { .. } => return,
             }
         }
@@ -67,7 +67,7 @@ async fn echo(head: RequestHead, mut rx: RequestBody, mut tx: ResponseWriter) {
     let mut answer = ResponseHead::new(200);
     answer.fields.push("x-path", &head.path);
     answer.fields.push(Known::Connection, b"close");
-    if let Some(cookie) = head.fields.get(Known::Cookie) {
+    if let Some(cookie) = head.fields.value(Known::Cookie) {
         answer.fields.push("x-cookie", cookie);
     }
     tx.head(&answer, false).unwrap();

@@ -7,9 +7,9 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::Open;
+use super::gate::{self, Verdict};
 use crate::exchange::ConnectionContext;
 use crate::local::Local;
-use crate::snapshot::gate::{self, Verdict};
 use crate::snapshot::{FilterChain, Listener, ListenerKind, TcpEnd};
 use crate::stream_info::ConnectionInfo;
 use crate::{connection, tcp};

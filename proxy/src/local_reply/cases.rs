@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::LocalReply;
 use crate::error::{Flag, UpstreamError};
-use crate::message::Known;
+use crate::message::{FieldValueBuf, Known, Name};
 
 const DEADLINE_EXCEEDED: u32 = 4;
 
@@ -43,7 +43,7 @@ impl LocalReply {
         let which = if retried { "retried and the latest reset reason" } else { "reset reason" };
         let text = format!("upstream connect error or disconnect/reset before headers. {which}: {reason}");
         let headers = match error {
-            UpstreamError::Overflow => vec![(Known::XEnvoyOverloaded, Cow::Borrowed(&b"true"[..]))],
+            UpstreamError::Overflow => vec![(Known::XEnvoyOverloaded, "true".into())],
             UpstreamError::ConnectFailure(_)
             | UpstreamError::ConnectTimeout
             | UpstreamError::ConnectionTermination
@@ -115,6 +115,25 @@ impl LocalReply {
         Self::new(400, "", details)
     }
 
+    /// The client broke the protocol of HTTP/1 behind the head of its request.
+    pub fn codec_error(details: &'static str) -> Self {
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(400, "Bad Request", details) }
+    }
+
+    /// The trailers of a request of HTTP/1 are over the limits.
+    pub fn trailers_too_large(details: &'static str) -> Self {
+        let text = "Request Header Fields Too Large";
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(431, text, details) }
+    }
+
+    /// A header that the configuration evaluates to what no header may hold, or a target that is none.
+    pub fn invalid_header_value(name: Name<'_>) -> Self {
+        let text = format!("invalid header value for: {}", String::from_utf8_lossy(name.as_bytes()));
+        let details = format!("filter_removed_required_request_headers{{{}}}", text.replace(' ', "_"));
+        let reply = Self { body: text.into(), details: details.into(), ..Self::new(503, "", "") };
+        reply.flagged(Flag::DownstreamProtocolError)
+    }
+
     /// An upgrade that the route does not allow.
     pub fn upgrade_failed() -> Self {
         Self::new(403, "", "upgrade_failed")
@@ -122,22 +141,24 @@ impl LocalReply {
 
     /// A route's `direct_response`.
     pub fn direct(status: u16, body: Bytes, location: Option<Vec<u8>>) -> Self {
-        let headers = location.map(|location| (Known::Location, Cow::Owned(location))).into_iter().collect();
-        Self { body, headers, ..Self::new(status, "", "direct_response") }
+        Self { body, headers: self::location(location), ..Self::new(status, "", "direct_response") }
     }
 
     /// A redirection to `location`.
     pub fn redirect(status: u16, location: Vec<u8>) -> Self {
-        Self {
-            headers: vec![(Known::Location, Cow::Owned(location))],
-            ..Self::new(status, "", "direct_response")
-        }
+        Self { headers: self::location(Some(location)), ..Self::new(status, "", "direct_response") }
     }
 
     fn flagged(mut self, flag: Flag) -> Self {
         self.flag = Some(flag);
         self
     }
+}
+
+/// What no header can hold is left out.
+fn location(location: Option<Vec<u8>>) -> Vec<(Known, FieldValueBuf)> {
+    let location = location.and_then(|location| FieldValueBuf::new(location).ok());
+    location.map(|location| (Known::Location, location)).into_iter().collect()
 }
 
 /// The response code detail of an answer that broke off after its head was sent.

@@ -11,8 +11,8 @@ use crate::access_log::{LogFilter, LogFormat};
 use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::grpc;
-use crate::message::{Known, Method, RequestHead, ResponseHead, Version};
-use crate::mutation::Addition;
+use crate::headers::Changes;
+use crate::message::{FieldValue, FieldValueBuf, Known, Method, RequestHead, ResponseHead, Version};
 
 mod cases;
 
@@ -28,7 +28,7 @@ pub struct LocalReply {
     /// What the access log says; the caller sets it in the exchange's flags.
     pub flag: Option<Flag>,
     /// Fields besides content type and length.
-    pub headers: Vec<(Known, Cow<'static, [u8]>)>,
+    pub headers: Vec<(Known, FieldValueBuf)>,
     /// The status for a gRPC client; `None` when it follows from `status`.
     pub grpc_status: Option<u32>,
 }
@@ -50,7 +50,7 @@ pub struct Mapper {
     pub body: Option<Bytes>,
     /// `body_format_override`.
     pub body_format: Option<BodyFormat>,
-    pub headers_to_add: Vec<Addition>,
+    pub headers_to_add: Changes,
 }
 
 /// `SubstitutionFormatString` of a body.
@@ -58,7 +58,7 @@ pub struct Mapper {
 pub struct BodyFormat {
     pub format: LogFormat,
     /// `content_type`; `None` for `text/plain`, or `application/json` with a JSON format.
-    pub content_type: Option<Box<str>>,
+    pub content_type: Option<FieldValueBuf>,
 }
 
 /// What is to be sent. `head.status` is the status to be logged.
@@ -70,12 +70,12 @@ pub struct Rendered {
 }
 
 impl BodyFormat {
-    fn content_type(&self) -> &str {
-        let default = match self.format {
-            LogFormat::Text(_) => "text/plain",
-            LogFormat::Json(_) => "application/json",
-        };
-        self.content_type.as_deref().unwrap_or(default)
+    fn content_type(&self) -> FieldValue<'_> {
+        match (&self.content_type, &self.format) {
+            (Some(configured), _) => configured.into(),
+            (None, LogFormat::Text(_)) => "text/plain".into(),
+            (None, LogFormat::Json(_)) => "application/json".into(),
+        }
     }
 }
 
@@ -92,8 +92,8 @@ pub fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> R
         return grpc_answer(reply, head, &body);
     }
     if !body.is_empty() {
-        head.fields.push(Known::ContentLength, itoa::Buffer::new().format(body.len()).as_bytes());
-        head.fields.push(Known::ContentType, content_type.as_bytes());
+        head.fields.push(Known::ContentLength, body.len());
+        head.fields.push(Known::ContentType, content_type);
     } else if head.version != Version::Http2 && may_have_length(head.status) {
         head.fields.push(Known::ContentLength, b"0");
     }
@@ -107,9 +107,9 @@ fn apply<'m>(
     mappers: &'m Mappers,
     context: &Context<'_>,
     head: &mut ResponseHead,
-) -> (Bytes, &'m str) {
+) -> (Bytes, FieldValue<'m>) {
     if mappers.mappers.is_empty() && mappers.body_format.is_none() {
-        return (reply.body.clone(), "text/plain");
+        return (reply.body.clone(), "text/plain".into());
     }
     let mut info = context.info.clone();
     info.status = reply.status;
@@ -125,14 +125,11 @@ fn apply<'m>(
         head.status = mapper.status.unwrap_or(reply.status);
         info.status = head.status;
         let context = Context { info: &info, response: Some(head), ..*context };
-        let values: Vec<_> =
-            mapper.headers_to_add.iter().map(|addition| addition.value.bytes(&context)).collect();
-        for (addition, value) in mapper.headers_to_add.iter().zip(values) {
-            addition.apply(&mut head.fields, &value);
-        }
+        let values = mapper.headers_to_add.evaluate(&context);
+        mapper.headers_to_add.apply(&mut head.fields, &values);
     }
     let format = mapper.and_then(|mapper| mapper.body_format.as_ref()).or(mappers.body_format.as_ref());
-    let Some(format) = format else { return (body, "text/plain") };
+    let Some(format) = format else { return (body, "text/plain".into()) };
     let text = String::from_utf8_lossy(&body);
     let context = Context { info: &info, response: Some(head), local_reply_body: &text, ..*context };
     let mut out = Vec::new();
@@ -145,9 +142,12 @@ fn grpc_answer(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Rende
     let code = reply.grpc_status.unwrap_or_else(|| grpc::status_of_http(head.status));
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");
-    head.fields.push(Known::GrpcStatus, itoa::Buffer::new().format(code).as_bytes());
+    head.fields.push(Known::GrpcStatus, code);
     if !body.is_empty() {
-        head.fields.push(Known::GrpcMessage, &grpc::encode_message(body));
+        // Encoded, it is printable.
+        if let Ok(message) = FieldValue::new(&grpc::encode_message(body)) {
+            head.fields.push(Known::GrpcMessage, message);
+        }
     }
     if head.version != Version::Http2 {
         head.fields.push(Known::ContentLength, b"0");

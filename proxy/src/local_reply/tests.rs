@@ -8,12 +8,13 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::access_log::{Comparison, Operation};
 use crate::format::{Format, JsonFormat};
-use crate::mutation::Append;
+use crate::headers::{Addition, Append};
+use crate::message::FieldNameBuf;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 
 fn info(version: Version) -> StreamInfo {
     let address = "127.0.0.1:1".parse().unwrap();
-    let connection = ConnectionInfo { id: 1, peer: address, local: address };
+    let connection = ConnectionInfo { id: 1, peer: address, local: address, tls: false };
     StreamInfo::new(Rc::new(connection), version, UNIX_EPOCH, crate::time::now())
 }
 
@@ -113,12 +114,15 @@ fn mappers_change_status_body_format_and_headers_of_the_replies_they_mean() {
         status: Some(410),
         body: Some("custom gone".into()),
         body_format: None,
-        headers_to_add: vec![Addition {
-            name: "x-local".into(),
-            value: Format::parse_header("%RESPONSE_CODE%").unwrap(),
-            action: Append::AppendIfExistsOrAdd,
-            keep_empty: false,
-        }],
+        headers_to_add: Changes {
+            add: vec![Addition {
+                name: FieldNameBuf::new("x-local").unwrap(),
+                value: Format::parse_header("%RESPONSE_CODE%").unwrap(),
+                action: Append::AppendIfExistsOrAdd,
+                keep_empty: false,
+            }],
+            remove: Vec::new(),
+        },
     };
     let unhealthy = Mapper {
         filter: LogFilter::ResponseFlag(vec![Flag::NoHealthyUpstream]),
@@ -128,7 +132,7 @@ fn mappers_change_status_body_format_and_headers_of_the_replies_they_mean() {
             format: LogFormat::Json(JsonFormat::parse(&json, false).unwrap()),
             content_type: None,
         }),
-        headers_to_add: Vec::new(),
+        headers_to_add: Changes::default(),
     };
     let body_format = BodyFormat {
         format: text("[%RESPONSE_CODE%] %LOCAL_REPLY_BODY%"),

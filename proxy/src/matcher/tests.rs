@@ -3,11 +3,12 @@
 //! Tests of `matcher`.
 
 use super::*;
+use crate::message::FieldValue;
 
 fn head(values: &[&str]) -> RequestHead {
-    let mut head = RequestHead { authority: b"pet".to_vec(), path: b"/".to_vec(), ..RequestHead::default() };
+    let mut head = RequestHead { authority: "pet".into(), path: "/".into(), ..RequestHead::default() };
     for value in values {
-        head.fields.push("x-a", value.as_bytes());
+        head.fields.push("x-a", FieldValue::new(value.as_bytes()).unwrap());
     }
     head
 }

@@ -1,12 +1,15 @@
-//! A list of fields in one buffer: what heads and trailers are made of.
+//! A list of headers in one buffer: what heads and trailers are made of.
 
 use std::fmt;
 
 use super::names::{Known, Name};
+use super::value::{FieldName, FieldValue, Invalid, LOWER};
+use super::work;
 
-/// Header or trailer fields in their order, in one buffer that is reused when the list is cleared.
+/// Headers or trailers in their order, in one buffer that is reused when the list is cleared.
 ///
-/// Names are in lower case. Replacing or removing leaves the old bytes in the buffer until `clear`; a head lives for one request.
+/// Names are tokens in lower case and values are checked: `FieldName` and `FieldValue` are the only way in. Replacing or removing
+/// leaves the old bytes in the buffer until `clear`; a head lives for one request.
 #[derive(Clone, Default)]
 pub struct Fields {
     bytes: Vec<u8>,
@@ -33,6 +36,16 @@ impl Fields {
         self.list.clear();
     }
 
+    /// Gives back buffers that a large head has made large. Only for a list that was cleared.
+    pub fn shrink(&mut self) {
+        if self.bytes.capacity() > super::KEEP {
+            self.bytes = Vec::new();
+        }
+        if self.list.capacity() * size_of::<Field>() > super::KEEP {
+            self.list = Vec::new();
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }
@@ -41,20 +54,26 @@ impl Fields {
         self.list.is_empty()
     }
 
-    /// Appends a field; an earlier one of the same name stays.
-    pub fn push<'a>(&mut self, name: impl Into<Name<'a>>, value: &[u8]) {
-        let (known, name) = match name.into() {
-            Name::Known(known) => (Some(known), Span::default()),
-            Name::Other(bytes) => (None, self.store(bytes)),
-        };
-        let value = self.store(value);
+    /// Appends a header; an earlier one of the same name stays.
+    pub fn push<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
+        let (known, name) = self.store_name(name.into());
+        let value = self.store(value.into());
         self.list.push(Field { known, name, value });
     }
 
-    /// Appends a field whose name may hold capitals, as HTTP/1 peers send them; which well-known name it is.
-    pub fn push_any_case(&mut self, name: &[u8], value: &[u8]) -> Option<Known> {
+    /// Appends a header as an HTTP/1 peer sent it: its name is checked here and may hold capitals. Which well-known name it is.
+    pub fn push_received(&mut self, name: &[u8], value: FieldValue<'_>) -> Result<Option<Known>, Invalid> {
         let start = self.bytes.len();
-        self.bytes.extend(name.iter().map(u8::to_ascii_lowercase));
+        let mut valid = !name.is_empty();
+        self.bytes.extend(name.iter().map(|&byte| {
+            let lower = LOWER[usize::from(byte)];
+            valid &= lower != 0;
+            lower
+        }));
+        if !valid {
+            self.bytes.truncate(start);
+            return Err(Invalid);
+        }
         let stored = Span { start: offset(start), end: offset(self.bytes.len()) };
         let known = Known::find(self.slice(stored));
         let name = if known.is_some() {
@@ -65,13 +84,18 @@ impl Fields {
         };
         let value = self.store(value);
         self.list.push(Field { known, name, value });
-        known
+        Ok(known)
     }
 
     /// The first value of a name.
     pub fn get<'a>(&self, name: impl Into<Name<'a>>) -> Option<&[u8]> {
         let name = name.into();
         self.list.iter().find(|field| self.is(field, name)).map(|field| self.slice(field.value))
+    }
+
+    /// The first value of a name, to be put elsewhere.
+    pub fn value<'a>(&self, name: impl Into<Name<'a>>) -> Option<FieldValue<'_>> {
+        self.get(name).map(FieldValue::checked)
     }
 
     /// All values of a name, in order.
@@ -85,58 +109,77 @@ impl Fields {
     }
 
     /// Makes `value` the only value of a name: in the place of the first, or appended.
-    pub fn set<'a>(&mut self, name: impl Into<Name<'a>>, value: &[u8]) {
+    pub fn set<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
         let name = name.into();
-        let Some(first) = self.list.iter().position(|field| self.is(field, name)) else {
-            self.push(name, value);
-            return;
-        };
-        let value = self.store(value);
-        let mut at = 0;
-        let mut list = std::mem::take(&mut self.list);
-        list.retain(|field| {
-            let keep = at <= first || !self.is(field, name);
-            at += 1;
-            keep
-        });
-        if let Some(field) = list.get_mut(first) {
-            field.value = value;
+        let value = self.store(value.into());
+        self.set_stored(name, value);
+    }
+
+    /// Appends `item` to the comma-separated list that a name's values make together.
+    pub fn append<'v>(&mut self, name: Known, separator: &'static str, item: impl Into<FieldValue<'v>>) {
+        let start = self.bytes.len();
+        let mut separate: &[u8] = b"";
+        for at in 0..self.list.len() {
+            let Some(field) = self.list.get(at).copied().filter(|field| field.known == Some(name)) else {
+                continue;
+            };
+            self.bytes.extend_from_slice(separate);
+            self.bytes.extend_from_within(field.value.start as usize..field.value.end as usize);
+            separate = b",";
         }
-        self.list = list;
+        if self.bytes.len() > start {
+            self.bytes.extend_from_slice(separator.as_bytes());
+        }
+        item.into().write(&mut self.bytes);
+        let value = Span { start: offset(start), end: offset(self.bytes.len()) };
+        self.set_stored(name.into(), value);
     }
 
     /// Removes every value of a name; whether there was one.
     pub fn remove<'a>(&mut self, name: impl Into<Name<'a>>) -> bool {
         let name = name.into();
         let before = self.list.len();
-        let mut list = std::mem::take(&mut self.list);
-        list.retain(|field| !self.is(field, name));
-        self.list = list;
+        self.retain_fields(|fields, field| !fields.is(field, name));
         self.list.len() != before
     }
 
-    /// Keeps the fields for which `keep(name, value)` says so.
+    /// Keeps the headers for which `keep(name, value)` says so.
     pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, &[u8]) -> bool) {
-        let mut list = std::mem::take(&mut self.list);
-        list.retain(|field| keep(self.name(field), self.slice(field.value)));
-        self.list = list;
+        self.retain_fields(|fields, field| keep(fields.name(field), fields.slice(field.value)));
     }
 
-    /// Joins repeated lines of the names that are kept once (RFC 9110, 5.3).
+    /// Joins repeated headers whose names are kept once (RFC 9110, 5.3), each into the place of its first.
     pub fn join_repeated(&mut self) {
-        let mut seen = 0_u128;
-        let mut repeated: Vec<Known> = Vec::new();
+        let (mut seen, mut repeated) = (0_u128, 0_u128);
         for known in self.list.iter().filter_map(|field| field.known).filter(|known| known.is_joined()) {
-            let bit = 1 << (known as u8);
-            if seen & bit != 0 && !repeated.contains(&known) {
-                repeated.push(known);
+            repeated |= seen & known.bit();
+            seen |= known.bit();
+        }
+        if repeated == 0 {
+            return;
+        }
+        let mut joined: Vec<Vec<u8>> = vec![Vec::new(); Known::COUNT];
+        let mut met = 0_u128;
+        let mut list = std::mem::take(&mut self.list);
+        list.retain(|field| {
+            work::step(1);
+            let Some(known) = field.known.filter(|known| repeated & known.bit() != 0) else { return true };
+            let Some(value) = joined.get_mut(known as usize) else { return true };
+            let first = met & known.bit() == 0;
+            met |= known.bit();
+            if !first {
+                value.push(b',');
             }
-            seen |= bit;
+            value.extend_from_slice(self.slice(field.value));
+            first
+        });
+        for field in &mut list {
+            let Some(known) = field.known.filter(|known| repeated & known.bit() != 0) else { continue };
+            if let Some(value) = joined.get(known as usize) {
+                field.value = self.store(FieldValue::checked(value));
+            }
         }
-        for known in repeated {
-            let joined = self.get_all(known).collect::<Vec<_>>().join(&b","[..]);
-            self.set(known, &joined);
-        }
+        self.list = list;
     }
 
     /// Names and values in order.
@@ -149,9 +192,43 @@ impl Fields {
         self.iter().map(|(name, value)| name.as_bytes().len() + value.len()).sum()
     }
 
-    fn store(&mut self, bytes: &[u8]) -> Span {
+    fn retain_fields(&mut self, mut keep: impl FnMut(&Self, &Field) -> bool) {
+        let mut list = std::mem::take(&mut self.list);
+        list.retain(|field| keep(self, field));
+        self.list = list;
+    }
+
+    fn set_stored(&mut self, name: FieldName<'_>, value: Span) {
+        let mut found = false;
+        let mut list = std::mem::take(&mut self.list);
+        list.retain_mut(|field| {
+            if !self.is(field, name.0) {
+                return true;
+            }
+            field.value = value;
+            !std::mem::replace(&mut found, true)
+        });
+        self.list = list;
+        if !found {
+            let (known, name) = self.store_name(name);
+            self.list.push(Field { known, name, value });
+        }
+    }
+
+    fn store_name(&mut self, name: FieldName<'_>) -> (Option<Known>, Span) {
+        match name.0 {
+            Name::Known(known) => (Some(known), Span::default()),
+            Name::Other(bytes) => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(bytes);
+                (None, Span { start: offset(start), end: offset(self.bytes.len()) })
+            }
+        }
+    }
+
+    fn store(&mut self, value: FieldValue<'_>) -> Span {
         let start = self.bytes.len();
-        self.bytes.extend_from_slice(bytes);
+        value.write(&mut self.bytes);
         Span { start: offset(start), end: offset(self.bytes.len()) }
     }
 
@@ -164,6 +241,7 @@ impl Fields {
     }
 
     fn is(&self, field: &Field, name: Name<'_>) -> bool {
+        work::step(1);
         match (field.known, name) {
             (Some(have), Name::Known(want)) => have == want,
             (None, Name::Other(want)) => self.slice(field.name) == want,
@@ -191,8 +269,8 @@ mod tests {
     #[test]
     fn setting_a_field_replaces_every_value_in_the_place_of_the_first() {
         let mut fields = Fields::default();
-        fields.push_any_case(b"X-A", b"1");
-        fields.push_any_case(b"Content-Type", b"text/plain");
+        fields.push_received(b"X-A", b"1".into()).unwrap();
+        fields.push_received(b"Content-Type", b"text/plain".into()).unwrap();
         fields.push("x-a", b"2");
         fields.set("x-a", b"3");
         let all: Vec<_> =
@@ -206,7 +284,7 @@ mod tests {
     #[test]
     fn a_known_name_is_found_however_it_was_spelled() {
         let mut fields = Fields::default();
-        fields.push_any_case(b"x-REQUEST-id", b"7");
+        fields.push_received(b"x-REQUEST-id", b"7".into()).unwrap();
         assert_eq!(fields.get(Known::XRequestId), Some(&b"7"[..]));
         assert_eq!(fields.get("x-request-id"), Some(&b"7"[..]));
         assert!(fields.remove("x-request-id"));

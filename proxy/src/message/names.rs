@@ -8,6 +8,8 @@ macro_rules! known_names {
         pub enum Known { $($variant),+ }
 
         impl Known {
+            pub(super) const COUNT: usize = [$(Self::$variant),+].len();
+
             /// The name in lower case, as HTTP/2 sends it.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
@@ -89,7 +91,14 @@ known_names! {
     XRequestId = "x-request-id",
 }
 
+// `bit` has room for each of them.
+const _: () = assert!(Known::COUNT <= 128);
+
 impl Known {
+    pub(super) fn bit(self) -> u128 {
+        1 << (self as u8)
+    }
+
     /// Whether repeated lines are joined by commas into one, as Envoy keeps the fields that it knows. Those that may not be joined, and
     /// those that Envoy does not know, stay as they came.
     pub fn is_joined(self) -> bool {

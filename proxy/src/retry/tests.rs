@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::matcher::HeaderRule;
+use crate::message::FieldValue;
 
 fn policy(on: &str) -> RetryPolicy {
     RetryPolicy {
@@ -22,30 +23,30 @@ fn policy(on: &str) -> RetryPolicy {
     }
 }
 
-fn request(fields: &[(&str, &str)]) -> RequestHead {
+fn request(fields: &[(&'static str, &str)]) -> RequestHead {
     let mut head = RequestHead::default();
     for (name, value) in fields {
-        head.fields.set(*name, value.as_bytes());
+        head.fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
     }
     head
 }
 
-fn retries(on: &str, fields: &[(&str, &str)]) -> Option<Retries> {
+fn retries(on: &str, fields: &[(&'static str, &str)]) -> Option<Retries> {
     Retries::of(Some(&Arc::new(policy(on))), &request(fields))
 }
 
-fn answer(status: u16, fields: &[(&str, &str)]) -> ResponseHead {
+fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHead {
     let mut head = ResponseHead::new(status);
     for (name, value) in fields {
-        head.fields.set(*name, value.as_bytes());
+        head.fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
     }
     head
 }
 
 /// The statuses of 400 to 511 that are tried again after.
-fn covered(on: &str, fields: &[(&str, &str)]) -> Vec<u16> {
+fn covered(on: &str, fields: &[(&'static str, &str)]) -> Vec<u16> {
     let Some(retries) = retries(on, fields) else { return Vec::new() };
-    (400..512).filter(|status| retries.cover(Trouble::Answer(&answer(*status, &[])))).collect()
+    (400..512).filter(|status| retries.cover(Cause::Response(&answer(*status, &[])))).collect()
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn each_condition_names_its_statuses() {
 #[test]
 fn resets_are_covered_by_what_they_would_be_answered_with() {
     let covers = |on: &str, error: &UpstreamError, sent| {
-        retries(on, &[]).is_some_and(|retries| retries.cover(Trouble::Error { error, sent }))
+        retries(on, &[]).is_some_and(|retries| retries.cover(Cause::Error { error, sent }))
     };
     let refused = UpstreamError::ConnectFailure(String::new());
     for on in ["reset", "5xx", "gateway-error"] {
@@ -77,28 +78,28 @@ fn resets_are_covered_by_what_they_would_be_answered_with() {
     assert!(covers("reset-before-request", &refused, false));
     assert!(!covers("reset-before-request", &UpstreamError::RemoteReset, true));
     let timeout =
-        |on| retries(on, &[]).is_some_and(|retries| retries.cover(Trouble::PerTryTimeout { sent: true }));
+        |on| retries(on, &[]).is_some_and(|retries| retries.cover(Cause::PerTryTimeout { sent: true }));
     assert_eq!([timeout("5xx"), timeout("reset"), timeout("connect-failure")], [true, true, false]);
 }
 
 #[test]
 fn grpc_codes_and_fields_of_an_answer_are_conditions() {
     let unavailable = answer(200, &[("grpc-status", "14")]);
-    assert!(retries("unavailable", &[]).unwrap().cover(Trouble::Answer(&unavailable)));
-    assert!(!retries("cancelled", &[]).unwrap().cover(Trouble::Answer(&unavailable)));
+    assert!(retries("unavailable", &[]).unwrap().cover(Cause::Response(&unavailable)));
+    assert!(!retries("cancelled", &[]).unwrap().cover(Cause::Response(&unavailable)));
     let by_request = retries("", &[("x-envoy-retry-grpc-on", "cancelled,unavailable")]).unwrap();
-    assert!(by_request.cover(Trouble::Answer(&unavailable)));
+    assert!(by_request.cover(Cause::Response(&unavailable)));
     let named = [("x-envoy-retriable-header-names", "X-Again,x-more")];
     let again = answer(200, &[("x-again", "")]);
-    assert!(retries("retriable-headers", &named).unwrap().cover(Trouble::Answer(&again)));
-    assert!(!retries("retriable-headers", &[]).unwrap().cover(Trouble::Answer(&again)));
+    assert!(retries("retriable-headers", &named).unwrap().cover(Cause::Response(&again)));
+    assert!(!retries("retriable-headers", &[]).unwrap().cover(Cause::Response(&again)));
 }
 
 #[test]
 fn an_answer_of_a_rate_limit_is_retried_only_by_its_own_condition() {
     let limited = answer(503, &[("x-envoy-ratelimited", "true")]);
-    assert!(!retries("5xx", &[]).unwrap().cover(Trouble::Answer(&limited)));
-    assert!(retries("envoy-ratelimited", &[]).unwrap().cover(Trouble::Answer(&limited)));
+    assert!(!retries("5xx", &[]).unwrap().cover(Cause::Response(&limited)));
+    assert!(retries("envoy-ratelimited", &[]).unwrap().cover(Cause::Response(&limited)));
 }
 
 #[test]
@@ -135,8 +136,8 @@ fn only_requests_that_the_policy_names_are_retried() {
 #[test]
 fn the_wait_doubles_up_to_its_limit() {
     let retries = retries("5xx", &[]).unwrap();
-    let trouble = Trouble::PerTryTimeout { sent: true };
-    let waits: Vec<_> = (1..=3).map(|retry| retries.wait(trouble, retry, 1.0, UNIX_EPOCH)).collect();
+    let cause = Cause::PerTryTimeout { sent: true };
+    let waits: Vec<_> = (1..=3).map(|retry| retries.wait(cause, retry, 1.0, UNIX_EPOCH)).collect();
     assert_eq!(waits, [25, 50, 60].map(|millis| Wait::Exponential(Duration::from_millis(millis))));
 }
 
@@ -150,7 +151,8 @@ fn an_answer_may_say_when_to_come_again() {
     let policy = Arc::new(RetryPolicy { rate_limited: Some(limits), ..policy("5xx") });
     let retries = Retries::of(Some(&policy), &request(&[])).unwrap();
     let now = UNIX_EPOCH + Duration::from_secs(1000);
-    let wait = |fields: &[(&str, &str)]| retries.wait(Trouble::Answer(&answer(503, fields)), 1, 0.0, now);
+    let wait =
+        |fields: &[(&'static str, &str)]| retries.wait(Cause::Response(&answer(503, fields)), 1, 0.0, now);
     assert_eq!(wait(&[("retry-after", "7")]), Wait::RateLimited(Duration::from_secs(7)));
     assert_eq!(wait(&[("reset-at", "1030")]), Wait::RateLimited(Duration::from_secs(30)));
     let both = [("retry-after", "301"), ("reset-at", "1030")];

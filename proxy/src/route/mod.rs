@@ -1,15 +1,16 @@
 //! Route tables: (table, request head) -> what to do with the request. Pure.
 //!
 //! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
-//! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
+//! host in their order: the first that matches wins, as in Envoy. Compiled once by `build`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::chain::Overrides;
 use crate::format::Format;
+use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
-use crate::mutation::Mutations;
+use crate::message::Authority;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
 use crate::trace::{Decorator, Sampling};
@@ -166,7 +167,7 @@ pub struct Weighted {
     pub cluster: ClusterName,
     pub weight: u32,
     pub mutations: Mutations,
-    pub host_rewrite: Option<Box<str>>,
+    pub host_rewrite: Option<Authority>,
     pub filters: Overrides,
 }
 
@@ -199,7 +200,7 @@ pub enum PathRewrite {
 pub enum HostRewrite {
     #[default]
     Keep,
-    Literal(Box<str>),
+    Literal(Authority),
     Header(Box<str>),
     /// The host name of the endpoint, for DNS clusters (`auto_host_rewrite`).
     Endpoint,

@@ -77,7 +77,8 @@ impl VirtualHost {
     }
 
     fn demands_tls(&self, head: &RequestHead) -> bool {
-        !head.https
+        // By the transport, or by what a trusted proxy said of its own.
+        head.fields.get(Known::XForwardedProto) != Some(b"https")
             && match self.require_tls {
                 RequireTls::None => false,
                 RequireTls::ExternalOnly => head.fields.get(Known::XEnvoyInternal) != Some(b"true"),

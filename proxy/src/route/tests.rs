@@ -4,10 +4,14 @@
 
 use super::*;
 use crate::matcher::{HeaderRule, QueryRule, StringMatch, regex};
-use crate::message::RequestHead;
+use crate::message::{Authority, Path, RequestHead};
 
 fn request(authority: &str, path: &str) -> RequestHead {
-    RequestHead { authority: authority.into(), path: path.into(), ..RequestHead::default() }
+    RequestHead {
+        authority: Authority::new(authority).unwrap(),
+        path: Path::new(path).unwrap(),
+        ..RequestHead::default()
+    }
 }
 
 fn route(path: PathMatch, action: Action) -> Route {
@@ -168,7 +172,7 @@ fn headers_parameters_grpc_and_fraction_must_all_hold() {
     head.fields.push("content-type", b"application/grpc");
     assert!(picky.matches(&head, 0));
     assert!(!picky.matches(&head, 1));
-    head.path = b"/?q=2".to_vec();
+    head.path = "/?q=2".into();
     assert!(!picky.matches(&head, 0));
 }
 

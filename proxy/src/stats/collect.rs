@@ -39,9 +39,9 @@ impl Value {
 
     fn add(&mut self, sample: &Sample<'_>) {
         match (self, sample) {
-            (Self::Counter(count), Sample::Counter(counter)) => *count += counter.get(),
+            (Self::Counter(count), Sample::Counter(counter)) => *count = count.saturating_add(counter.get()),
             (Self::Gauge { value, set }, Sample::Gauge(gauge)) => {
-                *value += gauge.get();
+                *value = value.saturating_add(gauge.get());
                 *set |= gauge.is_set();
             }
             (Self::Histogram(summary), Sample::Histogram(histogram)) => histogram.add_to(summary),
@@ -64,6 +64,22 @@ impl Registry {
         let mut all = Collected::new();
         for scope in self.scopes() {
             collect_scope(&*scope, &mut all);
+        }
+        all
+    }
+
+    /// Every histogram with a value, by its full name. Nothing else is named or copied, so that this
+    /// may be done at intervals.
+    pub fn histograms(&self) -> BTreeMap<String, Summary> {
+        let mut all = BTreeMap::new();
+        for scope in self.scopes() {
+            scope.visit(&mut |name, sample| match sample {
+                Sample::Histogram(histogram) if histogram.is_used() => {
+                    let name = format!("{}{name}", scope.prefix());
+                    histogram.add_to(all.entry(name).or_default());
+                }
+                _ => {}
+            });
         }
         all
     }
@@ -99,7 +115,7 @@ fn collect_scope(scope: &dyn AnyScope, all: &mut Collected) {
 fn add(all: &mut Collected, prefix: &str, name: &str, more: u64) {
     let new = || Stat { prefix: prefix.len(), value: Value::Counter(0) };
     if let Value::Counter(count) = &mut all.entry(format!("{prefix}{name}")).or_insert_with(new).value {
-        *count += more;
+        *count = count.saturating_add(more);
     }
 }
 
@@ -118,6 +134,29 @@ mod tests {
                 Value::Histogram(summary) => format!("{name}: {} values", summary.count()),
             })
             .collect()
+    }
+
+    #[test]
+    fn an_idle_scope_has_no_shard_of_a_worker_and_no_histogram() {
+        let registry = Registry::new(32);
+        let cluster = registry.scope::<ClusterStats>("cluster.one.");
+        assert_eq!(registry.collect().len(), registry.scopes().len() * show(&registry, "cluster.one.").len());
+        assert_eq!((cluster.shards().count(), registry.histograms().len()), (1, 0));
+        cluster.shard(7).upstream_cx_length_ms.record(5);
+        assert_eq!(cluster.shards().count(), 2);
+        assert_eq!(
+            registry.histograms().into_keys().collect::<Vec<_>>(),
+            ["cluster.one.upstream_cx_length_ms"]
+        );
+        assert!(size_of::<ClusterStats>() <= 1_280, "{} bytes", size_of::<ClusterStats>());
+    }
+
+    #[test]
+    fn a_counter_saturates() {
+        let counter = crate::stats::Counter::default();
+        counter.add(u64::MAX);
+        counter.inc();
+        assert_eq!(counter.get(), u64::MAX);
     }
 
     #[test]

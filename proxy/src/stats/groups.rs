@@ -236,7 +236,7 @@ stats_group! {
             external_upstream_rq_completed = "external.upstream_rq_completed",
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
-            retry_upstream_rq_completed = "retry.upstream_rq_completed",
+            retry_upstream_rq_completed = "retry.upstream_rq_completed", host_reports_dropped,
         ],
         gauges: [
             upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active,
@@ -280,7 +280,7 @@ stats_group! {
             "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
             "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_cx_pools",
             "circuit_breakers.high.remaining_pending", "circuit_breakers.high.remaining_retries",
-            "circuit_breakers.high.remaining_rq",
+            "circuit_breakers.high.remaining_rq", "host_reports_dropped",
         ],
     }
 }

@@ -1,48 +1,46 @@
 //! A histogram of fixed size: buckets on a logarithmic scale, eight to each power of two.
 //!
-//! One thread records; the admin thread adds the shards up and reads quantiles, each within a bucket's width (at most an eighth).
+//! One thread records; the admin thread sums the shards and reads quantiles, each within a bucket's
+//! width (at most an eighth). The buckets are allocated with the first value.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Exact below 16, then eight buckets for each power of two up to 2^40.
 const BUCKETS: usize = 16 + 8 * 36;
 
-/// Counts of values by size.
-#[derive(Debug)]
-pub struct Histogram {
-    buckets: Box<[AtomicU64]>,
-    sum: AtomicU64,
-}
-
-impl Default for Histogram {
-    fn default() -> Self {
-        Self { buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(), sum: AtomicU64::new(0) }
-    }
-}
+/// Counts of values by size; the last cell is the sum of the values.
+#[derive(Debug, Default)]
+pub struct Histogram(OnceLock<Box<[AtomicU64]>>);
 
 impl Histogram {
-    /// Records a value: milliseconds for times, bytes or a count else, as Envoy has them.
+    /// Records a value: milliseconds for times, otherwise bytes or a count, as Envoy has them.
     pub fn record(&self, value: u64) {
-        let bump = |cell: &AtomicU64, more: u64| cell.store(cell.load(Relaxed).wrapping_add(more), Relaxed);
-        if let Some(bucket) = self.buckets.get(bucket_of(value)) {
-            bump(bucket, 1);
+        let cells = self.0.get_or_init(|| (0..=BUCKETS).map(|_| AtomicU64::new(0)).collect());
+        for (at, more) in [(bucket_of(value), 1), (BUCKETS, value)] {
+            if let Some(cell) = cells.get(at) {
+                cell.store(cell.load(Relaxed).saturating_add(more), Relaxed);
+            }
         }
-        bump(&self.sum, value);
+    }
+
+    /// Whether a value was recorded.
+    pub fn is_used(&self) -> bool {
+        self.0.get().is_some()
     }
 
     /// Adds this shard to a summary.
     pub fn add_to(&self, summary: &mut Summary) {
-        if summary.buckets.is_empty() {
-            summary.buckets = vec![0; BUCKETS];
+        let Some((sum, buckets)) = self.0.get().and_then(|cells| cells.split_last()) else { return };
+        summary.buckets.resize(BUCKETS, 0);
+        for (total, bucket) in summary.buckets.iter_mut().zip(buckets) {
+            *total = total.saturating_add(bucket.load(Relaxed));
         }
-        for (total, bucket) in summary.buckets.iter_mut().zip(&self.buckets) {
-            *total += bucket.load(Relaxed);
-        }
-        summary.sum += self.sum.load(Relaxed);
+        summary.sum = summary.sum.saturating_add(sum.load(Relaxed));
     }
 }
 
-/// The sum of a histogram's shards.
+/// The sum of a histogram's shards; without buckets while nothing was recorded.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     buckets: Vec<u64>,

@@ -1,7 +1,7 @@
-//! Bytes both ways between two sockets, with their timeouts.
+//! Bytes both ways between two sockets, with their timeouts; and every wait of a TCP connection.
 //!
-//! Each side's end is passed on when it comes, and so is a reset. Buffers are borrowed for as long as bytes are on their way: an idle
-//! connection holds none.
+//! Each side's end is passed on when it comes, and so is a reset, also while the other side takes
+//! nothing. Buffers are borrowed for as long as bytes are on their way: an idle connection holds none.
 
 use std::cell::{Cell, RefCell};
 use std::future::pending;
@@ -9,12 +9,13 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep_until;
 
 use super::time;
+use crate::http1::peer_closed;
 
 /// Bytes taken at a time in each direction.
 const BUFFER: usize = 64 * 1024;
@@ -64,18 +65,56 @@ pub(super) enum Over {
     Duration,
 }
 
+/// What ends a connection that has no upstream yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Client,
+    Duration,
+}
+
+/// How long a client that ended its side waits for its upstream: it may have sent all that it wants
+/// to send, and still read.
+const HALF_CLOSED: Duration = Duration::from_millis(250);
+
+/// The waits of a connection that has no upstream yet: each ends early when the client leaves or the
+/// connection becomes too old.
+pub(super) struct Waits<'c> {
+    pub(super) client: &'c TcpStream,
+    pub(super) due: Option<Instant>,
+    /// When the client was seen to have ended its side.
+    pub(super) ended: Cell<Option<Instant>>,
+}
+
+impl Waits<'_> {
+    pub(super) async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.client_left() => Err(Ended::Client),
+            () = at(self.due) => Err(Ended::Duration),
+        }
+    }
+
+    async fn client_left(&self) {
+        peer_closed(self.client).await;
+        let ended = self.ended.get().unwrap_or_else(time::now);
+        self.ended.set(Some(ended));
+        at(Some(ended + HALF_CLOSED)).await;
+    }
+}
+
 impl Flow {
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.received.get(), self.sent.get())
     }
 
     fn received(&self, bytes: u64) {
-        self.received.set(self.received.get() + bytes);
+        self.received.set(self.received.get().saturating_add(bytes));
         self.active.set(Some(time::now()));
     }
 
     fn sent(&self, bytes: u64) {
-        self.sent.set(self.sent.get() + bytes);
+        self.sent.set(self.sent.get().saturating_add(bytes));
         self.active.set(Some(time::now()));
     }
 
@@ -223,9 +262,14 @@ async fn copy(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, passed: impl Fn(u
         if read > 0 {
             passed(read as u64);
         }
-        let written = to.write_all(buffer.get(..read).unwrap_or_default()).await;
+        // The other side may take its time, and this one may be reset meanwhile.
+        let written = tokio::select! {
+            biased;
+            written = to.write_all(buffer.get(..read).unwrap_or_default()) => written.map_err(|_| Cut::Write),
+            _ = from.ready(Interest::ERROR) => Err(Cut::Read(io::ErrorKind::ConnectionReset.into())),
+        };
         give(buffer);
-        written.map_err(|_| Cut::Write)?;
+        written?;
         if read == 0 {
             // A side that has gone meanwhile needs no end.
             let _ = to.shutdown().await;

@@ -121,18 +121,18 @@ impl Ids {
         let sampled = u8::from(self.sampled);
         if single {
             let parent = self.parent.map(|parent| format!("-{parent:016x}")).unwrap_or_default();
-            fields.set("b3", format!("{trace}-{id}-{sampled}{parent}").as_bytes());
+            fields.set("b3", format_args!("{trace}-{id}-{sampled}{parent}"));
         } else {
-            fields.set("x-b3-traceid", trace.as_bytes());
-            fields.set("x-b3-spanid", id.as_bytes());
+            fields.set("x-b3-traceid", format_args!("{trace}"));
+            fields.set("x-b3-spanid", format_args!("{id}"));
             if let Some(parent) = self.parent {
-                fields.set("x-b3-parentspanid", format!("{parent:016x}").as_bytes());
+                fields.set("x-b3-parentspanid", format_args!("{parent:016x}"));
             }
-            fields.set("x-b3-sampled", sampled.to_string().as_bytes());
+            fields.set("x-b3-sampled", u32::from(sampled));
         }
         if w3c {
-            let value = format!("00-{:016x}{:016x}-{id}-0{sampled}", self.high, self.trace);
-            fields.set("traceparent", value.as_bytes());
+            fields
+                .set("traceparent", format_args!("00-{:016x}{:016x}-{id}-0{sampled}", self.high, self.trace));
         }
     }
 }

@@ -33,7 +33,7 @@ impl Span {
         let end = info.end.unwrap_or(info.start);
         let lasted = end.saturating_duration_since(info.start);
         let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let name = self.operation.as_deref().map_or_else(|| shown(&head.authority), str::to_owned);
+        let name = self.operation.as_deref().map_or_else(|| shown(&*head.authority), str::to_owned);
         let (kind, last) = if tracing.egress { ("CLIENT", "cr") } else { ("SERVER", "ss") };
         let ip = info.connection.local.ip();
         let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -71,7 +71,7 @@ fn tags(tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
     tag("guid:x-request-id", head.fields.get(Known::XRequestId).map(shown).unwrap_or_default());
     let path = head.fields.get(Known::XEnvoyOriginalPath).unwrap_or(&head.path);
     let path = shown(path.get(..tracing.max_path).unwrap_or(path));
-    tag("http.url", format!("{}://{}{path}", head.scheme(), shown(&head.authority)));
+    tag("http.url", format!("{}://{}{path}", head.scheme(), shown(&*head.authority)));
     tag("http.method", head.method.as_str().to_owned());
     tag("downstream_cluster", field(Known::XEnvoyDownstreamServiceCluster));
     tag("user_agent", field(Known::UserAgent));

@@ -1,12 +1,12 @@
 //! Who is traced, and what context goes on.
 
 use super::*;
-use crate::message::Fields;
+use crate::message::{FieldValue, Fields};
 
-fn fields(pairs: &[(&str, &str)]) -> Fields {
+fn fields(pairs: &[(&'static str, &str)]) -> Fields {
     let mut fields = Fields::default();
     for (name, value) in pairs {
-        fields.set(*name, value.as_bytes());
+        fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
     }
     fields
 }

@@ -136,6 +136,7 @@ impl LocalCluster {
         avoid: &[u64],
         attempts: u32,
     ) -> Option<Rc<LocalHost>> {
+        self.members.refresh();
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
         let (host, panic) =
@@ -148,6 +149,15 @@ impl LocalCluster {
 }
 
 impl Members {
+    /// Takes over ejections that any worker made since the view was made: one load of a word that is hardly ever written.
+    fn refresh(&self) {
+        let stale = self.view.borrow().is_stale();
+        if stale {
+            let fresh = Arc::new(self.view.borrow().refreshed());
+            self.update(&fresh);
+        }
+    }
+
     fn update(&self, endpoints: &Arc<EndpointView>) {
         if Arc::ptr_eq(&self.view.borrow(), endpoints) {
             return;
@@ -158,7 +168,7 @@ impl Members {
             match host {
                 None => local.retire(),
                 // Checks or requests found it failing: what is idle would fail the next one.
-                Some(host) if host.flags.is_failing() => local.close_all_idle(),
+                Some(host) if host.flags().is_failing() => local.close_all_idle(),
                 Some(_) => {}
             }
             host.is_some()

@@ -55,6 +55,11 @@ impl RequestWriter {
         }
     }
 
+    /// Sends what waits; never resolves when there is nothing.
+    pub async fn flush_waiting(&mut self) -> Result<(), UpstreamError> {
+        if self.needs_flush() { self.flush().await } else { std::future::pending().await }
+    }
+
     /// Sends what waits.
     pub async fn flush(&mut self) -> Result<(), UpstreamError> {
         match self {

@@ -67,7 +67,7 @@ impl<'f> Converter<'f> {
             }
             places.push((field.number(), entry.value.span));
             let errors = self.errors;
-            self.field_value(&field, marks, entry, path, &mut message);
+            self.field_value(&field, &marks, entry, path, &mut message);
             if self.errors > errors && !message.has_field(&field) {
                 failed.push(field.number());
             }

@@ -13,7 +13,7 @@ use prost::Message;
 
 use super::connection::{Connection, change};
 use crate::cluster::health::{GrpcProbe, Outcome};
-use crate::message::{Method, RequestHead, Version};
+use crate::message::{Authority, Method, RequestHead, Version};
 
 /// Bytes of an answer; its message has two.
 const LIMIT: usize = 64 * 1024;
@@ -56,14 +56,14 @@ impl Checker {
         let mut head = RequestHead {
             version: Version::Http2,
             method: Method::Post,
-            authority: super::host(hostname, &probe.authority).into_bytes(),
-            path: b"/grpc.health.v1.Health/Check".to_vec(),
+            authority: Authority::new(super::host(hostname, &probe.authority)).unwrap_or_default(),
+            path: "/grpc.health.v1.Health/Check".into(),
             ..RequestHead::default()
         };
         head.fields.push("te", b"trailers");
         head.fields.push("content-type", b"application/grpc");
         head.fields.push("user-agent", b"Envoy/HC");
-        head.fields.push("grpc-timeout", format!("{}m", super::millis(timeout)).as_bytes());
+        head.fields.push("grpc-timeout", format_args!("{}m", super::millis(timeout)));
         Self { probe, address, head, reuse, connection: None }
     }
 

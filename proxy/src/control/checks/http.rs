@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::connection::{Connection, change};
 use crate::cluster::health::{HttpProbe, Outcome, holds};
-use crate::message::{RequestHead, Version};
+use crate::message::{Authority, Path, RequestHead, Version};
 use crate::stats::{HealthCheckStats, Scope};
 
 /// Bytes of a body that are kept where the check sets no limit.
@@ -35,8 +35,8 @@ impl Checker {
         let head = RequestHead {
             version: if probe.http2 { Version::Http2 } else { Version::Http11 },
             method: probe.method.clone(),
-            authority: super::host(hostname, &probe.host).into_bytes(),
-            path: probe.path.as_bytes().to_vec(),
+            authority: Authority::new(super::host(hostname, &probe.host)).unwrap_or_default(),
+            path: Path::new(&*probe.path).unwrap_or_default(),
             ..RequestHead::default()
         };
         Self { probe, address, head, reuse, stats, connection: None }

@@ -10,7 +10,7 @@ use crate::error::UpstreamError;
 use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead};
 
 fn get() -> RequestHead {
-    RequestHead { authority: b"a.test".to_vec(), path: b"/".to_vec(), ..RequestHead::default() }
+    RequestHead { authority: "a.test".into(), path: "/".into(), ..RequestHead::default() }
 }
 
 fn connection(stream: TcpStream) -> ClientConnection {

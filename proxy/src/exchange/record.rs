@@ -1,0 +1,242 @@
+//! The record of an exchange: what is counted, logged and traced of it, and what outlier detection
+//! hears of its attempts.
+//!
+//! An exchange is counted and logged once, however it ends.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use super::attempt::{Attempt, Failure};
+use super::timers::Expiry;
+use super::{ConnectionContext, Exchange, Phase};
+use crate::cluster::outlier::Seen;
+use crate::error::{DownstreamError, Flag, UpstreamError};
+use crate::grpc;
+use crate::message::{Known, RequestHead, ResponseHead};
+use crate::stats::ClusterStats;
+use crate::stream_info::StreamInfo;
+use crate::time;
+use crate::trace::{self, Span};
+
+/// What outlier detection takes a timeout for.
+const GATEWAY_TIMEOUT: u16 = 504;
+
+/// What is known of one exchange.
+pub(super) struct Record<'x> {
+    pub context: &'x ConnectionContext,
+    pub info: StreamInfo,
+    /// The request's span, where it is traced.
+    pub span: Option<Span>,
+    /// When the request came to the router.
+    pub forwarded: Instant,
+    /// The client's `x-envoy-*` headers are trusted, and its responses count as internal.
+    pub internal: bool,
+}
+
+impl Record<'_> {
+    /// The head of a response is about to be sent.
+    pub fn response(&mut self, status: u16, request_end: bool) {
+        self.info.status = status;
+        let http = self.context.http();
+        http.downstream_rq_completed.inc();
+        http.downstream_rq_codes.record(status);
+        let listener = self.context.listener_http();
+        listener.downstream_rq_completed.inc();
+        listener.downstream_rq_codes.record(status);
+        if !request_end {
+            http.downstream_rq_response_before_rq_complete.inc();
+        }
+    }
+
+    /// Counts a response of the cluster, or one made in its place.
+    pub fn charge(&self, stats: &ClusterStats, status: u16) {
+        stats.upstream_rq_completed.inc();
+        stats.upstream_rq_codes.record(status);
+        let time = millis(self.forwarded.elapsed());
+        stats.upstream_rq_time.record(time);
+        if self.internal {
+            stats.internal_upstream_rq_codes.record(status);
+            stats.internal_upstream_rq_time.record(time);
+        } else {
+            stats.external_upstream_rq_codes.record(status);
+            stats.external_upstream_rq_completed.inc();
+            stats.external_upstream_rq_time.record(time);
+        }
+    }
+
+    /// Counts a timeout; its flag and its response code detail.
+    pub fn expiry(&self, expiry: Expiry) -> (Flag, &'static str) {
+        let http = self.context.http();
+        let cluster = self.info.cluster.as_deref().and_then(|name| self.context.local.clusters.get(name));
+        match expiry {
+            Expiry::Route => {
+                if let Some(cluster) = cluster {
+                    cluster.stats().upstream_rq_timeout.inc();
+                }
+                (Flag::UpstreamRequestTimeout, "response_timeout")
+            }
+            Expiry::PerTry => (Flag::UpstreamRequestTimeout, "upstream_per_try_timeout"),
+            Expiry::PerTryIdle => (Flag::StreamIdleTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::StreamIdle => {
+                http.downstream_rq_idle_timeout.inc();
+                (Flag::StreamIdleTimeout, "stream_idle_timeout")
+            }
+            Expiry::Request => {
+                http.downstream_rq_timeout.inc();
+                (Flag::DownstreamProtocolError, "request_overall_timeout")
+            }
+            Expiry::MaxDuration => {
+                http.downstream_rq_max_duration_reached.inc();
+                (Flag::DurationTimeout, "max_duration_timeout")
+            }
+        }
+    }
+
+    /// The client left before it had its response.
+    pub fn client_left(&mut self, error: DownstreamError) {
+        self.context.http().downstream_rq_rx_reset.inc();
+        let (flag, details) = match error {
+            DownstreamError::Disconnected => {
+                (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
+            }
+            DownstreamError::Reset => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+            DownstreamError::TooLarge(details) => (Flag::DownstreamRemoteReset, details),
+            DownstreamError::Protocol(details) => (Flag::DownstreamProtocolError, details),
+        };
+        self.info.flags.set(flag);
+        self.info.details = Cow::Borrowed(details);
+    }
+}
+
+/// Counts an attempt that ended without a response.
+pub(super) fn count_reset(stats: &ClusterStats, failure: &Failure) {
+    match failure {
+        Failure::Upstream(
+            UpstreamError::RemoteReset | UpstreamError::RemoteRefused | UpstreamError::ConnectionTermination,
+        ) => stats.upstream_rq_rx_reset.inc(),
+        Failure::Upstream(UpstreamError::Protocol(_)) => stats.upstream_cx_protocol_error.inc(),
+        Failure::Expired(Expiry::PerTry) => {
+            stats.upstream_rq_per_try_timeout.inc();
+            stats.upstream_rq_tx_reset.inc();
+        }
+        Failure::Expired(Expiry::PerTryIdle) => {
+            stats.upstream_rq_per_try_idle_timeout.inc();
+            stats.upstream_rq_tx_reset.inc();
+        }
+        Failure::Response(_) | Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),
+        Failure::NoHost | Failure::Upstream(_) => {}
+    }
+}
+
+impl Attempt {
+    /// Reports the head of a response to outlier detection, and to health checks where it asks for it.
+    pub(super) fn report_response(
+        &self,
+        context: &ConnectionContext,
+        request: &RequestHead,
+        response: &ResponseHead,
+    ) {
+        let policy = &self.cluster.policy;
+        if policy.outlier.is_some() {
+            self.report_seen(context, Seen::Answer(effective_status(request, response)));
+        }
+        if policy.health.is_some() && response.fields.contains("x-envoy-immediate-health-check-fail") {
+            self.report_unhealthy(context);
+        }
+    }
+
+    /// Reports an attempt without a response to outlier detection. `connected` is false when it had
+    /// no stream: a timeout is then that of the cluster, not that of a host.
+    pub(super) fn report_failure(&self, context: &ConnectionContext, failure: &Failure, connected: bool) {
+        let seen = match failure {
+            Failure::NoHost
+            | Failure::Client(_)
+            // It was reported by its status.
+            | Failure::Response(_)
+            | Failure::Upstream(UpstreamError::Overflow) => return,
+            Failure::Upstream(_) => Seen::Failed,
+            Failure::Expired(Expiry::PerTry | Expiry::PerTryIdle | Expiry::Route) if connected => {
+                Seen::Timeout(GATEWAY_TIMEOUT)
+            }
+            Failure::Expired(_) => return,
+        };
+        self.report_seen(context, seen);
+    }
+}
+
+/// The status of the response; that which its gRPC status stands for where it has one already.
+fn effective_status(request: &RequestHead, response: &ResponseHead) -> u16 {
+    let grpc = response.fields.get(Known::GrpcStatus).filter(|_| request.is_grpc());
+    let code = grpc.and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
+    code.map_or(response.status, grpc::http_of_status)
+}
+
+impl Exchange<'_> {
+    /// Begins the span once the route is known.
+    pub(super) fn begin_span(&mut self) {
+        let context = self.record.context;
+        let Some(tracing) = &context.manager.tracing else { return };
+        let route = self.request.matched.map(|matched| matched.route);
+        let of_route = (
+            route.and_then(|route| route.sampling.as_ref()),
+            route.and_then(|route| route.decorator.as_ref()),
+        );
+        let local = &context.local;
+        self.record.span =
+            trace::begin(tracing, local.shard, &mut self.request.head, of_route, local.random_bits());
+    }
+
+    /// Counts and logs the exchange; a second call does nothing.
+    pub(super) fn finish(&mut self) {
+        if std::mem::replace(&mut self.response.phase, Phase::Finished) == Phase::Finished {
+            return;
+        }
+        let now = time::now();
+        self.record.info.end = Some(now);
+        let context = self.record.context;
+        let http = context.http();
+        http.downstream_rq_active.dec();
+        if self.request.tunnel {
+            http.downstream_cx_upgrades_active.dec();
+        }
+        http.downstream_rq_time.record(millis(now.saturating_duration_since(self.record.info.start)));
+        self.count_virtual_cluster();
+        if let (Some(span), Some(tracing)) = (&self.record.span, &context.manager.tracing) {
+            span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
+        }
+        for log in &context.manager.access_log {
+            log.log(context.local.shard, &self.format_context());
+        }
+    }
+
+    fn count_virtual_cluster(&self) {
+        let info = &self.record.info;
+        let Some(matched) = self.request.matched.filter(|_| info.cluster.is_some()) else { return };
+        let Some(part) = matched.virtual_host.virtual_cluster(&self.request.head) else { return };
+        let stats = part.stats.shard(self.record.context.local.shard);
+        stats.upstream_rq_total.inc();
+        if info.status != 0 {
+            stats.upstream_rq_completed.inc();
+            stats.upstream_rq_codes.record(info.status);
+        }
+        if info.flags.has(Flag::UpstreamRequestTimeout) {
+            stats.upstream_rq_timeout.inc();
+        }
+    }
+}
+
+/// An exchange that is dropped on its way (its connection or the worker ended) is counted and logged like any other.
+impl Drop for Exchange<'_> {
+    fn drop(&mut self) {
+        if self.response.phase != Phase::Finished {
+            self.record.info.flags.set(Flag::DownstreamConnectionTermination);
+            self.record.info.details = Cow::Borrowed("downstream_local_disconnect");
+            self.finish();
+        }
+    }
+}
+
+/// Whole milliseconds.
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

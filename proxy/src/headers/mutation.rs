@@ -1,0 +1,98 @@
+//! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
+
+use crate::format::{Context, Format};
+use crate::message::{FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid};
+
+/// The configured changes of one level.
+#[derive(Debug, Default)]
+pub struct Mutations {
+    pub request: Changes,
+    pub response: Changes,
+}
+
+impl Mutations {
+    pub fn is_empty(&self) -> bool {
+        self.request.is_empty() && self.response.is_empty()
+    }
+}
+
+/// Removals are done first, then additions.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub add: Vec<Addition>,
+    pub remove: Vec<FieldNameBuf>,
+}
+
+#[derive(Debug)]
+pub struct Addition {
+    pub name: FieldNameBuf,
+    pub value: Format,
+    pub action: Append,
+    pub keep_empty: bool,
+}
+
+/// Envoy's `append_action`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Append {
+    #[default]
+    AppendIfExistsOrAdd,
+    AddIfAbsent,
+    OverwriteIfExistsOrAdd,
+    OverwriteIfExists,
+}
+
+/// What the additions of one level evaluate to, in their order. An operator may have brought a client's bytes that no header may hold.
+pub type Values = Vec<Result<FieldValueBuf, Invalid>>;
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.remove.is_empty()
+    }
+
+    /// The values to add. All levels are evaluated before the first is applied, as values may read the headers that change.
+    pub fn evaluate(&self, context: &Context<'_>) -> Values {
+        self.add.iter().map(|addition| FieldValueBuf::new(addition.value.bytes(context))).collect()
+    }
+
+    /// Applies the changes. A value that no header may hold is left out: a response must go on (Envoy would send it, and so would
+    /// let a client split the response).
+    pub fn apply(&self, fields: &mut Fields, values: &Values) {
+        self.remove_from(fields);
+        for (addition, value) in self.add.iter().zip(values) {
+            if let Ok(value) = value {
+                addition.apply(fields, value);
+            }
+        }
+    }
+
+    /// Applies the changes to a request; the error is the name of a header whose value no header may hold.
+    pub fn apply_to_request(&self, fields: &mut Fields, values: &Values) -> Result<(), &FieldNameBuf> {
+        self.remove_from(fields);
+        for (addition, value) in self.add.iter().zip(values) {
+            addition.apply(fields, value.as_ref().map_err(|Invalid| &addition.name)?);
+        }
+        Ok(())
+    }
+
+    fn remove_from(&self, fields: &mut Fields) {
+        for name in &self.remove {
+            fields.remove(name);
+        }
+    }
+}
+
+impl Addition {
+    fn apply(&self, fields: &mut Fields, value: &FieldValueBuf) {
+        if value.is_empty() && !self.keep_empty {
+            return;
+        }
+        let (name, value) = (&self.name, FieldValue::from(value));
+        match self.action {
+            Append::AppendIfExistsOrAdd => fields.push(name, value),
+            Append::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
+            Append::OverwriteIfExistsOrAdd => fields.set(name, value),
+            Append::OverwriteIfExists if fields.contains(name) => fields.set(name, value),
+            Append::AddIfAbsent | Append::OverwriteIfExists => {}
+        }
+    }
+}
