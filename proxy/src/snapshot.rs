@@ -16,7 +16,7 @@ use crate::headers::Rules;
 use crate::local_reply::Mappers;
 use crate::matcher::Cidr;
 use crate::route::RouteTable;
-use crate::state::Direction;
+use crate::state::{Direction, Generation};
 use crate::stats::{
     ClusterStats, ConnectionLimitStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats,
     LocalRateLimitStats, Scope, TcpStats,
@@ -29,7 +29,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Listeners that are ready to be bound, in the file's order.
     pub listeners: Vec<Arc<Listener>>,
-    pub clusters: BTreeMap<Arc<str>, Cluster>,
+    /// Shared with the version before unless one changed; so is each cluster.
+    pub clusters: Arc<BTreeMap<Arc<str>, Arc<Cluster>>>,
 }
 
 /// A cluster: its policy, its members, and what outlives both.
@@ -70,6 +71,8 @@ pub struct FilterChain {
     /// The filters before the last.
     pub gates: Vec<Gate>,
     pub kind: ListenerKind,
+    /// How its connections learn that it is no longer configured.
+    pub generation: Arc<Generation>,
 }
 
 /// The chains of a listener.

@@ -153,7 +153,7 @@ impl Drop for Session<'_> {
 struct Upstream {
     stream: TcpStream,
     cluster: Rc<LocalCluster>,
-    _held: upstream::Held,
+    _opened: upstream::Opened,
     _active: Active,
 }
 
@@ -242,9 +242,9 @@ impl Session<'_> {
             }
         };
         self.info.upstream.local = stream.local_addr().ok();
-        let held = upstream::Held::of_tcp(cluster, host, permit);
+        let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
-        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _held: held, _active: active }))
+        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active }))
     }
 
     /// The cluster by the weights.

@@ -23,7 +23,7 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
         .clusters
         .iter()
         .filter(|(name, _)| filter.as_ref().is_none_or(|filter| filter.is_match(name)))
-        .map(|(_, cluster)| cluster);
+        .map(|(_, cluster)| &**cluster);
     if params.get("format") == Some("json") {
         let statuses: Vec<_> = shown.map(to_json).collect();
         return Page::json(&json!({ "cluster_statuses": statuses }));

@@ -61,6 +61,7 @@ fn accepted(bootstrap: Bootstrap) -> Accepted {
         bootstrap: Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
         rejected: None,
+        unbound: Vec::new(),
         warming: Vec::new(),
     }
 }
@@ -70,7 +71,14 @@ impl Fixture {
         let registry = Registry::new(1);
         let read = xds::read_bootstrap("test.yaml", FILE).unwrap();
         let node = Node::new(&read.message, None, None);
-        let parts = Parts { node, flavor: Flavor::Sidecar, registry: &registry, logs: None, runtime: &[] };
+        let parts = Parts {
+            node,
+            flavor: Flavor::Sidecar,
+            registry: &registry,
+            logs: None,
+            runtime: &[],
+            files: None,
+        };
         let graph = build::graph(&read, parts, None).unwrap().0;
         let clusters: BTreeMap<_, _> = graph
             .clusters
@@ -80,12 +88,12 @@ impl Fixture {
                 let endpoints = Arc::new(EndpointView::empty(1).update(endpoints, String::new()));
                 let (policy, stats, breakers) =
                     (part.policy.clone(), part.stats.clone(), part.breakers.clone());
-                (name.clone(), Cluster { policy, endpoints, stats, breakers })
+                (name.clone(), Arc::new(Cluster { policy, endpoints, stats, breakers }))
             })
             .collect();
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
-        let snapshot = Snapshot { version: 1, listeners, clusters };
+        let snapshot = Snapshot { version: 1, listeners, clusters: Arc::new(clusters) };
         let accepted = accepted(read.message);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));

@@ -54,6 +54,7 @@ fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) ->
         conditions: conditions.unwrap_or_default(),
         gates,
         kind,
+        generation: Arc::default(),
     })
 }
 

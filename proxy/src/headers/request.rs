@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Addresses, Rules, StripPort, list, remove_nominated};
+use super::{Addresses, Rules, StripPort, is_of_connection, list, remove_nominated};
 use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version, grammar};
 
 /// What the rules found out about the client.
@@ -120,7 +120,9 @@ fn hop_by_hop(head: &mut RequestHead) {
         .any(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
     let upgrade = is_upgrade(head);
     remove_nominated(&mut head.fields);
-    if !upgrade {
+    if upgrade {
+        keep_own_tokens(head);
+    } else {
         head.fields.remove(Known::Connection);
         head.fields.remove(Known::Upgrade);
     }
@@ -131,6 +133,18 @@ fn hop_by_hop(head: &mut RequestHead) {
         head.fields.set(Known::Te, b"trailers");
     } else {
         head.fields.remove(Known::Te);
+    }
+}
+
+/// Leaves nothing in `connection` but what is about the connection itself: the headers that it named are gone.
+fn keep_own_tokens(head: &mut RequestHead) {
+    let given = head.fields.get_all(Known::Connection).flat_map(list);
+    let (own, named): (Vec<_>, Vec<_>) = given.partition(|item| is_of_connection(item));
+    if !named.is_empty() {
+        let kept = own.join(&b", "[..]);
+        if let Ok(kept) = FieldValue::new(&kept) {
+            head.fields.set(Known::Connection, kept);
+        }
     }
 }
 

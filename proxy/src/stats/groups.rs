@@ -210,6 +210,8 @@ stats_group! {
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
             retry_upstream_rq_completed = "retry.upstream_rq_completed", host_reports_dropped,
+            http2_rx_reset = "http2.rx_reset", http2_tx_reset = "http2.tx_reset",
+            http2_goaway_sent = "http2.goaway_sent",
         ],
         gauges: [
             upstream_cx_active, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
@@ -254,7 +256,7 @@ stats_group! {
             "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
             "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_pending",
             "circuit_breakers.high.remaining_retries", "circuit_breakers.high.remaining_rq",
-            "host_reports_dropped",
+            "host_reports_dropped", "http2.rx_reset", "http2.tx_reset", "http2.goaway_sent",
         ],
     }
 }
