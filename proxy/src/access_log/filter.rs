@@ -1,11 +1,10 @@
 //! Filters of access logs and local reply mappers: whether an exchange is meant. Pure.
 
-use std::time::Duration;
-
 use crate::error::Flag;
 use crate::format::Context;
 use crate::matcher::HeaderMatcher;
 use crate::message::{Known, RequestHead};
+use crate::time::millis;
 
 /// `config.accesslog.v3.AccessLogFilter`, but for the kinds that are not known here (runtime, metadata, CEL, extensions).
 #[derive(Debug)]
@@ -77,10 +76,6 @@ impl Comparison {
             Operation::NotEqual => number != self.value,
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The status that the answer carries, else what its HTTP status stands for.

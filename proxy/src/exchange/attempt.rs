@@ -153,6 +153,9 @@ impl<'x> Exchange<'x> {
         let mut stream = match self.open_stream(down, &mut attempt).await {
             Ok(stream) => stream,
             Err(failure) => {
+                if matches!(failure, Failure::Client(_) | Failure::Expired(_)) {
+                    attempt.cluster.stats().upstream_rq_cancelled.inc();
+                }
                 attempt.count_result(HostResult::of(&failure));
                 attempt.report_failure(context, &failure, false);
                 return Err(failure);
@@ -424,9 +427,7 @@ impl Attempt {
         let (breaker, limits) = self.cluster.breaker(self.priority);
         let stats = self.cluster.stats();
         let Some(permit) = breaker.requests.acquire(limits.max_requests) else {
-            if stream.version != Version::Http2 {
-                stats.upstream_rq_pending_overflow.inc();
-            }
+            stats.upstream_rq_active_overflow.inc();
             stream.finish();
             return Err(UpstreamError::Overflow);
         };
