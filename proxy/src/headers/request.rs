@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Addresses, Rules, StripPort, list, remove_nominated};
-use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version};
+use crate::message::{Authority, FieldValue, FieldValueBuf, Known, Name, RequestHead, Scheme, Version};
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,16 @@ fn hop_by_hop(head: &mut RequestHead) {
         .any(|value| list(value).any(|item| item.eq_ignore_ascii_case(b"trailers")));
     let upgrade = is_upgrade(head);
     remove_nominated(&mut head.fields);
-    if !upgrade {
+    if upgrade {
+        // Nothing else that it names goes on.
+        let item = {
+            let mut items = head.fields.get_all(Known::Connection).flat_map(list);
+            items.find(|item| item.eq_ignore_ascii_case(b"upgrade")).map(FieldValueBuf::new)
+        };
+        if let Some(Ok(item)) = item {
+            head.fields.set(Known::Connection, &item);
+        }
+    } else {
         head.fields.remove(Known::Connection);
         head.fields.remove(Known::Upgrade);
     }
