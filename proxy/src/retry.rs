@@ -94,6 +94,13 @@ pub enum Cause<'a> {
     Response(&'a ResponseHead),
 }
 
+/// The wait before retry number `retry` (1 is the first): a random part, 0 to 1, of an interval that
+/// doubles up to the longest.
+pub fn back_off((first, longest): (Duration, Duration), retry: u32, random: f64) -> Duration {
+    let doublings = retry.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest).mul_f64(random.clamp(0.0, 1.0))
+}
+
 /// How long to wait before another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
@@ -186,8 +193,7 @@ impl Retries {
         let (base, max) = self.policy.as_ref().map_or((BASE_INTERVAL, BASE_INTERVAL * 10), |policy| {
             (policy.base_interval, policy.max_interval)
         });
-        let longest = base.saturating_mul(1 << retry.saturating_sub(1).min(16)).min(max);
-        Wait::Exponential(longest.mul_f64(random.clamp(0.0, 1.0)))
+        Wait::Exponential(back_off((base, max), retry, random))
     }
 
     /// How hosts are chosen for retries.

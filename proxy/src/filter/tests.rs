@@ -12,7 +12,7 @@ use super::chain::{
 };
 use super::{cors, fault, rbac};
 use crate::error::Flag;
-use crate::matcher::{FractionMatcher, StringMatch};
+use crate::matcher::{Cidr, FractionMatcher, StringMatch};
 use crate::message::{FieldValue, Method, RequestHead, ResponseHead, Version};
 use crate::stats::Registry;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
@@ -243,7 +243,7 @@ fn rules_allow_or_deny_what_matches_and_a_route_may_have_none() {
             permissions: vec![rbac::Condition::Port(80, 81)],
             principals: vec![rbac::Condition::Address(
                 rbac::Whose::Peer,
-                ("127.0.0.0".parse().unwrap(), bits),
+                Cidr::new("127.0.0.0".parse().unwrap(), bits),
             )],
         }],
     };
