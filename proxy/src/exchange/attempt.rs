@@ -15,7 +15,6 @@ use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
 use super::{ConnectionContext, Exchange, Matched, Phase};
-use crate::cluster::UpstreamProtocol;
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::What;
@@ -100,6 +99,9 @@ impl<'x> Exchange<'x> {
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
         let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
         self.prepare_request(forward)?;
+        if !cluster.can_carry(&self.request.head) {
+            return Err(LocalReply::bad_request("http2.request_cannot_be_sent"));
+        }
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
@@ -198,7 +200,7 @@ impl<'x> Exchange<'x> {
         attempt: &mut Attempt,
     ) -> Result<UpstreamStream, Failure> {
         let head = &self.request.head;
-        let version = attempt.version(head);
+        let version = attempt.cluster.version(head);
         let stream = attempt.host.stream(&attempt.cluster, version, attempt.priority, head);
         let stream = self.timers.race(down.rx.closed(), stream).await?;
         stream.and_then(|stream| attempt.begin(stream)).map_err(Failure::Upstream)
@@ -410,15 +412,6 @@ impl Attempt {
         Some(Self { cluster: Rc::clone(cluster), host, priority: attempts.forward.priority, permit: None })
     }
 
-    fn version(&self, head: &RequestHead) -> Version {
-        match self.cluster.policy.protocol {
-            UpstreamProtocol::Http1 => Version::Http11,
-            UpstreamProtocol::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream => Version::Http11,
-        }
-    }
-
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
     fn begin(&mut self, stream: UpstreamStream) -> Result<UpstreamStream, UpstreamError> {
         let host = &self.host.host.stats;
@@ -487,7 +480,10 @@ impl Drop for Attempt {
 impl HostResult {
     fn of(failure: &Failure) -> Self {
         match failure {
-            Failure::NoHost | Failure::Client(_) | Failure::Response(_) => Self::Abandoned,
+            Failure::NoHost
+            | Failure::Client(_)
+            | Failure::Response(_)
+            | Failure::Upstream(UpstreamError::Unsendable) => Self::Abandoned,
             Failure::Upstream(_) => Self::Failed,
             Failure::Expired(_) => Self::Timeout,
         }

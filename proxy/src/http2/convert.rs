@@ -1,8 +1,51 @@
 //! Heads and trailers between our own lists and those of the `http` crate; what HTTP/2 may not carry stays behind.
 
+use std::fmt::Write;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::message::{FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Version};
+
+/// Whether HTTP/2 can carry a request. It depends on nothing but what the client sent and what is
+/// configured, so that the host has no part in it.
+pub(crate) fn can_carry(head: &RequestHead) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
+    let colons = head.authority.iter().filter(|byte| **byte == b':').count();
+    let authority = (!head.authority.is_empty()
+        && colons <= 1
+        && head.authority.iter().all(|byte| plain(byte) || *byte == b':'))
+        || http::uri::Authority::try_from(&*head.authority).is_ok();
+    let path = head.method == Method::Connect
+        || (head.path.first() == Some(&b'/')
+            && head.path.len() < SHORT_PATH
+            && head.path.iter().all(|byte| plain(byte) || b"/?&=%+:@,;".contains(byte)))
+        || path_out(&head.path).is_some();
+    authority && path && head.fields.iter().all(|(name, _)| name.as_bytes().len() < LONGEST_NAME)
+}
+
+/// A path up to this length is not too long for the `http` crate.
+const SHORT_PATH: usize = 60_000;
+/// The `http` crate's limit of a name.
+const LONGEST_NAME: usize = 65_535;
+
+/// The path as the `http` crate takes it: what it refuses (`<`, and bytes that are not UTF-8) is
+/// percent-encoded, which means the same to the server.
+fn path_out(path: &[u8]) -> Option<http::uri::PathAndQuery> {
+    // A `#` would end it without an error.
+    let whole = http::uri::PathAndQuery::try_from(path).ok().filter(|out| out.as_str().len() == path.len());
+    whole.or_else(|| {
+        let mut encoded = String::with_capacity(path.len() + 16);
+        for &byte in path {
+            if byte.is_ascii_alphanumeric() || b"-._~/?&=%+:@,;!$'()*".contains(&byte) {
+                encoded.push(char::from(byte));
+            } else {
+                // Writing to a string never fails.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+        http::uri::PathAndQuery::try_from(encoded).ok()
+    })
+}
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
 pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
@@ -19,7 +62,7 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
         uri.authority = Some(http::uri::Authority::try_from(&*head.authority).ok()?);
     }
     if head.method != Method::Connect {
-        uri.path_and_query = Some(http::uri::PathAndQuery::try_from(&*head.path).ok()?);
+        uri.path_and_query = Some(path_out(&head.path)?);
         // Without an authority a URI has no place for the scheme; h2 then sends none.
         if uri.authority.is_some() {
             uri.scheme = Some(if head.https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use super::pool::LocalHost;
 use crate::cluster::balancer::{self, Cursor};
 use crate::cluster::breaker::{Breaker, Thresholds};
-use crate::cluster::{ClusterPolicy, EndpointView, Host};
+use crate::cluster::{ClusterPolicy, EndpointView, Host, UpstreamProtocol};
+use crate::http2;
+use crate::message::{RequestHead, Version};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
 
@@ -131,6 +133,22 @@ impl LocalCluster {
         }
     }
 
+    /// The version of HTTP that a request goes upstream in.
+    pub fn version(&self, head: &RequestHead) -> Version {
+        match self.policy.protocol {
+            UpstreamProtocol::Http1 => Version::Http11,
+            UpstreamProtocol::Http2 => Version::Http2,
+            UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
+            UpstreamProtocol::Downstream => Version::Http11,
+        }
+    }
+
+    /// Whether that version can carry the request. To be asked before a host is chosen: a request that
+    /// cannot be sent says nothing about any host.
+    pub fn can_carry(&self, head: &RequestHead) -> bool {
+        self.version(head) != Version::Http2 || http2::can_carry(head)
+    }
+
     /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
     /// found in `draws` draws.
     pub fn pick(
@@ -141,8 +159,7 @@ impl LocalCluster {
     ) -> Option<Rc<LocalHost>> {
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
-        let (host, panic) =
-            balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
+        let (host, panic) = balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
         if panic {
             self.stats().lb_healthy_panic.inc();
         }
@@ -174,8 +191,7 @@ impl Members {
 
     fn local(&self, host: &Arc<Host>) -> Rc<LocalHost> {
         let mut hosts = self.hosts.borrow_mut();
-        let local =
-            hosts.entry(host.id).or_insert_with(|| Rc::new(LocalHost::new(Arc::clone(host))));
+        let local = hosts.entry(host.id).or_insert_with(|| Rc::new(LocalHost::new(Arc::clone(host))));
         if !Arc::ptr_eq(&local.host, host) {
             *local = Rc::new(local.renewed(Arc::clone(host)));
         }

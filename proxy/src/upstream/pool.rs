@@ -187,7 +187,11 @@ impl Pool {
     }
 
     /// Waits for room in the queue, counted as pending.
-    async fn wait(self: &Rc<Self>, cluster: &Rc<LocalCluster>, host: &Arc<Host>) -> Result<Lease, UpstreamError> {
+    async fn wait(
+        self: &Rc<Self>,
+        cluster: &Rc<LocalCluster>,
+        host: &Arc<Host>,
+    ) -> Result<Lease, UpstreamError> {
         let stats = cluster.stats();
         let (breaker, limits) = cluster.breaker(self.priority);
         let Some(_permit) = breaker.pending.acquire(limits.max_pending_requests) else {
