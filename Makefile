@@ -1,4 +1,4 @@
-# petmesh: what can be done here, one target a thing; `make` alone lists them. GNU make 3.81 or newer.
+# Development tasks. Run `make` to list them. Needs GNU make 3.81 or newer.
 #
 # Variables: CARGO_TARGET_DIR (where cargo builds), ARGS (more words for `petmesh up`, `cargo nextest run` and the like),
 # POD (for logs), CONFORMANCE_DIR and BENCH_DIR (where the shared corpus and the benchmark lie); on a cluster CONTEXT, NAMESPACE,
@@ -40,7 +40,7 @@ export KUBECTL CONTEXT CONFIRM OVERLAY NAMESPACE TIMEOUT IMAGES PORT APP CONTAIN
 up: build ## Start the whole mesh on this machine (ARGS='--replicas pet=3')
 	@$(PETMESH) up $(ARGS)
 
-down: ## Stop it; nothing stays behind
+down: ## Stop the mesh and all its processes
 	@if [ -x $(PETMESH) ]; then $(PETMESH) down; else echo "no mesh is running: nothing has been built in $(RELEASE)"; fi
 
 demo: build ## A tour: command, expected, observed (uses the running mesh, or one of its own)
@@ -80,13 +80,10 @@ e2e: ## The whole mesh under test, as processes on this machine
 	@$(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
 
-lint: ## Formatting, clippy, licences and sources of dependencies, scripts, the Dockerfile
+lint: ## Formatting, clippy, dependencies (licences, sources, use), scripts, the Dockerfile
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
-	@.ci/deny
-	@.ci/scripts
-	@.ci/dockerfile
-	@echo "lint: clean"
+	@.ci/lint
 
 fmt: ## Format the code
 	@cargo fmt --all

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use proxy::snapshot::build::{Flavor, check};
+use proxy::build::{Flavor, check};
 use xds::{Code, Diagnostic, Severity};
 
 use crate::args::Format;

@@ -13,13 +13,12 @@ use tokio::sync::watch;
 
 use crate::downstream::Downstream;
 use crate::filter::chain::Running;
-use crate::filter::{edge, path};
 use crate::format::Context;
+use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
-use crate::mutation::Mutations;
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
@@ -134,6 +133,10 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
     if let Err(reply) = exchange.serve(&mut down).await {
         exchange.send_reply(&mut down, reply).await;
     }
+    if exchange.response.phase == Phase::Waiting {
+        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        down.tx.reset();
+    }
     let keep_alive = exchange.response.phase == Phase::Complete;
     exchange.finish();
     Outcome { keep_alive, head: std::mem::take(&mut exchange.request.head) }
@@ -245,12 +248,13 @@ impl<'x> Exchange<'x> {
         let context = self.record.context;
         let manager = &*context.manager;
         self.normalize_path()?;
-        let origin = edge::Origin {
+        let origin = headers::request::Origin {
             peer: context.info.peer,
             local: context.info.local,
+            tls: context.info.tls,
             random: context.local.random_bits(),
         };
-        let client = edge::request(&mut self.request.head, &manager.rules, origin);
+        let client = headers::request::apply(&mut self.request.head, &manager.rules, origin);
         self.record.info.remote = client.remote;
         self.record.internal = client.internal;
         let decision = manager.routes.decide(&self.request.head, context.local.random_bits()[0]);

@@ -1,18 +1,20 @@
 //! The sidecar proxy as a library.
 //!
 //! Reading order, one request long:
-//! `listener.rs`, `connection.rs`, `exchange.rs`, `route/table.rs`, `filter/edge.rs`, `exchange/attempt.rs`, `upstream/pool.rs`.
+//! `listener.rs`, `connection.rs`, `http1/server.rs`, `exchange.rs`, `headers/request.rs`, `route/table.rs`,
+//! `exchange/attempt.rs`, `upstream/pool.rs`, `http1/client.rs`, `exchange/response.rs`,
+//! `exchange/record.rs`, `access_log/mod.rs`.
 //!
-//! The ladder: a module imports only lower rungs. `main` > `app` > `admin`, `control`, `worker` > `listener` > `connection` > `exchange`,
-//! `tcp`, `client` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
-//! `access_log`, `mutation`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
+//! The ladder: a module imports only lower rungs. `main` > `app` > `control`, `worker` > `admin`, `listener` > `connection` > `exchange`,
+//! `tcp`, `build` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
+//! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args`.
 
 pub mod access_log;
 pub mod admin;
 pub mod app;
 pub mod args;
-pub mod client;
+pub mod build;
 pub mod cluster;
 pub mod connection;
 pub mod control;
@@ -22,6 +24,7 @@ pub mod exchange;
 pub mod filter;
 pub mod format;
 pub mod grpc;
+pub mod headers;
 pub mod http1;
 pub mod http2;
 pub mod listener;
@@ -29,7 +32,6 @@ pub mod local;
 pub mod local_reply;
 pub mod matcher;
 pub mod message;
-pub mod mutation;
 pub mod retry;
 pub mod route;
 pub mod snapshot;

@@ -15,11 +15,13 @@ use tokio::sync::{mpsc, watch};
 
 use crate::local::Local;
 use crate::snapshot::Listener;
-use crate::snapshot::chain::Facts;
 use crate::state::{Direction, Drain};
 use crate::stream_info::ConnectionInfo;
+use chain::Facts;
 
+mod chain;
 mod chains;
+mod gate;
 
 /// A connection that one worker accepted for another.
 pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
@@ -158,7 +160,7 @@ impl Acceptor {
 }
 
 fn is_closed(local: &Local, direction: Direction) -> bool {
-    local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
+    local.state.is_stopped(direction) || local.state.drain(direction) >= Drain::Closed
 }
 
 /// Counts a socket as accepting until its queue has been emptied for the last time.
@@ -202,7 +204,7 @@ pub fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, pee
     stats.downstream_cx_active.inc();
     let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
     local.state.connection_opened(listener.direction);
-    let info = ConnectionInfo { id: local.next_connection(), peer, local: at };
+    let info = ConnectionInfo { id: local.next_connection(), peer, local: at, tls: false };
     chains::serve(local, listener, chain, stream, info, open);
 }
 

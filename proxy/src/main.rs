@@ -1,6 +1,6 @@
 //! The sidecar binary.
 
-use proxy::snapshot::build::Flavor;
+use proxy::build::Flavor;
 
 fn main() -> std::process::ExitCode {
     proxy::app::main(Flavor::Sidecar)

@@ -3,6 +3,7 @@
 //! `carry` moves the bytes and does all the waiting; here is the story of one connection: its
 //! upstream, found by cluster and host, again while attempts are left; its counters and its log.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -17,6 +18,7 @@ use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::local::Local;
 use crate::message::Version;
+use crate::retry::back_off;
 use crate::route::Priority;
 use crate::snapshot::{TcpEnd, TcpProxy};
 use crate::stats::{ClusterStats, TcpStats};
@@ -26,7 +28,7 @@ use crate::upstream::{self, LocalCluster};
 
 mod carry;
 
-use carry::{Ended, Flow, Limits, Over};
+use carry::{Ended, Flow, Limits, Over, Waits};
 
 /// A downstream connection and what was read of it already.
 pub struct Client {
@@ -72,7 +74,8 @@ impl<'s> Session<'s> {
 
     async fn run(&mut self, mut client: TcpStream, front: &Bytes) {
         let due = self.duration_limit().map(|limit| self.info.start + limit);
-        let mut upstream = match carry::unless_gone(&client, due, self.connect()).await {
+        let waits = Waits { client: &client, due, ended: Cell::new(None) };
+        let mut upstream = match self.find_upstream(&waits).await {
             Ok(Some(upstream)) => upstream,
             Ok(None) => return,
             Err(Ended::Client) => return self.info.flags.set(Flag::DownstreamConnectionTermination),
@@ -162,11 +165,11 @@ struct Active {
 
 impl Session<'_> {
     /// The upstream, unless there is none; the flags then say why.
-    async fn connect(&mut self) -> Option<Upstream> {
+    async fn find_upstream(&mut self, waits: &Waits<'_>) -> Result<Option<Upstream>, Ended> {
         let Some(cluster) = self.local.clusters.get(self.cluster()) else {
             self.stats().downstream_cx_no_route.inc();
             self.info.flags.set(Flag::NoClusterFound);
-            return None;
+            return Ok(None);
         };
         self.info.cluster = Some(Arc::clone(&cluster.policy.name));
         loop {
@@ -174,23 +177,23 @@ impl Session<'_> {
             let Some(permit) = breaker.connections.acquire(limits.max_connections) else {
                 cluster.stats().upstream_cx_overflow.inc();
                 self.info.flags.set(Flag::UpstreamOverflow);
-                return None;
+                return Ok(None);
             };
             if self.info.attempts >= self.proxy.max_connect_attempts {
                 cluster.stats().upstream_cx_connect_attempts_exceeded.inc();
                 self.info.flags.set(Flag::UpstreamRetryLimitExceeded);
-                return None;
+                return Ok(None);
             }
             let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), &[], 0) else {
                 cluster.stats().upstream_cx_none_healthy.inc();
                 self.info.flags.set(Flag::NoHealthyUpstream);
-                return None;
+                return Ok(None);
             };
             self.info.attempts = self.info.attempts.saturating_add(1);
-            match self.attempt(&cluster, &host.host, permit).await {
+            match self.attempt(waits, &cluster, &host.host, permit).await? {
                 Ok(upstream) => {
                     self.local.judge(&cluster, &host, Seen::Served);
-                    return Some(upstream);
+                    return Ok(Some(upstream));
                 }
                 Err(UpstreamError::Overflow) => {}
                 Err(error) => {
@@ -199,8 +202,9 @@ impl Session<'_> {
                     self.info.upstream.transport_failure = error.transport_failure();
                 }
             }
-            if let Some(wait) = self.back_off() {
-                tokio::time::sleep(wait).await;
+            match self.back_off() {
+                Some(wait) => waits.race(tokio::time::sleep(wait)).await?,
+                None => waits.race(tokio::task::yield_now()).await?,
             }
         }
     }
@@ -208,34 +212,39 @@ impl Session<'_> {
     /// One attempt at one host.
     async fn attempt(
         &mut self,
+        waits: &Waits<'_>,
         cluster: &Rc<LocalCluster>,
         host: &Arc<Host>,
         permit: Permit,
-    ) -> Result<Upstream, UpstreamError> {
+    ) -> Result<Result<Upstream, UpstreamError>, Ended> {
         let stats = cluster.stats();
         let (breaker, limits) = cluster.breaker(Priority::Default);
         let Some(_pending) = breaker.pending.acquire(limits.max_pending_requests) else {
             stats.upstream_rq_pending_overflow.inc();
-            return Err(UpstreamError::Overflow);
+            return Ok(Err(UpstreamError::Overflow));
         };
         self.info.upstream.host = Some(host.address);
         self.info.upstream.hostname.clone_from(&host.hostname);
         stats.upstream_rq_pending_total.inc();
         let pending = Pending::new(stats);
-        let connected = upstream::connect(host, cluster).await;
+        let connected = waits.race(upstream::connect(host, cluster)).await;
         drop(pending);
         self.info.upstream.request_begin = Some(time::now());
-        let stream = connected.inspect_err(|_| {
-            // An attempt that failed was a connection to Envoy, which its other end closed.
-            stats.upstream_cx_total.inc();
-            stats.upstream_cx_destroy.inc();
-            stats.upstream_cx_destroy_remote.inc();
-            stats.upstream_rq_pending_failure_eject.inc();
-        })?;
+        let stream = match connected? {
+            Ok(stream) => stream,
+            Err(error) => {
+                // An attempt that failed was a connection to Envoy, which its other end closed.
+                stats.upstream_cx_total.inc();
+                stats.upstream_cx_destroy.inc();
+                stats.upstream_cx_destroy_remote.inc();
+                stats.upstream_rq_pending_failure_eject.inc();
+                return Ok(Err(error));
+            }
+        };
         self.info.upstream.local = stream.local_addr().ok();
         let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
-        Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active })
+        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active }))
     }
 
     /// The cluster by the weights.
@@ -251,11 +260,10 @@ impl Session<'_> {
         chosen.or(clusters.first()).map_or("", |(name, _)| name)
     }
 
-    /// The back-off before the next attempt: a random part of an interval that doubles.
+    /// The wait before the next attempt.
     fn back_off(&self) -> Option<Duration> {
-        let (first, longest) = self.proxy.back_off?;
-        let doublings = self.info.attempts.saturating_sub(1).min(16);
-        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(self.local.random_share()))
+        let limits = self.proxy.back_off?;
+        Some(back_off(limits, self.info.attempts, self.local.random_share()))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::stream_info::{ConnectionInfo, StreamInfo};
 
 fn info(status: u16) -> StreamInfo {
     let address = "127.0.0.1:1".parse().unwrap();
-    let connection = ConnectionInfo { id: 1, peer: address, local: address };
+    let connection = ConnectionInfo { id: 1, peer: address, local: address, tls: false };
     let start = crate::time::now();
     let mut info = StreamInfo::new(Rc::new(connection), Version::Http11, UNIX_EPOCH, start);
     info.status = status;

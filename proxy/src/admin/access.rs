@@ -37,7 +37,7 @@ impl Line {
         };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         head.path = Path::new(path).unwrap_or_default();
-        let host = request.headers().get(HOST).map(|host| host.as_bytes()).unwrap_or_default();
+        let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
         head.authority = Authority::new(host).unwrap_or_default();
         for (name, value) in request.headers() {
             head.fields.push(name, value);
@@ -46,7 +46,7 @@ impl Line {
     }
 
     pub(super) fn write(self, logs: &[Arc<AccessLog>], worker: usize, (peer, local): Ends, page: &Page) {
-        let connection = Rc::new(ConnectionInfo { id: 0, peer, local });
+        let connection = Rc::new(ConnectionInfo { id: 0, peer, local, tls: false });
         let mut info = StreamInfo::new(connection, self.request.version, self.start, self.began);
         info.status = page.status;
         info.bytes_sent = page.body.len() as u64;

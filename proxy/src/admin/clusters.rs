@@ -1,6 +1,5 @@
 //! `/clusters`: each cluster's limits and the counts of its hosts; and the gauges of circuit breakers.
 
-use std::collections::HashSet;
 use std::fmt::Write;
 use std::net::SocketAddr;
 
@@ -15,38 +14,29 @@ use crate::cluster::{Health, Host};
 use crate::snapshot::{Cluster, Snapshot};
 use crate::stats::ClusterStats;
 
-const CLUSTER_TYPE: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
-
 pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
     let Ok(filter) = params.get("filter").map(super::stats::regex).transpose() else {
         return Page::error(400, "Invalid re2 regex");
     };
     let snapshot = context.snapshot.borrow().clone();
-    let by_api = added_by_api(context);
     let shown = snapshot
         .clusters
         .iter()
         .filter(|(name, _)| filter.as_ref().is_none_or(|filter| filter.is_match(name)))
-        .map(|(_, cluster)| (cluster, by_api.contains(&*cluster.policy.name)));
+        .map(|(_, cluster)| &**cluster);
     if params.get("format") == Some("json") {
-        let statuses: Vec<_> = shown.map(|(cluster, by_api)| to_json(cluster, by_api)).collect();
+        let statuses: Vec<_> = shown.map(to_json).collect();
         return Page::json(&json!({ "cluster_statuses": statuses }));
     }
     let mut out = String::new();
-    for (cluster, by_api) in shown {
+    for cluster in shown {
         // Writing to a string cannot fail.
-        let _ = write_text(&mut out, cluster, by_api);
+        let _ = write_text(&mut out, cluster);
     }
     Page::text(out)
 }
 
-fn added_by_api(context: &AdminContext) -> HashSet<String> {
-    let accepted = context.accepted.borrow();
-    let clusters = accepted.dynamic.iter().filter(|resource| resource.config.type_url == CLUSTER_TYPE);
-    clusters.map(|resource| resource.name.clone()).collect()
-}
-
-fn write_text(out: &mut String, cluster: &Cluster, by_api: bool) -> std::fmt::Result {
+fn write_text(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
     let name = &cluster.policy.name;
     writeln!(out, "{name}::observability_name::{name}")?;
     if let Some(outlier) = &cluster.policy.outlier {
@@ -62,14 +52,14 @@ fn write_text(out: &mut String, cluster: &Cluster, by_api: bool) -> std::fmt::Re
         writeln!(out, "{name}::{priority}_priority::max_requests::{}", limits.max_requests)?;
         writeln!(out, "{name}::{priority}_priority::max_retries::{}", limits.max_retries)?;
     }
-    writeln!(out, "{name}::added_via_api::{by_api}")?;
+    writeln!(out, "{name}::added_via_api::false")?;
     for host in &cluster.endpoints.hosts {
         let address = host.address;
         for (stat, value) in gauges(host).into_iter().chain(counters(host)) {
             writeln!(out, "{name}::{address}::{stat}::{value}")?;
         }
         writeln!(out, "{name}::{address}::hostname::{}", host.hostname)?;
-        writeln!(out, "{name}::{address}::health_flags::{}", host.flags)?;
+        writeln!(out, "{name}::{address}::health_flags::{}", host.flags())?;
         writeln!(out, "{name}::{address}::weight::{}", host.weight)?;
         writeln!(out, "{name}::{address}::region::{}", host.locality.region)?;
         writeln!(out, "{name}::{address}::zone::{}", host.locality.zone)?;
@@ -118,7 +108,7 @@ fn rate(percent: &Percent) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn to_json(cluster: &Cluster, by_api: bool) -> Value {
+fn to_json(cluster: &Cluster) -> Value {
     let thresholds: Vec<_> = ["DEFAULT", "HIGH"]
         .into_iter()
         .zip(&cluster.policy.breakers)
@@ -134,7 +124,7 @@ fn to_json(cluster: &Cluster, by_api: bool) -> Value {
         .collect();
     let mut json = json!({
         "name": *cluster.policy.name,
-        "added_via_api": by_api,
+        "added_via_api": false,
         "observability_name": *cluster.policy.name,
         "circuit_breakers": { "thresholds": thresholds },
         "host_statuses": cluster.endpoints.hosts.iter().map(|host| host_json(host)).collect::<Vec<_>>(),
@@ -171,7 +161,7 @@ fn host_json(host: &Host) -> Value {
         gauges(host).map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
     let mut status = serde_json::Map::new();
     for (flag, name) in HEALTH_STATUS {
-        if host.flags.has(flag) {
+        if host.flags().has(flag) {
             status.insert(name.to_owned(), true.into());
         }
     }
@@ -213,7 +203,7 @@ pub(super) fn refresh(context: &AdminContext) {
     let snapshot: std::sync::Arc<Snapshot> = context.snapshot.borrow().clone();
     for cluster in snapshot.clusters.values() {
         // These gauges have no other writer, so that their shard is ours.
-        let stats = cluster.stats.shard(context.registry.control_shard());
+        let stats = cluster.stats.shard(context.registry.admin_shard());
         let [default, high] = &*cluster.breakers;
         let [default_limits, high_limits] = &cluster.policy.breakers;
         refresh_default(stats, default, default_limits);

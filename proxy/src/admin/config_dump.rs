@@ -11,8 +11,8 @@ use mask::Mask;
 use parts::PARTS;
 
 use super::AdminContext;
+use super::accepted::Accepted;
 use super::page::{Page, Params};
-use crate::snapshot::accepted::{Accepted, DynamicResource, Standing};
 use crate::time::Utc;
 
 mod endpoints;
@@ -163,12 +163,13 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
             let name = routes.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             add("static_route_configs", &name, json!({"route_config": routes, "last_updated": updated}));
         }
-        add("static_listeners", &listener.name, json!({"listener": any, "last_updated": updated}));
-    }
-    for resource in &accepted.dynamic {
-        if let Some((list, value)) = dynamic(resource) {
-            add(list, &resource.name, value);
+        let mut shown = json!({"listener": any, "last_updated": updated});
+        let unbound = accepted.unbound.iter().find(|unbound| *unbound.listener == *listener.name);
+        if let (Some(unbound), Some(fields)) = (unbound, shown.as_object_mut()) {
+            let details = format!("cannot listen: {}", unbound.error);
+            fields.insert("error_state".to_owned(), json!({"details": details}));
         }
+        add("static_listeners", &listener.name, shown);
     }
     lists
 }
@@ -189,41 +190,6 @@ fn inline_routes(listener: &Value) -> Vec<Value> {
         routes
     };
     managers.filter_map(|manager| manager.get("route_config")).map(with_type).collect()
-}
-
-/// A resource of a discovery service: its list, and how it is shown there.
-fn dynamic(resource: &DynamicResource) -> Option<(&'static str, Value)> {
-    let config = xds::dump_any(&resource.config);
-    let state = |field: &str| json!({field: config, "version_info": resource.version, "last_updated": time(resource.updated_at)});
-    let warming = resource.standing == Standing::Warming;
-    let (list, mut value) = match resource.config.type_url.rsplit('.').next()? {
-        "Cluster" if warming => ("dynamic_warming_clusters", state("cluster")),
-        "Cluster" => ("dynamic_active_clusters", state("cluster")),
-        "Listener" if warming => {
-            ("dynamic_listeners", json!({"name": resource.name, "warming_state": state("listener")}))
-        }
-        "Listener" if resource.standing == Standing::Active => {
-            ("dynamic_listeners", json!({"name": resource.name, "active_state": state("listener")}))
-        }
-        "Listener" => ("dynamic_listeners", json!({"name": resource.name})),
-        "RouteConfiguration" => ("dynamic_route_configs", state("route_config")),
-        "ClusterLoadAssignment" => ("dynamic_endpoint_configs", state("endpoint_config")),
-        // Never the secret itself.
-        "Secret" => {
-            ("dynamic_active_secrets", json!({"name": resource.name, "version_info": resource.version}))
-        }
-        _ => return None,
-    };
-    if let (Some(refused), Some(fields)) = (&resource.refused, value.as_object_mut()) {
-        let error = json!({
-            "failed_configuration": xds::dump_any(&refused.config),
-            "last_update_attempt": time(refused.at),
-            "details": refused.details,
-            "version_info": refused.version,
-        });
-        fields.insert("error_state".to_owned(), error);
-    }
-    Some((list, value))
 }
 
 fn time(at: SystemTime) -> Value {

@@ -11,7 +11,7 @@ const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critic
 /// Envoy's loggers that have a part here, with the target of its log lines. `main` is everything else.
 const LOGGERS: [(&str, &str); 20] = [
     ("admin", "proxy::admin"),
-    ("client", "proxy::client"),
+    ("client", "proxy::control::client"),
     ("config", "proxy::control"),
     ("conn_handler", "proxy::listener"),
     ("connection", "proxy::connection"),

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::flags::{HealthFlag, HealthFlags};
+use crate::headers::Changes;
 use crate::matcher::StringMatch;
 use crate::message::Method;
-use crate::mutation::Changes;
 
 #[cfg(test)]
 mod tests;

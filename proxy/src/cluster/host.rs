@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use super::flags::{Coarse, HealthFlags};
-use super::outlier::Tally;
+use super::flags::{Coarse, HealthFlag, HealthFlags};
+use super::outlier::{Ejection, Ejections, Tally};
 use super::shares::{Balance, Shares};
 use super::{Endpoint, Health, NEXT_HOST};
 use crate::stats::{Counter, Gauge};
@@ -35,9 +35,18 @@ pub struct Host {
     pub canary: bool,
     /// What discovery says.
     pub health: Health,
-    /// All that is known of its health.
-    pub flags: HealthFlags,
+    /// What discovery and health checks say of its health.
+    checked: HealthFlags,
     pub stats: Arc<HostStats>,
+}
+
+impl Host {
+    /// All that is known of its health now, ejection included.
+    pub fn flags(&self) -> HealthFlags {
+        let mut flags = self.checked;
+        flags.set(HealthFlag::FailedOutlierCheck, self.stats.ejection.is_ejected());
+        flags
+    }
 }
 
 /// Counts of one host: a shard for each worker, which alone writes it; `/clusters` shows the sums.
@@ -46,6 +55,7 @@ pub struct HostStats {
     shards: Box<[HostShard]>,
     /// Failures in a row.
     pub tally: Tally,
+    pub ejection: Ejection,
     /// The host left the cluster: no new requests, its connections are closed when they are idle.
     removed: AtomicBool,
 }
@@ -86,10 +96,11 @@ impl Rate {
 }
 
 impl HostStats {
-    fn new(workers: usize) -> Self {
+    fn new(workers: usize, ejections: Arc<Ejections>) -> Self {
         Self {
             shards: (0..workers.max(1)).map(|_| HostShard::default()).collect(),
             tally: Tally::default(),
+            ejection: Ejection::new(ejections),
             removed: AtomicBool::new(false),
         }
     }
@@ -139,6 +150,12 @@ pub struct EndpointView {
     balance: Balance,
     /// For how many workers hosts have counts.
     workers: usize,
+    /// The one host keeps its identity when its address changes (`LOGICAL_DNS`).
+    logical: bool,
+    /// Of all views of this cluster.
+    ejections: Arc<Ejections>,
+    /// The epoch of the ejections that the priorities were made of.
+    epoch: u64,
 }
 
 /// The hosts of one priority.
@@ -168,6 +185,13 @@ impl EndpointView {
         self
     }
 
+    /// The same members, of which there is one whose address may change.
+    #[must_use]
+    pub fn logical(mut self) -> Self {
+        self.logical = true;
+        self
+    }
+
     /// The view after discovery said `endpoints`, of whose health nothing else is known.
     pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
         self.update_with(endpoints, version, |_| HealthFlags::default())
@@ -183,28 +207,58 @@ impl EndpointView {
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
+        if let (true, [before_host], [endpoint]) = (self.logical, &*self.hosts, endpoints) {
+            before.clear();
+            before.insert(endpoint.address, before_host);
+        }
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
         for endpoint in endpoints {
             if seen.insert(endpoint.address) {
                 let flags = HealthFlags::of_discovery(endpoint.health).and(known(endpoint.address));
-                hosts.push(host_of(endpoint, flags, before.remove(&endpoint.address), self.workers));
+                let stats = || Arc::new(HostStats::new(self.workers, Arc::clone(&self.ejections)));
+                hosts.push(host_of(endpoint, flags, before.remove(&endpoint.address), stats));
             }
         }
         for gone in before.values() {
             gone.stats.removed.store(true, Relaxed);
+            gone.stats.ejection.leave();
         }
-        let generation = NEXT_HOST.fetch_add(1, Relaxed);
+        self.ejections.set_hosts(hosts.len());
+        self.of(hosts, version)
+    }
+
+    /// The same hosts as their ejections are now.
+    #[must_use]
+    pub fn refreshed(&self) -> Self {
+        self.of(self.hosts.clone(), self.version.clone())
+    }
+
+    /// Whether hosts were ejected or un-ejected since the view was made.
+    pub fn is_stale(&self) -> bool {
+        self.epoch != self.ejections.epoch()
+    }
+
+    /// How many hosts are ejected.
+    pub fn ejected(&self) -> u64 {
+        self.ejections.ejected()
+    }
+
+    fn of(&self, hosts: Vec<Arc<Host>>, version: String) -> Self {
+        // Before the flags, so that what changes meanwhile makes the view stale.
+        let epoch = self.ejections.epoch();
         let priorities = priorities_of(&hosts);
-        let (balance, workers) = (self.balance, self.workers);
         Self {
-            shares: Shares::of(&priorities, balance),
+            shares: Shares::of(&priorities, self.balance),
             priorities,
             hosts,
             version,
-            generation,
-            balance,
-            workers,
+            generation: NEXT_HOST.fetch_add(1, Relaxed),
+            balance: self.balance,
+            workers: self.workers,
+            logical: self.logical,
+            ejections: Arc::clone(&self.ejections),
+            epoch,
         }
     }
 
@@ -222,13 +276,18 @@ impl EndpointView {
     }
 
     fn count(&self, wanted: impl Fn(HealthFlags) -> bool) -> usize {
-        self.hosts.iter().filter(|host| wanted(host.flags)).count()
+        self.hosts.iter().filter(|host| wanted(host.flags())).count()
     }
 }
 
-fn host_of(endpoint: &Endpoint, flags: HealthFlags, before: Option<&Arc<Host>>, workers: usize) -> Arc<Host> {
+fn host_of(
+    endpoint: &Endpoint,
+    checked: HealthFlags,
+    before: Option<&Arc<Host>>,
+    stats: impl FnOnce() -> Arc<HostStats>,
+) -> Arc<Host> {
     let (id, stats) = before.map_or_else(
-        || (NEXT_HOST.fetch_add(1, Relaxed), Arc::new(HostStats::new(workers))),
+        || (NEXT_HOST.fetch_add(1, Relaxed), stats()),
         |host| (host.id, Arc::clone(&host.stats)),
     );
     let host = Host {
@@ -241,7 +300,7 @@ fn host_of(endpoint: &Endpoint, flags: HealthFlags, before: Option<&Arc<Host>>, 
         locality_weight: endpoint.locality_weight,
         canary: endpoint.canary,
         health: endpoint.health,
-        flags,
+        checked,
         stats,
     };
     Arc::new(host)
@@ -254,8 +313,9 @@ fn priorities_of(hosts: &[Arc<Host>]) -> Vec<PrioritySet> {
     for (at, host) in hosts.iter().enumerate() {
         let Some(set) = sets.get_mut(host.priority as usize) else { continue };
         set.all.push(at);
-        set.excluded += usize::from(host.flags.is_excluded());
-        match host.flags.coarse() {
+        let flags = host.flags();
+        set.excluded += usize::from(flags.is_excluded());
+        match flags.coarse() {
             Coarse::Healthy => set.healthy.push(at),
             Coarse::Degraded => set.degraded.push(at),
             Coarse::Unhealthy => {}
@@ -298,6 +358,16 @@ mod tests {
         let third = second.update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
         assert_ne!(third.hosts[1].id, first.hosts[1].id);
         assert!(!third.hosts[1].stats.is_removed());
+    }
+
+    #[test]
+    fn a_logical_host_keeps_its_identity_when_its_address_changes() {
+        let first = EndpointView::default().logical().update(&[endpoint("127.0.0.1:1")], String::new());
+        let second = first.update(&[endpoint("127.0.0.2:1")], String::new());
+        assert_eq!((second.hosts[0].id, second.hosts[0].stats.is_removed()), (first.hosts[0].id, false));
+        assert_eq!(second.hosts[0].address, "127.0.0.2:1".parse().unwrap());
+        let strict = EndpointView::default().update(&[endpoint("127.0.0.1:1")], String::new());
+        assert_ne!(strict.update(&[endpoint("127.0.0.2:1")], String::new()).hosts[0].id, strict.hosts[0].id);
     }
 
     #[test]

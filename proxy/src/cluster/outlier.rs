@@ -1,16 +1,18 @@
-//! Outlier detection: hosts that fail real requests are taken out of the balancing for a while.
+//! Outlier detection: hosts that fail real requests are ejected from load balancing for a while.
 //!
-//! Why: a host may answer its health checks and still fail what it is asked. Triggers: failures in a row, counted where requests are
-//! made (`observe`); or, each interval, a success rate far below the mean of the others, or too many failures in percent (`sweep`).
-//! Recovers: after the ejection time, which grows with each ejection and shrinks with each quiet interval; or with a passed health
-//! check. Never more than `max_ejection_percent` of the hosts are out.
-//! `observe` is called by workers, the `Detector` (in `detector`) by the single writer in `control`; they call `stats` alone.
+//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures, counted and judged by the worker
+//! that sees them (`observe`, `eject`); or, at each interval, a success rate far below the mean, or too high a failure percentage
+//! (`Detector::sweep`). Recovers: after the ejection time, which grows with each ejection and shrinks with each quiet interval; or
+//! when an active health check passes. An ejection takes effect at the next pick of every worker, without waiting for control.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::HostStats;
 use super::host::Rate;
+use crate::stats::{OutlierStats, Scope};
 
 mod detector;
 #[cfg(test)]
@@ -59,7 +61,8 @@ pub struct Enforcing {
 #[derive(Debug)]
 pub struct Policy {
     pub settings: Settings,
-    /// Answers, then what happened before an answer.
+    pub stats: Arc<Scope<OutlierStats>>,
+    /// Responses, then what happened before a response.
     pub averages: [Averages; 2],
 }
 
@@ -91,18 +94,18 @@ impl Default for Percent {
 }
 
 impl Policy {
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings, stats: Arc<Scope<OutlierStats>>) -> Self {
         let averages = [(); 2].map(|()| Averages { mean: Percent::default(), threshold: Percent::default() });
-        Self { settings, averages }
+        Self { settings, stats, averages }
     }
 }
 
 /// Failures in a row of one host, over all workers; and its success rates of the last interval, -1 when there were too few requests.
 #[derive(Debug, Default)]
 pub struct Tally {
-    consecutive_5xx: AtomicU32,
-    consecutive_gateway_failure: AtomicU32,
-    consecutive_local_origin_failure: AtomicU32,
+    consecutive_5xx: AtomicU64,
+    consecutive_gateway_failure: AtomicU64,
+    consecutive_local_origin_failure: AtomicU64,
     pub success_rate: Percent,
     pub local_origin_success_rate: Percent,
 }
@@ -180,11 +183,11 @@ fn answer(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Cross
     [gateway.then_some(Kind::ConsecutiveGatewayFailure), server.then_some(Kind::Consecutive5xx)]
 }
 
-fn reaches(row: &AtomicU32, threshold: u32) -> bool {
-    row.fetch_add(1, Relaxed).wrapping_add(1) == threshold
+fn reaches(row: &AtomicU64, threshold: u32) -> bool {
+    row.fetch_add(1, Relaxed).saturating_add(1) == u64::from(threshold)
 }
 
-fn reset(row: &AtomicU32) {
+fn reset(row: &AtomicU64) {
     if row.load(Relaxed) != 0 {
         row.store(0, Relaxed);
     }
@@ -207,4 +210,158 @@ impl Tally {
         reset(&self.consecutive_gateway_failure);
         reset(&self.consecutive_local_origin_failure);
     }
+}
+
+/// How many hosts of one cluster are ejected, exact over all workers.
+#[derive(Debug, Default)]
+pub struct Ejections {
+    /// The hosts in the upper half, those of them that are ejected in the lower: one word, so that the limit holds at all times.
+    counts: AtomicU64,
+    /// Changes with each ejection and each end of one.
+    epoch: AtomicU64,
+}
+
+impl Ejections {
+    pub fn ejected(&self) -> u64 {
+        self.counts.load(Relaxed) & LOWER
+    }
+
+    /// Differs from an earlier one when hosts were ejected or un-ejected since. Read it before the flags of the hosts.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Acquire)
+    }
+
+    pub(super) fn set_hosts(&self, hosts: usize) {
+        let hosts = u64::from(u32::try_from(hosts).unwrap_or(u32::MAX)) << 32;
+        self.update(|counts| Some(hosts | counts & LOWER));
+    }
+
+    /// Counts one more ejected host, if `max_ejection_percent` allows it.
+    fn take(&self, settings: &Settings) -> bool {
+        self.update(|counts| allows(settings, counts).then_some(counts + 1))
+    }
+
+    fn has_room(&self, settings: &Settings) -> bool {
+        allows(settings, self.counts.load(Relaxed))
+    }
+
+    fn give_back(&self) {
+        self.update(|counts| (counts & LOWER != 0).then(|| counts - 1));
+    }
+
+    fn update(&self, change: impl FnMut(u64) -> Option<u64>) -> bool {
+        self.counts.fetch_update(AcqRel, Relaxed, change).is_ok()
+    }
+}
+
+const LOWER: u64 = u32::MAX as u64;
+
+fn allows(settings: &Settings, counts: u64) -> bool {
+    let (hosts, ejected) = (counts >> 32, counts & LOWER);
+    100 * (ejected + 1) <= u64::from(settings.max_ejection_percent) * hosts
+        || (settings.always_eject_one_host && ejected == 0)
+}
+
+/// Whether one host is ejected.
+#[derive(Debug)]
+pub struct Ejection {
+    state: AtomicU8,
+    cluster: Arc<Ejections>,
+}
+
+const IN: u8 = 0;
+/// One thread decides whether the host is ejected; until then it is used.
+const CLAIMED: u8 = 1;
+const EJECTED: u8 = 2;
+/// The host left the cluster and counts no more.
+const GONE: u8 = 3;
+
+impl Ejection {
+    pub(super) fn new(cluster: Arc<Ejections>) -> Self {
+        Self { state: AtomicU8::new(IN), cluster }
+    }
+
+    pub fn is_ejected(&self) -> bool {
+        self.state.load(Acquire) == EJECTED
+    }
+
+    /// Ends an ejection. True when there was one.
+    pub fn uneject(&self) -> bool {
+        let ended = self.change(EJECTED, IN);
+        if ended {
+            self.cluster.give_back();
+            self.cluster.epoch.fetch_add(1, Release);
+        }
+        ended
+    }
+
+    /// The host left the cluster.
+    pub(super) fn leave(&self) {
+        if self.state.swap(GONE, AcqRel) == EJECTED {
+            self.cluster.give_back();
+        }
+    }
+
+    fn change(&self, from: u8, to: u8) -> bool {
+        self.state.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+    }
+
+    /// Ejects the host that the caller has claimed, unless too many are ejected.
+    fn eject_claimed(&self, settings: &Settings) -> bool {
+        if !self.cluster.take(settings) {
+            return false;
+        }
+        let ejected = self.change(CLAIMED, EJECTED);
+        if ejected {
+            self.cluster.epoch.fetch_add(1, Release);
+        } else {
+            // It left in between.
+            self.cluster.give_back();
+        }
+        ejected
+    }
+}
+
+/// Ejects a host for what was detected, unless too many are ejected or chance says no. True when this call ejected it; it is ejected
+/// for every worker then.
+pub fn eject(
+    policy: &Policy,
+    host: &HostStats,
+    kind: Kind,
+    worker: usize,
+    random: &mut impl FnMut(u64) -> u64,
+) -> bool {
+    let ejection = &host.ejection;
+    let claimed = ejection.change(IN, CLAIMED);
+    if !claimed && kind.is_consecutive() {
+        return false;
+    }
+    let (settings, stats) = (&policy.settings, policy.stats.shard(worker));
+    if kind.is_consecutive() {
+        host.tally.restart(kind);
+    }
+    match kind {
+        Kind::Consecutive5xx => stats.ejections_consecutive_5xx.inc(),
+        Kind::SuccessRate => stats.ejections_success_rate.inc(),
+        _ => {}
+    }
+    let (detected, enforced, chance) = kind.counts(&settings.enforcing, stats);
+    detected.inc();
+    // A rate and a percentage may both be against a host, which is ejected once.
+    let enforce = claimed && random(100) < u64::from(chance);
+    let ejected = enforce && ejection.eject_claimed(settings);
+    if claimed && !ejected {
+        ejection.change(CLAIMED, IN);
+    }
+    if ejected {
+        enforced.inc();
+        stats.ejections_enforced_total.inc();
+    } else if !ejection.cluster.has_room(settings) {
+        stats.ejections_overflow.inc();
+        return false;
+    }
+    if matches!(kind, Kind::Consecutive5xx | Kind::SuccessRate) {
+        stats.ejections_total.inc();
+    }
+    ejected
 }

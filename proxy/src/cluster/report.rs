@@ -1,13 +1,12 @@
-//! What a worker has to tell the single writer of a host, at once: it crossed a threshold, or said that it is not to be used.
+//! What a worker reports to control of a host.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
-use tokio::sync::oneshot;
+use super::outlier::Kind;
 
-use super::outlier::Crossed;
-
-/// Reports that may wait for the writer; beyond that the worker goes on without one, and the next failure reports again.
+/// Reports that control may have in its queue. One that finds it full is dropped and counted.
 pub const WAITING_REPORTS: usize = 256;
 
 /// One report.
@@ -16,15 +15,13 @@ pub struct HostReport {
     pub cluster: Arc<str>,
     pub host: SocketAddr,
     pub what: What,
-    /// Told when the workers have been sent what comes of it.
-    pub done: oneshot::Sender<()>,
 }
 
-/// What was seen.
+/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Failures in a row.
-    Crossed(Crossed),
-    /// The answer had `x-envoy-immediate-health-check-fail`.
+    /// The worker ejected the host: every worker knows already, control ends it.
+    Ejected { kind: Kind, at: Instant },
+    /// The response had `x-envoy-immediate-health-check-fail`.
     FailNow,
 }

@@ -37,7 +37,7 @@ pub struct Share {
 }
 
 /// What a request of a priority may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Among {
     Healthy,
     Degraded,

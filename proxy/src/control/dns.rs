@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 
 use super::resolve::{Answer, Resolver};
 use super::{Reporter, Update, jitter};
+use crate::build::discovery::{Dns, Name, at};
 use crate::cluster::Endpoint;
-use crate::snapshot::build::discovery::{Dns, Name, at};
 
 /// No record's life makes us ask more often than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);

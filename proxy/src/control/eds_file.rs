@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::file::{Stamp, off_thread, text};
+use super::file::{off_thread, text};
 use super::{Reporter, Update};
+use crate::build::files::Stamp;
+use crate::build::{assignment, discovery::File};
 use crate::cluster::Endpoint;
-use crate::snapshot::build::{assignment, discovery::File};
 
 /// How often the file is looked at.
 const PERIOD: Duration = Duration::from_millis(200);

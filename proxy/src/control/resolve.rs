@@ -14,8 +14,8 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver as Hickory, TokioResolver};
 
-use crate::snapshot::build::discovery::Family;
-use crate::snapshot::build::resolver::Resolver as Settings;
+use crate::build::discovery::Family;
+use crate::build::resolver::Resolver as Settings;
 
 /// The addresses of a name, in the order they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use xds::sds_v1::{Host, Registration};
 
+use super::client::{Client, Get};
 use super::{Reporter, Update, jitter};
-use crate::client::{Client, Get};
+use crate::build::discovery::SdsV1;
 use crate::cluster::balancer::Cursor;
 use crate::cluster::{Endpoint, Health, Locality};
-use crate::snapshot::build::discovery::SdsV1;
 
 /// Bytes of an answer: some 50,000 hosts.
 const BODY_LIMIT: usize = 8 << 20;

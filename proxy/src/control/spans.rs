@@ -5,7 +5,7 @@
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::client::{Client, Post};
+use super::client::{Client, Post};
 use crate::cluster::balancer::Cursor;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::trace::Collector;
@@ -58,7 +58,7 @@ async fn flush(batch: &mut Vec<String>, to: &Collector, client: &Client, cursor:
         // Envoy takes any other answer for a refusal.
         Ok(answer) if answer.status == 202 => stats.reports_sent.inc(),
         Ok(_) => stats.reports_dropped.inc(),
-        Err(crate::client::Error::NoCluster(_)) => stats.reports_skipped_no_cluster.inc(),
+        Err(super::client::Error::NoCluster(_)) => stats.reports_skipped_no_cluster.inc(),
         Err(error) => {
             tracing::debug!(%error, "spans could not be sent");
             stats.reports_failed.inc();

@@ -11,12 +11,12 @@ use tokio::task::AbortHandle;
 
 use super::Reporter;
 use super::checks::{self, Check};
+use crate::build::ClusterPart;
 use crate::cluster::flags::{HealthFlag, HealthFlags};
 use crate::cluster::health::{Outcome, Session, Settings, Transition};
 use crate::cluster::outlier::Detector;
 use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
-use crate::snapshot::build::ClusterPart;
 use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
 
 /// Detection and checks of one cluster; empty for most.
@@ -65,12 +65,11 @@ pub(super) struct Verdict {
 
 impl Watched {
     pub fn new(part: &ClusterPart, now: Instant) -> Self {
-        let detection = part.policy.outlier.as_ref().zip(part.watch_stats.outlier.as_ref());
-        let checks = part.policy.health.as_ref().zip(part.watch_stats.health.as_ref());
+        let checks = part.policy.health.as_ref().zip(part.health_stats.as_ref());
         Self {
-            detection: detection.map(|(policy, stats)| Detection {
+            detection: part.policy.outlier.as_ref().map(|policy| Detection {
                 detector: Detector::new(Arc::clone(policy), now),
-                stats: Arc::clone(stats),
+                stats: Arc::clone(&policy.stats),
             }),
             checks: checks.map(|(settings, stats)| Checks {
                 settings: Arc::clone(settings),
@@ -80,10 +79,12 @@ impl Watched {
         }
     }
 
-    /// Takes over the ejections of the cluster that this one replaces, if it detects by the same settings.
+    /// Takes over the ejections of the cluster that this one replaces, if it detects by the same settings; else they end.
     pub fn inherit(&mut self, before: &mut Self) {
-        if let (Some(detection), Some(before)) = (&mut self.detection, before.detection.take()) {
-            detection.detector.inherit(before.detector);
+        match (&mut self.detection, before.detection.take()) {
+            (Some(detection), Some(before)) => detection.detector.inherit(before.detector),
+            (None, Some(before)) => before.detector.end(),
+            (_, None) => {}
         }
     }
 
@@ -113,13 +114,11 @@ impl Watched {
         }
     }
 
-    /// What is known of a host besides what discovery says.
+    /// What health checks say of a host.
     pub fn flags(&self, host: SocketAddr) -> HealthFlags {
         let checked = self.checks.as_ref().and_then(|checks| checks.hosts.get(&host));
         let mut flags = checked.map(|checked| checked.session.flags()).unwrap_or_default();
         flags.set(HealthFlag::PendingDynamicRemoval, checked.is_some_and(|checked| checked.leaving));
-        let ejected = self.detection.as_ref().is_some_and(|found| found.detector.is_ejected(host));
-        flags.set(HealthFlag::FailedOutlierCheck, ejected);
         flags
     }
 
@@ -176,18 +175,14 @@ impl Watched {
                     .and_then(|checks| checks.take(host, Outcome::Passive, cluster, shard));
                 taken.is_some_and(|(_, changed)| changed)
             }
-            What::Crossed(kinds) => {
-                let Some(Detection { detector, stats }) = &mut self.detection else { return false };
-                let now = crate::time::now();
-                let mut changed = false;
-                for kind in kinds.into_iter().flatten() {
-                    if detector.consecutive(host, kind, now, &mut random, stats.shard(shard)) {
-                        tracing::info!(cluster, %host, ?kind, "ejected");
-                        changed = true;
-                    }
+            What::Ejected { kind, at } => {
+                let Some(Detection { detector, .. }) = &mut self.detection else { return false };
+                if detector.ejected(host, at, &mut random) {
+                    tracing::info!(cluster, %host, ?kind, "ejected");
                 }
                 self.show(shard);
-                changed
+                // The workers know already; what is published shows it, and moves the load.
+                true
             }
         }
     }
@@ -200,10 +195,10 @@ impl Watched {
     /// Ends an interval of detection, if it is over. True when somebody came or went.
     pub fn sweep(&mut self, now: Instant, cluster: &str, shard: usize) -> bool {
         let due = |detection: &&mut Detection| detection.detector.next_sweep() <= now;
-        let Some(Detection { detector, stats }) = self.detection.as_mut().filter(due) else { return false };
-        let changed = detector.sweep(now, &mut random, stats.shard(shard));
+        let Some(Detection { detector, .. }) = self.detection.as_mut().filter(due) else { return false };
+        let changed = detector.sweep(now, &mut random, shard);
         if changed {
-            tracing::info!(cluster, out = detector.ejected(), "the hosts that are ejected have changed");
+            tracing::info!(cluster, ejected = detector.count(), "the hosts that are ejected have changed");
         }
         self.show(shard);
         changed
@@ -218,7 +213,7 @@ impl Watched {
 
 impl Detection {
     fn show(&self, shard: usize) {
-        self.stats.shard(shard).ejections_active.set(count(self.detector.ejected()));
+        self.stats.shard(shard).ejections_active.set(count(self.detector.count()));
     }
 }
 

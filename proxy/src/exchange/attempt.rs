@@ -15,15 +15,16 @@ use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
 use super::{ConnectionContext, Exchange, Matched, Phase};
+use crate::cluster::UpstreamProtocol;
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::What;
 use crate::downstream::Downstream;
 use crate::error::{DownstreamError, UpstreamError};
+use crate::headers::Mutations;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
-use crate::mutation::Mutations;
 use crate::retry::{Retries, RetryPolicy};
 use crate::route::{BodyBuffer, Forward, HostRewrite, Priority};
 use crate::time;
@@ -99,8 +100,8 @@ impl<'x> Exchange<'x> {
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
         let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
         self.prepare_request(forward)?;
-        if !cluster.can_carry(&self.request.head) {
-            return Err(LocalReply::bad_request("http2.request_cannot_be_sent"));
+        if self.request.head.check(upstream_version(&cluster, &self.request.head)).is_err() {
+            return Err(LocalReply::refused(400, "http2.invalid_target"));
         }
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
@@ -149,7 +150,7 @@ impl<'x> Exchange<'x> {
         let mut attempt = Attempt::choose(&context.local, attempts).ok_or(Failure::NoHost)?;
         attempts.count = attempts.count.saturating_add(1);
         self.begin_attempt(&attempt, attempts);
-        let mut stream = match self.connect(down, &mut attempt).await {
+        let mut stream = match self.open_stream(down, &mut attempt).await {
             Ok(stream) => stream,
             Err(failure) => {
                 attempt.count_result(HostResult::of(&failure));
@@ -194,13 +195,13 @@ impl<'x> Exchange<'x> {
     }
 
     /// A stream to the host, unless the client leaves or a timeout runs out before there is one.
-    async fn connect(
+    async fn open_stream(
         &mut self,
         down: &mut Downstream<'_>,
         attempt: &mut Attempt,
     ) -> Result<UpstreamStream, Failure> {
         let head = &self.request.head;
-        let version = attempt.cluster.version(head);
+        let version = upstream_version(&attempt.cluster, head);
         let stream = attempt.host.stream(&attempt.cluster, version, attempt.priority, head);
         let stream = self.timers.race(down.rx.closed(), stream).await?;
         stream.and_then(|stream| attempt.begin(stream)).map_err(Failure::Upstream)
@@ -262,14 +263,15 @@ impl<'x> Exchange<'x> {
         to: &mut ToClient<'_, '_, impl Future<Output = DownstreamError>>,
         rx: &mut ResponseReader,
     ) -> Result<bool, Failure> {
-        let pass_interim = self.record.context.manager.proxy_100_continue;
+        let mut pass_interim = self.record.context.manager.proxy_100_continue;
         loop {
             let head = &mut self.response.head;
             let read = self.timers.race(to.client.as_mut(), rx.head(head)).await?;
             self.timers.touch();
             match read.map_err(Failure::Upstream)? {
                 HeadKind::Final { end } => return Ok(end),
-                HeadKind::Interim if pass_interim => {
+                // As in Envoy, the first one and no more.
+                HeadKind::Interim if std::mem::take(&mut pass_interim) => {
                     flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
                 }
                 HeadKind::Interim => {}
@@ -487,5 +489,15 @@ impl HostResult {
             Failure::Upstream(_) => Self::Failed,
             Failure::Expired(_) => Self::Timeout,
         }
+    }
+}
+
+/// The protocol in which a cluster's hosts are spoken to.
+fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
+    match cluster.policy.protocol {
+        UpstreamProtocol::Http1 => Version::Http11,
+        UpstreamProtocol::Http2 => Version::Http2,
+        UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
+        UpstreamProtocol::Downstream => Version::Http11,
     }
 }

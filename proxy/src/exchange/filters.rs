@@ -37,7 +37,7 @@ impl<'x> Exchange<'x> {
                 match verdict {
                     Verdict::Continue => break,
                     Verdict::Reply(reply) => return Err(Stopped::Reply(reply)),
-                    Verdict::Answer(head) => return Err(Stopped::Response(head)),
+                    Verdict::Respond(head) => return Err(Stopped::Response(head)),
                     Verdict::Wait(wait) => self.delay(down, wait).await?,
                     Verdict::Hold(limit) => {
                         self.hold(down, limit).await?;
@@ -107,7 +107,7 @@ impl<'x> Exchange<'x> {
     async fn delay(&mut self, down: &mut Downstream<'_>, wait: Duration) -> Result<(), Stopped> {
         let waited = self.timers.race(down.rx.closed(), tokio::time::sleep(wait)).await;
         self.record.forwarded = time::now();
-        waited.map_err(|interrupt| self.stopped(interrupt.into()))
+        waited.map_err(|interrupt| self.stopped(&interrupt.into()))
     }
 
     /// Waits for the whole request and keeps its body for the upstream.
@@ -165,7 +165,7 @@ impl<'x> Exchange<'x> {
         if let Ok(Frame::Data(piece)) = &frame {
             self.record.info.bytes_received += piece.len() as u64;
         }
-        frame.map_err(|failure| self.stopped(failure))
+        frame.map_err(|failure| self.stopped(&failure))
     }
 
     /// The request has come whole, while a filter waited for it.
@@ -176,13 +176,13 @@ impl<'x> Exchange<'x> {
         self.timers.request_complete(now, None);
     }
 
-    fn stopped(&mut self, failure: Failure) -> Stopped {
+    fn stopped(&mut self, failure: &Failure) -> Stopped {
         match failure {
-            Failure::Client(error) => match self.client_failed(error) {
+            Failure::Client(error) => match self.client_failed(*error) {
                 Err(reply) => Stopped::Reply(reply),
                 Ok(()) => Stopped::Left,
             },
-            Failure::Expired(expiry) => Stopped::Reply(self.too_late(expiry)),
+            Failure::Expired(expiry) => Stopped::Reply(self.too_late(*expiry)),
             Failure::Upstream(_) | Failure::NoHost | Failure::Response(_) => Stopped::Left,
         }
     }

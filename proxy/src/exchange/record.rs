@@ -100,6 +100,7 @@ impl Record<'_> {
                 (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
             }
             DownstreamError::Reset => (Flag::DownstreamRemoteReset, "http2.remote_reset"),
+            DownstreamError::TooLarge(details) => (Flag::DownstreamRemoteReset, details),
             DownstreamError::Protocol(details) => (Flag::DownstreamProtocolError, details),
         };
         self.info.flags.set(flag);

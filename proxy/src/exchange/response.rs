@@ -11,8 +11,8 @@ use super::upload::{Progress, TrailerLimits};
 use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
-use crate::filter::answer;
-use crate::filter::chain::{Answering, Running};
+use crate::filter::chain::{Responding, Running};
+use crate::headers;
 use crate::local_reply::{self, LocalReply, details_after_response};
 use crate::message::{Frame, Known, Method, ResponseHead, Version};
 use crate::state::Drain;
@@ -94,7 +94,7 @@ impl Exchange<'_> {
         let context = self.record.context;
         let health_failed = context.local.state.health_failed();
         if let Some(filters) = &mut self.filters {
-            filters.response(&mut self.response.head, Answering { now: time::now(), health_failed });
+            filters.response(&mut self.response.head, Responding { now: time::now(), health_failed });
         }
         self.record.response(self.response.head.status, request_end);
         self.response.phase = Phase::Responding;
@@ -131,7 +131,7 @@ impl Exchange<'_> {
             response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
         let date = &record.context.local.date;
-        date.with(record.info.start_time, |date| answer::response(response, rules, date));
+        date.with(record.info.start_time, |date| headers::response::apply(response, rules, date));
         record.info.status = status;
         self.request_id_in_response();
         self.attempts_in_response();
@@ -164,7 +164,7 @@ impl Exchange<'_> {
             let (last, sent) = match frame {
                 Ok(Frame::Data(piece)) => (false, self.send_piece(to, piece, false).await),
                 Ok(Frame::End) => (true, self.send_piece(to, nothing(), true).await),
-                Ok(Frame::Trailers(trailers)) if limits.allow(&trailers) => {
+                Ok(Frame::Trailers(trailers)) if limits.check(&trailers).is_ok() => {
                     let sent = flat(self.timers.race(to.client.as_mut(), to.tx.trailers(&trailers)).await);
                     self.response.trailers = Some(trailers);
                     (true, sent)
@@ -265,7 +265,7 @@ impl Exchange<'_> {
         let context = self.record.context;
         let (rules, response) = (&context.manager.rules, &mut self.response.head);
         let start = self.record.info.start_time;
-        context.local.date.with(start, |date| answer::set_own(response, rules, date));
+        context.local.date.with(start, |date| headers::response::set_own(response, rules, date));
         self.request_id_in_response();
     }
 

@@ -134,13 +134,13 @@ impl Exchange<'_> {
         Err(reply)
     }
 
-    /// Records a client that left; one that broke the protocol of HTTP/1 is told so.
+    /// Records a client that left; one that broke the protocol of HTTP/1 gets a response.
     pub(super) fn client_failed(&mut self, error: DownstreamError) -> Result<(), LocalReply> {
+        let http1 = self.request.head.version != Version::Http2;
         match error {
-            DownstreamError::Protocol(details) if self.request.head.version != Version::Http2 => {
-                Err(LocalReply::bad_request(details))
-            }
-            DownstreamError::Protocol(_) | DownstreamError::Disconnected | DownstreamError::Reset => {
+            DownstreamError::Protocol(details) if http1 => Err(LocalReply::codec_error(details)),
+            DownstreamError::TooLarge(details) if http1 => Err(LocalReply::trailers_too_large(details)),
+            _ => {
                 self.record.client_left(error);
                 Ok(())
             }

@@ -1,7 +1,7 @@
 //! How an exchange waits: every wait ends early when the client leaves or a timeout runs out.
 //!
 //! This is the only file of the room with a `select!`, and everything that waits does so as an
-//! argument of [`Timers::race`], [`unless_left`] or [`first`] (`cargo test -p tidy` checks it). The
+//! argument of [`Timers::race`], [`unless_left`] or [`next_or`] (`cargo test -p tidy` checks it). The
 //! timeouts share one timer, which is set anew only when the nearest deadline has moved nearer or
 //! when it fires.
 
@@ -15,8 +15,8 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::downstream::RequestBody;
 use crate::error::DownstreamError;
-use crate::filter::rules::Rules;
-use crate::message::{Known, RequestHead};
+use crate::headers::Rules;
+use crate::message::{Frame, Known, RequestHead};
 use crate::route::Forward;
 use crate::time;
 
@@ -85,7 +85,15 @@ pub async fn unless_left<T>(
     }
 }
 
-/// Waits for the first of two futures; `one` wins when both are ready.
+/// Waits for the next piece of the request or for `work`. The read notices a client that leaves.
+pub async fn next_or<T>(
+    body: &mut RequestBody<'_>,
+    work: impl Future<Output = T>,
+) -> First<Result<Frame, DownstreamError>, T> {
+    first(body.next(), work).await
+}
+
+/// The first of two futures, as work for a race; `one` wins when both are ready.
 pub async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
     tokio::select! {
         biased;

@@ -14,7 +14,7 @@ use super::upload::Progress;
 use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
-use crate::filter::edge;
+use crate::headers::request::is_upgrade;
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
@@ -26,7 +26,7 @@ impl Exchange<'_> {
     pub(super) fn admit_tunnel(&mut self) -> Result<(), LocalReply> {
         let head = &self.request.head;
         let connect = head.method == Method::Connect;
-        if !connect && !edge::is_upgrade(head) {
+        if !connect && !is_upgrade(head) {
             return Ok(());
         }
         let asked =
@@ -75,9 +75,9 @@ impl Exchange<'_> {
         let protocol = agreed.then(|| self.agreed_protocol()).flatten();
         self.take_over_response(attempt, &Progress::default());
         if agreed {
-            if let Some(protocol) = protocol {
+            if let Some((connection, protocol)) = protocol {
                 let fields = &mut self.response.head.fields;
-                fields.set(Known::Connection, b"upgrade");
+                fields.set(Known::Connection, &connection);
                 fields.set(Known::Upgrade, &protocol);
             }
             self.carry((body, to_client), (tx, rx)).await;
@@ -103,11 +103,17 @@ impl Exchange<'_> {
         }
     }
 
-    /// The `upgrade` of the response, which the rules for responses remove.
-    fn agreed_protocol(&self) -> Option<FieldValueBuf> {
+    /// `connection` and `upgrade` of the response, which the rules for responses remove. What else
+    /// `connection` names concerns the upstream's connection alone.
+    fn agreed_protocol(&self) -> Option<(FieldValueBuf, FieldValueBuf)> {
         (self.request.head.method != Method::Connect).then_some(())?;
-        let of_response = self.response.head.fields.value(Known::Upgrade);
-        of_response.or_else(|| self.request.head.fields.value(Known::Upgrade)).map(FieldValueBuf::of)
+        let (response, request) = (&self.response.head.fields, &self.request.head.fields);
+        let is_upgrade = |token: &&[u8]| token.eq_ignore_ascii_case(b"upgrade");
+        let connection = response.get(Known::Connection).or_else(|| request.get(Known::Connection))?;
+        let token = connection.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).find(is_upgrade);
+        let connection = FieldValueBuf::new(token.unwrap_or(b"upgrade")).ok()?;
+        let protocol = response.value(Known::Upgrade).or_else(|| request.value(Known::Upgrade))?;
+        Some((connection, FieldValueBuf::of(protocol)))
     }
 
     /// Bytes both ways, until one side ends.
@@ -124,7 +130,10 @@ impl Exchange<'_> {
         let (timers, received, sent) = (self.timers, Cell::new(0), Cell::new(0));
         let there = there(body, tx, timers, &received);
         let back = back(rx, to_client, timers, &sent);
-        let (First::One(ended) | First::Other(ended)) = first(there, back).await;
+        let ended = match timers.race(noticed_elsewhere(), first(there, back)).await {
+            Ok(First::One(ended) | First::Other(ended)) => ended,
+            Err(interrupt) => Err(interrupt.into()),
+        };
         self.record.info.bytes_received += received.get();
         self.record.info.bytes_sent += sent.get();
         match ended {
@@ -134,7 +143,8 @@ impl Exchange<'_> {
     }
 }
 
-/// From the client to the upstream. HTTP/1 clients that end their side end the tunnel, as in Envoy.
+/// From the client to the upstream, until the client leaves. One of HTTP/1 that ends its side has
+/// left, as in Envoy.
 async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,
@@ -152,9 +162,6 @@ async fn there(
             }
             Frame::Trailers(_) | Frame::End => {
                 timers.race(body.closed(), tx.data(nothing(), true)).await?.map_err(over)?;
-                if matches!(body, RequestBody::Http1(_)) {
-                    return Ok(());
-                }
                 return Err(Failure::Client(departure(body).await));
             }
         }

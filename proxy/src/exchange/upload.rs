@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::nothing;
-use super::timers::{First, Timers, departure, first, unless_left};
+use super::timers::{First, Timers, departure, next_or, unless_left};
 use crate::downstream::RequestBody;
 use crate::error::{DownstreamError, UpstreamError};
 use crate::message::{Fields, Frame};
@@ -86,8 +86,15 @@ pub struct TrailerLimits {
 }
 
 impl TrailerLimits {
-    pub fn allow(self, trailers: &Fields) -> bool {
-        trailers.len() <= self.fields && trailers.byte_size() <= self.bytes
+    /// The error is Envoy's response code detail.
+    pub fn check(self, trailers: &Fields) -> Result<(), &'static str> {
+        if trailers.len() > self.fields {
+            Err("http2.too_many_headers")
+        } else if trailers.byte_size() > self.bytes {
+            Err("http2.header_list_size_too_large")
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -112,7 +119,7 @@ impl From<UpstreamError> for Stopped {
 impl Upload<'_, '_, '_> {
     /// Sends the request, then waits for the client to leave; it ends with that and nothing else.
     pub async fn run(mut self) -> DownstreamError {
-        match self.send().await {
+        match self.send_body().await {
             Ok(()) => self.progress.sent.set(Some(time::now())),
             Err(Stopped::Client(error)) => return error,
             // The response, or the attempt to read it, tells why the upstream takes no more.
@@ -121,7 +128,7 @@ impl Upload<'_, '_, '_> {
         departure(self.body).await
     }
 
-    async fn send(&mut self) -> Result<(), Stopped> {
+    async fn send_body(&mut self) -> Result<(), Stopped> {
         if self.body.is_end() && self.replay.is_empty() {
             // The head, which was sent with its end, is all there is.
             self.received();
@@ -144,7 +151,7 @@ impl Upload<'_, '_, '_> {
     async fn pump(&mut self) -> Result<(), Stopped> {
         loop {
             // What lies in the buffer goes out while the next piece is awaited.
-            let frame = match first(self.body.next(), self.tx.flush_waiting()).await {
+            let frame = match next_or(self.body, self.tx.flush_waiting()).await {
                 First::One(frame) => frame?,
                 First::Other(flushed) => {
                     flushed?;
@@ -168,9 +175,7 @@ impl Upload<'_, '_, '_> {
                     }
                 }
                 Frame::Trailers(trailers) => {
-                    if !self.trailer_limits.allow(&trailers) {
-                        return Err(DownstreamError::Protocol("trailers_too_large").into());
-                    }
+                    self.trailer_limits.check(&trailers).map_err(DownstreamError::TooLarge)?;
                     self.replay.set_trailers(&trailers);
                     self.received();
                     unless_left(self.body, self.tx.trailers(&trailers)).await??;

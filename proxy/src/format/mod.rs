@@ -183,5 +183,41 @@ fn not_a_command(text: &str, tail: &str) -> String {
     )
 }
 
+/// A spelling of every operator there is, for tests of what they can carry.
+#[cfg(test)]
+pub(crate) fn every_operator() -> Vec<String> {
+    let mut all: Vec<String> = operator::PLAIN.iter().map(|(name, _)| format!("%{name}%")).collect();
+    all.extend(operator::ABSENT.iter().map(|name| format!("%{name}%")));
+    for name in operator::OTHERS {
+        let arguments: &[&str] = match *name {
+            "REQ" | "REQUEST_HEADER" => &[
+                "(x-client)",
+                "(:path)",
+                "(:authority)",
+                "(:method)",
+                "(:scheme)",
+                "(x-none?x-request-id):9",
+            ],
+            "RESP" | "RESPONSE_HEADER" => &["(x-up)", "(:status)"],
+            "TRAILER" | "RESPONSE_TRAILER" => &["(x-up)"],
+            "QUERY_PARAM" => &["(q)", "(q):5", "(q2)"],
+            "QUERY_PARAMS" => &["", "(ORIG)"],
+            "PATH" => &["", "(NQ:PATH)"],
+            "START_TIME" | "EMIT_TIME" => &["", "(%s)"],
+            "COMMON_DURATION" => &["(DS_RX_BEG:DS_TX_END)"],
+            "METADATA" => &["(ROUTE:filter:key)", "(DYNAMIC:a)"],
+            "ENVIRONMENT" => &["(HOME)"],
+            "GRPC_STATUS" => &["", "(SNAKE_STRING)"],
+            "RESPONSE_CODE_DETAILS" => &["", "(ALLOW_WHITESPACES)"],
+            _ => &[""],
+        };
+        all.extend(arguments.iter().map(|argument| match argument.split_once("):") {
+            Some((argument, limit)) => format!("%{name}{argument}):{limit}%"),
+            None => format!("%{name}{argument}%"),
+        }));
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests;

@@ -24,6 +24,7 @@ impl Exchange {
             id: 7,
             peer: "127.0.0.1:37892".parse().unwrap(),
             local: "127.0.0.1:29912".parse().unwrap(),
+            tls: false,
         };
         let start = crate::time::now();
         let wall = UNIX_EPOCH + Duration::from_millis(1_795_255_761_333);

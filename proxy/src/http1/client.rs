@@ -9,20 +9,26 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
-use super::body::{BodyDecoder, Framing};
-use super::buffers::{Input, Output};
+use super::body::{BodyDecoder, Framing, Input, Output};
 use super::encode::{self, BodyWriter};
-use super::fields::{EndScan, Parsed};
-use super::response::{self, Asked, ResponseMeta};
+use super::head::{self, Asked, EndScan, Parsed, ResponseMeta};
 use super::{EncodeOptions, HeadLimits, Malformed};
 use crate::error::UpstreamError;
 use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead};
 
 /// How a connection to an upstream writes and what it reads at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
     pub encode: EncodeOptions,
     pub limits: HeadLimits,
+}
+
+impl Default for ClientOptions {
+    /// Envoy's for responses over HTTP/1: 80 KiB, 100 headers.
+    fn default() -> Self {
+        let limits = HeadLimits { bytes: 80 * 1024, ..HeadLimits::default() };
+        Self { encode: EncodeOptions::default(), limits }
+    }
 }
 
 /// A connection between two requests.
@@ -88,7 +94,7 @@ impl ClientConnection {
             options: self.options,
             asked,
             scan: EndScan::default(),
-            decoder: BodyDecoder::new(Framing::None, false),
+            decoder: BodyDecoder::new(Framing::None, false, self.options.limits),
             meta: None,
             interim: 0,
             failed: false,
@@ -220,7 +226,8 @@ impl ResponseReader {
             }
             return Ok(HeadKind::Interim);
         }
-        self.decoder = BodyDecoder::new(meta.framing, self.options.encode.enable_trailers);
+        self.decoder =
+            BodyDecoder::new(meta.framing, self.options.encode.enable_trailers, self.options.limits);
         self.meta = Some(meta);
         Ok(HeadKind::Final { end: self.decoder.is_end() })
     }
@@ -260,7 +267,7 @@ impl ResponseReader {
         let mut fresh = !self.input.rest.is_empty() && self.scan == EndScan::default();
         loop {
             if fresh || (!self.input.rest.is_empty() && self.scan.complete(&self.input.rest)) {
-                let parsed = response::parse(&self.input.rest, head, asked, limits).map_err(protocol)?;
+                let parsed = head::response(&self.input.rest, head, asked, limits).map_err(protocol)?;
                 if let (Parsed::Complete(used), meta) = parsed {
                     self.input.rest.advance(used);
                     return Poll::Ready(Ok(meta));
@@ -268,13 +275,13 @@ impl ResponseReader {
                 self.scan.complete(&self.input.rest);
                 fresh = false;
             }
-            if self.input.rest.len() > limits.bytes + 4 * limits.fields + 64 {
+            if self.input.rest.len() > limits.longest() {
                 return Poll::Ready(Err(protocol(Malformed::TooLarge)));
             }
             let read = if self.input.rest.is_empty() {
                 ready!(self.input.poll_read(cx, |rest, scratch| {
                     let read = scratch.len();
-                    let parsed = response::parse(scratch, head, asked, limits);
+                    let parsed = head::response(scratch, head, asked, limits);
                     if let Ok((Parsed::Complete(used), _)) = &parsed {
                         scratch.advance(*used);
                     }

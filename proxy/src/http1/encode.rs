@@ -12,11 +12,11 @@ pub(super) enum BodyWriter {
     Swallow,
     Length(u64),
     Chunked,
-    /// As it comes, until the close (tunnels, answers to HTTP/1.0).
+    /// As it comes, until the close (tunnels, responses to HTTP/1.0).
     UntilClose,
 }
 
-/// What of the request and its connection decides about an answer's head.
+/// What of the request and its connection decides about a response's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Answering {
     pub(super) head: bool,
@@ -60,43 +60,49 @@ pub(super) fn request_head(
     body
 }
 
-/// Appends an answer's head; with `end` there is no body.
+/// Appends a response's head; with `end` there is no body. Whether the connection ends with the response.
 pub(super) fn response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     end: bool,
     answering: Answering,
     options: EncodeOptions,
-) -> BodyWriter {
+) -> (BodyWriter, bool) {
     status_line(out, head.status, answering.http10);
     let status = head.status;
     let tunnel = status == 101 || (answering.connect && (200..300).contains(&status));
     let no_length = status < 200 || status == 204 || tunnel;
-    let length = fields(out, &head.fields, status == 101, !no_length, options);
-    let body = if tunnel {
-        BodyWriter::UntilClose
-    } else if no_length {
-        BodyWriter::Swallow
-    } else if let Some(length) = length {
-        if answering.head || status == 304 { BodyWriter::Swallow } else { BodyWriter::Length(length) }
-    } else if status == 304 {
-        BodyWriter::Swallow
-    } else if end && !answering.head {
+    let mut length = fields(out, &head.fields, status == 101, !no_length, options);
+    let bodiless = no_length || status == 304;
+    if end && !bodiless && !answering.head && length.is_none() {
         field(out, Known::ContentLength.into(), b"0", options);
-        BodyWriter::Done
-    } else if answering.http10 {
-        if answering.head { BodyWriter::Swallow } else { BodyWriter::UntilClose }
-    } else {
-        // For HEAD this is a guess at what GET would say, as Envoy makes it.
+        length = Some(0);
+    }
+    // For HEAD this is a guess at what GET would say, as Envoy makes it.
+    let chunked = !bodiless && length.is_none() && !answering.http10;
+    // An HTTP/1.0 client stays only where it can tell the end of the response from that of the connection, as in Envoy.
+    let unknown_end = answering.http10 && length.is_none();
+    let close = tunnel || (status >= 200 && (answering.close || unknown_end));
+    if !tunnel && status >= 200 {
+        if close {
+            field(out, Known::Connection.into(), b"close", options);
+        } else if answering.http10 {
+            field(out, Known::Connection.into(), b"keep-alive", options);
+        }
+    }
+    if chunked {
         field(out, Known::TransferEncoding.into(), b"chunked", options);
-        if answering.head { BodyWriter::Swallow } else { BodyWriter::Chunked }
-    };
-    let until_close = body == BodyWriter::UntilClose && !tunnel;
-    if (answering.close || until_close) && !tunnel && status >= 200 {
-        field(out, Known::Connection.into(), b"close", options);
     }
     out.extend_from_slice(b"\r\n");
-    if end { BodyWriter::Done } else { body }
+    let body = match length {
+        _ if end => BodyWriter::Done,
+        _ if tunnel => BodyWriter::UntilClose,
+        _ if bodiless || answering.head => BodyWriter::Swallow,
+        Some(length) => BodyWriter::Length(length),
+        None if chunked => BodyWriter::Chunked,
+        None => BodyWriter::UntilClose,
+    };
+    (body, close)
 }
 
 /// The last chunk, with trailers where there are some.

@@ -1,19 +1,17 @@
 //! HTTP/1.1 (RFC 9112): our own parser and writer for heads and bodies, for both sides.
 //!
-//! Reading order: `fields` and `request`/`response` (heads), `body` (framing), `encode`, `buffers` (the socket), `server`, `client`.
+//! Reading order: `head`, `body` (framing and the socket), `encode`, `server`, `client`.
 
 use crate::error::Flag;
 use crate::message::Authority;
 
 mod body;
-mod buffers;
 mod client;
 mod encode;
-mod fields;
-mod request;
-mod response;
+mod head;
 mod server;
 
+pub use body::peer_closed;
 pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
 pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
@@ -35,6 +33,8 @@ pub struct ServerOptions {
     pub default_host: Authority,
     /// `GET http://host/path` is taken apart (on by default).
     pub allow_absolute_url: bool,
+    /// `GET https://host/path` is refused: no trusted proxy is in front that could have ended TLS.
+    pub refuse_https_target: bool,
 }
 
 impl Default for ServerOptions {
@@ -44,6 +44,7 @@ impl Default for ServerOptions {
             accept_http10: false,
             default_host: Authority::default(),
             allow_absolute_url: true,
+            refuse_https_target: false,
         }
     }
 }
@@ -56,8 +57,15 @@ pub struct HeadLimits {
     pub fields: usize,
 }
 
+impl HeadLimits {
+    /// A section that is longer is too large, whatever its headers' overhead.
+    fn longest(self) -> usize {
+        self.bytes.saturating_add(self.fields.saturating_mul(4)).saturating_add(64)
+    }
+}
+
 impl Default for HeadLimits {
-    /// Envoy's: 60 KiB, 100 fields.
+    /// Envoy's for requests: 60 KiB, 100 headers.
     fn default() -> Self {
         Self { bytes: 60 * 1024, fields: 100 }
     }
@@ -106,6 +114,8 @@ pub(crate) enum Malformed {
     /// A character that no value or authority may hold.
     Characters,
     Target,
+    /// A target of `https` from a client that is not trusted, without TLS.
+    HttpsOnPlaintext,
     TooLarge,
     TooManyFields,
     /// A repeated or unreadable `content-length`.
@@ -137,6 +147,12 @@ impl Malformed {
             }
             Self::Characters => Refusal::bad_request("http1.invalid_characters"),
             Self::Target => Refusal::bad_request("http1.invalid_url"),
+            Self::HttpsOnPlaintext => Refusal {
+                status: 403,
+                body: "Forbidden",
+                details: "http1.https_url_on_plaintext_connection",
+                flag: Some(Flag::DownstreamProtocolError),
+            },
             Self::LengthAndEncoding => Refusal::bad_request("http1.content_length_and_chunked_not_allowed"),
             Self::BodyNotAllowed => Refusal::bad_request("http1.body_disallowed"),
             Self::TooLarge => too_large("http1.headers_too_large"),
@@ -173,6 +189,7 @@ impl Malformed {
             Self::Characters => "invalid characters in the head",
             Self::Syntax
             | Self::Target
+            | Self::HttpsOnPlaintext
             | Self::Version
             | Self::MissingHost
             | Self::RepeatedHost

@@ -1,51 +1,10 @@
 //! Heads and trailers between our own lists and those of the `http` crate; what HTTP/2 may not carry stays behind.
 
-use std::fmt::Write;
-
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::message::{FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Version};
-
-/// Whether HTTP/2 can carry a request. It depends on nothing but what the client sent and what is
-/// configured, so that the host has no part in it.
-pub(crate) fn can_carry(head: &RequestHead) -> bool {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-    let colons = head.authority.iter().filter(|byte| **byte == b':').count();
-    let authority = (!head.authority.is_empty()
-        && colons <= 1
-        && head.authority.iter().all(|byte| plain(byte) || *byte == b':'))
-        || http::uri::Authority::try_from(&*head.authority).is_ok();
-    let path = head.method == Method::Connect
-        || (head.path.first() == Some(&b'/')
-            && head.path.len() < SHORT_PATH
-            && head.path.iter().all(|byte| plain(byte) || b"/?&=%+:@,;".contains(byte)))
-        || path_out(&head.path).is_some();
-    authority && path && head.fields.iter().all(|(name, _)| name.as_bytes().len() < LONGEST_NAME)
-}
-
-/// A path up to this length is not too long for the `http` crate.
-const SHORT_PATH: usize = 60_000;
-/// The `http` crate's limit of a name.
-const LONGEST_NAME: usize = 65_535;
-
-/// The path as the `http` crate takes it: what it refuses (`<`, and bytes that are not UTF-8) is
-/// percent-encoded, which means the same to the server.
-fn path_out(path: &[u8]) -> Option<http::uri::PathAndQuery> {
-    // A `#` would end it without an error.
-    let whole = http::uri::PathAndQuery::try_from(path).ok().filter(|out| out.as_str().len() == path.len());
-    whole.or_else(|| {
-        let mut encoded = String::with_capacity(path.len() + 16);
-        for &byte in path {
-            if byte.is_ascii_alphanumeric() || b"-._~/?&=%+:@,;!$'()*".contains(&byte) {
-                encoded.push(char::from(byte));
-            } else {
-                // Writing to a string never fails.
-                let _ = write!(encoded, "%{byte:02X}");
-            }
-        }
-        http::uri::PathAndQuery::try_from(encoded).ok()
-    })
-}
+use crate::message::{
+    Authority, FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
+};
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
 pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
@@ -62,10 +21,13 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
         uri.authority = Some(http::uri::Authority::try_from(&*head.authority).ok()?);
     }
     if head.method != Method::Connect {
-        uri.path_and_query = Some(path_out(&head.path)?);
+        uri.path_and_query = Some(http::uri::PathAndQuery::try_from(&*head.path).ok()?);
         // Without an authority a URI has no place for the scheme; h2 then sends none.
         if uri.authority.is_some() {
-            uri.scheme = Some(if head.https { http::uri::Scheme::HTTPS } else { http::uri::Scheme::HTTP });
+            uri.scheme = Some(match head.scheme.unwrap_or_default() {
+                Scheme::Http => http::uri::Scheme::HTTP,
+                Scheme::Https => http::uri::Scheme::HTTPS,
+            });
         }
     }
     *request.uri_mut() = http::Uri::from_parts(uri).ok()?;
@@ -76,7 +38,7 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
     Some(request)
 }
 
-/// An answer as it is sent. `None` when its status or a field cannot be written.
+/// A response as it is sent. `None` when its status or a field cannot be written.
 pub(super) fn response_out(head: &ResponseHead, extended_connect: bool) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.version_mut() = http::Version::HTTP_2;
@@ -94,7 +56,7 @@ pub(super) fn trailers_out(trailers: &Fields) -> Option<HeaderMap> {
     Some(map)
 }
 
-/// A received request, into a reused head; whether it was an extended CONNECT, which becomes an upgrade as HTTP/1 knows it.
+/// A received request, into a reused head; whether it was an extended CONNECT, which becomes an upgrade as in HTTP/1.
 pub(super) fn request_in(
     request: &http::Request<h2::RecvStream>,
     head: &mut RequestHead,
@@ -103,7 +65,7 @@ pub(super) fn request_in(
     head.version = Version::Http2;
     head.method = Method::try_from(request.method().as_str())?;
     let uri = request.uri();
-    head.https = uri.scheme_str() == Some("https");
+    head.scheme = uri.scheme_str().and_then(|scheme| Scheme::parse(scheme.as_bytes()));
     if let Some(authority) = uri.authority() {
         head.authority.set(authority.as_str().as_bytes())?;
     }
@@ -111,10 +73,16 @@ pub(super) fn request_in(
         head.path.set(path.as_str().as_bytes())?;
     }
     fields_in(request.headers(), &mut head.fields);
-    if head.authority.is_empty()
-        && let Some(host) = request.headers().get(http::header::HOST)
-    {
-        head.authority.set(host.as_bytes())?;
+    // `host` counts where there is no `:authority`; two of them could be read in two ways (RFC 9110, 7.2).
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    if let Some(host) = hosts.next() {
+        let host = Authority::new(host.as_bytes())?;
+        if hosts.next().is_some() {
+            return Err(Invalid);
+        }
+        if head.authority.is_empty() {
+            head.authority = host;
+        }
     }
     let protocol = request.extensions().get::<h2::ext::Protocol>();
     if let Some(protocol) = protocol {
@@ -127,7 +95,7 @@ pub(super) fn request_in(
     Ok(protocol.is_some())
 }
 
-/// A received answer, into a reused head.
+/// A received response, into a reused head.
 pub(super) fn response_in<B>(response: &http::Response<B>, head: &mut ResponseHead) {
     head.clear();
     head.version = Version::Http2;

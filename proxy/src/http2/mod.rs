@@ -17,8 +17,6 @@ mod convert;
 mod sender;
 mod server;
 
-pub(crate) use convert::can_carry;
-
 pub use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
 pub use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
 

@@ -116,6 +116,17 @@ impl LocalReply {
         Self::new(400, "", details)
     }
 
+    /// The client broke the protocol of HTTP/1 behind the head of its request.
+    pub fn codec_error(details: &'static str) -> Self {
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(400, "Bad Request", details) }
+    }
+
+    /// The trailers of a request of HTTP/1 are over the limits.
+    pub fn trailers_too_large(details: &'static str) -> Self {
+        let text = "Request Header Fields Too Large";
+        Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(431, text, details) }
+    }
+
     /// A header that the configuration evaluates to what no header may hold, or a target that is none.
     pub fn invalid_header_value(name: Name<'_>) -> Self {
         let text = format!("invalid header value for: {}", String::from_utf8_lossy(name.as_bytes()));

@@ -11,8 +11,8 @@ use crate::access_log::{LogFilter, LogFormat};
 use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::grpc;
+use crate::headers::Changes;
 use crate::message::{FieldValue, FieldValueBuf, Known, Method, RequestHead, ResponseHead, Version};
-use crate::mutation::Changes;
 
 mod cases;
 

@@ -8,13 +8,13 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::access_log::{Comparison, Operation};
 use crate::format::{Format, JsonFormat};
+use crate::headers::{Addition, Append};
 use crate::message::FieldNameBuf;
-use crate::mutation::{Addition, Append};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 
 fn info(version: Version) -> StreamInfo {
     let address = "127.0.0.1:1".parse().unwrap();
-    let connection = ConnectionInfo { id: 1, peer: address, local: address };
+    let connection = ConnectionInfo { id: 1, peer: address, local: address, tls: false };
     StreamInfo::new(Rc::new(connection), version, UNIX_EPOCH, crate::time::now())
 }
 

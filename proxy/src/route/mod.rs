@@ -1,16 +1,16 @@
 //! Route tables: (table, request head) -> what to do with the request. Pure.
 //!
 //! Virtual hosts by domain (exact, then longest suffix wildcard, then longest prefix wildcard, then `*`), then the routes of that
-//! host in their order: the first that matches wins, as in Envoy. Compiled once by `snapshot::build`.
+//! host in their order: the first that matches wins, as in Envoy. Compiled once by `build`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::chain::Overrides;
 use crate::format::Format;
+use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::message::Authority;
-use crate::mutation::Mutations;
 use crate::retry::RetryPolicy;
 use crate::stats::{Scope, VirtualClusterStats};
 use crate::trace::{Decorator, Sampling};
@@ -21,7 +21,7 @@ mod table;
 mod tests;
 
 pub use rewrite::{Chosen, direct_location, to_tls};
-pub use table::{Decision, Domains, without_port};
+pub use table::{Decision, Domains};
 
 /// A compiled route configuration.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::time::sleep_until;
 
 use super::time;
+use crate::http1::peer_closed;
 
 /// Bytes taken at a time in each direction.
 const BUFFER: usize = 64 * 1024;
@@ -67,22 +68,38 @@ pub(super) enum Over {
 /// What ends a connection that has no upstream yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// The client reset it. One that only ended its side may still want to read.
     Client,
     Duration,
 }
 
-/// Waits for `work` unless the client resets the connection or it becomes too old.
-pub(super) async fn unless_gone<T>(
-    client: &TcpStream,
-    due: Option<Instant>,
-    work: impl Future<Output = T>,
-) -> Result<T, Ended> {
-    tokio::select! {
-        biased;
-        done = work => Ok(done),
-        _ = client.ready(Interest::ERROR) => Err(Ended::Client),
-        () = at(due) => Err(Ended::Duration),
+/// How long a client that ended its side waits for its upstream: it may have sent all that it wants
+/// to send, and still read.
+const HALF_CLOSED: Duration = Duration::from_millis(250);
+
+/// The waits of a connection that has no upstream yet: each ends early when the client leaves or the
+/// connection becomes too old.
+pub(super) struct Waits<'c> {
+    pub(super) client: &'c TcpStream,
+    pub(super) due: Option<Instant>,
+    /// When the client was seen to have ended its side.
+    pub(super) ended: Cell<Option<Instant>>,
+}
+
+impl Waits<'_> {
+    pub(super) async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, Ended> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = self.client_left() => Err(Ended::Client),
+            () = at(self.due) => Err(Ended::Duration),
+        }
+    }
+
+    async fn client_left(&self) {
+        peer_closed(self.client).await;
+        let ended = self.ended.get().unwrap_or_else(time::now);
+        self.ended.set(Some(ended));
+        at(Some(ended + HALF_CLOSED)).await;
     }
 }
 

@@ -9,9 +9,7 @@ use std::sync::Arc;
 use super::pool::LocalHost;
 use crate::cluster::balancer::{self, Cursor};
 use crate::cluster::breaker::{Breaker, Thresholds};
-use crate::cluster::{ClusterPolicy, EndpointView, Host, UpstreamProtocol};
-use crate::http2;
-use crate::message::{RequestHead, Version};
+use crate::cluster::{ClusterPolicy, EndpointView, Host};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
 
@@ -133,22 +131,6 @@ impl LocalCluster {
         }
     }
 
-    /// The version of HTTP that a request goes upstream in.
-    pub fn version(&self, head: &RequestHead) -> Version {
-        match self.policy.protocol {
-            UpstreamProtocol::Http1 => Version::Http11,
-            UpstreamProtocol::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream => Version::Http11,
-        }
-    }
-
-    /// Whether that version can carry the request. To be asked before a host is chosen: a request that
-    /// cannot be sent says nothing about any host.
-    pub fn can_carry(&self, head: &RequestHead) -> bool {
-        self.version(head) != Version::Http2 || http2::can_carry(head)
-    }
-
     /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
     /// found in `draws` draws.
     pub fn pick(
@@ -157,6 +139,7 @@ impl LocalCluster {
         avoid: &[u64],
         draws: u32,
     ) -> Option<Rc<LocalHost>> {
+        self.members.refresh();
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
         let (host, panic) = balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
@@ -168,6 +151,15 @@ impl LocalCluster {
 }
 
 impl Members {
+    /// Takes over ejections that any worker made since the view was made: one load of a word that is hardly ever written.
+    fn refresh(&self) {
+        let stale = self.view.borrow().is_stale();
+        if stale {
+            let fresh = Arc::new(self.view.borrow().refreshed());
+            self.update(&fresh);
+        }
+    }
+
     fn update(&self, endpoints: &Arc<EndpointView>) {
         if Arc::ptr_eq(&self.view.borrow(), endpoints) {
             return;
@@ -182,7 +174,7 @@ impl Members {
             match now.get(id) {
                 None => local.retire(),
                 // Checks or requests found it failing: what is idle would fail the next request.
-                Some(host) if host.flags.is_failing() => local.close_all_idle(),
+                Some(host) if host.flags().is_failing() => local.close_all_idle(),
                 Some(_) => {}
             }
             now.contains_key(id)

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::sync::Mutex;
 
 use proxy::access_log::LogWriter;
-use proxy::snapshot::build::{self, Flavor, Graph, Node, Parts};
+use proxy::build::{self, Flavor, Graph, Node, Parts};
 use proxy::stats::Registry;
 use serde_json::Value;
 
@@ -70,6 +70,7 @@ impl Bench {
             registry: &registry,
             logs: Some(&self.logs),
             runtime: &[],
+            files: None,
         };
         match build::graph(&read, parts, None) {
             Err(findings) => refused(findings),

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use proxy::admin::accepted::Accepted;
 use proxy::admin::{AdminContext, CommandLine};
+use proxy::build::Graph;
 use proxy::snapshot::Snapshot;
-use proxy::snapshot::accepted::Accepted;
-use proxy::snapshot::build::Graph;
 use proxy::state::ServerState;
 use proxy::stats::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,10 +19,10 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
     let listeners = graph.listeners.iter().map(|part| Arc::clone(&part.listener)).collect();
     let snapshot = Snapshot { version: 1, listeners, ..Snapshot::default() };
     let accepted = Accepted {
-        bootstrap: proxy::snapshot::accepted::Packed::new(&bootstrap),
+        bootstrap: proxy::build::Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
-        dynamic: Vec::new(),
         rejected: None,
+        unbound: Vec::new(),
         warming: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 
+mod draining;
 mod fixture;
+mod outside;
 
 use fixture::{Client, Proxy, Swap, Upstream, wait};
 
@@ -55,6 +57,8 @@ fn an_ejection_stays_until_detection_is_taken_out() {
         let mut proxy = Proxy::start(swap, &upstream, detection);
         let mut client = Client::new(proxy.one).unwrap();
         assert_eq!(client.get("/fail").unwrap().0, 500);
+        // The very next request finds the host ejected: nobody waits for control.
+        assert_eq!(client.get("/").unwrap().0, 503);
         let active = "cluster.one.outlier_detection.ejections_active";
         wait("the ejection", || (proxy.stat(active) == 1).then_some(()));
         proxy.reload(&upstream, detection, true);

@@ -1,11 +1,12 @@
-//! The hosts of one cluster as outlier detection knows them: who is out, since when, and who is next.
+//! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and who is ejected by the rates of an
+//! interval.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Enforcing, Kind, Policy, Settings};
+use super::{Enforcing, Kind, Policy, Settings, eject};
 use crate::cluster::HostStats;
 use crate::stats::{Counter, OutlierStats};
 
@@ -21,9 +22,9 @@ pub struct Detector {
 #[derive(Debug)]
 struct Monitor {
     stats: Arc<HostStats>,
-    /// Since when it is out.
+    /// Since when it is ejected, as far as control has heard.
     ejected: Option<Instant>,
-    /// How long it was to be out the last time, in multiples of the base time.
+    /// How long the last ejection was to be, in multiples of the base time.
     multiplier: u32,
     jitter: Duration,
     returned: Option<Instant>,
@@ -47,11 +48,20 @@ impl Detector {
         Self { policy, monitors: BTreeMap::new(), next_sweep }
     }
 
-    /// Takes over the hosts of a detector with the same settings: who is out stays out.
+    /// Takes over the hosts of a detector with the same settings, whose ejections last; under other settings they end.
     pub fn inherit(&mut self, before: Self) {
         if before.policy.settings == self.policy.settings {
             self.monitors = before.monitors;
             self.next_sweep = before.next_sweep;
+        } else {
+            before.end();
+        }
+    }
+
+    /// Ends all ejections: the cluster has no detection any more.
+    pub fn end(mut self) {
+        for monitor in self.monitors.values_mut() {
+            monitor.uneject(self.next_sweep);
         }
     }
 
@@ -60,13 +70,9 @@ impl Detector {
         self.next_sweep
     }
 
-    pub fn is_ejected(&self, host: SocketAddr) -> bool {
-        self.monitors.get(&host).is_some_and(|monitor| monitor.ejected.is_some())
-    }
-
-    /// How many hosts are out.
-    pub fn ejected(&self) -> usize {
-        self.monitors.values().filter(|monitor| monitor.ejected.is_some()).count()
+    /// How many hosts are ejected.
+    pub fn count(&self) -> usize {
+        self.monitors.values().filter(|monitor| monitor.stats.ejection.is_ejected()).count()
     }
 
     /// Takes over the members of the cluster; those that left are forgotten.
@@ -78,45 +84,33 @@ impl Detector {
         }
     }
 
-    /// A worker saw failures in a row. True when the host is out now.
-    pub fn consecutive(
-        &mut self,
-        host: SocketAddr,
-        kind: Kind,
-        now: Instant,
-        random: &mut impl FnMut(u64) -> u64,
-        stats: &OutlierStats,
-    ) -> bool {
-        let Some(monitor) = self.monitors.get(&host).filter(|monitor| monitor.ejected.is_none()) else {
-            return false;
-        };
-        monitor.stats.tally.restart(kind);
-        if kind == Kind::Consecutive5xx {
-            stats.ejections_consecutive_5xx.inc();
-        }
-        self.eject(host, kind, now, random, stats)
+    /// A worker ejected a host: from here on the ejection has an end. False when that is known or over.
+    pub fn ejected(&mut self, host: SocketAddr, now: Instant, random: &mut impl FnMut(u64) -> u64) -> bool {
+        let settings = self.policy.settings;
+        self.monitors.get_mut(&host).is_some_and(|monitor| monitor.begin(&settings, now, random))
     }
 
     /// An active health check passed. True when that ended an ejection.
     pub fn passed_health_check(&mut self, host: SocketAddr, now: Instant) -> bool {
         let unejects = self.policy.settings.health_check_unejects;
-        let out = self.monitors.get_mut(&host).filter(|monitor| unejects && monitor.ejected.is_some());
-        out.map(|monitor| monitor.uneject(now)).is_some()
+        let monitor = self.monitors.get_mut(&host).filter(|_| unejects);
+        monitor.is_some_and(|monitor| monitor.uneject(now))
     }
 
     /// The end of an interval: who may return, and who is out by the rates of it. True when somebody came or went.
-    pub fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, stats: &OutlierStats) -> bool {
+    pub fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, shard: usize) -> bool {
         let settings = self.policy.settings;
         self.next_sweep = now + settings.interval;
         let mut changed = false;
         for monitor in self.monitors.values_mut() {
+            // A report of a worker may have been lost.
+            changed |= monitor.begin(&settings, now, random);
             if monitor.may_return(&settings, now) {
-                monitor.uneject(now);
-                changed = true;
+                changed |= monitor.uneject(now);
             }
         }
         for origin in [Origin::External, Origin::Local] {
-            changed |= self.compare(origin, now, random, stats);
+            changed |= self.compare(origin, now, random, shard);
         }
         for monitor in self.monitors.values_mut().filter(|monitor| monitor.ejected.is_none()) {
             let quiet = monitor.returned.is_some_and(|at| now.duration_since(at) >= settings.interval);
@@ -133,7 +127,7 @@ impl Detector {
         origin: Origin,
         now: Instant,
         random: &mut impl FnMut(u64) -> u64,
-        stats: &OutlierStats,
+        shard: usize,
     ) -> bool {
         let settings = self.policy.settings;
         let averages = &self.policy.averages[origin as usize];
@@ -147,15 +141,14 @@ impl Detector {
             self.policy.averages[origin as usize].threshold.set(threshold);
             let kind = origin.pick(Kind::SuccessRate, Kind::LocalOriginSuccessRate);
             for (host, _) in for_rate.iter().filter(|(_, rate)| *rate < threshold) {
-                stats.ejections_success_rate.inc();
-                changed |= self.eject(*host, kind, now, random, stats);
+                changed |= self.eject(*host, kind, now, random, shard);
             }
         }
         if enough(&for_percentage, settings.failure_percentage_minimum_hosts) {
             let limit = f64::from(settings.failure_percentage_threshold);
             let kind = origin.pick(Kind::FailurePercentage, Kind::LocalOriginFailurePercentage);
             for (host, _) in for_percentage.iter().filter(|(_, rate)| 100.0 - rate >= limit) {
-                changed |= self.eject(*host, kind, now, random, stats);
+                changed |= self.eject(*host, kind, now, random, shard);
             }
         }
         changed
@@ -172,7 +165,7 @@ impl Detector {
             let shown = origin
                 .pick(&monitor.stats.tally.success_rate, &monitor.stats.tally.local_origin_success_rate);
             shown.set(-1.0);
-            if few || total == 0 || monitor.ejected.is_some() {
+            if few || total == 0 || monitor.stats.ejection.is_ejected() {
                 continue;
             }
             #[allow(clippy::cast_precision_loss)] // one interval has far fewer than 2^52 requests
@@ -194,41 +187,17 @@ impl Detector {
         (for_rate, for_percentage)
     }
 
-    /// Ejects a host, unless too many are out or chance says no.
     fn eject(
         &mut self,
         host: SocketAddr,
         kind: Kind,
         now: Instant,
         random: &mut impl FnMut(u64) -> u64,
-        stats: &OutlierStats,
+        shard: usize,
     ) -> bool {
-        let settings = self.policy.settings;
-        let (detected, enforced, chance) = kind.counts(&settings.enforcing, stats);
-        detected.inc();
-        let (out, hosts) = (self.ejected() as u64, self.monitors.len() as u64);
-        let share_allows = 100 * (out + 1) <= u64::from(settings.max_ejection_percent) * hosts;
-        if !(share_allows || (settings.always_eject_one_host && out == 0)) {
-            stats.ejections_overflow.inc();
-            return false;
-        }
-        if matches!(kind, Kind::Consecutive5xx | Kind::SuccessRate) {
-            stats.ejections_total.inc();
-        }
-        // A rate and a percentage may both be against a host.
-        let monitor = self.monitors.get_mut(&host).filter(|monitor| monitor.ejected.is_none());
-        let Some(monitor) = monitor.filter(|_| random(100) < u64::from(chance)) else { return false };
-        enforced.inc();
-        stats.ejections_enforced_total.inc();
-        let jitter = u64::try_from(settings.max_ejection_time_jitter.as_millis()).unwrap_or(u64::MAX);
-        monitor.jitter = Duration::from_millis(random(jitter.saturating_add(1)));
-        monitor.ejected = Some(now);
-        if settings.base_ejection_time * monitor.multiplier
-            < settings.max_ejection_time + settings.base_ejection_time
-        {
-            monitor.multiplier += 1;
-        }
-        true
+        let policy = &self.policy;
+        let Some(monitor) = self.monitors.get_mut(&host) else { return false };
+        eject(policy, &monitor.stats, kind, shard, random) && monitor.begin(&policy.settings, now, random)
     }
 }
 
@@ -243,11 +212,31 @@ impl Monitor {
         self.ejected.is_some_and(|since| time + self.jitter <= now.duration_since(since))
     }
 
-    fn uneject(&mut self, now: Instant) {
+    /// Gives an ejection its end. False when there is none, or it has one.
+    fn begin(&mut self, settings: &Settings, now: Instant, random: &mut impl FnMut(u64) -> u64) -> bool {
+        if self.ejected.is_some() || !self.stats.ejection.is_ejected() {
+            return false;
+        }
+        let jitter = u64::try_from(settings.max_ejection_time_jitter.as_millis()).unwrap_or(u64::MAX);
+        self.jitter = Duration::from_millis(random(jitter.saturating_add(1)));
+        self.ejected = Some(now);
+        if settings.base_ejection_time * self.multiplier
+            < settings.max_ejection_time + settings.base_ejection_time
+        {
+            self.multiplier += 1;
+        }
+        true
+    }
+
+    fn uneject(&mut self, now: Instant) -> bool {
         self.ejected = None;
         self.returned = Some(now);
-        // So that a few new failures do not add to the old ones.
-        self.stats.tally.restart_all();
+        let ended = self.stats.ejection.uneject();
+        if ended {
+            // So that a few new failures do not add to the old ones.
+            self.stats.tally.restart_all();
+        }
+        ended
     }
 
     /// Total and successes since the last sweep.
@@ -269,8 +258,19 @@ impl Origin {
 }
 
 impl Kind {
+    pub(super) fn is_consecutive(self) -> bool {
+        matches!(
+            self,
+            Self::Consecutive5xx | Self::ConsecutiveGatewayFailure | Self::ConsecutiveLocalOriginFailure
+        )
+    }
+
     /// The counters of what was detected and of what was done, and the chance of doing it.
-    fn counts<'s>(self, enforcing: &Enforcing, stats: &'s OutlierStats) -> (&'s Counter, &'s Counter, u32) {
+    pub(super) fn counts<'s>(
+        self,
+        enforcing: &Enforcing,
+        stats: &'s OutlierStats,
+    ) -> (&'s Counter, &'s Counter, u32) {
         match self {
             Self::Consecutive5xx => (
                 &stats.ejections_detected_consecutive_5xx,

@@ -1,14 +1,15 @@
-//! Outlier detection over minutes and hours of imagined time.
-//!
-//! Tests of `outlier`.
+//! Outlier detection over minutes and hours of imagined time, and its limit under every order of events.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::cluster::flags::HealthFlag;
 use crate::cluster::{Endpoint, EndpointView, Health, Locality};
-use crate::stats::OutlierStats;
+use crate::stats::{Counter, OutlierStats, Registry};
 
 /// Envoy's defaults, but that all hosts may go.
 fn settings() -> Settings {
@@ -47,7 +48,6 @@ struct Cluster {
     view: EndpointView,
     policy: Arc<Policy>,
     detector: Detector,
-    stats: OutlierStats,
     now: Instant,
     /// What every draw of a chance says.
     chance: u64,
@@ -57,24 +57,13 @@ impl Cluster {
     fn new(hosts: u16, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = settings();
         change(&mut settings);
-        let endpoint = |port| Endpoint {
-            address: ([127, 0, 0, 1], port).into(),
-            hostname: String::new(),
-            weight: 1,
-            priority: 0,
-            locality: Locality::default(),
-            locality_weight: 0,
-            canary: false,
-            health: Health::Healthy,
-            check: crate::cluster::health::Target::default(),
-        };
         let endpoints: Vec<_> = (1..=hosts).map(endpoint).collect();
         let view = EndpointView::empty(2).update(&endpoints, String::new());
-        let policy = Arc::new(Policy::new(settings));
+        let policy = Arc::new(Policy::new(settings, Registry::new(2).scope("outlier.")));
         let now = crate::time::now();
         let mut detector = Detector::new(Arc::clone(&policy), now);
         detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
-        Self { view, policy, detector, stats: OutlierStats::default(), now, chance: 0 }
+        Self { view, policy, detector, now, chance: 0 }
     }
 
     /// Workers see the same thing of a host, many times.
@@ -84,7 +73,9 @@ impl Cluster {
             let crossed = observe(&self.policy.settings, stats, worker, seen);
             let chance = self.chance;
             for kind in crossed.into_iter().flatten() {
-                self.detector.consecutive(address(host), kind, self.now, &mut |_| chance, &self.stats);
+                if eject(&self.policy, stats, kind, worker, &mut |_| chance) {
+                    self.detector.ejected(address(host), self.now, &mut |_| chance);
+                }
             }
         }
     }
@@ -93,11 +84,15 @@ impl Cluster {
     fn sweep(&mut self) {
         self.now += self.policy.settings.interval;
         let chance = self.chance;
-        self.detector.sweep(self.now, &mut |_| chance, &self.stats);
+        self.detector.sweep(self.now, &mut |_| chance, 2);
     }
 
     fn is_out(&self, host: u16) -> bool {
-        self.detector.is_ejected(address(host))
+        self.view.hosts[usize::from(host) - 1].flags().has(HealthFlag::FailedOutlierCheck)
+    }
+
+    fn count(&self, counter: impl Fn(&OutlierStats) -> &Counter) -> u64 {
+        self.policy.stats.shards().map(|stats| counter(stats).get()).sum()
     }
 
     /// How many intervals a host that is out stays so.
@@ -108,6 +103,20 @@ impl Cluster {
             intervals += 1;
         }
         intervals
+    }
+}
+
+fn endpoint(host: u16) -> Endpoint {
+    Endpoint {
+        address: address(host),
+        hostname: String::new(),
+        weight: 1,
+        priority: 0,
+        locality: Locality::default(),
+        locality_weight: 0,
+        canary: false,
+        health: Health::Healthy,
+        check: crate::cluster::health::Target::default(),
     }
 }
 
@@ -124,11 +133,11 @@ fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Failed, 1);
     assert!(cluster.is_out(1));
-    assert_eq!(cluster.stats.ejections_enforced_consecutive_5xx.get(), 1);
-    assert_eq!(cluster.stats.ejections_total.get(), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_consecutive_5xx), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_total), 1);
     // Nothing more is detected of a host that is out.
     cluster.see(1, Seen::Answer(500), 9);
-    assert_eq!(cluster.stats.ejections_detected_consecutive_5xx.get(), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 1);
 }
 
 #[test]
@@ -154,7 +163,8 @@ fn a_random_time_is_added_to_an_ejection() {
     let [_, kind] = observe(&cluster.policy.settings, stats, 0, Seen::Answer(500));
     let now = cluster.now;
     let mut jitter = |bound: u64| if bound > 100 { 20_000 } else { 0 };
-    assert!(cluster.detector.consecutive(address(1), kind.unwrap(), now, &mut jitter, &cluster.stats));
+    assert!(eject(&cluster.policy, stats, kind.unwrap(), 0, &mut jitter));
+    assert!(cluster.detector.ejected(address(1), now, &mut jitter));
     assert_eq!(cluster.intervals_out(1), 5);
 }
 
@@ -162,8 +172,8 @@ fn a_random_time_is_added_to_an_ejection() {
 fn no_more_than_a_share_of_the_hosts_is_out() {
     let mut cluster = Cluster::new(10, |settings| settings.max_ejection_percent = 25);
     (1..=10).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
-    assert_eq!(cluster.detector.ejected(), 2);
-    assert_eq!(cluster.stats.ejections_overflow.get(), 8);
+    assert_eq!(cluster.detector.count(), 2);
+    assert_eq!(cluster.count(|stats| &stats.ejections_overflow), 8);
 }
 
 #[test]
@@ -174,7 +184,7 @@ fn one_host_of_a_few_goes_only_where_the_file_says_so() {
             settings.always_eject_one_host = always;
         });
         (1..=3).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
-        assert_eq!(cluster.detector.ejected(), out);
+        assert_eq!(cluster.detector.count(), out);
     }
 }
 
@@ -184,8 +194,8 @@ fn what_is_detected_and_not_enforced_changes_nothing() {
     cluster.chance = 40;
     cluster.see(1, Seen::Answer(500), 10);
     assert!(!cluster.is_out(1));
-    assert_eq!(cluster.stats.ejections_detected_consecutive_5xx.get(), 2);
-    assert_eq!(cluster.stats.ejections_enforced_total.get(), 0);
+    assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 2);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_total), 0);
     cluster.chance = 39;
     cluster.see(1, Seen::Answer(500), 5);
     assert!(cluster.is_out(1));
@@ -204,8 +214,8 @@ fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Timeout(504), 1);
     assert!(cluster.is_out(1));
-    assert_eq!(cluster.stats.ejections_enforced_consecutive_gateway_failure.get(), 1);
-    assert_eq!(cluster.stats.ejections_total.get(), 0);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_consecutive_gateway_failure), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_total), 0);
 }
 
 #[test]
@@ -219,7 +229,7 @@ fn failures_without_an_answer_are_counted_apart_where_the_file_says_so() {
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Failed, 1);
     assert!(cluster.is_out(1));
-    assert_eq!(cluster.stats.ejections_enforced_consecutive_local_origin_failure.get(), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_consecutive_local_origin_failure), 1);
 }
 
 #[test]
@@ -230,13 +240,13 @@ fn a_success_rate_far_below_the_others_ejects_at_the_end_of_the_interval() {
     cluster.see(5, Seen::Answer(500), 100);
     cluster.sweep();
     assert!(cluster.is_out(5));
-    assert_eq!(cluster.detector.ejected(), 1);
+    assert_eq!(cluster.detector.count(), 1);
     // Of 100, 100, 100, 100 and 50: the mean is 90, the standard deviation 20.
     let [averages, local_origin] = &cluster.policy.averages;
     assert!((averages.mean.get() - 90.0).abs() < 1e-9 && (averages.threshold.get() - 52.0).abs() < 1e-9);
     assert!((local_origin.mean.get() + 1.0).abs() < 1e-9);
     assert!((cluster.view.hosts[4].stats.tally.success_rate.get() - 50.0).abs() < 1e-9);
-    assert_eq!(cluster.stats.ejections_enforced_success_rate.get(), 1);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_success_rate), 1);
     // An interval without requests says nothing.
     cluster.sweep();
     assert!((cluster.policy.averages[0].mean.get() + 1.0).abs() < 1e-9);
@@ -249,7 +259,7 @@ fn too_few_requests_or_hosts_make_no_success_rate() {
         (1..hosts).for_each(|host| cluster.see(host, Seen::Answer(200), requests));
         cluster.see(hosts, Seen::Answer(500), requests);
         cluster.sweep();
-        assert_eq!(cluster.detector.ejected(), 0, "{hosts} hosts, {requests} requests");
+        assert_eq!(cluster.detector.count(), 0, "{hosts} hosts, {requests} requests");
     }
 }
 
@@ -266,7 +276,7 @@ fn too_many_failures_in_percent_eject_whoever_has_them() {
     }
     cluster.sweep();
     assert!(cluster.is_out(1) && cluster.is_out(2) && !cluster.is_out(3));
-    assert_eq!(cluster.stats.ejections_enforced_failure_percentage.get(), 2);
+    assert_eq!(cluster.count(|stats| &stats.ejections_enforced_failure_percentage), 2);
 }
 
 #[test]
@@ -283,9 +293,92 @@ fn a_passed_health_check_ends_an_ejection_unless_the_file_says_no() {
 fn a_host_that_left_and_came_back_is_not_out() {
     let mut cluster = Cluster::new(2, |_| {});
     cluster.see(1, Seen::Answer(500), 5);
-    let hosts = cluster.view.hosts.clone();
-    cluster.detector.follow(hosts[1..].iter().map(|host| (host.address, &host.stats)));
-    assert_eq!(cluster.detector.ejected(), 0);
-    cluster.detector.follow(hosts.iter().map(|host| (host.address, &host.stats)));
-    assert!(!cluster.is_out(1));
+    let endpoints: Vec<_> = (1..=2).map(endpoint).collect();
+    cluster.view = cluster.view.update(&endpoints[1..], String::new());
+    assert_eq!(cluster.view.ejected(), 0);
+    cluster.view = cluster.view.update(&endpoints, String::new());
+    cluster.detector.follow(cluster.view.hosts.iter().map(|host| (host.address, &host.stats)));
+    assert!(!cluster.is_out(1) && !cluster.is_out(2));
+}
+
+/// What may happen to the hosts of a cluster, by their numbers.
+#[derive(Clone, Debug)]
+enum Step {
+    Eject(usize),
+    Return(usize),
+    Members(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..12_usize).prop_map(Step::Eject),
+        2 => (0..12_usize).prop_map(Step::Return),
+        1 => (0..12_usize).prop_map(Step::Members),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn an_ejection_never_passes_the_limit_and_its_end_gives_everything_back(
+        percent in 0..=100_u32,
+        always in any::<bool>(),
+        steps in proptest::collection::vec(step(), 0..60),
+    ) {
+        let mut cluster = Cluster::new(12, |settings| {
+            settings.max_ejection_percent = percent;
+            settings.always_eject_one_host = always;
+        });
+        for step in steps {
+            let hosts = cluster.view.hosts.clone();
+            match step {
+                Step::Eject(at) => {
+                    let Some(host) = hosts.get(at) else { continue };
+                    let before = cluster.view.ejected();
+                    let was = host.flags().has(HealthFlag::FailedOutlierCheck);
+                    let ejected = eject(&cluster.policy, &host.stats, Kind::Consecutive5xx, 0, &mut |_| 0);
+                    let fits = 100 * (before + 1) <= u64::from(percent) * hosts.len() as u64;
+                    prop_assert_eq!(ejected, !was && (fits || always && before == 0));
+                }
+                Step::Return(at) => {
+                    hosts.get(at).map(|host| host.stats.ejection.uneject());
+                }
+                Step::Members(count) => {
+                    let endpoints: Vec<_> = (1..=count).map(|host| endpoint(u16::try_from(host).unwrap())).collect();
+                    cluster.view = cluster.view.update(&endpoints, String::new());
+                }
+            }
+            let ejected = cluster.view.hosts.iter().filter(|host| host.stats.ejection.is_ejected()).count();
+            prop_assert_eq!(cluster.view.ejected(), ejected as u64);
+            let view = cluster.view.refreshed();
+            let healthy = view.priorities.iter().map(|level| level.healthy.len()).sum::<usize>();
+            prop_assert_eq!(healthy, view.hosts.len() - ejected);
+            cluster.view = view;
+        }
+        for host in &cluster.view.hosts {
+            host.stats.ejection.uneject();
+        }
+        prop_assert_eq!((cluster.view.ejected(), cluster.view.healthy_count()), (0, cluster.view.hosts.len()));
+    }
+}
+
+#[test]
+fn workers_that_eject_at_the_same_time_eject_exactly_as_many_as_the_limit_allows() {
+    for _ in 0..50 {
+        let cluster = Cluster::new(40, |settings| settings.max_ejection_percent = 45);
+        let policy = &cluster.policy;
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let hosts = &cluster.view.hosts;
+                scope.spawn(move || {
+                    for at in 0..hosts.len() {
+                        let at = if worker == 0 { at } else { hosts.len() - 1 - at };
+                        eject(policy, &hosts[at].stats, Kind::Consecutive5xx, worker, &mut |_| 0);
+                    }
+                });
+            }
+        });
+        assert_eq!((cluster.view.ejected(), cluster.detector.count()), (18, 18));
+        assert!(cluster.view.is_stale());
+        assert_eq!(cluster.count(|stats| &stats.ejections_enforced_total), 18);
+    }
 }

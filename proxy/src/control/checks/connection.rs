@@ -14,8 +14,8 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 
 use crate::format::Context;
+use crate::headers::Changes;
 use crate::message::{Method, RequestHead};
-use crate::mutation::Changes;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 
 /// An open connection; closed on drop.
@@ -114,7 +114,7 @@ fn request(head: &RequestHead, body: Bytes, http2: bool) -> Option<http::Request
 /// Applies the header changes of a check, whose values may name the host.
 pub(super) fn change(head: &mut RequestHead, changes: &Changes, host: SocketAddr) {
     let ours = SocketAddr::from(([127, 0, 0, 1], 0));
-    let connection = ConnectionInfo { id: 0, peer: ours, local: ours };
+    let connection = ConnectionInfo { id: 0, peer: ours, local: ours, tls: false };
     let (wall, now) = (crate::time::wall(), crate::time::now());
     let mut info = StreamInfo::new(std::rc::Rc::new(connection), head.version, wall, now);
     info.upstream.host = Some(host);

@@ -2,13 +2,11 @@
 //!
 //! Tests of `control`. Sockets are real, so that the clock is too; everything waits for what it expects.
 
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-
 use super::*;
-use crate::cluster::outlier::Kind;
+use crate::cluster::outlier::{self, Kind};
 use crate::cluster::report::{HostReport, What};
 use crate::stats::{HealthCheckStats, OutlierStats};
+use tokio::net::TcpListener;
 
 const TCP_CHECK: &str = "health_checks: [{ timeout: 5s, interval: 0.01s, no_traffic_interval: 0.01s, unhealthy_threshold: 1, \
     healthy_threshold: 1, tcp_health_check: {} }],";
@@ -18,17 +16,28 @@ impl Running {
     async fn flags(&mut self, wanted: &[&str]) -> Arc<Snapshot> {
         let flags = |snapshot: &Snapshot| -> Vec<String> {
             let hosts = snapshot.clusters.get("one").map(|cluster| cluster.endpoints.hosts.clone());
-            hosts.unwrap_or_default().iter().map(|host| host.flags.to_string()).collect()
+            hosts.unwrap_or_default().iter().map(|host| host.flags().to_string()).collect()
         };
         self.snapshot(|snapshot| flags(snapshot) == wanted).await
     }
 
-    /// A worker reports what it saw; returns when it has been published.
+    /// A worker reports what it saw.
     async fn report(&self, host: &str, what: What) {
-        let (done, told) = oneshot::channel();
-        let report = HostReport { cluster: "one".into(), host: host.parse().unwrap(), what, done };
+        let report = HostReport { cluster: "one".into(), host: host.parse().unwrap(), what };
         self.handles.reports.send(report).await.unwrap();
-        told.await.unwrap();
+    }
+
+    /// A worker sees as many failures in a row as eject a host. True when it is ejected then, before control hears of it.
+    async fn fail(&self, host: usize) -> bool {
+        let cluster = self.handles.snapshots.borrow().clusters["one"].clone();
+        let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[host]);
+        let kind = Kind::Consecutive5xx;
+        let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
+        if ejected {
+            let what = What::Ejected { kind, at: crate::time::now() };
+            self.report(&host.address.to_string(), what).await;
+        }
+        ejected
     }
 
     async fn configure(&self, text: String) {
@@ -56,7 +65,7 @@ async fn nothing_is_published_before_each_host_was_checked_once() {
     let mut running = start(&text, None);
     let first = running.snapshot(|_| true).await;
     let flags: Vec<_> =
-        first.clusters["one"].endpoints.hosts.iter().map(|host| host.flags.to_string()).collect();
+        first.clusters["one"].endpoints.hosts.iter().map(|host| host.flags().to_string()).collect();
     assert_eq!(flags, ["healthy", "/failed_active_hc"]);
     let stats: Arc<Scope<HealthCheckStats>> = running.registry.scope("cluster.one.health_check.");
     let stats = stats.shard(1);
@@ -113,9 +122,7 @@ async fn an_answer_that_says_so_takes_a_host_out_at_once() {
     let mut running = start(&text, None);
     running.flags(&["healthy"]).await;
     running.report(&format!("127.0.0.1:{port}"), What::FailNow).await;
-    let now = running.handles.snapshots.borrow().clone();
-    let flags = now.clusters["one"].endpoints.hosts[0].flags.to_string();
-    assert_eq!(flags, "/failed_active_hc/excluded_via_immediate_hc_fail");
+    running.flags(&["/failed_active_hc/excluded_via_immediate_hc_fail"]).await;
 }
 
 #[tokio::test]
@@ -125,17 +132,17 @@ async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
     let text = |more: &str| bootstrap(&cluster("one", "STATIC", &members, more));
     let mut running = start(&text(detection), None);
     running.flags(&["healthy", "healthy"]).await;
-    let crossed = What::Crossed([None, Some(Kind::Consecutive5xx)]);
-    running.report("127.0.0.1:2", crossed).await;
-    running.report("127.0.0.1:1", crossed).await;
-    let published = running.handles.snapshots.borrow().version;
+    let before = running.handles.snapshots.borrow().version;
+    assert!(running.fail(1).await);
+    assert!(!running.fail(0).await);
+    let published = running.snapshot(|snapshot| snapshot.version > before).await.version;
     running.flags(&["healthy", "/failed_outlier_check"]).await;
     let stats: Arc<Scope<OutlierStats>> = running.registry.scope("cluster.one.outlier_detection.");
-    assert_eq!((stats.shard(1).ejections_active.get(), stats.shard(1).ejections_overflow.get()), (1, 1));
+    assert_eq!((stats.shard(1).ejections_active.get(), stats.shard(0).ejections_overflow.get()), (1, 1));
     running.configure(text(&format!("{detection} connect_timeout: 7s,"))).await;
     let reloaded = running.snapshot(|snapshot| snapshot.version > published).await;
     assert_eq!(reloaded.clusters["one"].policy.connect_timeout.as_secs(), 7);
-    assert_eq!(reloaded.clusters["one"].endpoints.hosts[1].flags.to_string(), "/failed_outlier_check");
+    assert_eq!(reloaded.clusters["one"].endpoints.hosts[1].flags().to_string(), "/failed_outlier_check");
     running.configure(text("connect_timeout: 7s,")).await;
     running.flags(&["healthy", "healthy"]).await;
 }

@@ -3,17 +3,17 @@
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-use super::super::Malformed;
 use super::super::body::{BodyDecoder, Framing};
 use super::super::encode;
-use crate::message::Frame;
+use super::super::{HeadLimits, Malformed};
+use crate::message::{Frame, work};
 
 /// What came of a body: its data, its trailers' number, and how many bytes were left.
 type Decoded = Result<(Vec<u8>, usize, usize), Malformed>;
 
 /// Decodes `pieces` one after the other, then the end of the connection.
 fn decode<'p>(framing: Framing, pieces: impl IntoIterator<Item = &'p [u8]>) -> Decoded {
-    let (mut decoder, mut input) = (BodyDecoder::new(framing, true), BytesMut::new());
+    let (mut decoder, mut input) = (BodyDecoder::new(framing, true, HeadLimits::default()), BytesMut::new());
     let (mut data, mut trailers) = (Vec::new(), 0);
     for piece in pieces {
         input.extend_from_slice(piece);
@@ -78,7 +78,7 @@ fn only_the_close_ends_a_body_without_a_length() {
 #[test]
 fn the_last_data_is_known_to_be_the_last() {
     for text in ["5\r\nhello\r\n0\r\n\r\n".to_owned(), format!("1000\r\n{}\r\n0\r\n\r\n", "x".repeat(4096))] {
-        let mut decoder = BodyDecoder::new(Framing::Chunked, false);
+        let mut decoder = BodyDecoder::new(Framing::Chunked, false, HeadLimits::default());
         let mut input = BytesMut::from(text.as_bytes());
         assert!(matches!(decoder.decode(&mut input), Ok(Some(Frame::Data(_)))));
         assert!(decoder.is_end());
@@ -88,7 +88,7 @@ fn the_last_data_is_known_to_be_the_last() {
 #[test]
 fn many_small_chunks_become_few_pieces() {
     let mut input = BytesMut::from(&*"1\r\na\r\n".repeat(40_000).into_bytes());
-    let mut decoder = BodyDecoder::new(Framing::Chunked, false);
+    let mut decoder = BodyDecoder::new(Framing::Chunked, false, HeadLimits::default());
     let mut pieces = 0;
     while let Ok(Some(Frame::Data(_))) = decoder.decode(&mut input) {
         pieces += 1;
@@ -131,5 +131,44 @@ proptest! {
     fn a_truncated_body_is_never_whole(cut in 0usize..27) {
         let whole = b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n";
         prop_assert!(decode(Framing::Chunked, [&whole[..cut.min(whole.len() - 1)]]).is_err());
+    }
+}
+
+/// RFC 9112, 7.1.1: a CR in a chunk's line that no LF follows is a line end to some readers.
+#[test]
+fn a_bare_carriage_return_in_a_chunk_line_is_refused() {
+    for line in ["2;a\rb\r\n", "2\r;a\r\n", "2\r\r\n", "2;\r\r\n"] {
+        assert_eq!(chunked(&format!("{line}hi\r\n0\r\n\r\n")), Err(Malformed::Syntax), "{line:?}");
+    }
+    assert_eq!(chunked("2\x0c\r\nhi\r\n0\r\n\r\n"), Err(Malformed::Syntax));
+}
+
+#[test]
+fn trailers_have_the_limits_of_a_head_and_the_data_before_them_is_not_lost() {
+    let limits = HeadLimits { bytes: 100, fields: 3 };
+    let decode = |trailers: &str| {
+        let mut input = BytesMut::from(format!("2\r\nhi\r\n0\r\n{trailers}\r\n").as_bytes());
+        let mut decoder = BodyDecoder::new(Framing::Chunked, true, limits);
+        let first = decoder.decode(&mut input);
+        assert!(matches!(first, Ok(Some(Frame::Data(data))) if data == "hi"));
+        decoder.decode(&mut input).map(|frame| matches!(frame, Some(Frame::Trailers(_))))
+    };
+    assert_eq!(decode("a: 1\r\nb: 2\r\nc: 3\r\n"), Ok(true));
+    assert_eq!(decode("a: 1\r\nb: 2\r\nc: 3\r\nd: 4\r\n"), Err(Malformed::TooManyFields));
+    assert_eq!(decode(&format!("a: {}\r\n", "x".repeat(100))), Err(Malformed::TooLarge));
+    assert_eq!(decode(&format!("a: {}\r\n", "x".repeat(10_000))), Err(Malformed::TooLarge));
+}
+
+#[test]
+fn twice_the_body_byte_by_byte_is_at_most_twice_the_work() {
+    let steps = |body: String| work::of(|| drop(decode(Framing::Chunked, body.as_bytes().chunks(1))));
+    let shapes: [fn(usize) -> String; 3] = [
+        |size| format!("2;{}\r\nhi\r\n0\r\n\r\n", "e".repeat(size)),
+        |size| format!("0\r\nx: {}\r\n\r\n", "t".repeat(size)),
+        |size| format!("{}0\r\n\r\n", "1\r\na\r\n".repeat(size / 6)),
+    ];
+    for (at, shape) in shapes.into_iter().enumerate() {
+        let (once, twice) = (steps(shape(1_900)), steps(shape(3_800)));
+        assert!(twice <= 2 * once + 200, "shape {at}: {once} steps, and {twice} for twice as much");
     }
 }

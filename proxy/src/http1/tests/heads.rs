@@ -3,9 +3,8 @@
 use proptest::prelude::*;
 
 use super::super::body::Framing;
-use super::super::fields::Parsed;
-use super::super::request::{self, RequestMeta};
-use super::super::response::{self, Asked, ResponseMeta};
+use super::super::encode::Answering;
+use super::super::head::{self, Asked, Parsed, RequestMeta, ResponseMeta};
 use super::super::{EncodeOptions, HeadLimits, Malformed, ServerOptions, encode};
 use crate::message::{
     Authority, FieldNameBuf, FieldValue, Known, Method, Path, RequestHead, ResponseHead, Version,
@@ -17,7 +16,7 @@ fn read(text: &str) -> Result<(RequestHead, RequestMeta), Malformed> {
 
 fn read_with(bytes: &[u8], options: &ServerOptions) -> Result<(RequestHead, RequestMeta), Malformed> {
     let mut head = RequestHead::default();
-    let (parsed, meta) = request::parse(bytes, &mut head, options, HeadLimits::default())?;
+    let (parsed, meta) = head::request(bytes, &mut head, options, HeadLimits::default())?;
     assert_eq!(parsed, Parsed::Complete(bytes.len()));
     Ok((head, meta))
 }
@@ -32,7 +31,7 @@ fn refused(text: &str) -> u16 {
 
 fn read_answer(text: &str, asked: Asked) -> Result<(ResponseHead, ResponseMeta), Malformed> {
     let mut head = ResponseHead::default();
-    let (parsed, meta) = response::parse(text.as_bytes(), &mut head, asked, HeadLimits::default())?;
+    let (parsed, meta) = head::response(text.as_bytes(), &mut head, asked, HeadLimits::default())?;
     assert_eq!(parsed, Parsed::Complete(text.len()));
     Ok((head, meta))
 }
@@ -184,7 +183,7 @@ fn connection_fields_decide_about_the_connection() {
     assert!(get("connection: Keep-Alive\r\n").unwrap().1.keep_alive);
     let (head, _) =
         get("connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: x\r\n").unwrap();
-    assert!(head.fields.is_empty());
+    assert_eq!(head.fields.len(), 1);
 }
 
 #[test]
@@ -264,16 +263,69 @@ proptest! {
         let mut mixed = good[..cut.min(good.len())].to_vec();
         mixed.extend_from_slice(&bytes);
         let mut head = RequestHead::default();
-        let _ = request::parse(&mixed, &mut head, &ServerOptions::default(), HeadLimits::default());
+        let _ = head::request(&mixed, &mut head, &ServerOptions::default(), HeadLimits::default());
         let mut answer = ResponseHead::default();
-        let _ = response::parse(&mixed, &mut answer, Asked::default(), HeadLimits::default());
+        let _ = head::response(&mixed, &mut answer, Asked::default(), HeadLimits::default());
     }
 
     #[test]
     fn a_beginning_is_never_taken_for_the_whole(cut in 0usize..60) {
         let good = b"POST /a HTTP/1.1\r\nhost: a\r\nx: y\r\n z\r\ncontent-length: 3\r\n\r\n";
         let mut head = RequestHead::default();
-        let parsed = request::parse(&good[..cut.min(good.len() - 1)], &mut head, &ServerOptions::default(), HeadLimits::default());
+        let parsed = head::request(&good[..cut.min(good.len() - 1)], &mut head, &ServerOptions::default(), HeadLimits::default());
         prop_assert_eq!(parsed.unwrap().0, Parsed::Partial);
     }
+}
+
+#[test]
+fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
+    let answering = |head, close| Answering { head, close, http10: true, ..Answering::default() };
+    for (status, fields, end, head, close, expected) in [
+        (200, "content-length: 2", false, false, false, "keep-alive"),
+        (200, "content-length: 2", false, true, false, "keep-alive"),
+        (200, "content-length: 2", false, false, true, "close"),
+        (200, "", true, false, false, "keep-alive"),
+        (200, "", false, false, false, "close"),
+        (200, "", false, true, false, "close"),
+        (204, "", true, false, false, "close"),
+    ] {
+        let mut response = ResponseHead::new(status);
+        if !fields.is_empty() {
+            response.fields.push(Known::ContentLength, "2");
+        }
+        let mut out = Vec::new();
+        let options = EncodeOptions::default();
+        let (_, closes) = encode::response_head(&mut out, &response, end, answering(head, close), options);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with("HTTP/1.0 "), "{text}");
+        assert_eq!(closes, expected == "close", "{text}");
+        assert!(text.contains(&format!("connection: {expected}\r\n")), "{text}");
+    }
+}
+
+/// A connection's own headers do not survive a request for cleartext HTTP/2 that is ignored.
+#[test]
+fn an_h2c_upgrade_keeps_the_names_that_its_connection_header_nominates() {
+    let lines = "connection: upgrade, http2-settings, x-secret\r\nupgrade: h2c\r\nhttp2-settings: A\r\nx-secret: 1\r\n";
+    let (head, _) = get(lines).unwrap();
+    assert!(!head.fields.contains(Known::Upgrade) && !head.fields.contains("http2-settings"));
+    assert!(head.fields.contains(Known::Connection));
+}
+
+#[test]
+fn user_information_is_refused_wherever_a_host_is() {
+    for user in ["user@", "user:password@", "@"] {
+        assert_eq!(refused(&format!("GET / HTTP/1.1\r\nhost: {user}a.test\r\n\r\n")), 400);
+        assert_eq!(refused(&format!("GET http://{user}a.test/ HTTP/1.1\r\nhost: a.test\r\n\r\n")), 400);
+        assert_eq!(refused(&format!("CONNECT {user}a.test:1 HTTP/1.1\r\nhost: a.test\r\n\r\n")), 400);
+    }
+}
+
+#[test]
+fn https_in_a_target_is_refused_where_no_trusted_proxy_can_have_ended_tls() {
+    let request = b"GET https://a.test/ HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    let strict = ServerOptions { refuse_https_target: true, ..ServerOptions::default() };
+    assert_eq!(read_with(request, &strict).unwrap_err().refusal().status, 403);
+    let (head, _) = read_with(request, &ServerOptions::default()).unwrap();
+    assert_eq!(head.scheme(), "https");
 }

@@ -1,0 +1,40 @@
+//! What configuration is in force and where it came from, as the messages it was read from: what `/config_dump` shows.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use xds::Diagnostic;
+
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+
+use crate::build::Packed;
+
+/// The configuration as accepted. What the file holds is in `bootstrap` alone.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// The file, after a reload the new one.
+    pub bootstrap: Packed<Bootstrap>,
+    pub loaded_at: SystemTime,
+    /// The last change of the file, if it was refused; the one above stays.
+    pub rejected: Option<Rejected>,
+    /// Listeners that could not be bound, and are not active.
+    pub unbound: Vec<Unbound>,
+    /// Clusters that wait for their first endpoints.
+    pub warming: Vec<Arc<str>>,
+}
+
+/// A listener that could not be bound.
+#[derive(Clone, Debug)]
+pub struct Unbound {
+    pub listener: Arc<str>,
+    pub error: Arc<str>,
+}
+
+/// A file that was refused.
+#[derive(Clone, Debug)]
+pub struct Rejected {
+    pub at: SystemTime,
+    pub diagnostics: Arc<[Diagnostic]>,
+    /// The same for people: each with its line, a caret below the place, and the reason.
+    pub details: Arc<str>,
+}

@@ -1,0 +1,210 @@
+//! Clusters -> `cluster::ClusterPolicy`.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use xds::envoy::config::cluster::v3::Cluster as Message;
+use xds::envoy::config::cluster::v3::circuit_breakers::Thresholds as ThresholdsMessage;
+use xds::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbConfig, LbPolicy};
+use xds::envoy::config::core::v3::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, RoutingPriority,
+};
+use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
+use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
+use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
+
+use super::place::{Code, Place};
+use super::values::limit;
+use super::{Cx, health, manager};
+use crate::cluster::balancer::Policy;
+use crate::cluster::breaker::{RetryBudget, Thresholds};
+use crate::cluster::shares::Balance;
+use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
+use crate::stats::{ClusterStats, HealthCheckStats, Scope};
+
+/// Where today's files keep a cluster's HTTP settings.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// A cluster's policy; `selectable_by_header` is decided by `build`.
+pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
+    let http = http_options(cx, place, message);
+    let common = http.common.unwrap_or_default();
+    let mut policy = ClusterPolicy {
+        name: message.name.as_str().into(),
+        connect_timeout: super::values::duration(message.connect_timeout.as_ref())
+            .unwrap_or(Duration::from_secs(5)),
+        protocol: http.protocol,
+        balancer: balancer(message),
+        idle_timeout: limit(common.idle_timeout.as_ref(), Some(Duration::from_secs(3600))),
+        max_requests_per_connection: common
+            .max_requests_per_connection
+            .or(message.max_requests_per_connection)
+            .filter(|count| *count > 0),
+        buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
+        breakers: breakers(message),
+        balance: balance(message),
+        outlier: health::outlier(cx, place, message),
+        health: health::checks(cx, place, message, http.protocol),
+        http1: crate::http1::ClientOptions {
+            encode: manager::encode(http.http1.as_ref()),
+            ..Default::default()
+        },
+        http2: manager::http2(http.http2.as_ref()),
+        tcp_keepalive: keepalive(message),
+        fingerprint: 0,
+        selectable_by_header: !cx.backing.contains(message.name.as_str()),
+    };
+    policy.fingerprint = fingerprint(&policy);
+    policy
+}
+
+/// The HTTP settings, wherever the file has them.
+#[derive(Default)]
+struct HttpOptions {
+    protocol: UpstreamProtocol,
+    common: Option<Common>,
+    http1: Option<Http1ProtocolOptions>,
+    http2: Option<Http2ProtocolOptions>,
+}
+
+fn http_options(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> HttpOptions {
+    let typed = message.typed_extension_protocol_options.get(HTTP_OPTIONS);
+    if let Some(options) = typed.and_then(|any| xds::decode_any::<HttpProtocolOptions>(any).ok()) {
+        return today(options);
+    }
+    for name in message.typed_extension_protocol_options.keys().filter(|name| *name != HTTP_OPTIONS) {
+        let place = place.key("typed_extension_protocol_options", name);
+        cx.error(&place, Code::NotImplemented, format!("the protocol options `{name}` are not implemented"))
+            .suggest(HTTP_OPTIONS);
+    }
+    let selection = ClusterProtocolSelection::try_from(message.protocol_selection);
+    HttpOptions {
+        protocol: match (selection, message.http2_protocol_options.is_some()) {
+            (Ok(ClusterProtocolSelection::UseDownstreamProtocol), _) => UpstreamProtocol::Downstream,
+            (_, true) => UpstreamProtocol::Http2,
+            (_, false) => UpstreamProtocol::Http1,
+        },
+        common: message.common_http_protocol_options,
+        http1: message.http_protocol_options.clone(),
+        http2: message.http2_protocol_options.clone(),
+    }
+}
+
+fn today(options: HttpProtocolOptions) -> HttpOptions {
+    let common = options.common_http_protocol_options;
+    match options.upstream_protocol_options {
+        Some(UpstreamProtocolOptions::ExplicitHttpConfig(explicit)) => match explicit.protocol_config {
+            Some(ProtocolConfig::Http2ProtocolOptions(http2)) => {
+                HttpOptions { protocol: UpstreamProtocol::Http2, common, http1: None, http2: Some(http2) }
+            }
+            Some(ProtocolConfig::HttpProtocolOptions(http1)) => {
+                HttpOptions { common, http1: Some(http1), ..HttpOptions::default() }
+            }
+            Some(ProtocolConfig::Http3ProtocolOptions(_)) | None => {
+                HttpOptions { common, ..HttpOptions::default() }
+            }
+        },
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(config)) => HttpOptions {
+            protocol: UpstreamProtocol::Downstream,
+            common,
+            http1: config.http_protocol_options,
+            http2: config.http2_protocol_options,
+        },
+        Some(UpstreamProtocolOptions::AutoConfig(_)) | None => {
+            HttpOptions { common, ..HttpOptions::default() }
+        }
+    }
+}
+
+fn balancer(message: &Message) -> Policy {
+    match LbPolicy::try_from(message.lb_policy) {
+        Ok(LbPolicy::LeastRequest) => {
+            let choices = match &message.lb_config {
+                Some(LbConfig::LeastRequestLbConfig(config)) => config.choice_count,
+                _ => None,
+            };
+            Policy::LeastRequest { choices: choices.unwrap_or(2) }
+        }
+        Ok(LbPolicy::Random) => Policy::Random,
+        // The schema refuses the others.
+        _ => Policy::RoundRobin,
+    }
+}
+
+/// How the health of the endpoints is weighed.
+fn balance(message: &Message) -> Balance {
+    let default = Balance::default();
+    let lb = message.common_lb_config.as_ref();
+    let policy = message.load_assignment.as_ref().and_then(|assignment| assignment.policy.as_ref());
+    Balance {
+        panic_threshold: lb
+            .and_then(|lb| lb.healthy_panic_threshold)
+            .map_or(default.panic_threshold, |percent| percent.value),
+        overprovisioning: policy
+            .and_then(|policy| policy.overprovisioning_factor)
+            .unwrap_or(default.overprovisioning),
+    }
+}
+
+/// Default and high priority; of several entries for one priority the first counts, as in Envoy.
+fn breakers(message: &Message) -> [Thresholds; 2] {
+    let all = message.circuit_breakers.as_ref().map(|breakers| &*breakers.thresholds).unwrap_or_default();
+    [RoutingPriority::Default, RoutingPriority::High].map(|priority| {
+        let of_priority = all.iter().find(|thresholds| thresholds.priority == priority as i32);
+        of_priority.map_or_else(Thresholds::default, thresholds)
+    })
+}
+
+fn thresholds(message: &ThresholdsMessage) -> Thresholds {
+    let default = Thresholds::default();
+    Thresholds {
+        max_connections: message.max_connections.unwrap_or(default.max_connections),
+        max_pending_requests: message.max_pending_requests.unwrap_or(default.max_pending_requests),
+        max_requests: message.max_requests.unwrap_or(default.max_requests),
+        max_retries: message.max_retries.unwrap_or(default.max_retries),
+        retry_budget: message.retry_budget.as_ref().map(|budget| RetryBudget {
+            percent: budget.budget_percent.map_or(20.0, |percent| percent.value),
+            min_concurrency: budget.min_retry_concurrency.unwrap_or(3),
+        }),
+        track_remaining: message.track_remaining,
+    }
+}
+
+fn keepalive(message: &Message) -> Option<TcpKeepalive> {
+    let keepalive = message.upstream_connection_options.as_ref()?.tcp_keepalive?;
+    let seconds = |value: Option<u32>| value.map(|seconds| Duration::from_secs(seconds.into()));
+    Some(TcpKeepalive {
+        probes: keepalive.keepalive_probes,
+        time: seconds(keepalive.keepalive_time),
+        interval: seconds(keepalive.keepalive_interval),
+    })
+}
+
+/// What a connection is made with.
+fn fingerprint(policy: &ClusterPolicy) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{:?} {:?} {:?} {:?}", policy.protocol, policy.http1, policy.http2, policy.tcp_keepalive)
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// A cluster's statistics.
+pub fn stats(cx: &Cx<'_>, message: &Message) -> Arc<Scope<ClusterStats>> {
+    cx.registry.scope(&prefix(message))
+}
+
+/// The statistics of a cluster's health checks, if it has any.
+pub fn health_stats(
+    cx: &Cx<'_>,
+    message: &Message,
+    policy: &ClusterPolicy,
+) -> Option<Arc<Scope<HealthCheckStats>>> {
+    let prefix = prefix(message);
+    policy.health.as_ref().map(|_| cx.registry.scope(&format!("{prefix}health_check.")))
+}
+
+pub(super) fn prefix(message: &Message) -> String {
+    let name = if message.alt_stat_name.is_empty() { &message.name } else { &message.alt_stat_name };
+    format!("cluster.{}.", name.replace(':', "_"))
+}

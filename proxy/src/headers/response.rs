@@ -1,0 +1,33 @@
+//! The connection manager's rules for response headers: hop-by-hop headers go, `date`, `server` and `via` are set.
+
+use super::{Rules, ServerHeader};
+use crate::message::{FieldValue, Known, ResponseHead};
+
+/// Applies the rules to a response's head.
+pub fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
+    super::remove_nominated(&mut head.fields);
+    for name in
+        [Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding, Known::Upgrade]
+    {
+        head.fields.remove(name);
+    }
+    head.fields.join_repeated();
+    set_own(head, rules, date);
+}
+
+/// The headers of every response, local replies included.
+pub fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
+    if let Ok(date) = FieldValue::new(date) {
+        head.fields.set(Known::Date, date);
+    }
+    match &rules.server {
+        ServerHeader::Overwrite(name) => head.fields.set(Known::Server, name),
+        ServerHeader::AppendIfAbsent(name) if !head.fields.contains(Known::Server) => {
+            head.fields.push(Known::Server, name);
+        }
+        ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
+    }
+    if !rules.via.is_empty() {
+        head.fields.append(Known::Via, ", ", &rules.via);
+    }
+}

@@ -1,0 +1,55 @@
+//! Network filters that let a connection in or close it: what stands before the last filter of a chain.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crate::snapshot::{ConnectionLimit, Gate};
+
+/// What the gates said of a connection.
+#[derive(Debug)]
+pub(super) enum Verdict {
+    /// Let in; the places that it takes are given back on drop.
+    In(Vec<Place>),
+    /// To be closed after the delay.
+    Out(Option<Duration>, Vec<Place>),
+}
+
+/// A connection that a limit counts.
+#[derive(Debug)]
+pub(super) struct Place {
+    limit: Arc<ConnectionLimit>,
+    shard: usize,
+}
+
+/// Asks each gate in turn.
+pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
+    let mut places = Vec::new();
+    for gate in gates {
+        match gate {
+            Gate::ConnectionLimit(limit) if limit.enabled => {
+                let stats = limit.stats.shard(shard);
+                stats.active_connections.inc();
+                let before = limit.open.fetch_add(1, Relaxed);
+                places.push(Place { limit: Arc::clone(limit), shard });
+                if before >= limit.most {
+                    stats.limited_connections.inc();
+                    return Verdict::Out(limit.delay, places);
+                }
+            }
+            Gate::RateLimit(limit) if limit.enabled && !limit.bucket.take(now).taken => {
+                limit.stats.shard(shard).rate_limited.inc();
+                return Verdict::Out(None, places);
+            }
+            Gate::ConnectionLimit(_) | Gate::RateLimit(_) => {}
+        }
+    }
+    Verdict::In(places)
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.limit.open.fetch_sub(1, Relaxed);
+        self.limit.stats.shard(self.shard).active_connections.dec();
+    }
+}
