@@ -218,8 +218,9 @@ impl ResponseReader {
         let Poll::Ready(response) = Pin::new(future).poll(cx) else { return Poll::Pending };
         let response = response.map_err(|error| upstream(&error))?;
         let (bytes, fields) = convert::measure(response.headers());
-        if bytes > self.max_head_bytes || fields > self.max_fields {
-            return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
+        // `:status` counts as well. Envoy resets such a stream, and reports it as reset by the host.
+        if bytes > self.max_head_bytes || fields >= self.max_fields {
+            return Poll::Ready(Err(UpstreamError::RemoteReset));
         }
         convert::response_in(&response, head);
         if self.upgrade && head.status == 200 {

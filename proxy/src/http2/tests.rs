@@ -311,6 +311,47 @@ async fn a_head_over_the_limit_is_reset_and_the_next_request_served() {
 }
 
 #[tokio::test]
+async fn the_end_comes_with_the_last_data_and_in_no_frame_of_its_own() {
+    local(async {
+        let (client, server) = pair().await;
+        let (connection, driver) = ClientConnection::handshake(client, &Options::default()).await.unwrap();
+        tokio::task::spawn_local(driver);
+        let mut server = h2::server::handshake(server).await.unwrap();
+        let head = post("/");
+        let (mut tx, _rx) = connection.start(&head);
+        tx.head(&head, false).await.unwrap();
+        tx.take("hello".into(), true);
+        tx.flush().await.unwrap();
+        let (request, _respond) = server.accept().await.unwrap().unwrap();
+        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        let mut body = request.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        assert!(body.is_end_stream(), "the last DATA frame has END_STREAM");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_over_the_limits_is_reported_as_reset() {
+    local(async {
+        for (many, fits) in [(98, true), (99, true), (100, false)] {
+            let connection = served(Options::default(), move |_, _, mut tx: ResponseWriter| async move {
+                let mut answer = ResponseHead::new(200);
+                (0..many).for_each(|_| answer.fields.push("x-many", b"1"));
+                tx.head(&answer, true).unwrap();
+            })
+            .await;
+            let head = post("/");
+            let (mut tx, mut rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            let error = whole(&mut rx).await.err();
+            assert_eq!(error, (!fits).then_some(UpstreamError::RemoteReset), "{many}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_resets_or_leaves_is_noticed() {
     local(async {
         for (leave, expected) in [(true, DownstreamError::Disconnected), (false, DownstreamError::Reset)] {
