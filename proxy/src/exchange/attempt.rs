@@ -483,7 +483,10 @@ impl Drop for Attempt {
 impl HostResult {
     fn of(failure: &Failure) -> Self {
         match failure {
-            Failure::NoHost | Failure::Client(_) | Failure::Response(_) => Self::Abandoned,
+            Failure::NoHost
+            | Failure::Client(_)
+            | Failure::Response(_)
+            | Failure::Upstream(UpstreamError::Unsendable) => Self::Abandoned,
             Failure::Upstream(_) => Self::Failed,
             Failure::Expired(_) => Self::Timeout,
         }

@@ -49,6 +49,7 @@ impl LocalReply {
             | UpstreamError::ConnectionTermination
             | UpstreamError::RemoteReset
             | UpstreamError::RemoteRefused
+            | UpstreamError::Unsendable
             | UpstreamError::Protocol(_) => Vec::new(),
         };
         Self {
