@@ -6,6 +6,7 @@
 //! waits for a random part of an exponentially growing interval, or as long as the answer asked for.
 //! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without HTTP/3.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -72,7 +73,7 @@ pub struct Retries {
     /// Of `x-envoy-retriable-status-codes`.
     status_codes: SmallVec<[u16; 4]>,
     /// Of `x-envoy-retriable-header-names`: present in the answer.
-    header_names: SmallVec<[Box<str>; 1]>,
+    header_names: HashSet<Box<[u8]>>,
 }
 
 /// How a try failed.
@@ -129,7 +130,7 @@ impl Retries {
                 .collect(),
             header_names: list(Known::XEnvoyRetriableHeaderNames)
                 .filter(|name| !name.is_empty())
-                .map(|name| name.to_ascii_lowercase().into())
+                .map(|name| name.to_ascii_lowercase().into_bytes().into())
                 .collect(),
         })
     }
@@ -154,7 +155,8 @@ impl Retries {
                 || policy.is_some_and(|policy| policy.status_codes.contains(&status))
         };
         let marked = || {
-            self.header_names.iter().any(|name| head.fields.get(&**name).is_some())
+            (!self.header_names.is_empty()
+                && head.fields.iter().any(|(name, _)| self.header_names.contains(name.as_bytes())))
                 || policy
                     .is_some_and(|policy| policy.headers.iter().any(|header| header.matches_response(head)))
         };
