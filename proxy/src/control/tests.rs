@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{Phase, ServerState};
 use crate::stats::Registry;
 
+mod building;
 mod files;
 mod registrations;
 mod resolving;
