@@ -3,23 +3,23 @@
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
 use std::cell::RefCell;
-use std::pin::pin;
+use std::future::pending;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
 use crate::message::{Name, RequestHead, Version};
-use crate::snapshot::{Codec, Underscores};
+use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
 
 mod http2;
-mod waits;
-
-use waits::{closing, earliest, head_due, idle_due, now, timer, too_late, until};
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
 pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
@@ -27,7 +27,16 @@ pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     let stats = context.http();
     stats.downstream_cx_total.inc();
     stats.downstream_cx_active.inc();
-    let end = serve(stream, &context, begun).await;
+    let mut drain = context.drain.clone();
+    let end = tokio::select! {
+        biased;
+        end = serve(stream, &context, begun) => end,
+        // What is still under way is given up: its record says so.
+        () = reached(&mut drain, Drain::Over) => {
+            stats.downstream_cx_drain_close.inc();
+            End::default()
+        }
+    };
     stats.downstream_cx_active.dec();
     stats.downstream_cx_destroy.inc();
     let (all, with_request) = if end.remote {
@@ -291,9 +300,86 @@ fn take_head() -> RequestHead {
 
 fn give_head(mut head: RequestHead) {
     head.clear();
+    head.shrink();
     HEADS.with_borrow_mut(|heads| {
         if heads.len() < MAX_SPARE_HEADS {
             heads.push(head);
         }
     });
+}
+
+fn now() -> Instant {
+    Instant::from_std(crate::time::now())
+}
+
+fn idle_due(idle: Option<Duration>) -> Option<Instant> {
+    idle.map(|idle| now() + idle)
+}
+
+/// When a head must be whole, and the answer when it is not.
+fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
+    let candidates = [
+        (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
+        (timeouts.request, Refusal::TIMEOUT),
+        (timeouts.stream_idle, Refusal::IDLE_TIMEOUT),
+    ];
+    let first = candidates.into_iter().filter_map(|(limit, refusal)| Some((limit?, refusal)));
+    first.min_by_key(|(limit, _)| *limit).map(|(limit, refusal)| (now() + limit, refusal))
+}
+
+/// Waits until a head should have been whole; reads no clock when it comes at once.
+async fn too_late(timeouts: &Timeouts) -> Refusal {
+    match head_due(timeouts) {
+        Some((due, refusal)) => {
+            sleep_until(due).await;
+            refusal
+        }
+        None => pending().await,
+    }
+}
+
+fn earliest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn timer(due: Option<Instant>) -> Sleep {
+    sleep_until(due.unwrap_or_else(now))
+}
+
+/// Waits until `due`. One timer serves a connection: it is set again only when it fires too early, not with each request.
+async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
+    let Some(due) = due else { return pending().await };
+    loop {
+        timer.as_mut().await;
+        if timer.deadline() >= due {
+            return;
+        }
+        timer.as_mut().reset(due);
+    }
+}
+
+/// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised an answer.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
+/// Waits until draining has come so far that idle connections are closed; later where none of its requests has come yet.
+async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
+    reached(drain, Drain::Closed).await;
+    if requests == 0 {
+        tokio::time::sleep(FIRST_REQUEST).await;
+    }
+}
+
+/// Waits until the close is to be announced.
+async fn announced(drain: &mut watch::Receiver<Drain>) {
+    reached(drain, Drain::Announce).await;
+}
+
+async fn reached(drain: &mut watch::Receiver<Drain>, stage: Drain) {
+    let gone = drain.wait_for(|drain| *drain >= stage).await.is_err();
+    if gone {
+        pending::<()>().await;
+    }
 }

@@ -160,7 +160,7 @@ impl Acceptor {
 }
 
 fn is_closed(local: &Local, direction: Direction) -> bool {
-    local.state.is_stopped(direction) || local.state.drain(direction) == Drain::Closed
+    local.state.is_stopped(direction) || local.state.drain(direction) >= Drain::Closed
 }
 
 /// Counts a socket as accepting until its queue has been emptied for the last time.

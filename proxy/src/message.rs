@@ -4,6 +4,7 @@
 //! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
 
 mod fields;
+pub mod grammar;
 mod names;
 mod value;
 
@@ -163,6 +164,13 @@ impl RequestHead {
         self.fields.clear();
     }
 
+    /// Gives back buffers that a large head has made large. Only for a head that was cleared.
+    pub fn shrink(&mut self) {
+        self.authority.shrink();
+        self.path.shrink();
+        self.fields.shrink();
+    }
+
     pub fn scheme(&self) -> &'static str {
         self.scheme.unwrap_or_default().as_str()
     }
@@ -182,6 +190,33 @@ impl RequestHead {
             ":scheme" => Some(self.scheme().as_bytes()),
             _ => self.fields.get(name),
         }
+    }
+
+    /// Whether the target can be written in the upstream's protocol. HTTP/2 goes by RFC 3986, HTTP/1 clients may be more careless: such
+    /// a request is its client's error, to be found before there is a host.
+    pub fn check(&self, upstream: Version) -> Result<(), Invalid> {
+        let connect = self.method == Method::Connect;
+        if connect != self.path.is_empty() {
+            return Err(Invalid);
+        }
+        let plain = |bytes: &[u8], marks: &[u8]| {
+            bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || marks.contains(byte))
+        };
+        let ordinary = !self.authority.is_empty()
+            && plain(&self.authority, b"-.")
+            && plain(&self.path, b"/-._~")
+            && self.path.first() == Some(&b'/');
+        if ordinary || upstream != Version::Http2 {
+            return Ok(());
+        }
+        let path_is_valid = || {
+            let path = http::uri::PathAndQuery::try_from(&*self.path);
+            // The `http` crate takes a query without a path, and cuts a fragment off.
+            path.is_ok_and(|path| path.as_str().as_bytes() == &*self.path && self.path.first() != Some(&b'?'))
+        };
+        let authority_is_valid = || http::uri::Authority::try_from(&*self.authority).is_ok();
+        // Without an authority, `h2` sends no scheme either.
+        if (connect || path_is_valid()) && authority_is_valid() { Ok(()) } else { Err(Invalid) }
     }
 
     /// Whether this is a gRPC request, by its content type (as Envoy decides).
@@ -242,6 +277,26 @@ pub enum HeadKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// What `check` lets through is all that the `http` crate can write, unchanged.
+        #[test]
+        fn a_target_that_passes_the_check_is_written_unchanged(
+            path in prop::collection::vec(any::<u8>(), 0..12),
+            authority in prop::collection::vec(any::<u8>(), 0..12),
+            slash in any::<bool>(),
+        ) {
+            let path = if slash { [b"/", &path[..]].concat() } else { path };
+            let (Ok(path), Ok(authority)) = (Path::new(path), Authority::new(authority)) else { return Ok(()) };
+            let head = RequestHead { path, authority, ..RequestHead::default() };
+            let written = http::uri::PathAndQuery::try_from(&*head.path)
+                .is_ok_and(|path| path.as_str().as_bytes() == &*head.path && head.path.first() != Some(&b'?'))
+                && http::uri::Authority::try_from(&*head.authority).is_ok();
+            prop_assert_eq!(head.check(Version::Http2).is_ok(), written);
+            prop_assert_eq!(head.check(Version::Http11).is_ok(), !head.path.is_empty());
+        }
+    }
 
     #[test]
     fn grpc_is_told_from_grpc_web() {

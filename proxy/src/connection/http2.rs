@@ -3,13 +3,13 @@
 use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::waits::{announced, earliest, head_due, now, timer, until};
-use super::{End, give_head, take_head, underscores};
+use super::{End, announced, earliest, give_head, head_due, now, take_head, timer, underscores, until};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
@@ -33,7 +33,8 @@ pub(super) async fn serve(
         last: manager.timeouts.max_connection_duration.map(|most| begun + most),
         head_due: head_due(&manager.timeouts).map(|(due, _)| due),
         requests: 0,
-        ending: false,
+        ending: None,
+        counts: http2::Counts::default(),
     };
     let due = run.due();
     let mut timer = pin!(timer(due));
@@ -45,33 +46,33 @@ pub(super) async fn serve(
     let Ok(mut connection) = handshake else {
         return End { protocol_error: true, ..End::default() };
     };
-    let counts = connection.counts();
+    run.counts = connection.counts();
     let mut drain = context.drain.clone();
     let mut head = take_head();
-    loop {
+    let end = loop {
         let due = run.due();
         let accepted = tokio::select! {
             biased;
             accepted = connection.accept(&mut head) => Some(accepted),
             () = until(timer.as_mut(), due) => None,
-            () = announced(&mut drain), if !run.ending => {
+            () = announced(&mut drain), if run.ending.is_none() => {
                 context.http().downstream_cx_drain_close.inc();
                 run.shut_down(&mut connection);
                 continue;
             }
         };
-        let (received, sent) = counts.take();
-        context.http().downstream_cx_rx_bytes_total.add(received);
-        context.http().downstream_cx_tx_bytes_total.add(sent);
+        count(context, &run.counts);
         let end = match accepted {
             Some(accepted) => run.accepted(accepted, &mut head, &mut connection),
             None => run.expired(&mut connection),
         };
         if let Some(end) = end {
-            give_head(head);
-            return end;
+            break end;
         }
-    }
+    };
+    count(context, &run.counts);
+    give_head(head);
+    end
 }
 
 /// One connection's state beside its codec.
@@ -83,8 +84,17 @@ struct Run<'c> {
     /// When the first request's head must have come.
     head_due: Option<Instant>,
     requests: u32,
-    /// The end was announced.
-    ending: bool,
+    ending: Option<Ending>,
+    counts: http2::Counts,
+}
+
+/// GOAWAY was sent: the connection ends with its last stream.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// When a client that does not answer it is no longer waited for.
+    due: Instant,
+    /// Nothing more is waited for but that the last GOAWAY goes out.
+    last: bool,
 }
 
 /// The streams of one connection.
@@ -97,8 +107,10 @@ struct Streams {
 impl Run<'_> {
     /// When the connection must be looked at again though nothing came.
     fn due(&self) -> Option<Instant> {
-        let first_head = self.head_due.filter(|_| self.requests == 0);
-        earliest(earliest(self.idle_due(), self.last.filter(|_| !self.ending)), first_head)
+        if let Some(ending) = self.ending {
+            return Some(ending.due);
+        }
+        earliest(earliest(self.idle_due(), self.last), self.head_due.filter(|_| self.requests == 0))
     }
 
     fn idle_due(&self) -> Option<Instant> {
@@ -113,45 +125,93 @@ impl Run<'_> {
         head: &mut RequestHead,
         connection: &mut ServerConnection,
     ) -> Option<End> {
+        let stats = self.context.manager.http2_stats.shard(self.context.local.shard);
         match accepted {
             Accepted::Request(rx, tx) => {
                 let head = std::mem::replace(head, take_head());
-                start_stream(self.context, &self.streams, head, rx, tx);
+                start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
-            Accepted::Refused => {}
+            Accepted::TooLarge => stats.header_overflow.inc(),
+            Accepted::Malformed => stats.rx_messaging_error.inc(),
             Accepted::Closed { protocol_error } => {
+                if protocol_error {
+                    stats.rx_messaging_error.inc();
+                }
                 let active_request = self.streams.active.get() > 0;
-                return Some(End { remote: !self.ending && !protocol_error, active_request, protocol_error });
+                let remote = self.ending.is_none() && !protocol_error;
+                return Some(End { remote, active_request, protocol_error });
             }
         }
         self.requests = self.requests.saturating_add(1);
         let most = self.context.manager.limits.max_requests_per_connection;
-        if most.is_some_and(|most| self.requests >= most) && !self.ending {
+        if most.is_some_and(|most| self.requests >= most) && self.ending.is_none() {
             self.context.http().downstream_cx_max_requests_reached.inc();
             self.shut_down(connection);
         }
         None
     }
 
-    /// The deadline has passed: of the connection's life, or of its idleness (unless streams came meanwhile).
+    /// A deadline has passed: of the connection's life, of its idleness (unless streams came meanwhile), of its first request, or of its
+    /// own end.
     fn expired(&mut self, connection: &mut ServerConnection) -> Option<End> {
         let now = now();
-        if !self.ending && self.last.is_some_and(|last| now >= last) {
-            self.context.http().downstream_cx_max_duration_reached.inc();
-            self.shut_down(connection);
-            return None;
-        }
-        if self.streams.active.get() == 0 && self.due().is_some_and(|due| now >= due) {
-            self.context.http().downstream_cx_idle_timeout.inc();
-            return Some(End::default());
+        let idle = self.streams.active.get() == 0;
+        let stats = self.context.http();
+        match self.ending {
+            Some(Ending { last: true, .. }) => return Some(End::default()),
+            Some(_) if idle => self.close(connection),
+            // Streams that were accepted are finished.
+            Some(_) => self.ending = Some(Ending { due: now + self.patience(), last: false }),
+            None if self.last.is_some_and(|last| now >= last) => {
+                stats.downstream_cx_max_duration_reached.inc();
+                self.shut_down(connection);
+            }
+            None if idle && self.idle_due().is_some_and(|due| now >= due) => {
+                stats.downstream_cx_idle_timeout.inc();
+                self.shut_down(connection);
+            }
+            // A client that has not come to its first request gets no more time.
+            None if self.requests == 0 && self.head_due.is_some_and(|due| now >= due) => {
+                stats.downstream_cx_idle_timeout.inc();
+                self.close(connection);
+            }
+            None => {}
         }
         None
     }
 
-    /// GOAWAY: streams that were accepted are finished, new ones refused.
+    fn patience(&self) -> Duration {
+        self.context.manager.timeouts.drain.max(Duration::from_millis(1))
+    }
+
+    /// GOAWAY for the streams that may still be on their way, and a second one once they are known: those that were accepted are
+    /// finished, new ones refused.
     fn shut_down(&mut self, connection: &mut ServerConnection) {
         connection.graceful_shutdown();
-        self.ending = true;
+        self.ending = Some(Ending { due: now() + self.patience(), last: false });
+    }
+
+    /// The last GOAWAY.
+    fn close(&mut self, connection: &mut ServerConnection) {
+        connection.abort();
+        let patience = self.context.manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1));
+        self.ending = Some(Ending { due: now() + patience, last: true });
+    }
+}
+
+/// Moves what went through the connection to the statistics.
+fn count(context: &ConnectionContext, counts: &http2::Counts) {
+    let (received, sent) = counts.take();
+    let http = context.http();
+    http.downstream_cx_rx_bytes_total.add(received);
+    http.downstream_cx_tx_bytes_total.add(sent);
+    let frames = counts.take_frames();
+    if frames.is_any() {
+        let stats = context.manager.http2_stats.shard(context.local.shard);
+        stats.rx_reset.add(frames.rx_reset);
+        stats.tx_reset.add(frames.tx_reset);
+        stats.goaway_sent.add(frames.tx_goaway);
+        http.downstream_rq_tx_reset.add(frames.tx_reset);
     }
 }
 
@@ -159,12 +219,14 @@ impl Run<'_> {
 fn start_stream(
     context: &Rc<ConnectionContext>,
     streams: &Rc<Streams>,
+    counts: &http2::Counts,
     mut head: RequestHead,
     rx: http2::RequestBody,
     tx: http2::ResponseWriter,
 ) {
-    let (context, streams) = (context.clone(), streams.clone());
+    let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
+    context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
     tokio::task::spawn_local(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
         let refusal = if head.authority.is_empty() {
@@ -179,7 +241,9 @@ fn start_stream(
             exchange::run(&context, head, down).await.head
         };
         give_head(head);
-        streams.active.set(streams.active.get() - 1);
+        streams.active.set(streams.active.get().saturating_sub(1));
+        context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());
+        count(&context, &counts);
     });
 }

@@ -100,6 +100,9 @@ impl<'x> Exchange<'x> {
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
         let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
         self.prepare_request(forward)?;
+        if self.request.head.check(upstream_version(&cluster, &self.request.head)).is_err() {
+            return Err(LocalReply::refused(400, "http2.invalid_target"));
+        }
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
@@ -167,7 +170,7 @@ impl<'x> Exchange<'x> {
         self.timers.end_attempt();
         match result {
             Ok(true) => {
-                stream.finish(&attempts.cluster.policy);
+                stream.finish();
                 Ok(())
             }
             Ok(false) => {
@@ -198,7 +201,7 @@ impl<'x> Exchange<'x> {
         attempt: &mut Attempt,
     ) -> Result<UpstreamStream, Failure> {
         let head = &self.request.head;
-        let version = attempt.version(head);
+        let version = upstream_version(&attempt.cluster, head);
         let stream = attempt.host.stream(&attempt.cluster, version, attempt.priority, head);
         let stream = self.timers.race(down.rx.closed(), stream).await?;
         stream.and_then(|stream| attempt.begin(stream)).map_err(Failure::Upstream)
@@ -411,15 +414,6 @@ impl Attempt {
         Some(Self { cluster: Rc::clone(cluster), host, priority: attempts.forward.priority, permit: None })
     }
 
-    fn version(&self, head: &RequestHead) -> Version {
-        match self.cluster.policy.protocol {
-            UpstreamProtocol::Http1 => Version::Http11,
-            UpstreamProtocol::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
-            UpstreamProtocol::Downstream => Version::Http11,
-        }
-    }
-
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
     fn begin(&mut self, stream: UpstreamStream) -> Result<UpstreamStream, UpstreamError> {
         let host = &self.host.host.stats;
@@ -433,7 +427,7 @@ impl Attempt {
             if stream.version != Version::Http2 {
                 stats.upstream_rq_pending_overflow.inc();
             }
-            stream.finish(&self.cluster.policy);
+            stream.finish();
             return Err(UpstreamError::Overflow);
         };
         self.permit = Some(permit);
@@ -492,5 +486,15 @@ impl HostResult {
             Failure::Upstream(_) => Self::Failed,
             Failure::Expired(_) => Self::Timeout,
         }
+    }
+}
+
+/// The protocol in which a cluster's hosts are spoken to.
+fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
+    match cluster.policy.protocol {
+        UpstreamProtocol::Http1 => Version::Http11,
+        UpstreamProtocol::Http2 => Version::Http2,
+        UpstreamProtocol::Downstream if head.version == Version::Http2 => Version::Http2,
+        UpstreamProtocol::Downstream => Version::Http11,
     }
 }

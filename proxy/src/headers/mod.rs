@@ -2,8 +2,8 @@
 //! paths, and the changes that routes configure.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
+use crate::matcher::Cidr;
 use crate::message::{FieldValueBuf, Fields, Known, work};
 
 mod mutation;
@@ -52,7 +52,7 @@ pub struct Addresses {
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
     pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` headers are kept.
-    pub internal: Vec<(IpAddr, u8)>,
+    pub internal: Vec<Cidr>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -98,17 +98,21 @@ pub enum StripPort {
 /// Removes the headers that `connection` names as being for one connection only (RFC 9110, 7.6.1): one pass over the names, one over
 /// the headers.
 fn remove_nominated(fields: &mut Fields) {
-    const ALWAYS: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
-    let usual = |item: &&[u8]| ALWAYS.iter().any(|name| item.eq_ignore_ascii_case(name));
     let nominated: HashSet<Box<[u8]>> = fields
         .get_all(Known::Connection)
         .flat_map(list)
-        .filter(|item| !usual(item))
+        .filter(|item| !is_of_connection(item))
         .map(|item| item.to_ascii_lowercase().into())
         .collect();
     if !nominated.is_empty() {
         fields.retain(|name, _| !nominated.contains(name.as_bytes()));
     }
+}
+
+/// Whether an item of `connection` is about the connection itself, or names a header that has rules of its own.
+fn is_of_connection(item: &[u8]) -> bool {
+    const OWN: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
+    OWN.iter().any(|name| item.eq_ignore_ascii_case(name))
 }
 
 /// The items of a comma-separated value, without white space around them.

@@ -3,7 +3,7 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::message::{
-    FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
+    Authority, FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
 };
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
@@ -38,7 +38,7 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
     Some(request)
 }
 
-/// An answer as it is sent. `None` when its status or a field cannot be written.
+/// A response as it is sent. `None` when its status or a field cannot be written.
 pub(super) fn response_out(head: &ResponseHead, extended_connect: bool) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.version_mut() = http::Version::HTTP_2;
@@ -56,7 +56,7 @@ pub(super) fn trailers_out(trailers: &Fields) -> Option<HeaderMap> {
     Some(map)
 }
 
-/// A received request, into a reused head; whether it was an extended CONNECT, which becomes an upgrade as HTTP/1 knows it.
+/// A received request, into a reused head; whether it was an extended CONNECT, which becomes an upgrade as in HTTP/1.
 pub(super) fn request_in(
     request: &http::Request<h2::RecvStream>,
     head: &mut RequestHead,
@@ -73,10 +73,16 @@ pub(super) fn request_in(
         head.path.set(path.as_str().as_bytes())?;
     }
     fields_in(request.headers(), &mut head.fields);
-    if head.authority.is_empty()
-        && let Some(host) = request.headers().get(http::header::HOST)
-    {
-        head.authority.set(host.as_bytes())?;
+    // `host` counts where there is no `:authority`; two of them could be read in two ways (RFC 9110, 7.2).
+    let mut hosts = request.headers().get_all(http::header::HOST).iter();
+    if let Some(host) = hosts.next() {
+        let host = Authority::new(host.as_bytes())?;
+        if hosts.next().is_some() {
+            return Err(Invalid);
+        }
+        if head.authority.is_empty() {
+            head.authority = host;
+        }
     }
     let protocol = request.extensions().get::<h2::ext::Protocol>();
     if let Some(protocol) = protocol {
@@ -89,7 +95,7 @@ pub(super) fn request_in(
     Ok(protocol.is_some())
 }
 
-/// A received answer, into a reused head.
+/// A received response, into a reused head.
 pub(super) fn response_in<B>(response: &http::Response<B>, head: &mut ResponseHead) {
     head.clear();
     head.version = Version::Http2;

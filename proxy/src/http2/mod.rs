@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -60,9 +60,26 @@ impl Options {
     }
 }
 
-/// Bytes that went through a connection; shared with whoever counts.
+/// What went through a connection; shared with whoever counts it.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Rc<(Cell<u64>, Cell<u64>)>);
+pub struct Counts(Rc<(Cell<u64>, Cell<u64>, Cell<Frames>)>);
+
+/// Frames that statistics or pools want to know of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Frames {
+    pub rx_reset: u64,
+    pub tx_reset: u64,
+    pub rx_goaway: u64,
+    pub tx_goaway: u64,
+    /// Without acknowledgements.
+    pub rx_settings: u64,
+}
+
+impl Frames {
+    pub fn is_any(&self) -> bool {
+        *self != Self::default()
+    }
+}
 
 impl Counts {
     /// Bytes received and sent since the last call.
@@ -70,24 +87,116 @@ impl Counts {
         (self.0.0.take(), self.0.1.take())
     }
 
+    /// Frames received and sent since the last call.
+    pub fn take_frames(&self) -> Frames {
+        self.0.2.take()
+    }
+
     fn add(cell: &Cell<u64>, more: usize) {
-        cell.set(cell.get().wrapping_add(more as u64));
+        cell.set(cell.get().saturating_add(more as u64));
     }
 }
 
-/// A socket whose first bytes were read already.
+/// Which end of a connection we are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+/// Finds the frames in the bytes of one direction, whatever pieces they come in: what `h2` does by
+/// itself is seen as well.
+#[derive(Debug, Default)]
+struct FrameScan {
+    /// Bytes until the next frame: the rest of a payload, or of the client's preface.
+    skip: usize,
+    head: [u8; Self::HEAD],
+    /// How much of `head` is there.
+    have: usize,
+}
+
+impl FrameScan {
+    const HEAD: usize = 9;
+    const PREFACE: usize = 24;
+
+    /// Behind the client's preface, if the bytes begin with it.
+    fn new(preface: bool) -> Self {
+        Self { skip: if preface { Self::PREFACE } else { 0 }, ..Self::default() }
+    }
+
+    /// Calls `found` with type and flags of each frame that begins in `bytes`.
+    fn scan(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, u8)) {
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = bytes.get(skipped..).unwrap_or_default();
+            let take = (Self::HEAD - self.have).min(bytes.len());
+            let (head, rest) = bytes.split_at(take);
+            if let Some(to) = self.head.get_mut(self.have..self.have + take) {
+                to.copy_from_slice(head);
+            }
+            self.have += take;
+            bytes = rest;
+            if self.have == Self::HEAD {
+                let [high, middle, low, kind, flags, ..] = self.head;
+                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
+                self.have = 0;
+                found(kind, flags);
+            }
+        }
+    }
+}
+
+/// A socket whose first bytes were read already, and the count of what goes through it.
 #[derive(Debug)]
 struct Io {
     front: Bytes,
     stream: TcpStream,
     counts: Counts,
+    received: FrameScan,
+    sent: FrameScan,
 }
 
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const GOAWAY: u8 = 7;
+
 impl Io {
-    fn new(stream: TcpStream, front: Bytes) -> Self {
-        let counts = Counts::default();
-        Counts::add(&counts.0.0, front.len());
-        Self { front, stream, counts }
+    fn new(stream: TcpStream, front: Bytes, side: Side) -> Self {
+        let (received, sent) = (FrameScan::new(side == Side::Server), FrameScan::new(side == Side::Client));
+        let mut io = Self { front: Bytes::new(), stream, counts: Counts::default(), received, sent };
+        io.count_received(&front);
+        io.front = front;
+        io
+    }
+
+    fn count_received(&mut self, bytes: &[u8]) {
+        Counts::add(&self.counts.0.0, bytes.len());
+        let frames = &self.counts.0.2;
+        self.received.scan(bytes, |kind, flags| {
+            let mut now = frames.get();
+            match kind {
+                RST_STREAM => now.rx_reset = now.rx_reset.saturating_add(1),
+                GOAWAY => now.rx_goaway = now.rx_goaway.saturating_add(1),
+                SETTINGS if flags & 1 == 0 => now.rx_settings = now.rx_settings.saturating_add(1),
+                _ => return,
+            }
+            frames.set(now);
+        });
+    }
+
+    fn count_sent(&mut self, bytes: &[u8]) {
+        Counts::add(&self.counts.0.1, bytes.len());
+        let frames = &self.counts.0.2;
+        self.sent.scan(bytes, |kind, _flags| {
+            let mut now = frames.get();
+            match kind {
+                RST_STREAM => now.tx_reset = now.tx_reset.saturating_add(1),
+                GOAWAY => now.tx_goaway = now.tx_goaway.saturating_add(1),
+                _ => return,
+            }
+            frames.set(now);
+        });
     }
 }
 
@@ -104,16 +213,17 @@ impl AsyncRead for Io {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        Counts::add(&self.counts.0.0, buf.filled().len() - before);
+        let this = &mut *self;
+        this.count_received(buf.filled().get(before..).unwrap_or_default());
         read
     }
 }
 
 impl AsyncWrite for Io {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.count_sent(&sent);
-        sent
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, buf))?;
+        self.count_sent(buf.get(..sent).unwrap_or_default());
+        Poll::Ready(Ok(sent))
     }
 
     fn poll_write_vectored(
@@ -121,9 +231,14 @@ impl AsyncWrite for Io {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.count_sent(&sent);
-        sent
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs))?;
+        let mut left = sent;
+        for buf in bufs {
+            let written = left.min(buf.len());
+            self.count_sent(buf.get(..written).unwrap_or_default());
+            left -= written;
+        }
+        Poll::Ready(Ok(sent))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -136,14 +251,6 @@ impl AsyncWrite for Io {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-impl Io {
-    fn count_sent(&self, sent: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(sent)) = sent {
-            Counts::add(&self.counts.0.1, *sent);
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::convert;
 use super::sender::Outgoing;
-use super::{Counts, Io, Options};
+use super::{Counts, Io, Options, Side};
 use crate::error::DownstreamError;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead};
 
@@ -28,8 +28,10 @@ pub struct ServerConnection {
 pub enum Accepted {
     /// Its head is in the one that was given.
     Request(RequestBody, ResponseWriter),
-    /// A head that is not valid or over the limits; its stream was reset.
-    Refused,
+    /// A head over the limits; its stream was reset.
+    TooLarge,
+    /// A head that breaks a rule of HTTP; its stream was reset.
+    Malformed,
     /// The connection is over; whether by a breach of protocol.
     Closed { protocol_error: bool },
 }
@@ -61,7 +63,7 @@ impl ServerConnection {
         front: Bytes,
         options: &Options,
     ) -> Result<Self, DownstreamError> {
-        let io = Io::new(stream, front);
+        let io = Io::new(stream, front, Side::Server);
         let counts = io.counts.clone();
         let mut builder = h2::server::Builder::new();
         builder
@@ -98,11 +100,11 @@ impl ServerConnection {
         let target = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
         if bytes + target > self.max_head_bytes || fields > self.max_fields {
             respond.send_reset(Reason::INTERNAL_ERROR);
-            return Accepted::Refused;
+            return Accepted::TooLarge;
         }
         let Ok(extended_connect) = convert::request_in(&request, head) else {
             respond.send_reset(Reason::PROTOCOL_ERROR);
-            return Accepted::Refused;
+            return Accepted::Malformed;
         };
         let sending = Rc::new(RefCell::new(Sending::Head(respond)));
         let body = RequestBody { stream: request.into_body(), sending: sending.clone(), done: false };
@@ -234,7 +236,14 @@ impl ResponseWriter {
         let Self { sending, outgoing, .. } = self;
         poll_fn(|cx| match &mut *sending.borrow_mut() {
             Sending::Head(_) => Poll::Ready(Ok(())),
-            Sending::Body(stream) => outgoing.poll_send(stream, cx).map_err(|error| downstream(&error)),
+            Sending::Body(stream) => {
+                outgoing.poll_send(stream, cx).map_err(|error| match stream.poll_reset(cx) {
+                    // What fails to be sent does not tell why the stream has ended.
+                    Poll::Ready(Ok(_reason)) => DownstreamError::Reset,
+                    Poll::Ready(Err(why)) => downstream(&why),
+                    Poll::Pending => downstream(&error),
+                })
+            }
         })
         .await
     }

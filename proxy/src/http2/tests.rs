@@ -53,7 +53,7 @@ where
                 Accepted::Request(rx, tx) => {
                     tokio::task::spawn_local(answer(std::mem::take(&mut head), rx, tx));
                 }
-                Accepted::Refused => {}
+                Accepted::TooLarge | Accepted::Malformed => {}
                 Accepted::Closed { .. } => return,
             }
         }
