@@ -54,7 +54,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostic) => return Ok(reports::refused(args, &[*diagnostic], "")),
     };
     let registry = Registry::new(args.workers());
-    let read = match build::check::read(&name, &text, flavor, build::check::in_pod()) {
+    let read = match build::check::read_apart(&name, &text, flavor, build::check::in_pod()) {
         Ok(read) => read,
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
@@ -81,6 +81,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         registry: registry.clone(),
         logs: Arc::clone(&logs),
         state: Arc::clone(&state),
+        drain_time: args.drain_time(),
         probe: listener::probe,
     };
     // The control plane's channels belong to the runtime they are used on.
@@ -90,6 +91,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
+    xds::release_schema();
     let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };
     runtime.block_on(server.serve(control))

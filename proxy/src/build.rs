@@ -3,6 +3,7 @@
 //! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hasher};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub mod check;
 mod cluster;
 pub mod discovery;
 mod edge;
+pub mod files;
 mod health;
 mod http_filters;
 mod listener;
@@ -49,6 +51,7 @@ mod values;
 
 pub use discovery::Discovery;
 pub use edge::Flavor;
+pub use files::Files;
 use place::{Code, Findings, Place};
 pub use runtime::Runtime;
 
@@ -100,6 +103,8 @@ pub struct Graph {
 #[derive(Debug)]
 pub struct ListenerPart {
     pub message: Packed<ListenerMessage>,
+    /// Same as long as the files that it takes data from are.
+    pub files: u64,
     pub listener: Arc<Listener>,
 }
 
@@ -145,6 +150,8 @@ pub struct Parts<'a> {
     pub logs: Option<&'a LogWriter>,
     /// What the admin interface laid over the runtime values of the file.
     pub runtime: &'a [(String, String)],
+    /// Notes the files that data is taken from.
+    pub files: Option<&'a Files>,
 }
 
 /// What the parts of one build share.
@@ -166,6 +173,9 @@ pub struct Cx<'a> {
     any_by_header: bool,
     /// The listener that is built leads out of this service.
     egress: bool,
+    files: Option<&'a Files>,
+    /// Of the content of the files that the listener takes data from.
+    digest: DefaultHasher,
 }
 
 impl<'a> Cx<'a> {
@@ -183,6 +193,8 @@ impl<'a> Cx<'a> {
             used: BTreeSet::new(),
             any_by_header: false,
             egress: false,
+            files: parts.files,
+            digest: DefaultHasher::new(),
         }
     }
 
@@ -274,6 +286,7 @@ pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, Stri
             registry: &registry,
             logs: None,
             runtime: &[],
+            files: None,
         },
         None,
     );
@@ -353,7 +366,9 @@ fn build_listeners(
     let root = Place::ROOT.field("static_resources");
     for (at, message) in messages.iter().enumerate() {
         let place = root.item("listeners", at);
-        let Some(listener) = listener::listener(cx, &place, message) else { continue };
+        cx.digest = DefaultHasher::new();
+        let Some(mut listener) = listener::listener(cx, &place, message) else { continue };
+        let files = cx.digest.finish();
         for other in &parts {
             if other.listener.name == listener.name {
                 let text = format!("the name `{}` belongs to another listener already", listener.name);
@@ -363,10 +378,41 @@ fn build_listeners(
                 cx.error(&place.field("address"), Code::Structure, text);
             }
         }
-        let message = Packed::new(message);
-        let before = previous.and_then(|graph| graph.listeners.iter().find(|part| part.message == message));
-        let listener = before.map_or_else(|| Arc::new(listener), |before| Arc::clone(&before.listener));
-        parts.push(ListenerPart { message, listener });
+        let packed = Packed::new(message);
+        let before = previous.and_then(|graph| {
+            graph.listeners.iter().find(|part| part.listener.name == listener.name && part.files == files)
+        });
+        let listener = match before {
+            Some(before) if before.message == packed => Arc::clone(&before.listener),
+            Some(before) => {
+                keep_chains(&mut listener, message, before);
+                Arc::new(listener)
+            }
+            None => Arc::new(listener),
+        };
+        parts.push(ListenerPart { message: packed, files, listener });
     }
     parts
+}
+
+/// Takes over the chains that did not change, if nothing of the listener but chains did: their connections stay.
+fn keep_chains(listener: &mut Listener, message: &ListenerMessage, before: &ListenerPart) {
+    let old = before.message.unpack();
+    let bare = |message: &ListenerMessage| {
+        let (filter_chains, default_filter_chain) = (Vec::new(), None);
+        ListenerMessage { filter_chains, default_filter_chain, ..message.clone() }
+    };
+    if bare(message) != bare(&old) {
+        return;
+    }
+    let kept = &before.listener.chains;
+    for (chain, new) in listener.chains.chains.iter_mut().zip(&message.filter_chains) {
+        let at = old.filter_chains.iter().position(|old| old == new);
+        if let Some(same) = at.and_then(|at| kept.chains.get(at)) {
+            *chain = Arc::clone(same);
+        }
+    }
+    if message.default_filter_chain == old.default_filter_chain {
+        listener.chains.default.clone_from(&kept.default);
+    }
 }

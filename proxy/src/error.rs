@@ -1,7 +1,7 @@
 //! What can go wrong on the way of a request, whose fault it is, and which of Envoy's response flags says so.
 //!
 //! Fault, status, text and flag are computed by exhaustive matches, so that no error can exist without them.
-//! Raised by the codecs, `upstream`, `attempt` and `exchange`; turned into answers by `local_reply` alone.
+//! Only `local_reply` turns errors into responses.
 
 /// Envoy's response flags: what the proxy has to say about an exchange, several at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Flags {
     }
 }
 
-/// Why a try at an upstream ended before its answer was whole: Envoy's reasons for a stream reset.
+/// Why an attempt ended before its response was whole: Envoy's reasons for a stream reset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UpstreamError {
     /// The connection could not be made; the text is the operating system's (`Connection refused`).
@@ -109,10 +109,10 @@ pub enum UpstreamError {
     /// No connection within the cluster's `connect_timeout`.
     #[error("connection timeout")]
     ConnectTimeout,
-    /// A circuit breaker of the cluster refused the try.
+    /// A circuit breaker of the cluster refused the attempt.
     #[error("overflow")]
     Overflow,
-    /// The connection ended before the answer did.
+    /// The connection ended before the response did.
     #[error("connection termination")]
     ConnectionTermination,
     /// The upstream reset the stream (HTTP/2 RST_STREAM).
@@ -149,7 +149,7 @@ impl UpstreamError {
         }
     }
 
-    /// The status of the answer that reports this error when nothing of the upstream's answer has been sent.
+    /// The status of the local reply that reports this error when no response has begun.
     pub fn status(&self) -> u16 {
         match self {
             Self::Protocol(_) => 502,

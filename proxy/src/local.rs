@@ -2,15 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::cluster::outlier::{Seen, eject, observe};
 use crate::cluster::report::{HostReport, What};
-use crate::state::{Direction, Drain, ServerState};
+use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
 
@@ -23,16 +24,17 @@ pub struct Local {
     pub date: DateCache,
     reports: mpsc::Sender<HostReport>,
     random: RefCell<fastrand::Rng>,
-    /// By the address of a listener: how far its connections are to be drained.
-    drains: RefCell<HashMap<SocketAddr, Draining>>,
-    /// Of listeners that changed or went while they had connections.
-    retired: RefCell<Vec<Draining>>,
+    /// The connections of each filter chain, by the address of its `Generation`.
+    draining: RefCell<HashMap<usize, Draining>>,
 }
 
-/// What the connections of one listener listen to.
+/// The connections of one version of a filter chain, and what they listen to.
 struct Draining {
+    /// Held, so that its address stays its own.
+    generation: Arc<Generation>,
     direction: Direction,
     stage: watch::Sender<Drain>,
+    connections: JoinSet<()>,
 }
 
 impl Local {
@@ -45,8 +47,7 @@ impl Local {
             date: DateCache::default(),
             reports,
             random: RefCell::new(fastrand::Rng::new()),
-            drains: RefCell::default(),
-            retired: RefCell::default(),
+            draining: RefCell::default(),
         }
     }
 
@@ -87,33 +88,51 @@ impl Local {
         NEXT.fetch_add(1, Relaxed)
     }
 
-    /// The drain signal for a new connection of the listener at `address`.
-    pub fn drain_of(&self, address: SocketAddr, direction: Direction) -> watch::Receiver<Drain> {
-        let mut drains = self.drains.borrow_mut();
-        let begin = || Draining { direction, stage: watch::Sender::new(self.state.drain(direction)) };
-        drains.entry(address).or_insert_with(begin).stage.subscribe()
+    /// Serves a connection of a filter chain as a task that is ended at the chain's deadline, should it have one. The connection is
+    /// given its drain signal: that of the server for this direction and that of the chain in one.
+    pub fn serve<F: Future<Output = ()> + 'static>(
+        &self,
+        generation: &Arc<Generation>,
+        direction: Direction,
+        connection: impl FnOnce(watch::Receiver<Drain>) -> F,
+    ) {
+        let mut all = self.draining.borrow_mut();
+        let draining = all.entry(Arc::as_ptr(generation).addr()).or_insert_with(|| Draining {
+            generation: Arc::clone(generation),
+            direction,
+            stage: watch::Sender::new(self.stage(generation, direction)),
+            connections: JoinSet::new(),
+        });
+        while draining.connections.try_join_next().is_some() {}
+        draining.connections.spawn_local(connection(draining.stage.subscribe()));
     }
 
-    /// Tells all connections how far draining has come.
+    /// Tells all connections how far draining has come, and ends those whose deadline has passed.
     pub fn relay_drain(&self) {
-        for Draining { direction, stage } in self.drains.borrow().values() {
-            let drain = self.state.drain(*direction);
-            stage.send_if_modified(|at| std::mem::replace(at, drain) != drain);
-        }
-        for Draining { direction, stage } in &*self.retired.borrow() {
-            let drain = self.state.drain(*direction).max(Drain::Announce);
-            stage.send_if_modified(|at| std::mem::replace(at, drain) != drain);
-        }
+        let now = time::now();
+        self.draining.borrow_mut().retain(|_, draining| {
+            while draining.connections.try_join_next().is_some() {}
+            let stage = self.stage(&draining.generation, draining.direction);
+            draining.stage.send_if_modified(|at| std::mem::replace(at, stage) != stage);
+            let retired = draining.generation.retired();
+            if retired.is_some_and(|(_, deadline)| deadline <= now) {
+                draining.connections.abort_all();
+            }
+            retired.is_none() || !draining.connections.is_empty()
+        });
     }
 
-    /// The listener changed or is gone: its connections are told to end after the answer they are at; new ones are none of theirs.
-    pub fn retire(&self, address: SocketAddr) {
-        let mut retired = self.retired.borrow_mut();
-        retired.retain(|draining| draining.stage.receiver_count() > 0);
-        if let Some(draining) = self.drains.borrow_mut().remove(&address) {
-            draining.stage.send_modify(|at| *at = (*at).max(Drain::Announce));
-            retired.push(draining);
-        }
+    /// When `relay_drain` has connections to end.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let now = time::now();
+        let all = self.draining.borrow();
+        let deadlines = all.values().filter_map(|draining| draining.generation.retired());
+        deadlines.map(|(_, deadline)| deadline).filter(|deadline| *deadline > now).min()
+    }
+
+    fn stage(&self, generation: &Generation, direction: Direction) -> Drain {
+        let retired = generation.retired().map_or(Drain::No, |(stage, _)| stage);
+        self.state.drain(direction).max(retired)
     }
 
     pub fn random_bits(&self) -> [u64; 2] {
@@ -125,21 +144,64 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    /// Serves connections that never end by themselves; what each has been told, and whether it still lives.
+    fn connect(local: &Local, generation: &Arc<Generation>) -> (watch::Receiver<Drain>, std::rc::Weak<()>) {
+        let alive = Rc::new(());
+        let (weak, mut told) = (Rc::downgrade(&alive), None);
+        local.serve(generation, Direction::Inbound, |drain| {
+            told = Some(drain);
+            async move {
+                std::future::pending::<()>().await;
+                drop(alive);
+            }
+        });
+        (told.unwrap(), weak)
+    }
+
+    fn on_a_worker(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, test);
+    }
 
     #[test]
-    fn connections_of_a_listener_that_changed_are_still_told_of_the_end() {
-        let state = Arc::new(ServerState::new(crate::time::now()));
-        let local = Local::new(0, Arc::clone(&state), mpsc::channel(1).0);
-        let address = "127.0.0.1:10000".parse().unwrap();
-        let before = local.drain_of(address, Direction::Inbound);
-        local.retire(address);
-        let after = local.drain_of(address, Direction::Inbound);
-        assert_eq!((*before.borrow(), *after.borrow()), (Drain::Announce, Drain::No));
-        state.set_drain(Direction::Inbound, Drain::Closed);
-        local.relay_drain();
-        assert_eq!((*before.borrow(), *after.borrow()), (Drain::Closed, Drain::Closed));
-        drop(before);
-        local.retire("127.0.0.1:1".parse().unwrap());
-        assert!(local.retired.borrow().is_empty());
+    fn a_connection_of_a_chain_that_is_gone_learns_of_it_whenever_it_comes() {
+        on_a_worker(async {
+            let state = Arc::new(ServerState::new(time::now()));
+            let local = Local::new(0, Arc::clone(&state), mpsc::channel(1).0);
+            let [old, new] = [(); 2].map(|()| Arc::new(Generation::default()));
+            let before = connect(&local, &old);
+            old.retire(Drain::Closed, time::now() + Duration::from_secs(60));
+            // The worker has not been woken yet.
+            let between = connect(&local, &old);
+            local.relay_drain();
+            let after = connect(&local, &old);
+            let other = connect(&local, &new);
+            for (drain, alive) in [&before, &between, &after] {
+                assert_eq!((*drain.borrow(), alive.strong_count()), (Drain::Closed, 1));
+            }
+            assert_eq!(*other.0.borrow(), Drain::No);
+            assert!(local.next_deadline().is_some());
+            state.set_drain(Direction::Inbound, Drain::Announce);
+            local.relay_drain();
+            assert_eq!((*before.0.borrow(), *other.0.borrow()), (Drain::Closed, Drain::Announce));
+        });
+    }
+
+    #[test]
+    fn at_the_deadline_every_connection_of_the_chain_is_ended_and_no_other() {
+        on_a_worker(async {
+            let local = Local::new(0, Arc::new(ServerState::new(time::now())), mpsc::channel(1).0);
+            let [old, new] = [(); 2].map(|()| Arc::new(Generation::default()));
+            let (gone, stays) = (connect(&local, &old), connect(&local, &new));
+            old.retire(Drain::Announce, time::now());
+            local.relay_drain();
+            tokio::task::yield_now().await;
+            local.relay_drain();
+            assert_eq!((gone.1.strong_count(), stays.1.strong_count()), (0, 1));
+            assert_eq!(local.draining.borrow().len(), 1);
+        });
     }
 }

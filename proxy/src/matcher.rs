@@ -1,8 +1,10 @@
-//! Matchers shared by routes, virtual clusters and log filters: strings, headers, query parameters, runtime fractions. Pure.
+//! Matchers shared by routes, virtual clusters, filters and access logs: strings, headers, query
+//! parameters, runtime fractions, ranges of addresses. Pure.
+
+use std::net::IpAddr;
 
 use crate::message::{Fields, RequestHead, ResponseHead};
 
-pub mod cidr;
 pub mod regex;
 
 /// Envoy's `StringMatcher`.
@@ -208,6 +210,44 @@ fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
             Some(_) => None,
         }
     })
+}
+
+/// A range of IP addresses: those whose first bits are those of another one (Envoy's `CidrRange`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    first: IpAddr,
+    bits: u8,
+}
+
+impl Cidr {
+    /// Bits beyond the prefix do not count; a prefix longer than the address is the whole address.
+    pub fn new(address: IpAddr, bits: u32) -> Self {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let bits = u8::try_from(bits.min(most)).unwrap_or(128);
+        Self { first: masked(address, bits), bits }
+    }
+
+    pub fn contains(self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && masked(address, self.bits) == self.first
+    }
+
+    /// The length of the prefix: a longer one is more specific.
+    pub fn bits(self) -> u8 {
+        self.bits
+    }
+}
+
+fn masked(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
-//! Retries: whether a failed try may be made again, and after what wait. Pure.
+//! Retries: whether a failed attempt may be made again, and after what wait. Pure.
 //!
-//! Why: a connection that could not be made, a refused or a reset stream says nothing about the next host, and a 503 often little.
-//! Triggers: the try failed, or was answered, in a way that the route's policy or the request itself names; tries are left; nothing of an
-//! answer was sent; the request can be sent again; and the cluster's `max_retries`, or its retry budget, permits it. Recovers: each try
-//! waits for a random part of an exponentially growing interval, or as long as the answer asked for.
-//! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without HTTP/3.
+//! Why: a connection that could not be made, a refused or a reset stream says nothing about the next
+//! host, and a 503 often little.
+//! Triggers: the attempt failed, or got a response, in a way that the route's policy or the request
+//! itself names; attempts are left; nothing of a response was sent; the request can be sent again; and
+//! the cluster's `max_retries`, or its retry budget, permits it.
+//! Recovers: each retry waits for a random part of an exponentially growing interval, or as long as
+//! the response asked for.
+//! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without
+//! HTTP/3.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -26,12 +30,12 @@ pub use conditions::RetryOn;
 #[derive(Debug)]
 pub struct RetryPolicy {
     pub on: RetryOn,
-    /// Tries after the first (1).
+    /// Attempts after the first (1).
     pub num_retries: u32,
     pub per_try_timeout: Option<Duration>,
-    /// No byte of an answer for this long ends a try.
+    /// An attempt ends when no byte of its response comes for this long.
     pub per_try_idle_timeout: Option<Duration>,
-    /// Hosts that were tried are avoided (`previous_hosts`), looking for another at most this many times.
+    /// Hosts used before are avoided (`previous_hosts`); another is looked for at most so many times.
     pub previous_hosts: bool,
     pub host_selection_attempts: u32,
     /// 25 ms.
@@ -40,18 +44,18 @@ pub struct RetryPolicy {
     pub max_interval: Duration,
     pub rate_limited: Option<RateLimitedBackOff>,
     pub status_codes: Vec<u16>,
-    /// Of answers, for `retriable-headers`.
+    /// Of responses, for `retriable-headers`.
     pub headers: Vec<HeaderMatcher>,
     /// When there are any, only requests that match one of them are retried.
     pub request_headers: Vec<HeaderMatcher>,
 }
 
-/// `rate_limited_retry_back_off`: the wait that an answer asks for.
+/// `rate_limited_retry_back_off`: the wait that a response asks for.
 #[derive(Debug)]
 pub struct RateLimitedBackOff {
-    /// Fields of the answer; the first with a usable value counts.
+    /// Headers of the response; the first with a usable value counts.
     pub reset_headers: Vec<ResetHeader>,
-    /// A longer wait than this is not obeyed (300 s).
+    /// A response that asks for a longer wait is ignored (300 s).
     pub max_interval: Duration,
 }
 
@@ -64,7 +68,7 @@ pub struct ResetHeader {
     pub timestamp: bool,
 }
 
-/// The retries of one request: those of its policy, as its own fields extend them.
+/// The retries of one request: those of its policy, as its own headers extend them.
 #[derive(Debug)]
 pub struct Retries {
     policy: Option<Arc<RetryPolicy>>,
@@ -72,11 +76,11 @@ pub struct Retries {
     left: u32,
     /// Of `x-envoy-retriable-status-codes`.
     status_codes: SmallVec<[u16; 4]>,
-    /// Of `x-envoy-retriable-header-names`: present in the answer.
+    /// Of `x-envoy-retriable-header-names`: present in the response.
     header_names: HashSet<Box<[u8]>>,
 }
 
-/// How a try failed.
+/// How an attempt failed.
 #[derive(Clone, Copy, Debug)]
 pub enum Cause<'a> {
     Error {
@@ -84,24 +88,31 @@ pub enum Cause<'a> {
         /// Something of the request may have reached an upstream.
         sent: bool,
     },
-    /// The try took longer than `per_try_timeout` or `per_try_idle_timeout`.
+    /// The attempt took longer than `per_try_timeout` or `per_try_idle_timeout`.
     PerTryTimeout {
         sent: bool,
     },
     Response(&'a ResponseHead),
 }
 
-/// How long to wait before another try.
+/// The wait before retry number `retry` (1 is the first): a random part, 0 to 1, of an interval that
+/// doubles up to the longest.
+pub fn back_off((first, longest): (Duration, Duration), retry: u32, random: f64) -> Duration {
+    let doublings = retry.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest).mul_f64(random.clamp(0.0, 1.0))
+}
+
+/// How long to wait before another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wait {
     Exponential(Duration),
-    /// As long as the answer asked for, and a random part of half of that.
+    /// As long as the response asked for, and a random part of half of that.
     RateLimited(Duration),
 }
 
 impl Retries {
-    /// The retries of a request; its control fields (gone already from those of clients not believed) are read, not removed. `None` when no
-    /// failure could be covered.
+    /// The retries of a request; its control headers (those of untrusted clients are gone by now) are
+    /// read, not removed. `None` when no failure could be covered.
     pub fn of(policy: Option<&Arc<RetryPolicy>>, request: &RequestHead) -> Option<Self> {
         let field = |name: Known| request.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
         let (on, grpc_on) = (field(Known::XEnvoyRetryOn), field(Known::XEnvoyRetryGrpcOn));
@@ -135,7 +146,7 @@ impl Retries {
         })
     }
 
-    /// Whether the failure is one of those to try again after.
+    /// Whether the failure is one of those that are retried.
     pub fn cover(&self, cause: Cause<'_>) -> bool {
         match cause {
             Cause::Error { error, sent } => self.on.covers_error(error, sent),
@@ -166,7 +177,7 @@ impl Retries {
             || (self.on.has_grpc() && grpc_status(&head.fields).is_some_and(|code| self.on.covers_grpc(code)))
     }
 
-    /// Takes one of the tries that are left; false when there is none.
+    /// Takes one of the attempts that are left; false when there is none.
     pub fn take(&mut self) -> bool {
         let any = self.left > 0;
         self.left = self.left.saturating_sub(1);
@@ -184,8 +195,7 @@ impl Retries {
         let (base, max) = self.policy.as_ref().map_or((BASE_INTERVAL, BASE_INTERVAL * 10), |policy| {
             (policy.base_interval, policy.max_interval)
         });
-        let longest = base.saturating_mul(1 << retry.saturating_sub(1).min(16)).min(max);
-        Wait::Exponential(longest.mul_f64(random.clamp(0.0, 1.0)))
+        Wait::Exponential(back_off((base, max), retry, random))
     }
 
     /// How hosts are chosen for retries.

@@ -4,18 +4,19 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
 use crate::filter::chain::Chain;
+use crate::filter::local_rate_limit::TokenBucket;
 use crate::headers::Rules;
 use crate::local_reply::Mappers;
-use crate::matcher::cidr::Cidr;
+use crate::matcher::Cidr;
 use crate::route::RouteTable;
-use crate::state::Direction;
+use crate::state::{Direction, Generation};
 use crate::stats::{
     ClusterStats, ConnectionLimitStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats,
     LocalRateLimitStats, Scope, TcpStats,
@@ -28,7 +29,8 @@ pub struct Snapshot {
     pub version: u64,
     /// Listeners that are ready to be bound, in the file's order.
     pub listeners: Vec<Arc<Listener>>,
-    pub clusters: BTreeMap<Arc<str>, Cluster>,
+    /// Shared with the version before unless one changed; so is each cluster.
+    pub clusters: Arc<BTreeMap<Arc<str>, Arc<Cluster>>>,
 }
 
 /// A cluster: its policy, its members, and what outlives both.
@@ -69,6 +71,8 @@ pub struct FilterChain {
     /// The filters before the last.
     pub gates: Vec<Gate>,
     pub kind: ListenerKind,
+    /// How its connections learn that it is no longer configured.
+    pub generation: Arc<Generation>,
 }
 
 /// The chains of a listener.
@@ -133,17 +137,8 @@ pub struct ConnectionLimit {
 #[derive(Debug)]
 pub struct RateLimit {
     pub enabled: bool,
-    pub bucket: Mutex<Bucket>,
+    pub bucket: TokenBucket,
     pub stats: Arc<Scope<LocalRateLimitStats>>,
-}
-
-/// Tokens that come back with time.
-#[derive(Debug)]
-pub struct Bucket {
-    pub most: f64,
-    pub per_second: f64,
-    pub left: f64,
-    pub since: Option<Instant>,
 }
 
 /// What the connections of a filter chain are: its last filter.

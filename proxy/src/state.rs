@@ -1,10 +1,13 @@
-//! The server's state that every thread may ask for: which phase it is in, what it drains, whether it is told to be unhealthy.
-//!
-//! Calls nothing of ours.
+//! The server's state, which every thread may ask for: its phase, what it drains, which listeners could not be bound.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8};
 use std::time::Instant;
+
+use tokio::sync::watch;
 
 /// Envoy's server states (`server.state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,27 @@ pub enum Drain {
     Over = 3,
 }
 
+/// One version of a filter chain, which every connection of it holds: how a connection learns that its chain is no longer configured,
+/// wherever it is at that moment (in the accept queue, in the inbox of another worker, idle).
+#[derive(Debug, Default)]
+pub struct Generation(OnceLock<(Drain, Instant)>);
+
+impl Generation {
+    /// The configuration has this chain no more: its connections drain, and are closed at the deadline. The first call counts. Wake
+    /// the workers afterwards with `ServerState::touch`.
+    pub fn retire(&self, stage: Drain, deadline: Instant) {
+        let _the_first_counts = self.0.set((stage, deadline));
+    }
+
+    /// How far the connections are to drain, and until when.
+    pub fn retired(&self) -> Option<(Drain, Instant)> {
+        self.0.get().copied()
+    }
+}
+
+/// Why addresses could not be bound, by worker.
+pub type Unbound = BTreeMap<(SocketAddr, usize), String>;
+
 /// The listeners of one direction.
 #[derive(Debug, Default)]
 struct Facing {
@@ -71,7 +95,8 @@ pub struct ServerState {
     health_failed: AtomicBool,
     inbound: Facing,
     outbound: Facing,
-    changed: tokio::sync::watch::Sender<()>,
+    changed: watch::Sender<()>,
+    unbound: watch::Sender<Unbound>,
 }
 
 impl ServerState {
@@ -82,7 +107,8 @@ impl ServerState {
             health_failed: AtomicBool::new(false),
             inbound: Facing::default(),
             outbound: Facing::default(),
-            changed: tokio::sync::watch::Sender::new(()),
+            changed: watch::Sender::new(()),
+            unbound: watch::Sender::default(),
         }
     }
 
@@ -111,7 +137,8 @@ impl ServerState {
     }
 
     pub fn drain(&self, direction: Direction) -> Drain {
-        match self.facing(direction).drain.load(Relaxed) {
+        // `connection_closed` and a drain each write one word and read the other's: only one order of all four lets neither miss both.
+        match self.facing(direction).drain.load(SeqCst) {
             0 => Drain::No,
             1 => Drain::Announce,
             2 => Drain::Closed,
@@ -120,7 +147,7 @@ impl ServerState {
     }
 
     pub fn set_drain(&self, direction: Direction, drain: Drain) {
-        self.facing(direction).drain.store(drain as u8, Relaxed);
+        self.facing(direction).drain.store(drain as u8, SeqCst);
         self.changed.send_replace(());
     }
 
@@ -136,13 +163,13 @@ impl ServerState {
 
     /// Open downstream connections of a direction.
     pub fn connections(&self, direction: Direction) -> i64 {
-        self.facing(direction).connections.load(Relaxed)
+        self.facing(direction).connections.load(SeqCst)
     }
 
     /// Whether nothing of a direction is left: no connection, and no socket that may hold one.
     pub fn is_idle(&self, direction: Direction) -> bool {
         let facing = self.facing(direction);
-        facing.acceptors.load(Acquire) == 0 && facing.connections.load(Relaxed) == 0
+        facing.acceptors.load(Acquire) == 0 && facing.connections.load(SeqCst) == 0
     }
 
     pub fn acceptor_opened(&self, direction: Direction) {
@@ -161,15 +188,33 @@ impl ServerState {
     }
 
     pub fn connection_closed(&self, direction: Direction) {
-        let before = self.facing(direction).connections.fetch_sub(1, Relaxed);
-        // Whoever waits for the last connection of a drain is woken; others need not be.
+        let before = self.facing(direction).connections.fetch_sub(1, SeqCst);
+        // A drain waits for the last connection; nobody else does.
         if before == 1 && self.drain(direction) != Drain::No {
             self.changed.send_replace(());
         }
     }
 
+    /// Notes whether a worker could bind an address.
+    pub fn set_bound(&self, address: SocketAddr, worker: usize, result: Result<(), String>) {
+        self.unbound.send_if_modified(|unbound| match result {
+            Ok(()) => unbound.remove(&(address, worker)).is_some(),
+            Err(error) => unbound.insert((address, worker), error.clone()) != Some(error),
+        });
+    }
+
+    /// The addresses that could not be bound.
+    pub fn unbound(&self) -> watch::Receiver<Unbound> {
+        self.unbound.subscribe()
+    }
+
+    /// Wakes everyone who subscribed.
+    pub fn touch(&self) {
+        self.changed.send_replace(());
+    }
+
     /// Wakes whenever anything here changes.
-    pub fn subscribe(&self) -> tokio::sync::watch::Receiver<()> {
+    pub fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 

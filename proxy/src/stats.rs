@@ -141,6 +141,7 @@ pub trait Group: Default + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Scope<T> {
     prefix: String,
+    workers: usize,
     shards: Box<[OnceLock<Box<Padded<T>>>]>,
 }
 
@@ -154,7 +155,7 @@ impl<T: Group> Scope<T> {
         &self.prefix
     }
 
-    /// The shard of a thread: workers count from 0, `Registry::control_shard` is the control thread's.
+    /// The shard of a thread: workers count from 0, `Registry` names the others.
     pub fn shard(&self, at: usize) -> &T {
         // The index always exists; the last shard stands in rather than a panic.
         let last = self.shards.len().saturating_sub(1);
@@ -191,8 +192,7 @@ impl<T: Group> AnyScope for Scope<T> {
     }
 
     fn visit_workers<'s>(&'s self, show: &mut dyn FnMut(usize, &'static str, Sample<'s>)) {
-        let workers = self.shards.len().saturating_sub(1);
-        for worker in (0..workers).filter(|_| !T::PER_WORKER.is_empty()) {
+        for worker in (0..self.workers).filter(|_| !T::PER_WORKER.is_empty()) {
             self.shard(worker).visit(&mut |name, sample| {
                 if T::PER_WORKER.contains(&name) {
                     show(worker, name, sample);
@@ -213,19 +213,34 @@ impl<T: Group> AnyScope for Scope<T> {
 /// All scopes by prefix.
 #[derive(Clone)]
 pub struct Registry {
-    shards: usize,
+    workers: usize,
     scopes: Arc<Mutex<BTreeMap<String, Weak<dyn AnyScope>>>>,
 }
 
 impl Registry {
-    /// A registry for that many workers and the control thread.
+    /// A registry for that many workers, and for the threads that have a shard beside theirs: a
+    /// shard has one writer.
     pub fn new(workers: usize) -> Self {
-        Self { shards: workers + 1, scopes: Arc::default() }
+        Self { workers, scopes: Arc::default() }
     }
 
-    /// The shard that belongs to the control thread.
+    pub fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// The shard of the control thread.
     pub fn control_shard(&self) -> usize {
-        self.shards - 1
+        self.workers
+    }
+
+    /// The shard of the admin thread.
+    pub fn admin_shard(&self) -> usize {
+        self.workers + 1
+    }
+
+    /// The shard of the thread that writes access logs.
+    pub fn log_writer_shard(&self) -> usize {
+        self.workers + 2
     }
 
     /// The scope of that prefix (with its final dot): the living one, so that counts survive a reload, or a new one.
@@ -235,8 +250,8 @@ impl Registry {
         if let Some(found) = living.and_then(|scope| scope.as_any().downcast::<Scope<T>>().ok()) {
             return found;
         }
-        let shards = (0..self.shards).map(|_| OnceLock::new()).collect();
-        let scope = Arc::new(Scope::<T> { prefix: prefix.to_owned(), shards });
+        let shards = (0..=self.log_writer_shard()).map(|_| OnceLock::new()).collect();
+        let scope = Arc::new(Scope::<T> { prefix: prefix.to_owned(), workers: self.workers, shards });
         // Collecting finds the names of a group's statistics in one of its shards.
         scope.shard(self.control_shard());
         let weak: Weak<dyn AnyScope> = Arc::<Scope<T>>::downgrade(&scope);
@@ -265,6 +280,6 @@ impl Registry {
 
 impl std::fmt::Debug for Registry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Registry").field("shards", &self.shards).finish_non_exhaustive()
+        f.debug_struct("Registry").field("workers", &self.workers).finish_non_exhaustive()
     }
 }

@@ -35,9 +35,9 @@ pub struct StreamInfo {
     pub start: Instant,
     /// The request's last byte was received.
     pub request_end: Option<Instant>,
-    /// The first byte of the upstream's answer was received.
+    /// The first byte of the upstream's response was received.
     pub response_start: Option<Instant>,
-    /// The whole answer was sent, or given up.
+    /// The whole response was sent, or given up.
     pub end: Option<Instant>,
     /// Body bytes received from the client (`%BYTES_RECEIVED%`).
     pub bytes_received: u64,
@@ -62,7 +62,7 @@ pub struct StreamInfo {
     pub upstream: UpstreamInfo,
     /// A health check, as the filter of that name says (`not_health_check_filter`).
     pub health_check: bool,
-    /// Tries made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
+    /// Attempts made, the first included (`%UPSTREAM_REQUEST_ATTEMPT_COUNT%`).
     pub attempts: u32,
 }
 
@@ -75,7 +75,7 @@ pub enum LogMoment {
     Periodic,
 }
 
-/// The upstream side of the latest try.
+/// The upstream side of the latest attempt.
 #[derive(Clone, Debug, Default)]
 pub struct UpstreamInfo {
     pub host: Option<SocketAddr>,
@@ -90,7 +90,7 @@ pub struct UpstreamInfo {
     pub request_begin: Option<Instant>,
     /// When the last byte of the request had been sent upstream.
     pub request_sent: Option<Instant>,
-    /// When the last byte of the answer had come.
+    /// When the last byte of the response had come.
     pub response_end: Option<Instant>,
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::local::Local;
 use crate::message::Version;
+use crate::retry::back_off;
 use crate::route::Priority;
 use crate::snapshot::{TcpEnd, TcpProxy};
 use crate::stats::{ClusterStats, TcpStats};
@@ -152,7 +153,7 @@ impl Drop for Session<'_> {
 struct Upstream {
     stream: TcpStream,
     cluster: Rc<LocalCluster>,
-    _held: upstream::Held,
+    _opened: upstream::Opened,
     _active: Active,
 }
 
@@ -241,9 +242,9 @@ impl Session<'_> {
             }
         };
         self.info.upstream.local = stream.local_addr().ok();
-        let held = upstream::Held::of_tcp(cluster, host, permit);
+        let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
-        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _held: held, _active: active }))
+        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active }))
     }
 
     /// The cluster by the weights.
@@ -259,11 +260,10 @@ impl Session<'_> {
         chosen.or(clusters.first()).map_or("", |(name, _)| name)
     }
 
-    /// The back-off before the next attempt: a random part of an interval that doubles.
+    /// The wait before the next attempt.
     fn back_off(&self) -> Option<Duration> {
-        let (first, longest) = self.proxy.back_off?;
-        let doublings = self.info.attempts.saturating_sub(1).min(16);
-        Some(first.saturating_mul(1 << doublings).min(longest).mul_f64(self.local.random_share()))
+        let limits = self.proxy.back_off?;
+        Some(back_off(limits, self.info.attempts, self.local.random_share()))
     }
 }
 

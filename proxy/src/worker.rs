@@ -9,18 +9,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::listener::{self, Acceptor, Handed, Spread};
 use crate::local::Local;
 use crate::snapshot::{Listener, Snapshot};
-use crate::time;
 use crate::upstream::Update;
 
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections accepted for a worker and not yet taken by it.
 const INBOX: usize = 1024;
+/// How long a listener that could not be bound waits before it is bound again; twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a worker starts with.
 pub struct Setup {
@@ -94,102 +97,159 @@ pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle
 }
 
 async fn run(setup: Setup) {
-    let Setup { local, mut snapshots, end, bound, mut inbox, peers } = setup;
-    let local = Rc::new(local());
-    let peers = Rc::new(peers);
-    let mut acceptors = Acceptors::default();
+    let Setup { local, snapshots, end, bound, mut inbox, peers } = setup;
+    let mut worker = Worker {
+        local: Rc::new(local()),
+        peers: Rc::new(peers),
+        bound,
+        snapshot: Arc::default(),
+        acceptors: BTreeMap::new(),
+        unbound: BTreeMap::new(),
+    };
+    let mut snapshots = snapshots;
     let first = Arc::clone(&snapshots.borrow_and_update());
-    apply(&first, &local, &mut acceptors, &peers);
-    bound.report(local.shard, first.version);
+    worker.apply(first);
+    let local = Rc::clone(&worker.local);
     let mut state = local.state.subscribe();
     let mut sweep = tokio::time::interval(SWEEP);
     loop {
+        let deadline = worker.next_deadline();
         tokio::select! {
             changed = snapshots.changed() => {
                 if changed.is_err() {
                     break;
                 }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                apply(&snapshot, &local, &mut acceptors, &peers);
-                bound.report(local.shard, snapshot.version);
+                worker.apply(snapshot);
             }
             Some((stream, peer, listener)) = inbox.recv() => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => listener::serve(&local, &listener, stream, peer),
                 Err(error) => tracing::warn!(%error, "cannot take over a connection"),
             },
             Ok(()) = state.changed() => local.relay_drain(),
-            _ = sweep.tick() => local.clusters.close_idle(time::now()),
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                local.relay_drain();
+                worker.try_again();
+            }
+            _ = sweep.tick() => local.clusters.sweep(),
             () = end.cancelled() => break,
         }
     }
 }
 
-/// The sockets of this worker by address.
-type Acceptors = BTreeMap<SocketAddr, Rc<Acceptor>>;
+struct Worker {
+    local: Rc<Local>,
+    peers: Rc<Vec<mpsc::Sender<Handed>>>,
+    bound: Bound,
+    snapshot: Arc<Snapshot>,
+    /// The sockets of this worker.
+    acceptors: BTreeMap<SocketAddr, Rc<Acceptor>>,
+    /// Listeners that could not be bound.
+    unbound: BTreeMap<SocketAddr, Unbound>,
+}
 
-fn apply(
-    snapshot: &Snapshot,
-    local: &Rc<Local>,
-    acceptors: &mut Acceptors,
-    peers: &Rc<Vec<mpsc::Sender<Handed>>>,
-) {
-    for cluster in snapshot.clusters.values() {
-        let update = Update {
-            policy: &cluster.policy,
-            endpoints: &cluster.endpoints,
-            stats: &cluster.stats,
-            breakers: &cluster.breakers,
-        };
-        local.clusters.update(&update, local.shard);
-    }
-    local.clusters.retain(|name| snapshot.clusters.contains_key(name));
-    let wanted: BTreeMap<SocketAddr, &Arc<Listener>> = snapshot
-        .listeners
-        .iter()
-        .filter(|listener| listener.bind)
-        .map(|listener| (listener.address, listener))
-        .collect();
-    acceptors.retain(|address, acceptor| {
-        let stays = wanted.contains_key(address);
-        if !stays {
-            acceptor.stop();
-            local.retire(*address);
+/// When a listener is bound again, and how long to wait after that.
+struct Unbound {
+    due: Instant,
+    wait: Duration,
+}
+
+impl Worker {
+    /// Takes over a snapshot: what changed since the one before.
+    fn apply(&mut self, snapshot: Arc<Snapshot>) {
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
+        if !Arc::ptr_eq(&before.clusters, &snapshot.clusters) {
+            self.apply_clusters(&before, &snapshot);
         }
-        stays
-    });
-    for (address, listener) in wanted {
-        match acceptors.get(&address) {
-            Some(acceptor) if Arc::ptr_eq(&acceptor.listener(), listener) => {}
-            Some(acceptor) => {
-                acceptor.replace(Arc::clone(listener));
-                local.retire(address);
+        let wanted = wanted(&snapshot);
+        self.acceptors.retain(|address, acceptor| {
+            let stays = wanted.contains_key(address);
+            if !stays {
+                acceptor.stop();
             }
-            None => {
-                if let Some(acceptor) = open(local, listener, peers) {
-                    acceptors.insert(address, acceptor);
-                }
+            stays
+        });
+        self.unbound.retain(|address, _| {
+            let stays = wanted.contains_key(address);
+            if !stays {
+                self.local.state.set_bound(*address, self.local.shard, Ok(()));
+            }
+            stays
+        });
+        for (address, listener) in wanted {
+            match self.acceptors.get(&address) {
+                Some(acceptor) => acceptor.replace(Arc::clone(listener)),
+                None => self.open(listener),
+            }
+        }
+        self.bound.report(self.local.shard, snapshot.version);
+    }
+
+    fn apply_clusters(&self, before: &Snapshot, snapshot: &Snapshot) {
+        let clusters = &self.local.clusters;
+        for (name, cluster) in &*snapshot.clusters {
+            if before.clusters.get(name).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
+                continue;
+            }
+            let update = Update {
+                policy: &cluster.policy,
+                endpoints: &cluster.endpoints,
+                stats: &cluster.stats,
+                breakers: &cluster.breakers,
+            };
+            clusters.update(&update, self.local.shard);
+        }
+        if before.clusters.keys().any(|name| !snapshot.clusters.contains_key(name)) {
+            clusters.retain(|name| snapshot.clusters.contains_key(name));
+        }
+    }
+
+    /// When a listener is to be bound again, or connections end.
+    fn next_deadline(&self) -> Option<Instant> {
+        let cut = self.local.next_deadline().map(Instant::from_std);
+        self.unbound.values().map(|unbound| unbound.due).chain(cut).min()
+    }
+
+    /// Binds the listeners whose wait is over.
+    fn try_again(&mut self) {
+        let now = Instant::now();
+        let snapshot = Arc::clone(&self.snapshot);
+        for (address, listener) in wanted(&snapshot) {
+            if self.unbound.get(&address).is_some_and(|unbound| unbound.due <= now) {
+                self.open(listener);
+            }
+        }
+    }
+
+    /// Binds a listener where this worker has a part in it.
+    fn open(&mut self, listener: &Arc<Listener>) {
+        let (local, address) = (&self.local, listener.address);
+        let spread = if listener::kernel_balances(listener) {
+            Spread::Here
+        } else if local.shard == 0 {
+            Spread::Over(Rc::clone(&self.peers))
+        } else {
+            return;
+        };
+        match listener::bind(listener) {
+            Ok(socket) => {
+                self.unbound.remove(&address);
+                local.state.set_bound(address, local.shard, Ok(()));
+                let acceptor = Acceptor::start(local, Arc::clone(listener), socket, spread);
+                self.acceptors.insert(address, acceptor);
+            }
+            Err(error) => {
+                let wait = self.unbound.get(&address).map_or(FIRST_WAIT, |before| before.wait);
+                let unbound = Unbound { due: Instant::now() + wait, wait: (wait * 2).min(LONGEST_WAIT) };
+                self.unbound.insert(address, unbound);
+                local.state.set_bound(address, local.shard, Err(error.to_string()));
             }
         }
     }
 }
 
-fn open(
-    local: &Rc<Local>,
-    listener: &Arc<Listener>,
-    peers: &Rc<Vec<mpsc::Sender<Handed>>>,
-) -> Option<Rc<Acceptor>> {
-    let spread = if listener::kernel_balances(listener) {
-        Spread::Here
-    } else if local.shard == 0 {
-        Spread::Over(Rc::clone(peers))
-    } else {
-        return None;
-    };
-    match listener::bind(listener) {
-        Ok(socket) => Some(Acceptor::start(local, Arc::clone(listener), socket, spread)),
-        Err(error) => {
-            tracing::error!(listener = %listener.name, address = %listener.address, %error, "cannot listen");
-            None
-        }
-    }
+/// The listeners that have a socket.
+fn wanted(snapshot: &Snapshot) -> BTreeMap<SocketAddr, &Arc<Listener>> {
+    let bound = snapshot.listeners.iter().filter(|listener| listener.bind);
+    bound.map(|listener| (listener.address, listener)).collect()
 }

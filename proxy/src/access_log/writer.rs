@@ -99,8 +99,8 @@ impl LogWriter {
     pub fn start(registry: &Registry) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             stats: registry.scope("filesystem."),
-            workers: registry.control_shard().max(1),
-            writer_shard: registry.control_shard(),
+            workers: registry.workers().max(1),
+            writer_shard: registry.log_writer_shard(),
             dirty: AtomicBool::new(false),
             urgent: AtomicBool::new(false),
             orders: Mutex::default(),

@@ -17,8 +17,17 @@ pub struct Accepted {
     pub loaded_at: SystemTime,
     /// The last change of the file, if it was refused; the one above stays.
     pub rejected: Option<Rejected>,
+    /// Listeners that could not be bound, and are not active.
+    pub unbound: Vec<Unbound>,
     /// Clusters that wait for their first endpoints.
     pub warming: Vec<Arc<str>>,
+}
+
+/// A listener that could not be bound.
+#[derive(Clone, Debug)]
+pub struct Unbound {
+    pub listener: Arc<str>,
+    pub error: Arc<str>,
 }
 
 /// A file that was refused.

@@ -23,7 +23,7 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
         .clusters
         .iter()
         .filter(|(name, _)| filter.as_ref().is_none_or(|filter| filter.is_match(name)))
-        .map(|(_, cluster)| cluster);
+        .map(|(_, cluster)| &**cluster);
     if params.get("format") == Some("json") {
         let statuses: Vec<_> = shown.map(to_json).collect();
         return Page::json(&json!({ "cluster_statuses": statuses }));
@@ -203,7 +203,7 @@ pub(super) fn refresh(context: &AdminContext) {
     let snapshot: std::sync::Arc<Snapshot> = context.snapshot.borrow().clone();
     for cluster in snapshot.clusters.values() {
         // These gauges have no other writer, so that their shard is ours.
-        let stats = cluster.stats.shard(context.registry.control_shard());
+        let stats = cluster.stats.shard(context.registry.admin_shard());
         let [default, high] = &*cluster.breakers;
         let [default_limits, high_limits] = &cluster.policy.breakers;
         refresh_default(stats, default, default_limits);

@@ -163,7 +163,13 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
             let name = routes.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
             add("static_route_configs", &name, json!({"route_config": routes, "last_updated": updated}));
         }
-        add("static_listeners", &listener.name, json!({"listener": any, "last_updated": updated}));
+        let mut shown = json!({"listener": any, "last_updated": updated});
+        let unbound = accepted.unbound.iter().find(|unbound| *unbound.listener == *listener.name);
+        if let (Some(unbound), Some(fields)) = (unbound, shown.as_object_mut()) {
+            let details = format!("cannot listen: {}", unbound.error);
+            fields.insert("error_state".to_owned(), json!({"details": details}));
+        }
+        add("static_listeners", &listener.name, shown);
     }
     lists
 }

@@ -1,17 +1,26 @@
 //! The admin interface: Envoy's paths, texts and content types.
 //!
-//! It runs on a thread of its own, so that a saturated data path still answers `/ready`; it reads
-//! the snapshot, the statistics and the state, and acts by sending commands to `app`. Order: `page`
-//! (request and answer), `routes` (which path is what), then one file for each page.
+//! It runs on a thread of its own, so that a saturated data path still answers `/ready`. It reads the
+//! snapshot, the statistics and the state, and acts by sending commands to `app`. A slow client
+//! never keeps the others waiting: connections without progress are closed, and the slowest one
+//! makes room when there are too many.
 
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::snapshot::Snapshot;
@@ -23,17 +32,24 @@ pub mod accepted;
 mod access;
 mod clusters;
 mod config_dump;
-mod listeners;
 mod logging;
 mod page;
 mod prometheus;
 mod routes;
-mod runtime;
 mod server;
 mod stats;
 
-/// Admin connections at the same time; more wait in the accept queue.
-const MAX_CONNECTIONS: usize = 64;
+/// Admin connections at the same time. The next one replaces the one without progress for longest.
+const MAX_CONNECTIONS: usize = 32;
+
+/// A connection is closed when it moves no byte for this long, unless a request is being handled.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// How long a request's head, and its body, may take.
+const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
+
+/// Bytes of a request that hyper holds.
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// How often the intervals of histograms end (Envoy's `stats_flush_interval`).
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -92,7 +108,7 @@ pub enum Command {
 struct Admin {
     context: AdminContext,
     logging: logging::Levels,
-    runtime: runtime::Overrides,
+    runtime: server::Overrides,
     intervals: stats::Intervals,
     http: Arc<Scope<HttpStats>>,
     server: Arc<Scope<ServerStats>>,
@@ -102,32 +118,31 @@ struct Admin {
 pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl Future<Output = ()>) {
     let admin = Arc::new(Admin {
         logging: logging::Levels::new(context.log.as_ref()),
-        runtime: runtime::Overrides::default(),
+        runtime: server::Overrides::default(),
         intervals: stats::Intervals::default(),
         http: context.registry.scope("http.admin."),
         server: context.registry.scope("server."),
         context,
     });
     let mut tasks = tokio::task::JoinSet::new();
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + INTERVAL, INTERVAL);
+    let mut open = Connections::default();
+    let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     tokio::pin!(shutdown);
     loop {
-        let accept = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (listener.accept().await, permit)
-        };
         tokio::select! {
             () = &mut shutdown => return,
-            _ = ticks.tick() => admin.intervals.end(&admin.context.registry),
+            _ = ticks.tick() => {
+                admin.intervals.end(&admin.context.registry);
+                open.close_stalled();
+            }
             Some(_) = tasks.join_next() => {}
-            (accepted, permit) = accept => match accepted {
+            accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let admin = Arc::clone(&admin);
-                    tasks.spawn(async move {
-                        connection(&admin, stream).await;
-                        drop(permit);
-                    });
+                    open.make_room();
+                    let (admin, progress) = (Arc::clone(&admin), Arc::new(Progress::new()));
+                    let noted = Arc::clone(&progress);
+                    let task = tasks.spawn(async move { connection(&admin, stream, &noted).await });
+                    open.0.push_back((task, progress));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the admin interface cannot accept a connection");
@@ -138,27 +153,140 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     }
 }
 
-async fn connection(admin: &Admin, stream: tokio::net::TcpStream) {
-    let stats = admin.http_shard();
-    stats.downstream_cx_total.inc();
-    stats.downstream_cx_http1_total.inc();
-    stats.downstream_cx_active.inc();
+/// The open connections, the oldest first.
+#[derive(Default)]
+struct Connections(VecDeque<(AbortHandle, Arc<Progress>)>);
+
+impl Connections {
+    /// Makes room for one more.
+    fn make_room(&mut self) {
+        self.0.retain(|(task, _)| !task.is_finished());
+        if self.0.len() >= MAX_CONNECTIONS
+            && let Some(at) =
+                (0..self.0.len()).min_by_key(|at| self.0.get(*at).map(|(_, progress)| progress.last()))
+            && let Some((slowest, _)) = self.0.remove(at)
+        {
+            slowest.abort();
+        }
+    }
+
+    fn close_stalled(&self) {
+        let stalled = self.0.iter().filter(|(_, progress)| progress.is_stalled());
+        stalled.for_each(|(task, _)| task.abort());
+    }
+}
+
+/// When a connection last moved a byte.
+struct Progress {
+    begin: Instant,
+    /// Milliseconds after `begin`, or `HANDLING`.
+    last: AtomicU64,
+}
+
+impl Progress {
+    /// A request is being handled: the client waits for us, and not we for it.
+    const HANDLING: u64 = u64::MAX;
+
+    fn new() -> Self {
+        Self { begin: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    fn note(&self) {
+        let after = u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(0);
+        self.last.store(after, Relaxed);
+    }
+
+    fn last(&self) -> Option<Instant> {
+        match self.last.load(Relaxed) {
+            Self::HANDLING => Some(Instant::now()),
+            after => self.begin.checked_add(Duration::from_millis(after)),
+        }
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.last().is_some_and(|last| last.elapsed() >= STALLED)
+    }
+}
+
+/// A client's socket that notes its progress.
+struct Noted<'p> {
+    stream: TcpStream,
+    progress: &'p Progress,
+}
+
+impl AsyncRead for Noted<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(cx, into);
+        if into.filled().len() > before {
+            self.progress.note();
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Noted<'_> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if matches!(polled, Poll::Ready(Ok(1..))) {
+            self.progress.note();
+        }
+        polled
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Counts a connection for as long as it is open, however it ends.
+struct Counted<'a>(&'a HttpStats);
+
+impl<'a> Counted<'a> {
+    fn new(stats: &'a HttpStats) -> Self {
+        stats.downstream_cx_total.inc();
+        stats.downstream_cx_http1_total.inc();
+        stats.downstream_cx_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_cx_active.dec();
+        self.0.downstream_cx_destroy.inc();
+    }
+}
+
+async fn connection(admin: &Admin, stream: TcpStream, progress: &Progress) {
+    let counted = Counted::new(admin.http_shard());
     let (quit, mut quits) = mpsc::channel(1);
-    // Whoever closes at once has no address any more; then there is no request to log either.
+    // A client that closed at once has no address any more; then there is no request to log either.
     let unknown = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let (peer, local) = (stream.peer_addr().unwrap_or(unknown), stream.local_addr().unwrap_or(unknown));
     let service = service_fn(|request| {
         let quit = quit.clone();
         async move {
-            Ok::<_, std::convert::Infallible>(routes::answer(admin, request, &quit, (peer, local)).await)
+            progress.last.store(Progress::HANDLING, Relaxed);
+            let response = routes::answer(admin, request, &quit, (peer, local)).await;
+            progress.note();
+            Ok::<_, std::convert::Infallible>(response)
         }
     });
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(60)).half_close(true);
+    server.timer(TokioTimer::new()).header_read_timeout(SLOWEST_REQUEST).half_close(true);
+    server.max_buf_size(MAX_BUFFER);
     // A broken connection is the client's affair.
-    let _ = server.serve_connection(TokioIo::new(stream), service).await;
-    stats.downstream_cx_active.dec();
-    stats.downstream_cx_destroy.inc();
+    let _ = server.serve_connection(TokioIo::new(Noted { stream, progress }), service).await;
+    drop(counted);
     if quits.try_recv().is_ok() {
         admin.send(Command::Quit).await;
     }
@@ -167,7 +295,7 @@ async fn connection(admin: &Admin, stream: tokio::net::TcpStream) {
 impl Admin {
     /// The admin thread alone writes the counts of its own connections and requests.
     fn http_shard(&self) -> &HttpStats {
-        self.http.shard(self.context.registry.control_shard())
+        self.http.shard(self.context.registry.admin_shard())
     }
 
     /// Sends a command; returns what tells that it was carried out.

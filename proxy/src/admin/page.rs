@@ -12,6 +12,8 @@ use hyper::body::{Body, Frame};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use crate::message::grammar::decode_percent;
+
 /// An answer before it is one of hyper's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
@@ -116,24 +118,9 @@ impl Params {
     }
 }
 
-/// Percent-decoding; a `+` stays one, as in Envoy. What is not UTF-8 becomes U+FFFD.
+/// What is not UTF-8 becomes U+FFFD.
 fn decode(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let hex = |at: usize| after.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-        match (first, hex(0), hex(1)) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            _ => {
-                bytes.push(first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    String::from_utf8_lossy(&decode_percent(text.as_bytes())).into_owned()
 }
 
 /// Why a request is refused before it is looked at; `None` when it is not.

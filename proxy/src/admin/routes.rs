@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 
 use super::access::{Ends, Line};
 use super::page::{Chunked, Page, Params, refusal};
-use super::{Admin, Command, clusters, config_dump, listeners, prometheus, server, stats};
+use super::{Admin, Command, SLOWEST_REQUEST, clusters, config_dump, prometheus, server, stats};
+use crate::stats::HttpStats;
 
 /// Bytes of a form that are read.
 const MAX_FORM: usize = 64 * 1024;
@@ -167,14 +168,15 @@ pub(super) async fn answer(
     counts.downstream_rq_total.inc();
     counts.downstream_rq_http1_total.inc();
     counts.downstream_rq_active.inc();
+    let active = Active(counts);
     let path = request.uri().path().to_owned();
     let log = (!admin.context.access_log.is_empty()).then(|| Line::of(&request));
     let page = page(admin, &path, request).await;
     if let Some(line) = log {
-        line.write(&admin.context.access_log, admin.context.registry.control_shard(), connection, &page);
+        line.write(&admin.context.access_log, admin.context.registry.admin_shard(), connection, &page);
     }
     let counts = admin.http_shard();
-    counts.downstream_rq_active.dec();
+    drop(active);
     counts.downstream_rq_completed.inc();
     counts.downstream_rq_codes.record(page.status);
     let ends = path == "/quitquitquit" && page.status == 200;
@@ -185,6 +187,15 @@ pub(super) async fn answer(
         let _ = quit.try_send(());
     }
     response
+}
+
+/// Counts a request as active until it ends, however it ends.
+struct Active<'a>(&'a HttpStats);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.downstream_rq_active.dec();
+    }
 }
 
 async fn page(admin: &Admin, path: &str, request: Request<Incoming>) -> Page {
@@ -221,7 +232,7 @@ async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
         "/stats" => stats::page(admin, params),
         "/stats/prometheus" => prometheus::page(admin, params),
         "/clusters" => clusters::page(context, params),
-        "/listeners" => listeners::page(context, params),
+        "/listeners" => server::listeners(context, params),
         "/config_dump" => config_dump::page(context, params),
         "/runtime" => admin.runtime.page(context),
         "/runtime_modify" => match admin.runtime.modify(context, params) {
@@ -271,9 +282,10 @@ async fn form(request: Request<Incoming>) -> Params {
     if !is_form {
         return Params::default();
     }
-    match Limited::new(request.into_body(), MAX_FORM).collect().await {
-        Ok(body) => Params::parse(&String::from_utf8_lossy(&body.to_bytes())),
-        Err(_) => Params::default(),
+    let body = Limited::new(request.into_body(), MAX_FORM).collect();
+    match tokio::time::timeout(SLOWEST_REQUEST, body).await {
+        Ok(Ok(body)) => Params::parse(&String::from_utf8_lossy(&body.to_bytes())),
+        Ok(Err(_)) | Err(_) => Params::default(),
     }
 }
 

@@ -61,6 +61,7 @@ fn accepted(bootstrap: Bootstrap) -> Accepted {
         bootstrap: Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
         rejected: None,
+        unbound: Vec::new(),
         warming: Vec::new(),
     }
 }
@@ -70,7 +71,14 @@ impl Fixture {
         let registry = Registry::new(1);
         let read = xds::read_bootstrap("test.yaml", FILE).unwrap();
         let node = Node::new(&read.message, None, None);
-        let parts = Parts { node, flavor: Flavor::Sidecar, registry: &registry, logs: None, runtime: &[] };
+        let parts = Parts {
+            node,
+            flavor: Flavor::Sidecar,
+            registry: &registry,
+            logs: None,
+            runtime: &[],
+            files: None,
+        };
         let graph = build::graph(&read, parts, None).unwrap().0;
         let clusters: BTreeMap<_, _> = graph
             .clusters
@@ -80,12 +88,12 @@ impl Fixture {
                 let endpoints = Arc::new(EndpointView::empty(1).update(endpoints, String::new()));
                 let (policy, stats, breakers) =
                     (part.policy.clone(), part.stats.clone(), part.breakers.clone());
-                (name.clone(), Cluster { policy, endpoints, stats, breakers })
+                (name.clone(), Arc::new(Cluster { policy, endpoints, stats, breakers }))
             })
             .collect();
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
-        let snapshot = Snapshot { version: 1, listeners, clusters };
+        let snapshot = Snapshot { version: 1, listeners, clusters: Arc::new(clusters) };
         let accepted = accepted(read.message);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));
@@ -397,4 +405,56 @@ async fn no_path_and_no_parameter_brings_it_down() {
         }
     }
     assert_eq!(fixture.get("/ready").await, "LIVE\n");
+}
+
+/// A connection on which nothing more is sent or read.
+async fn stalled(fixture: &Fixture, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    stream.write_all(bytes).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn slow_clients_never_keep_a_fast_one_waiting() {
+    let fixture = Fixture::new().await;
+    let mut slow = Vec::new();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        slow.push(stalled(&fixture, b"GET /ready HTTP/1.1\r\n").await);
+        assert_eq!(fixture.get("/ready").await, "LIVE\n");
+    }
+    let shown = fixture.get("/stats?filter=^http.admin.downstream_cx_active$").await;
+    let active: usize = shown.trim().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(active <= MAX_CONNECTIONS, "{shown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_cut() {
+    const REQUEST: &[u8] = b"GET /help HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let fixture = Fixture::new().await;
+    let mut stream = TcpStream::connect(fixture.address).await.unwrap();
+    let mut sent = 0;
+    // Until neither side takes more.
+    while let Ok(written) = tokio::time::timeout(INTERVAL / 5, stream.write_all(REQUEST)).await {
+        if written.is_err() {
+            break;
+        }
+        sent += 1;
+    }
+    tokio::time::sleep(STALLED * 2).await;
+    let mut received = Vec::new();
+    // Cut connections may end in a reset.
+    let _ = stream.read_to_end(&mut received).await;
+    let answered = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
+    assert!(answered < sent, "all of {sent} requests were answered");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_form_that_does_not_come_is_not_waited_for() {
+    let fixture = Fixture::new().await;
+    let head = "POST /runtime_modify HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\
+                content-type: application/x-www-form-urlencoded\r\n\r\n";
+    let mut stream = stalled(&fixture, head.as_bytes()).await;
+    let mut response = [0; 13];
+    stream.read_exact(&mut response).await.unwrap();
+    assert_eq!(&response, b"HTTP/1.1 400 ");
 }

@@ -9,7 +9,7 @@ use xds::envoy::config::listener::v3::{FilterChain as Message, FilterChainMatch,
 
 use super::place::{Code, Place};
 use super::{Cx, network};
-use crate::matcher::cidr::Cidr;
+use crate::matcher::Cidr;
 use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// The chains of a listener, if nothing essential is wrong with them.
@@ -54,6 +54,7 @@ fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) ->
         conditions: conditions.unwrap_or_default(),
         gates,
         kind,
+        generation: Arc::default(),
     })
 }
 
@@ -100,17 +101,18 @@ fn uninspected(cx: &mut Cx<'_>, place: &Place<'_>, message: &FilterChainMatch) {
 
 /// Ranges of addresses.
 pub fn ranges(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, messages: &[CidrRange]) -> Vec<Cidr> {
-    let mut ranges = Vec::with_capacity(messages.len());
-    for (at, range) in messages.iter().enumerate() {
-        match range.address_prefix.parse::<IpAddr>() {
-            Ok(address) => ranges.push(Cidr::new(address, range.prefix_len.unwrap_or(0))),
-            Err(_) => {
-                let text = format!("`{}` is not an IP address", range.address_prefix);
-                cx.error(&place.item(field, at).field("address_prefix"), Code::BadValue, text);
-            }
-        }
+    let all = messages.iter().enumerate();
+    all.filter_map(|(at, message)| range(cx, &place.item(field, at), message)).collect()
+}
+
+/// A range of addresses.
+pub fn range(cx: &mut Cx<'_>, place: &Place<'_>, message: &CidrRange) -> Option<Cidr> {
+    if let Ok(address) = message.address_prefix.parse::<IpAddr>() {
+        return Some(Cidr::new(address, message.prefix_len.unwrap_or(0)));
     }
-    ranges
+    let text = format!("`{}` is not an IP address", message.address_prefix);
+    cx.error(&place.field("address_prefix"), Code::BadValue, text);
+    None
 }
 
 /// Names in lower case; `*.example.com` becomes `.example.com`.

@@ -2,6 +2,8 @@
 //!
 //! What the reader finds does not hide what the builder would find.
 
+use std::thread::ScopedJoinHandle;
+
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
@@ -31,6 +33,27 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
     Err(findings)
 }
 
+/// The same on a thread of its own, for a process that goes on.
+///
+/// Reading takes several MiB for a moment, mostly for the schema. On its own thread they come from
+/// one region of the allocator, which returns them to the system once the result has been dropped
+/// and the schema released; on the caller's thread they would stay.
+pub fn read_apart(
+    name: &str,
+    text: &str,
+    flavor: Flavor,
+    pod: bool,
+) -> Result<Read<Bootstrap>, Vec<Diagnostic>> {
+    std::thread::scope(|scope| {
+        let reader = std::thread::Builder::new().name("reader".to_owned());
+        match reader.spawn_scoped(scope, || read(name, text, flavor, pod)).map(ScopedJoinHandle::join) {
+            Ok(Ok(read)) => read,
+            // No thread is to be had, or it ended: the caller's does as well.
+            Ok(Err(_)) | Err(_) => read(name, text, flavor, pod),
+        }
+    })
+}
+
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).
 pub fn check(read: &Read<Bootstrap>, flavor: Flavor, pod: bool) -> Vec<Diagnostic> {
     let parts = Parts {
@@ -39,6 +62,7 @@ pub fn check(read: &Read<Bootstrap>, flavor: Flavor, pod: bool) -> Vec<Diagnosti
         registry: &Registry::new(1),
         logs: None,
         runtime: &[],
+        files: None,
     };
     match super::diagnose(read, parts, None, pod) {
         Ok((_, warnings)) => warnings,

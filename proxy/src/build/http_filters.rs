@@ -27,6 +27,8 @@ mod health_check;
 mod local_rate_limit;
 mod rbac;
 
+pub use local_rate_limit::bucket;
+
 /// The filters of a connection manager, and whether the router keeps its `x-envoy-*` fields to itself.
 pub fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> (Chain, bool) {
     let mut chain = Chain::default();

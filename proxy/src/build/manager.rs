@@ -1,6 +1,5 @@
 //! HTTP connection managers -> `snapshot::HttpManager`.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_
 
 use super::place::{Code, Place};
 use super::values::{self, duration, limit};
-use super::{Cx, Flavor, http_filters, logs, routes, tracing};
+use super::{Cx, Flavor, chains, http_filters, logs, routes, tracing};
 use crate::headers::{Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort};
 use crate::http1::{EncodeOptions, ServerOptions};
 use crate::message::FieldValueBuf;
@@ -122,7 +121,14 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             // The other settings pass it on over mutual TLS only.
             keep_client_cert: message.forward_client_cert_details
                 == ForwardClientCertDetails::AlwaysForwardOnly as i32,
-            internal: internal_addresses(cx, place, message),
+            internal: message.internal_address_config.as_ref().map_or_else(Vec::new, |config| {
+                chains::ranges(
+                    cx,
+                    &place.field("internal_address_config"),
+                    "cidr_ranges",
+                    &config.cidr_ranges,
+                )
+            }),
         },
         request_id: RequestId {
             generate: message.generate_request_id.unwrap_or(true),
@@ -164,28 +170,6 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
         service_cluster: FieldValueBuf::lossy(&cx.node.cluster),
         service_node: FieldValueBuf::lossy(&cx.node.id),
     }
-}
-
-fn internal_addresses(
-    cx: &mut Cx<'_>,
-    place: &Place<'_>,
-    message: &HttpConnectionManager,
-) -> Vec<(IpAddr, u8)> {
-    let config = place.field("internal_address_config");
-    let mut ranges = Vec::new();
-    for (at, range) in
-        message.internal_address_config.iter().flat_map(|config| &config.cidr_ranges).enumerate()
-    {
-        let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
-            let text = format!("`{}` is not an IP address", range.address_prefix);
-            cx.error(&config.item("cidr_ranges", at).field("address_prefix"), Code::BadValue, text);
-            continue;
-        };
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let bits = range.prefix_len.unwrap_or(0).min(longest);
-        ranges.push((address, u8::try_from(bits).unwrap_or(128)));
-    }
-    ranges
 }
 
 /// How HTTP/1 heads are written, for both sides.

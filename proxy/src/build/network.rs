@@ -1,6 +1,6 @@
 //! Network filters -> what a chain does with its connections.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xds::Any;
@@ -15,8 +15,8 @@ use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMess
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
 use super::place::{Code, Place};
-use super::{Cx, logs, manager, values};
-use crate::snapshot::{Bucket, ConnectionLimit, Gate, ListenerKind, RateLimit, TcpEnd, TcpProxy};
+use super::{Cx, http_filters, logs, manager, values};
+use crate::snapshot::{ConnectionLimit, Gate, ListenerKind, RateLimit, TcpEnd, TcpProxy};
 
 /// One network filter.
 enum Part {
@@ -103,21 +103,12 @@ fn connection_limit(cx: &mut Cx<'_>, message: &LimitMessage) -> ConnectionLimit 
     }
 }
 
-/// Envoy refuses a bucket that is filled more often than each 50 ms.
-const SHORTEST_FILL: Duration = Duration::from_millis(50);
-
 fn rate_limit(cx: &mut Cx<'_>, place: &Place<'_>, message: &LocalRateLimit) -> Option<RateLimit> {
     let bucket = message.token_bucket.as_ref()?;
-    let interval = values::duration(bucket.fill_interval.as_ref())?;
-    if interval < SHORTEST_FILL {
-        let place = place.field("token_bucket");
-        cx.error(&place.field("fill_interval"), Code::BadValue, "a bucket is filled at most each 50 ms");
-    }
-    let most = f64::from(bucket.max_tokens);
-    let per_second = f64::from(bucket.tokens_per_fill.unwrap_or(1)) / interval.as_secs_f64();
+    let bucket = http_filters::bucket(cx, &place.field("token_bucket"), bucket);
     Some(RateLimit {
         enabled: enabled(cx, message.runtime_enabled.as_ref()),
-        bucket: Mutex::new(Bucket { most, per_second, left: most, since: None }),
+        bucket,
         stats: cx.registry.scope(&format!("local_rate_limit.{}.", message.stat_prefix)),
     })
 }

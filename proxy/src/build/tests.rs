@@ -44,7 +44,7 @@ fn cluster(more: &str) -> String {
 }
 
 fn parts<'a>(node: &Node, registry: &'a Registry) -> Parts<'a> {
-    Parts { node: node.clone(), flavor: Flavor::Sidecar, registry, logs: None, runtime: &[] }
+    Parts { node: node.clone(), flavor: Flavor::Sidecar, registry, logs: None, runtime: &[], files: None }
 }
 
 fn built(text: &str) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {

@@ -1,6 +1,8 @@
 //! Small messages -> our values: durations, addresses, texts from files, header changes.
 
+use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::time::Duration;
 
 use xds::envoy::config::core::v3::address::Address as AddressKind;
@@ -9,8 +11,8 @@ use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
 use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
 
-use super::Cx;
 use super::place::{Code, Finding, Place};
+use super::{Cx, files};
 use crate::format::Format;
 use crate::headers::{Addition, Append, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
@@ -93,10 +95,18 @@ pub fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> Vec<u8> 
     match &source.specifier {
         Some(Specifier::InlineString(text)) => text.clone().into_bytes(),
         Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
-        Some(Specifier::Filename(path)) => std::fs::read(path).unwrap_or_else(|error| {
-            cx.error(&place.field("filename"), Code::BadValue, format!("cannot read `{path}`: {error}"));
-            Vec::new()
-        }),
+        Some(Specifier::Filename(path)) => {
+            // Before the file is read, so that what changes meanwhile is noticed.
+            if let Some(files) = cx.files {
+                files.note(Path::new(path));
+            }
+            let bytes = files::read(Path::new(path)).unwrap_or_else(|error| {
+                cx.error(&place.field("filename"), Code::BadValue, format!("cannot read `{path}`: {error}"));
+                Vec::new()
+            });
+            bytes.hash(&mut cx.digest);
+            bytes
+        }
         Some(Specifier::EnvironmentVariable(name)) => {
             let value = std::env::var(name).unwrap_or_default();
             if value.is_empty() {

@@ -1,11 +1,19 @@
-//! Circuit breakers: how many connections, waiting requests, requests and retries a cluster may have at once.
+//! Circuit breakers: how many connections, pending requests, requests and retries a cluster may have
+//! at once.
 //!
-//! Why: a slow cluster must not take the whole proxy with it; past the limit a request fails at once instead of waiting.
-//! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is given back (on drop), which wakes one who
-//! waits for it, on whatever worker.
-//! Against Envoy: the counts are one for all workers and exact; `max_connections` is not enforced where a worker without a connection
-//! could otherwise wait for ever (a worker may always open one).
+//! Why: a slow cluster must not take the whole proxy with it. Past the limit a request fails at once.
+//! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is
+//! given back (on drop), which wakes one waiter, on whatever worker.
+//! Unlike Envoy's, the counts are exact and one for all workers. `max_connections` does not stop a
+//! pool without a connection from opening one: nothing of its own could end its wait.
+//!
+//! A permit that is given back and a request that begins to wait must not miss each other. The one
+//! lowers `used` and then reads `wanted`, the other raises `wanted` and then reads `used`; with
+//! sequentially consistent operations at least one of them sees what the other wrote. Weaker ones
+//! would let both read old values (on AArch64), and the request would wait for a wake-up that has
+//! already been left out.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -70,9 +78,12 @@ pub struct Count {
 #[derive(Debug)]
 pub struct Permit(Arc<Count>);
 
-/// Somebody waits for a permit; over on drop.
+/// Requests that wait for permits; over on drop.
 #[derive(Debug)]
-pub struct Want(Arc<Count>);
+pub struct Want {
+    count: Arc<Count>,
+    many: u32,
+}
 
 impl Breaker {
     /// How many retries there may be at this moment.
@@ -88,9 +99,10 @@ impl Breaker {
 impl Count {
     /// A permit, unless `limit` of them are out.
     pub fn acquire(self: &Arc<Self>, limit: u32) -> Option<Permit> {
-        // Never above the limit, not even for a moment: another worker would take that for a permit that is out, and wait for its end.
+        // Never above the limit, not even for a moment: another worker would wait for the end of a
+        // permit that is not there.
         let one_more = |used: u32| (used < limit).then(|| used.saturating_add(1));
-        let taken = self.used.fetch_update(Ordering::SeqCst, Ordering::Relaxed, one_more);
+        let taken = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more);
         taken.is_ok().then(|| Permit(Arc::clone(self)))
     }
 
@@ -105,25 +117,43 @@ impl Count {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Makes it known that somebody waits.
-    pub fn want(self: &Arc<Self>) -> Want {
-        self.wanted.fetch_add(1, Ordering::SeqCst);
-        Want(Arc::clone(self))
+    /// Makes it known that `many` requests wait.
+    pub fn want(self: &Arc<Self>, many: u32) -> Want {
+        self.wanted.fetch_add(many, Ordering::SeqCst);
+        Want { count: Arc::clone(self), many }
     }
 
-    /// How many wait.
+    /// How many requests wait.
     pub fn wanted(&self) -> u32 {
-        self.wanted.load(Ordering::Relaxed)
+        self.wanted.load(Ordering::SeqCst)
     }
+}
 
-    /// Wakes one who waits when a permit was given back. Only while a `Want` is out.
-    pub fn room(&self) -> &Notify {
-        &self.room
+/// The next permit below `limit`, wherever in the process it is given back. Only while a `Want` lives.
+pub async fn room(count: &Arc<Count>, limit: u32) -> Permit {
+    loop {
+        let mut room = pin!(count.room.notified());
+        // In the line before the count is looked at, so that no permit comes back unnoticed in between.
+        room.as_mut().enable();
+        if let Some(permit) = count.acquire(limit) {
+            return permit;
+        }
+        room.await;
+    }
+}
+
+impl Want {
+    /// How many wait has changed.
+    pub fn set(&mut self, many: u32) {
+        // Up before down, so that it is never 0 in between.
+        self.count.wanted.fetch_add(many, Ordering::SeqCst);
+        self.count.wanted.fetch_sub(self.many, Ordering::SeqCst);
+        self.many = many;
     }
 }
 
 impl Permit {
-    /// How many wait for a permit of this count.
+    /// How many requests wait for a permit of this count.
     pub fn wanted(&self) -> u32 {
         self.0.wanted()
     }
@@ -132,7 +162,7 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         self.0.used.fetch_sub(1, Ordering::SeqCst);
-        if self.0.wanted.load(Ordering::SeqCst) > 0 {
+        if self.0.wanted() > 0 {
             self.0.room.notify_one();
         }
     }
@@ -140,7 +170,7 @@ impl Drop for Permit {
 
 impl Drop for Want {
     fn drop(&mut self) {
-        self.0.wanted.fetch_sub(1, Ordering::SeqCst);
+        self.count.wanted.fetch_sub(self.many, Ordering::SeqCst);
     }
 }
 

@@ -150,6 +150,8 @@ pub struct EndpointView {
     balance: Balance,
     /// For how many workers hosts have counts.
     workers: usize,
+    /// The one host keeps its identity when its address changes (`LOGICAL_DNS`).
+    logical: bool,
     /// Of all views of this cluster.
     ejections: Arc<Ejections>,
     /// The epoch of the ejections that the priorities were made of.
@@ -183,6 +185,13 @@ impl EndpointView {
         self
     }
 
+    /// The same members, of which there is one whose address may change.
+    #[must_use]
+    pub fn logical(mut self) -> Self {
+        self.logical = true;
+        self
+    }
+
     /// The view after discovery said `endpoints`, of whose health nothing else is known.
     pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
         self.update_with(endpoints, version, |_| HealthFlags::default())
@@ -198,6 +207,10 @@ impl EndpointView {
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
+        if let (true, [before_host], [endpoint]) = (self.logical, &*self.hosts, endpoints) {
+            before.clear();
+            before.insert(endpoint.address, before_host);
+        }
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
         for endpoint in endpoints {
@@ -243,6 +256,7 @@ impl EndpointView {
             generation: NEXT_HOST.fetch_add(1, Relaxed),
             balance: self.balance,
             workers: self.workers,
+            logical: self.logical,
             ejections: Arc::clone(&self.ejections),
             epoch,
         }
@@ -344,6 +358,16 @@ mod tests {
         let third = second.update(&[endpoint("127.0.0.1:1"), endpoint("127.0.0.1:2")], String::new());
         assert_ne!(third.hosts[1].id, first.hosts[1].id);
         assert!(!third.hosts[1].stats.is_removed());
+    }
+
+    #[test]
+    fn a_logical_host_keeps_its_identity_when_its_address_changes() {
+        let first = EndpointView::default().logical().update(&[endpoint("127.0.0.1:1")], String::new());
+        let second = first.update(&[endpoint("127.0.0.2:1")], String::new());
+        assert_eq!((second.hosts[0].id, second.hosts[0].stats.is_removed()), (first.hosts[0].id, false));
+        assert_eq!(second.hosts[0].address, "127.0.0.2:1".parse().unwrap());
+        let strict = EndpointView::default().update(&[endpoint("127.0.0.1:1")], String::new());
+        assert_ne!(strict.update(&[endpoint("127.0.0.2:1")], String::new()).hosts[0].id, strict.hosts[0].id);
     }
 
     #[test]

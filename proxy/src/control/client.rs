@@ -18,7 +18,7 @@ use crate::cluster::balancer::{self, Cursor};
 use crate::snapshot::Cluster;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
-pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Cluster>>>;
+pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
 
 /// Bytes of an answer that nobody reads.
 const MAX_ANSWER: usize = 64 * 1024;

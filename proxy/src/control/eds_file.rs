@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::file::{Stamp, off_thread, text};
+use super::file::{off_thread, text};
 use super::{Reporter, Update};
+use crate::build::files::Stamp;
 use crate::build::{assignment, discovery::File};
 use crate::cluster::Endpoint;
 

@@ -24,6 +24,8 @@ pub(super) struct Member {
     pub view: Arc<EndpointView>,
     pub source: Source,
     pub watched: Watched,
+    /// As the data plane sees it.
+    pub cluster: Arc<Cluster>,
 }
 
 /// Where the members come from. The task ends with it.
@@ -59,9 +61,15 @@ impl Member {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
         };
-        let view = Arc::new(EndpointView::empty(workers).balanced(part.policy.balance));
+        let mut view = EndpointView::empty(workers).balanced(part.policy.balance);
+        if matches!(&*part.discovery, Discovery::Dns(dns) if dns.logical) {
+            view = view.logical();
+        }
+        let view = Arc::new(view);
         let watched = Watched::new(&part, crate::time::now());
-        let mut member = Self { part, endpoints, view, source: Source { id, phase, task: None }, watched };
+        let cluster = Arc::new(cluster(&part, &view));
+        let source = Source { id, phase, task: None };
+        let mut member = Self { part, endpoints, view, source, watched, cluster };
         member.renew(workers);
         member
     }
@@ -89,6 +97,7 @@ impl Member {
         // Ejections are of hosts, which the view knows.
         self.watched.follow(&view, shard);
         self.view = Arc::new(view);
+        self.cluster = Arc::new(cluster(&self.part, &self.view));
     }
 
     /// The cluster that must be warm before this one can be asked for.
@@ -122,10 +131,10 @@ impl Member {
         if endpoints == self.endpoints && version == self.view.version {
             return false;
         }
-        let before = addresses(&self.view);
+        let before = Arc::clone(&self.view);
         self.endpoints = endpoints;
         self.renew_as(version, shard);
-        if before != addresses(&self.view) {
+        if addresses(&before) != addresses(&self.view) {
             self.part.stats.shard(shard).membership_change.inc();
         }
         self.show(shard);
@@ -200,15 +209,14 @@ impl Member {
         let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
         stats.max_host_weight.set(weight.into());
     }
+}
 
-    /// As the data plane sees it.
-    pub fn cluster(&self) -> Cluster {
-        Cluster {
-            policy: Arc::clone(&self.part.policy),
-            endpoints: Arc::clone(&self.view),
-            stats: Arc::clone(&self.part.stats),
-            breakers: Arc::clone(&self.part.breakers),
-        }
+fn cluster(part: &ClusterPart, view: &Arc<EndpointView>) -> Cluster {
+    Cluster {
+        policy: Arc::clone(&part.policy),
+        endpoints: Arc::clone(view),
+        stats: Arc::clone(&part.stats),
+        breakers: Arc::clone(&part.breakers),
     }
 }
 

@@ -14,12 +14,12 @@ use crate::cluster::Endpoint;
 use crate::cluster::health::Outcome;
 use crate::stats::{ClusterStats, Scope};
 
+mod builder;
 mod checks;
 mod client;
 mod dns;
 mod eds_file;
 mod file;
-mod graph;
 mod members;
 mod resolve;
 mod sds_v1;
@@ -45,6 +45,8 @@ pub enum Event {
     Checked { source: u64, host: SocketAddr, outcome: Outcome, next: oneshot::Sender<Duration> },
     /// The configuration's text as it is now.
     Configuration(std::io::Result<String>),
+    /// A file that the configuration takes data from has changed.
+    DataChanged,
     /// Read the configuration again (SIGHUP).
     Reload,
     /// The admin interface's runtime values are these now; `done` is told when they are in force or cannot be.

@@ -3,7 +3,7 @@
 //! A graph replaces the one before as a whole, when all of its new clusters are warm or have waited long enough. Clusters whose
 //! discovery did not change keep their source and their members.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,30 @@ use crate::build::{Graph, ListenerPart};
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
 use crate::snapshot::{Cluster, Listener};
+use crate::state::{Drain, Generation};
 
 /// The graph in use and the one that warms.
 pub(super) struct Store {
     current: BTreeMap<Arc<str>, Member>,
-    graph: Option<Graph>,
+    /// The clusters in use by their sources.
+    names: HashMap<u64, Arc<str>>,
+    /// What was published of the clusters, and which of them changed since.
+    shown: Arc<Clusters>,
+    changed: Vec<Arc<str>>,
+    graph: Option<Arc<Graph>>,
     warming: Option<Warming>,
     sources: Sources,
 }
 
+/// Clusters by name, shared with those who read them.
+pub(super) type Clusters = BTreeMap<Arc<str>, Arc<Cluster>>;
+
+/// A filter chain that is no longer configured, and how its connections are told.
+pub(super) type Retired = (Arc<Generation>, Drain);
+
 /// A graph that is not used yet, with the clusters that are new in it.
 struct Warming {
-    graph: Graph,
+    graph: Arc<Graph>,
     fresh: BTreeMap<Arc<str>, Member>,
 }
 
@@ -69,17 +81,25 @@ pub(super) struct Changes {
 
 impl Store {
     pub fn new(sources: Sources) -> Self {
-        Self { current: BTreeMap::new(), graph: None, warming: None, sources }
+        Self {
+            current: BTreeMap::new(),
+            names: HashMap::new(),
+            shown: Arc::default(),
+            changed: Vec::new(),
+            graph: None,
+            warming: None,
+            sources,
+        }
     }
 
     /// The graph in use, for the next build to share with.
-    pub fn graph(&self) -> Option<&Graph> {
+    pub fn graph(&self) -> Option<&Arc<Graph>> {
         self.graph.as_ref()
     }
 
     /// The graph that warms, else the one in use.
     pub fn candidate(&self) -> Option<&Graph> {
-        self.warming.as_ref().map(|warming| &warming.graph).or(self.graph.as_ref())
+        self.warming.as_ref().map(|warming| &warming.graph).or(self.graph.as_ref()).map(|graph| &**graph)
     }
 
     /// Begins to warm a graph; one that was warming is given up.
@@ -100,7 +120,7 @@ impl Store {
                 );
             }
         }
-        self.warming = Some(Warming { graph, fresh });
+        self.warming = Some(Warming { graph: Arc::new(graph), fresh });
     }
 
     /// Starts the sources that nothing keeps from starting.
@@ -141,15 +161,15 @@ impl Store {
             }
             return Effect::Warmed;
         }
-        let member = self.current.values_mut().find(of_source);
-        let (Some(member), Update::Members { endpoints, version }) = (member, update) else {
-            return Effect::Nothing;
-        };
+        let Update::Members { endpoints, version } = update else { return Effect::Nothing };
+        let Some(name) = self.names.get(&source).cloned() else { return Effect::Nothing };
+        let Some(member) = self.current.get_mut(&name) else { return Effect::Nothing };
         if !member.update(endpoints, &version, shard) {
             return Effect::Nothing;
         }
         let reporter = self.sources.reporter(member);
         member.watched.start(&reporter);
+        self.changed.push(name);
         Effect::Members
     }
 
@@ -161,29 +181,39 @@ impl Store {
         if let Some(member) = fresh.into_iter().find(of_source) {
             return (Effect::Warmed, member.checked(host, outcome, shard).map(|verdict| verdict.wait));
         }
-        let member = self.current.values_mut().find(of_source);
+        let Some(name) = self.names.get(&source) else { return (Effect::Nothing, None) };
+        let member = self.current.get_mut(name);
         let verdict = member.and_then(|member| member.checked(host, outcome, shard));
         let changed = verdict.is_some_and(|verdict| verdict.changed);
-        let effect = if changed { Effect::Members } else { Effect::Nothing };
+        let effect = if changed {
+            self.changed.push(Arc::clone(name));
+            Effect::Members
+        } else {
+            Effect::Nothing
+        };
         (effect, verdict.map(|verdict| verdict.wait))
     }
 
     /// Takes a worker's report of a host.
     pub fn reported(&mut self, cluster: &str, host: SocketAddr, what: What) -> Effect {
         let shard = self.sources.shard;
-        let member = self.current.get_mut(cluster);
-        let changed = member.is_some_and(|member| member.reported(host, what, shard));
-        if changed { Effect::Members } else { Effect::Nothing }
+        let Some(member) = self.current.get_mut(cluster) else { return Effect::Nothing };
+        if !member.reported(host, what, shard) {
+            return Effect::Nothing;
+        }
+        self.changed.push(cluster.into());
+        Effect::Members
     }
 
     /// Ends the intervals of outlier detection that are over.
     pub fn sweep(&mut self, now: Instant) -> Effect {
         let shard = self.sources.shard;
-        let mut changed = false;
-        for member in self.current.values_mut() {
-            changed |= member.sweep(now.into_std(), shard);
+        for (name, member) in &mut self.current {
+            if member.sweep(now.into_std(), shard) {
+                self.changed.push(Arc::clone(name));
+            }
         }
-        if changed { Effect::Members } else { Effect::Nothing }
+        if self.changed.is_empty() { Effect::Nothing } else { Effect::Members }
     }
 
     /// Lets the clusters go on that have waited as long as they may. True when there were any.
@@ -230,8 +260,9 @@ impl Store {
         fresh.all(|member| member.is_warm() || member.depends_on().is_some())
     }
 
-    /// Puts the warming graph in use, once everything in it is warm: what it changed of clusters and of listeners.
-    pub fn commit(&mut self) -> Option<(Changes, Changes)> {
+    /// Puts the warming graph in use, once everything in it is warm: what it changed of clusters and of listeners, and the filter
+    /// chains that are no longer configured.
+    pub fn commit(&mut self) -> Option<(Changes, Changes, Vec<Retired>)> {
         if !self.warming.as_ref()?.fresh.values().all(Member::is_warm) {
             return None;
         }
@@ -257,10 +288,14 @@ impl Store {
         }
         clusters.removed += before.len() as u64;
         before.values().for_each(Member::retire);
+        self.names = self.current.iter().map(|(name, member)| (member.source.id, Arc::clone(name))).collect();
+        self.shown = Arc::new(self.current.iter().map(shown).collect());
+        self.changed.clear();
         let old = self.graph.as_ref().map(|graph| &*graph.listeners).unwrap_or_default();
         let listeners = changes_of_listeners(old, &graph.listeners);
+        let retired = retired(old, &graph.listeners);
         self.graph = Some(graph);
-        Some((clusters, listeners))
+        Some((clusters, listeners, retired))
     }
 
     /// The listeners in use.
@@ -269,18 +304,48 @@ impl Store {
         graph.map(|part| Arc::clone(&part.listener)).collect()
     }
 
-    /// The clusters in use.
-    pub fn clusters(&self) -> BTreeMap<Arc<str>, Cluster> {
-        self.current.iter().map(|(name, member)| (Arc::clone(name), member.cluster())).collect()
+    /// The clusters in use: the map that was published last, but for those that changed since.
+    pub fn clusters(&mut self) -> Arc<Clusters> {
+        if !self.changed.is_empty() {
+            let all = Arc::make_mut(&mut self.shown);
+            for name in self.changed.drain(..) {
+                if let Some(member) = self.current.get(&name) {
+                    all.insert(name, Arc::clone(&member.cluster));
+                }
+            }
+        }
+        Arc::clone(&self.shown)
     }
 
     /// The clusters that `control` itself may ask: those in use and, before them, those that are warming.
-    pub fn directory(&self) -> BTreeMap<Arc<str>, Cluster> {
+    pub fn directory(&mut self) -> Arc<Clusters> {
         let mut all = self.clusters();
         let fresh = self.warming.iter().flat_map(|warming| &warming.fresh);
-        all.extend(fresh.map(|(name, member)| (Arc::clone(name), member.cluster())));
+        let mut fresh = fresh.map(shown).peekable();
+        if fresh.peek().is_some() {
+            Arc::make_mut(&mut all).extend(fresh);
+        }
         all
     }
+}
+
+fn shown((name, member): (&Arc<str>, &Member)) -> (Arc<str>, Arc<Cluster>) {
+    (Arc::clone(name), Arc::clone(&member.cluster))
+}
+
+/// The chains that a new graph does not have. Where their listener is gone, idle connections are closed at once.
+fn retired(before: &[ListenerPart], after: &[ListenerPart]) -> Vec<Retired> {
+    let chains = after.iter().flat_map(|part| part.listener.chains.iter());
+    let kept: HashSet<*const Generation> = chains.map(|chain| Arc::as_ptr(&chain.generation)).collect();
+    let mut retired = Vec::new();
+    for part in before {
+        let stays = after.iter().any(|new| new.listener.address == part.listener.address);
+        let stage = if stays { Drain::Announce } else { Drain::Closed };
+        let chains = part.listener.chains.iter().map(|chain| &chain.generation);
+        let gone = chains.filter(|generation| !kept.contains(&Arc::as_ptr(generation)));
+        retired.extend(gone.map(|generation| (Arc::clone(generation), stage)));
+    }
+    retired
 }
 
 impl Sources {
@@ -309,7 +374,7 @@ fn changes_of_listeners(before: &[ListenerPart], after: &[ListenerPart]) -> Chan
     let mut changes = Changes::default();
     for part in after {
         let old = before.iter().find(|old| old.listener.name == part.listener.name);
-        changes.count(old.map(|old| old.message == part.message));
+        changes.count(old.map(|old| old.message == part.message && old.files == part.files));
     }
     let gone = before.iter().filter(|old| after.iter().all(|part| part.listener.name != old.listener.name));
     changes.removed = gone.count() as u64;

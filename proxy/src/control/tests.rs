@@ -44,6 +44,7 @@ fn start(text: &str, file: Option<&Path>) -> Running {
         registry: registry.clone(),
         logs: Arc::new(LogWriter::start(&registry).unwrap()),
         state: Arc::clone(&state),
+        drain_time: Duration::from_secs(30),
     };
     let (control, handles, _) = Control::new(start).map_err(|found| xds::render_text(&found, text)).unwrap();
     let (bound, seen) = watch::channel(0);
@@ -133,6 +134,7 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
         registry: registry.clone(),
         logs: Arc::new(LogWriter::start(&registry).unwrap()),
         state: Arc::new(ServerState::new(crate::time::now())),
+        drain_time: Duration::from_secs(30),
     };
     let Err(found) = Control::new(start) else { panic!("accepted") };
     assert!(found[0].message.contains("`pet` is not an IP address"), "{found:?}");

@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
+use super::builder::{Builder, Built, Input};
 use super::client::Client;
 use super::file::{self, Origin};
-use super::graph::{Inherited, graph};
-use super::store::{Changes, Effect, Sources, Store};
+use super::store::{Changes, Clusters, Effect, Retired, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::{AccessLog, LogWriter};
-use crate::admin::accepted::{Accepted, Rejected};
-use crate::build::{self, Flavor, Graph, Packed};
+use crate::admin::accepted::{Accepted, Rejected, Unbound};
+use crate::build::files::Stamps;
+use crate::build::{Files, Flavor, Graph, Packed};
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
-use crate::snapshot::{Cluster, Snapshot};
-use crate::state::{Phase, ServerState};
+use crate::snapshot::Snapshot;
+use crate::state::{self, Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
 use crate::time;
 
@@ -36,6 +38,8 @@ pub struct Start {
     pub registry: Registry,
     pub logs: Arc<LogWriter>,
     pub state: Arc<ServerState>,
+    /// How long connections of what is no longer configured may live on.
+    pub drain_time: Duration,
     /// Whether an address can be listened on; given by `app`, as sockets are the data plane's.
     pub probe: fn(SocketAddr) -> std::io::Result<()>,
 }
@@ -58,32 +62,61 @@ pub struct Control {
     sender: mpsc::Sender<Event>,
     reports: mpsc::Receiver<HostReport>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    directory: watch::Sender<Arc<BTreeMap<Arc<str>, Cluster>>>,
+    directory: watch::Sender<Arc<Clusters>>,
     accepted: watch::Sender<Arc<Accepted>>,
     origin: Origin,
-    /// The last text that was tried.
+    /// The last text that was tried or is to be.
     text: String,
+    /// SIGHUP: the next text is tried though it is the same.
+    forced: bool,
     /// What warms, to be accepted with its graph.
     candidate: Option<Packed<Bootstrap>>,
-    service: (Option<String>, Option<String>),
-    flavor: Flavor,
+    builder: Builder,
+    /// The build that runs, and those that it serves.
+    building: Option<oneshot::Receiver<Built>>,
+    waiting: Vec<oneshot::Sender<()>>,
+    /// What is built after it: the newest text, or the configuration in use once more.
+    next_text: Option<String>,
+    next_again: Option<Vec<oneshot::Sender<()>>>,
+    /// The files that the last build took data from.
+    data: watch::Sender<Stamps>,
+    blocked: Option<Blocked>,
+    /// Addresses that the workers could not bind.
+    unbound: watch::Receiver<state::Unbound>,
+    failing: BTreeMap<SocketAddr, String>,
     /// Runtime values of the admin interface.
     runtime: Vec<(String, String)>,
     registry: Registry,
-    logs: Arc<LogWriter>,
     state: Arc<ServerState>,
+    drain_time: Duration,
     probe: fn(SocketAddr) -> std::io::Result<()>,
     clusters: Arc<Scope<ClusterManagerStats>>,
     listeners: Arc<Scope<ListenerManagerStats>>,
     version: u64,
 }
 
+/// A configuration that was refused only because addresses were taken: it is tried again when they are free.
+struct Blocked {
+    addresses: Vec<SocketAddr>,
+    due: Instant,
+    wait: Duration,
+}
+
+/// How long until taken addresses are looked at again; twice as long each time.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
 impl Control {
     /// Builds the first graph; starts and binds nothing. The warnings, or every finding when the file cannot be used.
     pub fn new(start: Start) -> Result<(Self, Handles, Vec<Diagnostic>), Vec<Diagnostic>> {
-        let service = (start.service_node, start.service_cluster);
-        let (graph, warnings) =
-            graph(&start.read, &service, start.flavor, &start.registry, &start.logs, (&[], None))?;
+        let builder = Builder {
+            service: (start.service_node, start.service_cluster),
+            flavor: start.flavor,
+            registry: start.registry.clone(),
+            logs: start.logs,
+        };
+        let files = Files::default();
+        let (graph, warnings) = builder.graph(&start.read, &files, &[], None)?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
         let (directory, asked) = watch::channel(Arc::default());
         let sources = Sources {
@@ -99,6 +132,7 @@ impl Control {
             bootstrap: bootstrap.clone(),
             loaded_at: time::wall(),
             rejected: None,
+            unbound: Vec::new(),
             warming: store.waiting(),
         };
         let (snapshots, snapshot) = watch::channel(Arc::default());
@@ -116,15 +150,23 @@ impl Control {
             accepted,
             origin: start.origin,
             text: start.text,
+            forced: false,
             candidate: Some(bootstrap),
-            service,
-            flavor: start.flavor,
+            builder,
+            building: None,
+            waiting: Vec::new(),
+            next_text: None,
+            next_again: None,
+            data: watch::Sender::new(files.into_stamps()),
+            blocked: None,
+            unbound: start.state.unbound(),
+            failing: BTreeMap::new(),
             runtime: Vec::new(),
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
             registry: start.registry,
-            logs: start.logs,
             state: start.state,
+            drain_time: start.drain_time,
             probe: start.probe,
             version: 0,
         };
@@ -150,10 +192,11 @@ impl Control {
     /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
     /// live when the first ones are.
     pub async fn run(mut self, mut bound: watch::Receiver<u64>) {
-        if let Origin::File(path) = &self.origin {
-            // The first look reads the file again, in case it changed since it was read.
-            tokio::spawn(file::watch(path.clone(), None, self.sender.clone()));
-        }
+        let path = match &self.origin {
+            Origin::File(path) => Some(path.clone()),
+            Origin::Text => None,
+        };
+        tokio::spawn(file::watch(path, self.data.subscribe(), self.sender.clone()));
         self.progress();
         // The first snapshot that is published has the listeners.
         while *bound.borrow_and_update() == 0 {
@@ -172,8 +215,17 @@ impl Control {
 
     /// Waits for one event, or for a cluster's time to run out. Cancel safe: nothing waits once an event is taken.
     async fn step(&mut self) {
-        let deadline = self.store.next_deadline();
+        let blocked = self.blocked.as_ref().map(|blocked| blocked.due);
+        let deadline = self.store.next_deadline().into_iter().chain(blocked).min();
+        let building = async {
+            match &mut self.building {
+                Some(building) => building.await.ok(),
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
+            built = building => self.built(built),
+            Ok(()) = self.unbound.changed() => self.show_unbound(),
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
             Some(report) = self.reports.recv() => {
                 let HostReport { cluster, host, what } = report;
@@ -187,6 +239,7 @@ impl Control {
                 if self.store.expire(now) {
                     self.progress();
                 }
+                self.unblock(now);
             }
         }
     }
@@ -223,12 +276,20 @@ impl Control {
                 // The text that was read last may come back, and is looked at anew then.
                 self.text.clear();
             }
+            Event::DataChanged => {
+                if !self.text.is_empty() {
+                    tracing::info!("a file that the configuration takes data from has changed");
+                    self.build_text(self.text.clone());
+                }
+            }
             Event::Reload => {
                 let Origin::File(path) = &self.origin else {
-                    tracing::info!("nothing to read again: the configuration came with --config-yaml");
+                    tracing::info!("SIGHUP: trying the configuration of --config-yaml again");
+                    self.build_text(self.text.clone());
                     return;
                 };
                 tracing::info!("SIGHUP: reading the configuration again");
+                self.forced = true;
                 let (path, events) = (path.clone(), self.sender.clone());
                 tokio::spawn(async move {
                     // Nobody listens any more: the process ends.
@@ -237,49 +298,154 @@ impl Control {
             }
             Event::Runtime { values, done } => {
                 self.runtime = values;
-                self.rebuild();
-                // Whoever asked may have gone.
-                let _ = done.send(());
+                self.next_again.get_or_insert_default().push(done);
+                self.build();
             }
         }
     }
 
-    /// Tries a new text: warms its graph, or rejects it and keeps what is in use.
+    /// Tries a new text, unless it is the last one.
     fn configure(&mut self, text: String) {
-        if text == self.text {
-            if self.accepted.borrow().rejected.is_some() {
-                tracing::warn!("the configuration has not changed: it stays refused");
-            } else {
-                tracing::debug!("the configuration has not changed");
-            }
+        if std::mem::take(&mut self.forced) || text != self.text {
+            self.build_text(text);
+        } else if self.accepted.borrow().rejected.is_some() {
+            tracing::warn!("the configuration has not changed: it stays refused");
+        } else {
+            tracing::debug!("the configuration has not changed");
+        }
+    }
+
+    fn build_text(&mut self, text: String) {
+        self.text.clone_from(&text);
+        self.next_text = Some(text);
+        self.blocked = None;
+        self.build();
+    }
+
+    /// Begins the next build, unless one runs.
+    fn build(&mut self) {
+        if self.building.is_some() {
             return;
         }
-        let name = self.origin_name();
-        let tried = build::check::read(&name, &text, self.flavor, build::check::in_pod()).and_then(|read| {
-            let built =
-                graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited());
-            let (graph, warnings) = built?;
-            let taken = self.taken(&name, &graph);
-            if taken.is_empty() { Ok((read.message, graph, warnings)) } else { Err(taken) }
-        });
-        match tried {
-            Ok((message, graph, warnings)) => {
-                if !warnings.is_empty() {
-                    tracing::warn!("{}", xds::render_text(&warnings, &text));
-                }
-                tracing::info!(file = name, "configuration changed");
-                if self.store.graph().is_some_and(|used| used.admin != graph.admin) {
-                    tracing::warn!(
-                        "the admin interface stays where it is: a new address takes effect at the next start"
-                    );
-                }
-                self.candidate = Some(Packed::new(&message));
-                self.store.begin(graph);
-                self.progress();
+        let input = if let Some(text) = self.next_text.take() {
+            Input::Text(self.origin_name(), text)
+        } else if let Some(waiting) = self.next_again.take() {
+            self.waiting = waiting;
+            Input::Message(self.candidate.clone().unwrap_or_else(|| self.accepted.borrow().bootstrap.clone()))
+        } else {
+            return;
+        };
+        self.start(input);
+    }
+
+    fn start(&mut self, input: Input) {
+        let (runtime, previous) = (self.runtime.clone(), self.store.graph().cloned());
+        self.building = Some(self.builder.start(input, runtime, previous));
+    }
+
+    /// Takes what a build came to: warms its graph, or rejects it and keeps what is in use.
+    fn built(&mut self, built: Option<Built>) {
+        self.building = None;
+        if let Some(Built { input, previous, result, files }) = built {
+            let in_use = self.store.graph();
+            let shares = previous.as_ref().map(Arc::as_ptr) == in_use.map(Arc::as_ptr);
+            if !shares && result.is_ok() {
+                // Another graph came into use meanwhile, whose parts are to be kept.
+                self.start(input);
+                return;
             }
-            Err(diagnostics) => self.refuse(diagnostics, &text),
+            self.data.send_replace(files);
+            match input {
+                Input::Text(name, text) => self.tried(&name, &text, result),
+                Input::Message(_) => match result {
+                    Ok((message, graph, _)) => self.accept(message, graph),
+                    Err(diagnostics) => {
+                        tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""));
+                    }
+                },
+            }
+        } else {
+            tracing::error!("a build ended without a result; please report it");
         }
-        self.text = text;
+        for done in self.waiting.drain(..) {
+            // Whoever asked may have gone.
+            let _ = done.send(());
+        }
+        self.build();
+    }
+
+    fn tried(
+        &mut self,
+        name: &str,
+        text: &str,
+        result: Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>,
+    ) {
+        let (message, graph, warnings) = match result {
+            Ok(built) => built,
+            Err(diagnostics) => return self.refuse(diagnostics, text),
+        };
+        let taken = self.taken(name, &graph);
+        if !taken.is_empty() {
+            let addresses = taken.iter().map(|(address, _)| *address).collect();
+            self.blocked =
+                Some(Blocked { addresses, due: Instant::now() + FIRST_WAIT, wait: FIRST_WAIT * 2 });
+            return self.refuse(taken.into_iter().map(|(_, diagnostic)| diagnostic).collect(), text);
+        }
+        if !warnings.is_empty() {
+            tracing::warn!("{}", xds::render_text(&warnings, text));
+        }
+        tracing::info!(file = name, "configuration changed");
+        if self.store.graph().is_some_and(|used| used.admin != graph.admin) {
+            tracing::warn!(
+                "the admin interface stays where it is: a new address takes effect at the next start"
+            );
+        }
+        self.accept(message, graph);
+    }
+
+    fn accept(&mut self, message: Packed<Bootstrap>, graph: Graph) {
+        self.candidate = Some(message);
+        self.store.begin(graph);
+        self.progress();
+    }
+
+    /// Tries a configuration again whose addresses were taken, once they are free.
+    fn unblock(&mut self, now: Instant) {
+        let Some(blocked) = self.blocked.as_mut().filter(|blocked| blocked.due <= now) else { return };
+        if blocked.addresses.iter().all(|address| (self.probe)(*address).is_ok()) {
+            self.build_text(self.text.clone());
+        } else {
+            blocked.due = now + blocked.wait;
+            blocked.wait = (blocked.wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Logs, counts and shows which listeners could not be bound; the workers try again.
+    fn show_unbound(&mut self) {
+        let unbound = self.unbound.borrow_and_update().clone();
+        let mut failing = BTreeMap::new();
+        for ((address, _), error) in unbound {
+            failing.entry(address).or_insert(error);
+        }
+        let stats = self.listeners.shard(self.registry.control_shard());
+        for (address, error) in &failing {
+            if !self.failing.contains_key(address) {
+                stats.listener_create_failure.inc();
+                tracing::error!(%address, error, "cannot listen; trying again");
+            }
+        }
+        for address in self.failing.keys().filter(|address| !failing.contains_key(address)) {
+            tracing::info!(%address, "no longer fails to listen");
+        }
+        self.failing = failing;
+        self.count_active();
+        let listeners = self.store.listeners();
+        let shown = listeners.iter().filter_map(|listener| {
+            let error = self.failing.get(&listener.address)?;
+            Some(Unbound { listener: Arc::clone(&listener.name), error: error.as_str().into() })
+        });
+        let shown: Vec<_> = shown.collect();
+        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).unbound = shown);
     }
 
     fn origin_name(&self) -> String {
@@ -300,7 +466,7 @@ impl Control {
     }
 
     /// New listeners that cannot be opened. A port that we listen on already is ours to bind again.
-    fn taken(&self, file: &str, graph: &Graph) -> Vec<Diagnostic> {
+    fn taken(&self, file: &str, graph: &Graph) -> Vec<(SocketAddr, Diagnostic)> {
         let ours: Vec<u16> = self.store.listeners().iter().map(|listener| listener.address.port()).collect();
         let new = graph.listeners.iter().map(|part| &part.listener).filter(|new| new.bind);
         new.filter(|new| !ours.contains(&new.address.port()))
@@ -309,46 +475,22 @@ impl Control {
                 let stats = self.listeners.shard(self.registry.control_shard());
                 stats.listener_create_failure.inc();
                 let text = format!("listener `{}` cannot listen on {}: {error}", new.name, new.address);
-                Some(Diagnostic::error(file, Code::Structure, text))
+                Some((new.address, Diagnostic::error(file, Code::Structure, text)))
             })
             .collect()
     }
 
-    /// Builds the configuration in use again, with other runtime values.
-    fn rebuild(&mut self) {
-        let in_use = self.accepted.borrow().bootstrap.clone();
-        let message = self.candidate.clone().unwrap_or(in_use);
-        let read = Read {
-            message: message.unpack(),
-            warnings: Vec::new(),
-            positions: xds::Positions::none("runtime"),
-        };
-        match graph(&read, &self.service, self.flavor, &self.registry, &self.logs, self.inherited()) {
-            Ok((graph, _)) => {
-                self.candidate = Some(message);
-                self.store.begin(graph);
-                self.progress();
-            }
-            Err(diagnostics) => {
-                tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""));
-            }
-        }
-    }
-
-    fn inherited(&self) -> Inherited<'_> {
-        (&self.runtime, self.store.graph())
-    }
-
     /// Starts what can be started and puts the warming graph in use when it is ready.
     fn progress(&mut self) {
-        self.directory.send_replace(Arc::new(self.store.directory()));
+        self.directory.send_replace(self.store.directory());
         self.store.start_sources();
         if self.store.primaries_are_warm() && self.state.phase() == Phase::PreInitializing {
             self.state.set_phase(Phase::Initializing);
         }
-        if let Some((clusters, listeners)) = self.store.commit() {
+        if let Some((clusters, listeners, retired)) = self.store.commit() {
             self.count(clusters, listeners);
             self.publish();
+            self.retire(retired);
             if let Some(bootstrap) = self.candidate.take() {
                 self.accepted.send_modify(|accepted| {
                     let accepted = Arc::make_mut(accepted);
@@ -364,18 +506,27 @@ impl Control {
         self.accepted.send_modify(|accepted| Arc::make_mut(accepted).warming = waiting);
     }
 
+    /// Lets the connections of chains that are no longer configured drain.
+    fn retire(&self, retired: Vec<Retired>) {
+        let deadline = time::now() + self.drain_time;
+        for (generation, stage) in retired {
+            generation.retire(stage, deadline);
+        }
+        self.state.touch();
+    }
+
     fn publish(&mut self) {
         self.version += 1;
         let clusters = self.store.clusters();
         let snapshot = Snapshot { version: self.version, listeners: self.store.listeners(), clusters };
         self.snapshots.send_replace(Arc::new(snapshot));
-        self.directory.send_replace(Arc::new(self.store.directory()));
+        self.directory.send_replace(self.store.directory());
         let shard = self.registry.control_shard();
         let listeners = self.store.listeners();
         super::spans::start(listeners.iter().map(|listener| &**listener), self.store.client(), shard);
     }
 
-    fn count(&self, clusters: Changes, listeners: Changes) {
+    fn count(&mut self, clusters: Changes, listeners: Changes) {
         let shard = self.registry.control_shard();
         let stats = self.clusters.shard(shard);
         stats.cluster_added.add(clusters.added);
@@ -388,6 +539,15 @@ impl Control {
         stats.listener_modified.add(listeners.modified);
         stats.listener_removed.add(listeners.removed);
         stats.listener_create_success.add(listeners.added + listeners.modified);
-        stats.total_listeners_active.set(total(self.store.listeners().len()));
+        self.count_active();
+    }
+
+    /// A listener that could not be bound is not active.
+    fn count_active(&self) {
+        let listeners = self.store.listeners();
+        let active =
+            listeners.iter().filter(|listener| !self.failing.contains_key(&listener.address)).count();
+        let stats = self.listeners.shard(self.registry.control_shard());
+        stats.total_listeners_active.set(i64::try_from(active).unwrap_or(i64::MAX));
     }
 }

@@ -170,7 +170,7 @@ impl<'x> Exchange<'x> {
         self.timers.end_attempt();
         match result {
             Ok(true) => {
-                stream.finish(&attempts.cluster.policy);
+                stream.finish();
                 Ok(())
             }
             Ok(false) => {
@@ -427,7 +427,7 @@ impl Attempt {
             if stream.version != Version::Http2 {
                 stats.upstream_rq_pending_overflow.inc();
             }
-            stream.finish(&self.cluster.policy);
+            stream.finish();
             return Err(UpstreamError::Overflow);
         };
         self.permit = Some(permit);

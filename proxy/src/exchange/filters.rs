@@ -37,7 +37,7 @@ impl<'x> Exchange<'x> {
                 match verdict {
                     Verdict::Continue => break,
                     Verdict::Reply(reply) => return Err(Stopped::Reply(reply)),
-                    Verdict::Answer(head) => return Err(Stopped::Response(head)),
+                    Verdict::Respond(head) => return Err(Stopped::Response(head)),
                     Verdict::Wait(wait) => self.delay(down, wait).await?,
                     Verdict::Hold(limit) => {
                         self.hold(down, limit).await?;

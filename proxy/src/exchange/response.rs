@@ -11,7 +11,7 @@ use super::upload::{Progress, TrailerLimits};
 use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
-use crate::filter::chain::{Answering, Running};
+use crate::filter::chain::{Responding, Running};
 use crate::headers;
 use crate::local_reply::{self, LocalReply, details_after_response};
 use crate::message::{Frame, Known, Method, ResponseHead, Version};
@@ -94,7 +94,7 @@ impl Exchange<'_> {
         let context = self.record.context;
         let health_failed = context.local.state.health_failed();
         if let Some(filters) = &mut self.filters {
-            filters.response(&mut self.response.head, Answering { now: time::now(), health_failed });
+            filters.response(&mut self.response.head, Responding { now: time::now(), health_failed });
         }
         self.record.response(self.response.head.status, request_end);
         self.response.phase = Phase::Responding;

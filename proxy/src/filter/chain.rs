@@ -1,6 +1,6 @@
 //! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
 //!
-//! Forward for the request, backward for the answer. Filters decide and never wait: what a filter
+//! Forward for the request, backward for the response. Filters decide and never wait: what a filter
 //! wants to be waited for is a `Verdict`, and the exchange does it.
 
 use std::sync::Arc;
@@ -86,9 +86,9 @@ pub struct Facts<'a> {
     pub membership: &'a dyn Fn(&str) -> Option<(u64, u64)>,
 }
 
-/// What filters may know when an answer is about to be sent.
+/// What filters may know when a response is about to be sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Answering {
+pub struct Responding {
     pub now: Instant,
     pub health_failed: bool,
 }
@@ -103,10 +103,10 @@ pub enum Verdict {
     Hold(usize),
     /// Wait until the whole request has come, and forget its body; then ask the filter again.
     Discard,
-    /// Answer in place of the upstream.
+    /// Respond in place of the upstream.
     Reply(LocalReply),
-    /// Answer with this head and nothing else; what local replies become does not concern it.
-    Answer(ResponseHead),
+    /// Respond with this head and nothing else; what local replies become does not concern it.
+    Respond(ResponseHead),
 }
 
 /// One request on its way through the filters.
@@ -187,7 +187,7 @@ impl Settings {
     }
 }
 
-/// The CORS policies of a route: those under the filter's name, else the older fields; none for a route that answers by itself.
+/// The CORS policies of a route: those under the filter's name, else the older fields; none for a route that responds by itself.
 fn policies<'x>(
     own: impl Iterator<Item = &'x RouteSettings>,
     levels: &Levels<'x>,
@@ -239,19 +239,19 @@ impl Running<'_> {
         }
     }
 
-    /// Changes the head of the answer, from the last filter to the first.
-    pub fn response(&mut self, response: &mut ResponseHead, answering: Answering) {
+    /// Changes the head of the response, from the last filter to the first.
+    pub fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
         for step in self.steps.iter_mut().rev() {
             match step {
                 Step::Fault(_) | Step::Buffer(_) | Step::Rbac(_) => {}
-                Step::HealthCheck(check) => check.response(response, answering),
+                Step::HealthCheck(check) => check.response(response, responding),
                 Step::Cors(cors) => cors.response(response),
                 Step::LocalRateLimit(limit) => limit.response(response),
             }
         }
     }
 
-    /// How fast the body of the answer may go.
+    /// How fast the body of the response may go.
     pub fn pace(&mut self) -> Option<&mut Pace> {
         self.steps.iter_mut().find_map(|step| match step {
             Step::Fault(fault) => fault.pace.as_mut(),
@@ -260,7 +260,7 @@ impl Running<'_> {
     }
 }
 
-/// An answer's text that may be a configured one.
+/// The text of a response, which may be a configured one.
 pub(super) fn text(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }

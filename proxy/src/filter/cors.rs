@@ -82,7 +82,7 @@ impl Running<'_> {
         let headers = facts.request.fields.value("access-control-request-headers").unwrap_or("".into());
         let head = self.preflight(method, headers, private);
         facts.info.details = "cors_response".into();
-        Verdict::Answer(head)
+        Verdict::Respond(head)
     }
 
     pub fn response(&mut self, response: &mut ResponseHead) {

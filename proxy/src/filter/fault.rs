@@ -1,4 +1,4 @@
-//! `envoy.filters.http.fault`: delays, aborts and slow answers on purpose.
+//! `envoy.filters.http.fault`: delays, aborts and slow responses on purpose.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ pub struct Running<'x> {
     shard: usize,
     /// Counts among the active faults.
     active: bool,
-    /// The answer goes this slowly.
+    /// The response goes this slowly.
     pub pace: Option<Pace>,
 }
 

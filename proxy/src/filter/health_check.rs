@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::chain::{Answering, Facts, Verdict};
+use super::chain::{Facts, Responding, Verdict};
 use crate::error::Flag;
 use crate::local_reply::LocalReply;
 use crate::matcher::HeaderMatcher;
@@ -145,15 +145,15 @@ impl Running<'_> {
         (200, "health_check_ok_cluster_healthy")
     }
 
-    pub fn response(&mut self, response: &mut ResponseHead, answering: Answering) {
+    pub fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
         if self.is_check {
             if let Some(cache) = self.filter.cache.as_ref().filter(|_| self.keep) {
-                cache.set(response.status, answering.now);
+                cache.set(response.status, responding.now);
             }
             let name = &self.filter.service_cluster;
             response.fields.set("x-envoy-upstream-healthchecked-cluster", name);
         }
-        if answering.health_failed {
+        if responding.health_failed {
             response.fields.set("x-envoy-immediate-health-check-fail", b"true");
         }
     }

@@ -22,7 +22,7 @@ pub struct Limit {
     pub stats: Arc<Scope<HttpLocalRateLimitStats>>,
     pub status: u16,
     /// `None` limits nothing.
-    pub bucket: Option<Bucket>,
+    pub bucket: Option<TokenBucket>,
     pub enabled: Option<FractionMatcher>,
     pub enforced: Option<FractionMatcher>,
     /// Of the answers to what is refused.
@@ -36,7 +36,7 @@ pub struct Limit {
 }
 
 /// Tokens that come back steadily. Shared by all workers; what they take is exact.
-pub struct Bucket {
+pub struct TokenBucket {
     max: f64,
     /// Tokens a second.
     rate: f64,
@@ -47,11 +47,11 @@ pub struct Bucket {
 
 /// What a bucket said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Taken {
-    taken: bool,
-    remaining: u64,
+pub struct Taken {
+    pub taken: bool,
+    pub remaining: u64,
     /// Seconds until there is a token again.
-    wait: u64,
+    pub wait: u64,
 }
 
 /// One request.
@@ -65,14 +65,15 @@ pub struct Running<'x> {
 /// Of what a token may fall short by rounding.
 const ROUNDING: f64 = 1e-6;
 
-impl Bucket {
+impl TokenBucket {
     pub fn new(max: u32, tokens: u32, interval: Duration, now: Instant) -> Self {
         let rate = f64::from(tokens) / interval.as_secs_f64();
         let empty_at = AtomicU64::new((-f64::from(max) / rate).to_bits());
         Self { max: f64::from(max), rate, begin: now, empty_at }
     }
 
-    fn take(&self, now: Instant) -> Taken {
+    /// Takes a token if there is a whole one.
+    pub fn take(&self, now: Instant) -> Taken {
         let now = now.saturating_duration_since(self.begin).as_secs_f64();
         let mut before = self.empty_at.load(Relaxed);
         loop {
@@ -104,9 +105,12 @@ fn whole(number: f64) -> u64 {
 }
 
 /// What it was made of; how full it is says nothing about the configuration.
-impl std::fmt::Debug for Bucket {
+impl std::fmt::Debug for TokenBucket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Bucket").field("max", &self.max).field("rate", &self.rate).finish_non_exhaustive()
+        f.debug_struct("TokenBucket")
+            .field("max", &self.max)
+            .field("rate", &self.rate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -172,7 +176,7 @@ mod tests {
     #[test]
     fn tokens_come_back_and_are_not_saved_beyond_the_bucket() {
         let begin = Instant::now();
-        let bucket = Bucket::new(2, 1, Duration::from_secs(1), begin);
+        let bucket = TokenBucket::new(2, 1, Duration::from_secs(1), begin);
         assert_eq!(bucket.take(begin), Taken { taken: true, remaining: 1, wait: 0 });
         assert_eq!(bucket.take(begin), Taken { taken: true, remaining: 0, wait: 1 });
         assert_eq!(bucket.take(begin), Taken { taken: false, remaining: 0, wait: 1 });

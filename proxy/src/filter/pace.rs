@@ -1,4 +1,4 @@
-//! How fast the body of an answer may go: a slice of bytes for each sixteenth of a second.
+//! How fast the body of a response may go: a slice of bytes for each sixteenth of a second.
 //!
 //! Pure: time is an argument.
 

@@ -1,12 +1,10 @@
 //! `envoy.filters.http.rbac`: who may do what.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::chain::{Facts, Verdict};
-use crate::headers::request::in_network;
 use crate::local_reply::LocalReply;
-use crate::matcher::{HeaderMatcher, StringMatch};
+use crate::matcher::{Cidr, HeaderMatcher, StringMatch};
 use crate::stats::{RbacStats, Scope};
 
 /// The filter of one connection manager.
@@ -58,13 +56,10 @@ pub enum Condition {
     Header(HeaderMatcher),
     /// The path without its query.
     Path(StringMatch),
-    Address(Whose, Network),
+    Address(Whose, Cidr),
     /// The port that the client connected to, from the first to before the second.
     Port(u32, u32),
 }
-
-/// An address and the length of the prefix that counts.
-pub type Network = (IpAddr, u8);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
@@ -117,13 +112,13 @@ impl Condition {
             Self::Not(one) => !one.holds(facts),
             Self::Header(header) => header.matches(facts.request),
             Self::Path(path) => path.matches(facts.request.path_only()),
-            Self::Address(whose, (net, bits)) => {
+            Self::Address(whose, range) => {
                 let address = match whose {
                     Whose::Ours => info.connection.local,
                     Whose::Peer => info.connection.peer,
                     Whose::Client => info.remote,
                 };
-                in_network(address.ip(), *net, *bits)
+                range.contains(address.ip())
             }
             Self::Port(start, end) => (*start..*end).contains(&u32::from(info.connection.local.port())),
         }

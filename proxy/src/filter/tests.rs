@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::chain::{
-    Answering, Chain, Facts, Filter, Levels, Override, Overrides, RouteSettings, Settings, Verdict,
+    Chain, Facts, Filter, Levels, Override, Overrides, Responding, RouteSettings, Settings, Verdict,
 };
 use super::{cors, fault, rbac};
 use crate::error::Flag;
-use crate::matcher::{FractionMatcher, StringMatch};
+use crate::matcher::{Cidr, FractionMatcher, StringMatch};
 use crate::message::{FieldValue, Method, RequestHead, ResponseHead, Version};
 use crate::stats::Registry;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
@@ -192,16 +192,16 @@ fn a_preflight_of_an_allowed_origin_is_answered_and_others_are_forwarded_unless_
     let chain = chain("c", false, Settings::Cors(cors::Cors { stats: registry.scope("cors.") }));
     let asked = |level: &Overrides, origin| run(&chain, &[level], &mut preflight(origin), false).0;
     let named = level("c", false, Some(RouteSettings::Cors(policy("https://a", None))));
-    let Verdict::Answer(head) = asked(&named, "https://a") else { panic!("not answered") };
+    let Verdict::Respond(head) = asked(&named, "https://a") else { panic!("not answered") };
     assert_eq!(head.fields.get("access-control-allow-methods"), Some(&b"PUT"[..]));
     assert_eq!(head.fields.get("access-control-max-age"), Some(&b"7"[..]));
     assert!(matches!(asked(&named, "https://b"), Verdict::Continue));
     let strict = level("c", false, Some(RouteSettings::Cors(policy("https://a", Some(false)))));
-    let Verdict::Answer(head) = asked(&strict, "https://b") else { panic!("not answered") };
+    let Verdict::Respond(head) = asked(&strict, "https://b") else { panic!("not answered") };
     assert!(!head.fields.contains("access-control-allow-origin"));
     // The older field counts where nothing stands under the filter's name.
     let old = Overrides { by_name: Vec::new(), cors: Some(policy("https://a", None)) };
-    assert!(matches!(asked(&old, "https://a"), Verdict::Answer(_)));
+    assert!(matches!(asked(&old, "https://a"), Verdict::Respond(_)));
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn an_allowed_origin_may_read_the_answer() {
     };
     assert!(matches!(running.request(0, &mut facts), Verdict::Continue));
     let mut response = ResponseHead::new(200);
-    running.response(&mut response, Answering { now: Instant::now(), health_failed: false });
+    running.response(&mut response, Responding { now: Instant::now(), health_failed: false });
     assert_eq!(response.fields.get("access-control-allow-origin"), Some(&b"https://any"[..]));
     assert_eq!(response.fields.get("access-control-expose-headers"), Some(&b"x-e"[..]));
 }
@@ -243,7 +243,7 @@ fn rules_allow_or_deny_what_matches_and_a_route_may_have_none() {
             permissions: vec![rbac::Condition::Port(80, 81)],
             principals: vec![rbac::Condition::Address(
                 rbac::Whose::Peer,
-                ("127.0.0.0".parse().unwrap(), bits),
+                Cidr::new("127.0.0.0".parse().unwrap(), bits),
             )],
         }],
     };

@@ -8,6 +8,7 @@ use std::time::Instant;
 use super::Context;
 use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain, Point, Unit, cut};
 use crate::error::{Flag, Flags};
+use crate::message::grammar::{decode_percent, uuid, without_port};
 use crate::message::{Fields, Known, RequestHead, ResponseHead, work};
 use crate::stream_info::{LogMoment, StreamInfo};
 
@@ -63,7 +64,7 @@ impl Plain {
             Self::UpstreamCluster | Self::UpstreamClusterRaw => text(info.cluster.as_deref(), out),
             Self::UpstreamHostName if !upstream.hostname.is_empty() => text(Some(&upstream.hostname), out),
             Self::UpstreamHostNameWithoutPort if !upstream.hostname.is_empty() => {
-                text(without_port(&upstream.hostname), out)
+                put(Some(without_port(upstream.hostname.as_bytes())), out)
             }
             Self::UpstreamHost | Self::UpstreamHostName | Self::UpstreamRemoteAddress => {
                 address(upstream.host, out)
@@ -94,7 +95,7 @@ impl Plain {
             }
             Self::ConnectionId => number(info.connection.id, out),
             Self::StreamId => put(context.request.and_then(|head| head.fields.get(Known::XRequestId)), out),
-            Self::UniqueId => write_uuid(out),
+            Self::UniqueId => put(Some(&uuid([fastrand::u64(..), fastrand::u64(..)])), out),
             Self::RouteName => text(info.route_name.as_deref().filter(|name| !name.is_empty()), out),
             Self::VirtualClusterName => text(info.virtual_cluster.as_deref(), out),
             Self::AccessLogType => text(Some(log_type(info)), out),
@@ -196,33 +197,10 @@ fn write_query_parameter(
     work::step(query.len());
     let found = query.split(|byte| *byte == b'&').find_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');
-        let key = percent_decode(parts.next()?);
-        (key == name.as_bytes()).then(|| percent_decode(parts.next().unwrap_or_default()))
+        let key = decode_percent(parts.next()?);
+        (key == name.as_bytes()).then(|| decode_percent(parts.next().unwrap_or_default()))
     });
     put(found.as_deref().map(|value| value.get(..limit.unwrap_or(usize::MAX)).unwrap_or(value)), out)
-}
-
-fn percent_decode(text: &[u8]) -> Vec<u8> {
-    let hex = |at: usize| {
-        text.get(at)
-            .and_then(|byte| char::from(*byte).to_digit(16))
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
-    let mut out = Vec::with_capacity(text.len());
-    let mut at = 0;
-    while let Some(&byte) = text.get(at) {
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(high * 16 + low);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
 }
 
 fn moment(info: &StreamInfo, point: Point) -> Option<Instant> {
@@ -304,22 +282,6 @@ fn write_flags(
     }
     // A dash that is a value: Envoy prints it in headers too.
     out.len() > start || put(Some(b"-"), out)
-}
-
-/// A random (version 4) UUID.
-fn write_uuid(out: &mut Vec<u8>) -> bool {
-    let id = (fastrand::u128(..) & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
-    let (a, b, c, d, e) =
-        (id >> 96, id >> 80 & 0xffff, id >> 64 & 0xffff, id >> 48 & 0xffff, id & 0xffff_ffff_ffff);
-    write!(out, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}").is_ok()
-}
-
-fn without_port(host: &str) -> Option<&str> {
-    Some(
-        host.rsplit_once(':')
-            .filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()))
-            .map_or(host, |(host, _)| host),
-    )
 }
 
 fn put(value: Option<&[u8]>, out: &mut Vec<u8>) -> bool {

@@ -2,8 +2,8 @@
 //! paths, and the changes that routes configure.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
 
+use crate::matcher::Cidr;
 use crate::message::{FieldValueBuf, Fields, Known, work};
 
 mod mutation;
@@ -52,7 +52,7 @@ pub struct Addresses {
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
     pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` headers are kept.
-    pub internal: Vec<(IpAddr, u8)>,
+    pub internal: Vec<Cidr>,
 }
 
 #[derive(Clone, Copy, Debug)]

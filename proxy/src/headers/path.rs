@@ -3,6 +3,7 @@
 //! Pure.
 
 use super::{EscapedSlashes, PathOptions};
+use crate::message::grammar::{escape, map_escapes};
 use crate::message::work;
 
 /// What became of a path.
@@ -67,27 +68,10 @@ fn unescape_slashes(path: &[u8]) -> Vec<u8> {
 /// Decodes escapes of characters that need none, and writes the others in capitals.
 fn unescape_unreserved(path: &[u8]) -> Vec<u8> {
     let decoded = map_escapes(path, |three| {
-        let byte = decode(three)?;
+        let byte = escape(three)?;
         (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
     });
     decoded.into_iter().map(|byte| if byte == b'\\' { b'/' } else { byte }).collect()
-}
-
-fn map_escapes(path: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8> {
-    work::step(path.len());
-    let mut out = Vec::with_capacity(path.len());
-    let mut rest = path;
-    while let Some((&first, tail)) = rest.split_first() {
-        let replaced = rest.get(..3).filter(|three| three.first() == Some(&b'%')).and_then(&replace);
-        out.push(replaced.unwrap_or(first));
-        rest = if replaced.is_some() { rest.get(3..).unwrap_or_default() } else { tail };
-    }
-    out
-}
-
-fn decode(three: &[u8]) -> Option<u8> {
-    let digits = std::str::from_utf8(three.get(1..3)?).ok()?;
-    u8::from_str_radix(digits, 16).ok()
 }
 
 /// Removes `.` and `..` segments; `None` when `..` leads above the root.

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Addresses, Rules, StripPort, is_of_connection, list, remove_nominated};
-use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version};
+use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version, grammar};
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
@@ -167,22 +167,7 @@ fn client_address(head: &RequestHead, rules: &Addresses, peer: SocketAddr) -> Cl
 }
 
 fn is_internal(rules: &Addresses, ip: IpAddr) -> bool {
-    rules.internal.iter().any(|&(net, bits)| in_network(ip, net, bits))
-}
-
-/// Whether an address lies in a network given by an address and the length of its prefix.
-pub fn in_network(ip: IpAddr, net: IpAddr, bits: u8) -> bool {
-    match (ip, net) {
-        (IpAddr::V4(ip), IpAddr::V4(net)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            ip.to_bits() & mask == net.to_bits() & mask
-        }
-        (IpAddr::V6(ip), IpAddr::V6(net)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            ip.to_bits() & mask == net.to_bits() & mask
-        }
-        _ => false,
-    }
+    rules.internal.iter().any(|range| range.contains(ip))
 }
 
 /// `x-forwarded-for`, `-proto` and `-port`.
@@ -216,25 +201,9 @@ fn request_id(head: &mut RequestHead, rules: &Rules, at_edge: bool, random: [u64
     if !options.generate || keep {
         return;
     }
-    if let Ok(id) = FieldValue::new(&uuid(random)) {
+    if let Ok(id) = FieldValue::new(&grammar::uuid(random)) {
         head.fields.set(Known::XRequestId, id);
     }
-}
-
-/// A version 4 UUID (RFC 9562, 5.4) from random bits.
-fn uuid([high, low]: [u64; 2]) -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-    let mut text = [b'-'; 36];
-    let mut shift = 128;
-    for (at, byte) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            shift -= 4;
-            let digit = usize::try_from(bits >> shift & 0xf).unwrap_or(0);
-            *byte = HEX.get(digit).copied().unwrap_or(b'0');
-        }
-    }
-    text
 }
 
 /// `add_user_agent`: the service names itself to the services behind it.

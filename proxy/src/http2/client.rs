@@ -1,4 +1,4 @@
-//! The client side of HTTP/2: one connection to an upstream, shared by many requests.
+//! The client side of HTTP/2: a connection to an upstream, and the requests on it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,14 +13,14 @@ use tokio::net::TcpStream;
 
 use super::convert;
 use super::sender::Outgoing;
-use super::{Counts, Io, Options, Side};
+use super::{Counts, Frames, Io, Options, Side};
 use crate::error::UpstreamError;
-use crate::message::{Fields, Frame, HeadKind, RequestHead, ResponseHead};
+use crate::message::{Fields, Frame, HeadKind, Invalid, RequestHead, ResponseHead};
 
-/// A connection to an upstream; clones share it.
-#[derive(Clone)]
+/// A connection to an upstream, shared by many requests; it closes when it is dropped and the last of
+/// them has ended.
 pub struct ClientConnection {
-    send: SendRequest<Bytes>,
+    send: RefCell<SendRequest<Bytes>>,
     counts: Counts,
     max_head_bytes: usize,
     max_fields: usize,
@@ -67,26 +67,25 @@ impl ClientConnection {
             .initial_connection_window_size(options.initial_connection_window)
             .header_table_size(options.header_table_size)
             .max_header_list_size(options.decode_limit())
-            .max_send_buffer_size(options.send_buffer);
+            .max_send_buffer_size(options.send_buffer)
+            // Until the upstream's SETTINGS say how many it allows.
+            .initial_max_send_streams(1);
         let (send, connection) = builder.handshake(io).await.map_err(|error| upstream(&error))?;
         let Options { max_head_bytes, max_fields, .. } = *options;
+        let send = RefCell::new(send);
         Ok((Self { send, counts, max_head_bytes, max_fields }, Driver(connection)))
     }
 
-    /// Whether new requests may be started: false once the upstream said GOAWAY or the connection ended.
+    /// Whether new requests may be started: false once the upstream said GOAWAY or the connection
+    /// ended.
     pub fn is_usable(&self) -> bool {
-        let mut send = self.send.clone();
-        !matches!(send.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+        let mut cx = Context::from_waker(Waker::noop());
+        !matches!(self.send.borrow_mut().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
-    /// Waits until a request can be started.
-    pub async fn ready(&mut self) -> Result<(), UpstreamError> {
-        poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))
-    }
-
-    /// How many requests the upstream lets us have at once.
+    /// How many requests the upstream allows at once; 1 until it has said so.
     pub fn max_streams(&self) -> usize {
-        self.send.current_max_send_streams()
+        self.send.borrow().current_max_send_streams()
     }
 
     /// Bytes received and sent since the last call.
@@ -94,11 +93,16 @@ impl ClientConnection {
         self.counts.take()
     }
 
+    /// Frames received and sent since the last call.
+    pub fn take_frames(&self) -> Frames {
+        self.counts.take_frames()
+    }
+
     /// The two sides of a request; `head` is the one that will be written.
     pub fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
         let answer = Rc::<RefCell<Answer>>::default();
         let writer = RequestWriter {
-            send: self.send.clone(),
+            send: self.send.borrow().clone(),
             stream: None,
             outgoing: Outgoing::default(),
             answer: answer.clone(),
@@ -206,7 +210,7 @@ impl ResponseReader {
         };
         match future.poll_informational(cx) {
             Poll::Ready(Some(Ok(interim))) => {
-                convert::response_in(&interim, head);
+                convert::response_in(&interim, head).map_err(malformed)?;
                 return Poll::Ready(Ok(HeadKind::Interim));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(upstream(&error))),
@@ -218,7 +222,7 @@ impl ResponseReader {
         if bytes > self.max_head_bytes || fields > self.max_fields {
             return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
         }
-        convert::response_in(&response, head);
+        convert::response_in(&response, head).map_err(malformed)?;
         if self.upgrade && head.status == 200 {
             head.status = 101;
         }
@@ -248,12 +252,17 @@ impl ResponseReader {
                 None => Ok(Frame::End),
                 Some(map) => {
                     let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers);
+                    convert::fields_in(&map, &mut trailers).map_err(malformed)?;
                     Ok(Frame::Trailers(trailers))
                 }
             }
         })
     }
+}
+
+/// A name that is no token.
+fn malformed(_: Invalid) -> UpstreamError {
+    UpstreamError::Protocol("invalid header name")
 }
 
 /// Envoy's reason for an `h2` error. A GOAWAY that leaves our stream out means that it was not processed.

@@ -170,8 +170,9 @@ impl RequestBody {
                 Ok(None) => Ok(Frame::End),
                 Ok(Some(map)) => {
                     let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers);
-                    Ok(Frame::Trailers(trailers))
+                    let valid = convert::fields_in(&map, &mut trailers);
+                    let malformed = |_| DownstreamError::Protocol("http2.violation.of.messaging.rule");
+                    valid.map(|()| Frame::Trailers(trailers)).map_err(malformed)
                 }
                 Err(error) => Err(downstream(&error)),
             }
@@ -236,7 +237,14 @@ impl ResponseWriter {
         let Self { sending, outgoing, .. } = self;
         poll_fn(|cx| match &mut *sending.borrow_mut() {
             Sending::Head(_) => Poll::Ready(Ok(())),
-            Sending::Body(stream) => outgoing.poll_send(stream, cx).map_err(|error| downstream(&error)),
+            Sending::Body(stream) => {
+                outgoing.poll_send(stream, cx).map_err(|error| match stream.poll_reset(cx) {
+                    // What fails to be sent does not tell why the stream has ended.
+                    Poll::Ready(Ok(_reason)) => DownstreamError::Reset,
+                    Poll::Ready(Err(why)) => downstream(&why),
+                    Poll::Pending => downstream(&error),
+                })
+            }
         })
         .await
     }

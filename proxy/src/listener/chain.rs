@@ -6,7 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::matcher::cidr::Cidr;
+use crate::matcher::Cidr;
 use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// What is known of a connection when its chain is chosen.

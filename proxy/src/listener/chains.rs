@@ -24,6 +24,7 @@ pub(super) fn serve(
     open: Open,
 ) {
     let info = Rc::new(info);
+    let (generation, direction) = (&chain.generation, listener.direction);
     let places = match admit(local, chain) {
         Verdict::In(places) => places,
         Verdict::Out(delay, places) => {
@@ -32,7 +33,7 @@ pub(super) fn serve(
             {
                 tcp::refused(local, proxy, info);
             }
-            tokio::task::spawn_local(async move {
+            local.serve(generation, direction, |_| async move {
                 if let Some(delay) = delay {
                     tokio::time::sleep(delay).await;
                 }
@@ -42,24 +43,24 @@ pub(super) fn serve(
         }
     };
     match &chain.kind {
-        ListenerKind::Http(manager) => {
+        ListenerKind::Http(manager) => local.serve(generation, direction, |drain| {
             let context = ConnectionContext {
                 listener: Arc::clone(listener),
                 manager: Arc::clone(manager),
                 info,
                 local: Rc::clone(local),
-                drain: local.drain_of(listener.address, listener.direction),
+                drain,
             };
-            tokio::task::spawn_local(async move {
+            async move {
                 connection::run(stream, Rc::new(context)).await;
                 drop((places, open));
-            });
-        }
+            }
+        }),
         ListenerKind::Tcp(end) => {
-            let (local, end) = (Rc::clone(local), Arc::clone(end));
+            let (worker, end) = (Rc::clone(local), Arc::clone(end));
             let client = tcp::Client { stream, front: Bytes::new(), info };
-            tokio::task::spawn_local(async move {
-                tcp::run(&local, &end, client).await;
+            local.serve(generation, direction, |_| async move {
+                tcp::run(&worker, &end, client).await;
                 drop((places, open));
             });
         }

@@ -241,3 +241,16 @@ fn the_syntax_is_that_of_re2() {
     assert!(matches("a{,5}", "a{,5}") && matches(r"\Qa.b\Ec", "a.bc") && matches(r"\<a\>", "<a>"));
     assert!(matches("[a&&b]+", "a&b") && matches("é+", "é"));
 }
+
+#[test]
+fn a_range_holds_its_first_and_last_address_and_no_other() {
+    let range = Cidr::new("10.1.2.3".parse().unwrap(), 23);
+    for (address, inside) in
+        [("10.1.2.0", true), ("10.1.3.255", true), ("10.1.4.0", false), ("10.1.1.255", false)]
+    {
+        assert_eq!(range.contains(address.parse().unwrap()), inside, "{address}");
+    }
+    assert!(Cidr::new("0.0.0.0".parse().unwrap(), 0).contains("255.0.0.1".parse().unwrap()));
+    assert!(!Cidr::new("0.0.0.0".parse().unwrap(), 0).contains("::1".parse().unwrap()));
+    assert!(Cidr::new("fd00::1".parse().unwrap(), 8).contains("fdff::".parse().unwrap()));
+}

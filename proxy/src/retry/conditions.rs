@@ -72,12 +72,12 @@ impl RetryOn {
         GRPC.iter().any(|(.., condition)| self.has(*condition))
     }
 
-    /// Whether an answer with this gRPC code is to be tried again.
+    /// Whether a response with this gRPC code is retried.
     pub fn covers_grpc(self, code: u32) -> bool {
         GRPC.iter().any(|(_, known, condition)| *known == code && self.has(*condition))
     }
 
-    /// Whether an answer with this status is to be tried again, whatever its fields.
+    /// Whether a response with this status is retried, whatever its headers.
     pub fn covers_status(self, status: u16) -> bool {
         (self.has(Self::FIVE_XX) && (500..600).contains(&status))
             || (self.has(Self::GATEWAY_ERROR) && (502..=504).contains(&status))
@@ -99,7 +99,7 @@ impl RetryOn {
         }
     }
 
-    /// Whether a try that got no answer in time is to be made again: it ends with a reset of our own.
+    /// Whether an attempt that got no response in time is retried: it ends with a reset of our own.
     pub fn covers_timeout(self, sent: bool) -> bool {
         self.has(Self::RESET | Self::FIVE_XX | Self::GATEWAY_ERROR)
             || (self.has(Self::RESET_BEFORE_REQUEST) && !sent)

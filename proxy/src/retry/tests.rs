@@ -35,7 +35,7 @@ fn retries(on: &str, fields: &[(&'static str, &str)]) -> Option<Retries> {
     Retries::of(Some(&Arc::new(policy(on))), &request(fields))
 }
 
-fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHead {
+fn response(status: u16, fields: &[(&'static str, &str)]) -> ResponseHead {
     let mut head = ResponseHead::new(status);
     for (name, value) in fields {
         head.fields.set(*name, FieldValue::new(value.as_bytes()).unwrap());
@@ -46,7 +46,7 @@ fn answer(status: u16, fields: &[(&'static str, &str)]) -> ResponseHead {
 /// The statuses of 400 to 511 that are tried again after.
 fn covered(on: &str, fields: &[(&'static str, &str)]) -> Vec<u16> {
     let Some(retries) = retries(on, fields) else { return Vec::new() };
-    (400..512).filter(|status| retries.cover(Cause::Response(&answer(*status, &[])))).collect()
+    (400..512).filter(|status| retries.cover(Cause::Response(&response(*status, &[])))).collect()
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn each_condition_names_its_statuses() {
 }
 
 #[test]
-fn resets_are_covered_by_what_they_would_be_answered_with() {
+fn resets_are_covered_by_the_status_that_would_report_them() {
     let covers = |on: &str, error: &UpstreamError, sent| {
         retries(on, &[]).is_some_and(|retries| retries.cover(Cause::Error { error, sent }))
     };
@@ -83,21 +83,21 @@ fn resets_are_covered_by_what_they_would_be_answered_with() {
 }
 
 #[test]
-fn grpc_codes_and_fields_of_an_answer_are_conditions() {
-    let unavailable = answer(200, &[("grpc-status", "14")]);
+fn grpc_codes_and_headers_of_a_response_are_conditions() {
+    let unavailable = response(200, &[("grpc-status", "14")]);
     assert!(retries("unavailable", &[]).unwrap().cover(Cause::Response(&unavailable)));
     assert!(!retries("cancelled", &[]).unwrap().cover(Cause::Response(&unavailable)));
     let by_request = retries("", &[("x-envoy-retry-grpc-on", "cancelled,unavailable")]).unwrap();
     assert!(by_request.cover(Cause::Response(&unavailable)));
     let named = [("x-envoy-retriable-header-names", "X-Again,x-more")];
-    let again = answer(200, &[("x-again", "")]);
+    let again = response(200, &[("x-again", "")]);
     assert!(retries("retriable-headers", &named).unwrap().cover(Cause::Response(&again)));
     assert!(!retries("retriable-headers", &[]).unwrap().cover(Cause::Response(&again)));
 }
 
 #[test]
-fn an_answer_of_a_rate_limit_is_retried_only_by_its_own_condition() {
-    let limited = answer(503, &[("x-envoy-ratelimited", "true")]);
+fn a_response_of_a_rate_limit_is_retried_only_by_its_own_condition() {
+    let limited = response(503, &[("x-envoy-ratelimited", "true")]);
     assert!(!retries("5xx", &[]).unwrap().cover(Cause::Response(&limited)));
     assert!(retries("envoy-ratelimited", &[]).unwrap().cover(Cause::Response(&limited)));
 }
@@ -142,7 +142,7 @@ fn the_wait_doubles_up_to_its_limit() {
 }
 
 #[test]
-fn an_answer_may_say_when_to_come_again() {
+fn a_response_may_say_when_to_come_again() {
     let header = |name: &str, timestamp| ResetHeader { name: name.into(), timestamp };
     let limits = RateLimitedBackOff {
         reset_headers: vec![header("retry-after", false), header("reset-at", true)],
@@ -152,7 +152,7 @@ fn an_answer_may_say_when_to_come_again() {
     let retries = Retries::of(Some(&policy), &request(&[])).unwrap();
     let now = UNIX_EPOCH + Duration::from_secs(1000);
     let wait =
-        |fields: &[(&'static str, &str)]| retries.wait(Cause::Response(&answer(503, fields)), 1, 0.0, now);
+        |fields: &[(&'static str, &str)]| retries.wait(Cause::Response(&response(503, fields)), 1, 0.0, now);
     assert_eq!(wait(&[("retry-after", "7")]), Wait::RateLimited(Duration::from_secs(7)));
     assert_eq!(wait(&[("reset-at", "1030")]), Wait::RateLimited(Duration::from_secs(30)));
     let both = [("retry-after", "301"), ("reset-at", "1030")];

@@ -21,7 +21,7 @@ mod table;
 mod tests;
 
 pub use rewrite::{Chosen, direct_location, to_tls};
-pub use table::{Decision, Domains, without_port};
+pub use table::{Decision, Domains};
 
 /// A compiled route configuration.
 #[derive(Debug, Default)]

@@ -1,8 +1,8 @@
 //! What a route changes: the path sent upstream, the cluster chosen, the location of a redirect.
 
-use super::table::{port, split_query, without_port};
 use super::{ClusterName, Forward, PathMatch, PathRewrite, Redirect, RedirectPath, Route, Target, Weighted};
 use crate::message::RequestHead;
+use crate::message::grammar::{port, split_query, without_port};
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::{PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::matcher;
+use crate::message::grammar::{split_query, without_port};
 use crate::message::{Known, Method, RequestHead};
 
 /// What a table says of a request.
@@ -162,33 +163,4 @@ impl Wildcards {
         let candidates = self.0.iter().filter(|(length, _)| *length < host);
         candidates.into_iter().find_map(|(length, places)| places.get(part(*length)).copied())
     }
-}
-
-/// A path without its query, and the query without its `?`.
-pub(super) fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match memchr::memchr(b'?', path) {
-        Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..)),
-        None => (path, None),
-    }
-}
-
-/// An authority without its port.
-pub fn without_port(authority: &[u8]) -> &[u8] {
-    match memchr::memrchr(b':', authority) {
-        // A colon before a closing bracket belongs to an IPv6 address.
-        Some(at)
-            if memchr::memchr(b']', &authority[at..]).is_none()
-                && authority[at + 1..].iter().all(u8::is_ascii_digit)
-                && at + 1 < authority.len() =>
-        {
-            &authority[..at]
-        }
-        _ => authority,
-    }
-}
-
-/// The port that an authority names.
-pub(super) fn port(authority: &[u8]) -> Option<u16> {
-    let rest = authority.get(without_port(authority).len() + 1..)?;
-    std::str::from_utf8(rest).ok()?.parse().ok()
 }

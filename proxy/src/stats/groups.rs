@@ -12,7 +12,7 @@ macro_rules! printed {
     };
 }
 
-/// `counters: [field, field = "printed.name"]` and so on. `codes` are answers by code and class, `classes` by class alone;
+/// `counters: [field, field = "printed.name"]` and so on. `codes` are responses by code and class, `classes` by class alone;
 /// what is `on_demand` is not shown before its first value.
 macro_rules! stats_group {
     ($(#[$doc:meta])* $name:ident {
@@ -49,21 +49,13 @@ macro_rules! stats_group {
     };
 }
 
-mod http_filters;
-mod tcp;
-mod tracing;
-
-pub use http_filters::*;
-pub use tcp::*;
-pub use tracing::*;
-
 stats_group! {
     /// `server.`
     ServerStats {
-        counters: [dynamic_unknown_fields, static_unknown_fields, envoy_bug_failures, debug_assertion_failures],
+        counters: [],
         gauges: [
-            live, state, uptime, concurrency, version, total_connections, parent_connections, memory_allocated, memory_heap_size,
-            memory_physical_size, days_until_first_cert_expiring, hot_restart_epoch, hot_restart_generation,
+            live, state, uptime, concurrency, version, total_connections, memory_allocated,
+            memory_heap_size, memory_physical_size, days_until_first_cert_expiring,
         ],
         histograms: [initialization_time_ms],
         codes: [],
@@ -74,12 +66,14 @@ stats_group! {
     /// `listener_manager.`
     ListenerManagerStats {
         counters: [
-            listener_added, listener_modified, listener_in_place_updated, listener_removed, listener_stopped,
-            listener_create_success,
-            listener_create_failure, lds_update_rejected = "lds.update_rejected",
+            listener_added, listener_modified, listener_removed, listener_stopped,
+            listener_create_success, listener_create_failure,
+            lds_update_rejected = "lds.update_rejected",
         ],
-        gauges: [total_listeners_warming, total_listeners_active, total_listeners_draining, total_filter_chains_draining,
-            workers_started],
+        gauges: [
+            total_listeners_warming, total_listeners_active, total_listeners_draining,
+            workers_started,
+        ],
         histograms: [],
         codes: [],
         on_demand: ["lds.update_rejected"],
@@ -89,10 +83,7 @@ stats_group! {
 stats_group! {
     /// `cluster_manager.`
     ClusterManagerStats {
-        counters: [
-            cluster_added, cluster_modified, cluster_removed, cluster_updated, cluster_updated_via_merge, update_merge_cancelled,
-            update_out_of_merge_window,
-        ],
+        counters: [cluster_added, cluster_modified, cluster_removed, cluster_updated],
         gauges: [active_clusters, warming_clusters],
         histograms: [],
         codes: [],
@@ -103,12 +94,10 @@ stats_group! {
     /// `listener.<address>.`
     ListenerStats {
         counters: [
-            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow, downstream_cx_overload_reject,
-            downstream_global_cx_overflow,
-            downstream_cx_transport_socket_connect_timeout, downstream_pre_cx_timeout, downstream_listener_filter_error,
-            downstream_listener_filter_remote_close, no_filter_chain_match,
+            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow,
+            no_filter_chain_match,
         ],
-        gauges: [downstream_cx_active, downstream_pre_cx_active],
+        gauges: [downstream_cx_active],
         histograms: [downstream_cx_length_ms],
         codes: [],
         per_worker: ["downstream_cx_active", "downstream_cx_total"],
@@ -119,35 +108,29 @@ stats_group! {
     /// `http.<stat_prefix>.`: a connection manager.
     HttpStats {
         counters: [
-            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total, downstream_cx_destroy,
-            downstream_cx_destroy_remote,
-            downstream_cx_destroy_local, downstream_cx_destroy_active_rq, downstream_cx_destroy_local_active_rq,
-            downstream_cx_destroy_remote_active_rq, downstream_cx_rx_bytes_total, downstream_cx_tx_bytes_total,
-            downstream_cx_drain_close,
-            downstream_cx_idle_timeout, downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
-            downstream_cx_overload_disable_keepalive,
-            downstream_cx_protocol_error, downstream_cx_delayed_close_timeout, downstream_cx_upgrades_total,
-            downstream_cx_http1_soft_drain,
-            downstream_cx_ssl_total, downstream_flow_control_paused_reading_total, downstream_flow_control_resumed_reading_total,
-            downstream_rq_total, downstream_rq_http1_total, downstream_rq_http2_total, downstream_rq_response_before_rq_complete,
-            downstream_rq_rx_reset, downstream_rq_tx_reset, downstream_rq_non_relative_path, downstream_rq_too_large,
-            downstream_rq_completed,
-            downstream_rq_failed_path_normalization, downstream_rq_idle_timeout, downstream_rq_max_duration_reached,
-            downstream_rq_timeout,
-            downstream_rq_header_timeout, downstream_rq_overload_close, downstream_rq_redirected_with_normalized_path,
-            downstream_rq_ws_on_non_ws_route,
-            downstream_rq_rejected_via_ip_detection, rs_too_large, no_route, no_cluster, rq_total, rq_direct_response,
-            rq_redirect, rq_retry_skipped_request_not_complete,
-            rq_reset_after_downstream_response_started, downstream_rq_too_many_premature_resets,
+            downstream_cx_total, downstream_cx_http1_total, downstream_cx_http2_total,
+            downstream_cx_destroy, downstream_cx_destroy_remote, downstream_cx_destroy_local,
+            downstream_cx_destroy_active_rq, downstream_cx_destroy_local_active_rq,
+            downstream_cx_destroy_remote_active_rq, downstream_cx_rx_bytes_total,
+            downstream_cx_tx_bytes_total, downstream_cx_drain_close, downstream_cx_idle_timeout,
+            downstream_cx_max_duration_reached, downstream_cx_max_requests_reached,
+            downstream_cx_protocol_error, downstream_cx_delayed_close_timeout,
+            downstream_cx_upgrades_total, downstream_rq_total, downstream_rq_http1_total,
+            downstream_rq_http2_total, downstream_rq_response_before_rq_complete,
+            downstream_rq_rx_reset, downstream_rq_tx_reset, downstream_rq_too_large,
+            downstream_rq_completed, downstream_rq_failed_path_normalization,
+            downstream_rq_idle_timeout, downstream_rq_max_duration_reached, downstream_rq_timeout,
+            downstream_rq_header_timeout, downstream_rq_redirected_with_normalized_path,
+            downstream_rq_ws_on_non_ws_route, no_route, no_cluster, rq_total, rq_direct_response,
+            rq_redirect, rq_reset_after_downstream_response_started,
         ],
         gauges: [
-            downstream_cx_active, downstream_cx_ssl_active, downstream_cx_http1_active, downstream_cx_http2_active,
-            downstream_cx_rx_bytes_buffered, downstream_cx_tx_bytes_buffered, downstream_cx_upgrades_active, downstream_rq_active,
+            downstream_cx_active, downstream_cx_http1_active, downstream_cx_http2_active,
+            downstream_cx_upgrades_active, downstream_rq_active,
         ],
         histograms: [downstream_cx_length_ms, downstream_rq_time],
         codes: [],
         classes: [downstream_rq_codes = "downstream_rq"],
-        on_demand: ["rq_retry_skipped_request_not_complete"],
     }
 }
 
@@ -165,10 +148,7 @@ stats_group! {
 stats_group! {
     /// `http1.`: the HTTP/1 codec.
     Http1Stats {
-        counters: [
-            dropped_headers_with_underscores, metadata_not_supported_error, requests_rejected_with_underscores_in_headers,
-            response_flood,
-        ],
+        counters: [dropped_headers_with_underscores, requests_rejected_with_underscores_in_headers],
         gauges: [],
         histograms: [],
         codes: [],
@@ -179,16 +159,17 @@ stats_group! {
     /// `http2.`: the HTTP/2 codec.
     Http2Stats {
         counters: [
-            dropped_headers_with_underscores, header_overflow, requests_rejected_with_underscores_in_headers,
-            rx_messaging_error, rx_reset,
-            trailers, tx_reset, goaway_sent,
+            dropped_headers_with_underscores, header_overflow,
+            requests_rejected_with_underscores_in_headers, rx_messaging_error, rx_reset, trailers,
+            tx_reset, goaway_sent,
         ],
         gauges: [streams_active],
         histograms: [],
         codes: [],
         on_demand: [
-            "dropped_headers_with_underscores", "header_overflow", "requests_rejected_with_underscores_in_headers",
-            "rx_messaging_error", "rx_reset", "trailers", "tx_reset", "goaway_sent", "streams_active",
+            "dropped_headers_with_underscores", "header_overflow",
+            "requests_rejected_with_underscores_in_headers", "rx_messaging_error", "rx_reset",
+            "trailers", "tx_reset", "goaway_sent", "streams_active",
         ],
     }
 }
@@ -196,11 +177,10 @@ stats_group! {
 stats_group! {
     /// `cluster_manager.cds.`, `listener_manager.lds.`, `http.<stat_prefix>.rds.<route>.`: one subscription to a source of configuration.
     SubscriptionStats {
-        counters: [config_reload, init_fetch_timeout, update_attempt, update_success, update_failure, update_rejected],
+        counters: [update_attempt, update_success, update_failure, update_rejected],
         gauges: [update_time, version],
         histograms: [update_duration],
         codes: [],
-        on_demand: ["config_reload"],
     }
 }
 
@@ -208,42 +188,35 @@ stats_group! {
     /// `cluster.<name>.`
     ClusterStats {
         counters: [
-            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total, upstream_cx_connect_fail,
-            upstream_cx_connect_timeout, upstream_cx_idle_timeout,
-            upstream_cx_connect_attempts_exceeded, upstream_cx_overflow, upstream_cx_destroy, upstream_cx_destroy_local,
-            upstream_cx_destroy_remote,
+            upstream_cx_total, upstream_cx_http1_total, upstream_cx_http2_total,
+            upstream_cx_connect_fail, upstream_cx_connect_timeout, upstream_cx_idle_timeout,
+            upstream_cx_connect_attempts_exceeded, upstream_cx_overflow, upstream_cx_destroy,
+            upstream_cx_destroy_local, upstream_cx_destroy_remote,
             upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq,
-            upstream_cx_destroy_remote_with_active_rq,
-            upstream_cx_close_notify, upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error,
-            upstream_cx_max_requests, upstream_cx_none_healthy,
-            upstream_cx_pool_overflow, upstream_cx_max_duration_reached,
-            upstream_rq_total, upstream_rq_pending_total, upstream_rq_pending_overflow, upstream_rq_pending_failure_eject,
-            upstream_rq_cancelled,
-            upstream_rq_maintenance_mode, upstream_rq_timeout, upstream_rq_max_duration_reached, upstream_rq_per_try_timeout,
+            upstream_cx_destroy_remote_with_active_rq, upstream_cx_close_notify,
+            upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error,
+            upstream_cx_max_requests, upstream_cx_none_healthy, upstream_rq_total,
+            upstream_rq_pending_total, upstream_rq_pending_overflow,
+            upstream_rq_pending_failure_eject, upstream_rq_cancelled, upstream_rq_timeout,
+            upstream_rq_max_duration_reached, upstream_rq_per_try_timeout,
             upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
-            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow, upstream_rq_retry_limit_exceeded,
-            upstream_rq_retry_backoff_exponential, upstream_rq_retry_backoff_ratelimited,
-            upstream_rq_completed, upstream_rq_active_overflow, upstream_rq_rx_reset_no_error,
-            upstream_flow_control_paused_reading_total, upstream_flow_control_resumed_reading_total,
-            upstream_flow_control_backed_up_total, upstream_flow_control_drained_total,
-            upstream_internal_redirect_succeeded_total, upstream_internal_redirect_failed_total, bind_errors,
-            membership_change, update_attempt, update_success, update_failure, update_empty, update_no_rebuild, update_rejected,
-            assignment_stale, assignment_timeout_received, assignment_use_cached, retry_or_shadow_abandoned,
-            lb_healthy_panic, lb_local_cluster_not_ok, lb_recalculate_zone_structures, lb_subsets_created, lb_subsets_fallback,
-            lb_subsets_fallback_panic, lb_subsets_removed, lb_subsets_selected, lb_zone_cluster_too_small,
-            lb_zone_no_capacity_left, lb_zone_number_differs, lb_zone_routing_all_directly, lb_zone_routing_cross_zone,
-            lb_zone_routing_sampled, original_dst_host_invalid,
+            upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow,
+            upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential,
+            upstream_rq_retry_backoff_ratelimited, upstream_rq_completed,
+            upstream_rq_active_overflow, membership_change, update_attempt, update_success,
+            update_failure, update_empty, update_no_rebuild, update_rejected,
+            retry_or_shadow_abandoned, lb_healthy_panic,
             external_upstream_rq_completed = "external.upstream_rq_completed",
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
             retry_upstream_rq_completed = "retry.upstream_rq_completed", host_reports_dropped,
+            http2_rx_reset = "http2.rx_reset", http2_tx_reset = "http2.tx_reset",
+            http2_goaway_sent = "http2.goaway_sent",
         ],
         gauges: [
-            upstream_cx_active, upstream_cx_rx_bytes_buffered, upstream_cx_tx_bytes_buffered, upstream_rq_active,
-            upstream_rq_pending_active, membership_healthy,
-            membership_degraded, membership_excluded, membership_total, max_host_weight, version, warming_state,
-            lb_subsets_active,
-            circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
+            upstream_cx_active, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
+            membership_degraded, membership_excluded, membership_total, max_host_weight, version,
+            warming_state, circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
             circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
             circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
             circuit_breakers_default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
@@ -254,33 +227,36 @@ stats_group! {
             circuit_breakers_high_rq_pending_open = "circuit_breakers.high.rq_pending_open",
             circuit_breakers_high_rq_retry_open = "circuit_breakers.high.rq_retry_open",
             circuit_breakers_default_remaining_cx = "circuit_breakers.default.remaining_cx",
-            circuit_breakers_default_remaining_cx_pools = "circuit_breakers.default.remaining_cx_pools",
             circuit_breakers_default_remaining_pending = "circuit_breakers.default.remaining_pending",
             circuit_breakers_default_remaining_retries = "circuit_breakers.default.remaining_retries",
             circuit_breakers_default_remaining_rq = "circuit_breakers.default.remaining_rq",
             circuit_breakers_high_remaining_cx = "circuit_breakers.high.remaining_cx",
-            circuit_breakers_high_remaining_cx_pools = "circuit_breakers.high.remaining_cx_pools",
             circuit_breakers_high_remaining_pending = "circuit_breakers.high.remaining_pending",
             circuit_breakers_high_remaining_retries = "circuit_breakers.high.remaining_retries",
             circuit_breakers_high_remaining_rq = "circuit_breakers.high.remaining_rq",
         ],
         histograms: [
             upstream_cx_connect_ms, upstream_cx_length_ms, upstream_rq_per_cx, upstream_rq_time,
-            external_upstream_rq_time = "external.upstream_rq_time", internal_upstream_rq_time = "internal.upstream_rq_time",
+            external_upstream_rq_time = "external.upstream_rq_time",
+            internal_upstream_rq_time = "internal.upstream_rq_time",
             canary_upstream_rq_time = "canary.upstream_rq_time",
         ],
-        codes: [upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq",
-            internal_upstream_rq_codes = "internal.upstream_rq", canary_upstream_rq_codes = "canary.upstream_rq",
-            retry_upstream_rq_codes = "retry.upstream_rq"],
+        codes: [
+            upstream_rq_codes = "upstream_rq", external_upstream_rq_codes = "external.upstream_rq",
+            internal_upstream_rq_codes = "internal.upstream_rq",
+            canary_upstream_rq_codes = "canary.upstream_rq",
+            retry_upstream_rq_codes = "retry.upstream_rq",
+        ],
         on_demand: [
-            "upstream_rq_time", "external.upstream_rq_time", "internal.upstream_rq_time", "canary.upstream_rq_time",
-            "external.upstream_rq_completed", "internal.upstream_rq_completed", "canary.upstream_rq_completed",
-            "retry.upstream_rq_completed", "update_rejected", "lb_zone_number_differs", "circuit_breakers.default.remaining_cx",
-            "circuit_breakers.default.remaining_cx_pools", "circuit_breakers.default.remaining_pending",
+            "upstream_rq_time", "external.upstream_rq_time", "internal.upstream_rq_time",
+            "canary.upstream_rq_time", "external.upstream_rq_completed",
+            "internal.upstream_rq_completed", "canary.upstream_rq_completed",
+            "retry.upstream_rq_completed", "update_rejected",
+            "circuit_breakers.default.remaining_cx", "circuit_breakers.default.remaining_pending",
             "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
-            "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_cx_pools",
-            "circuit_breakers.high.remaining_pending", "circuit_breakers.high.remaining_retries",
-            "circuit_breakers.high.remaining_rq", "host_reports_dropped",
+            "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_pending",
+            "circuit_breakers.high.remaining_retries", "circuit_breakers.high.remaining_rq",
+            "host_reports_dropped", "http2.rx_reset", "http2.tx_reset", "http2.goaway_sent",
         ],
     }
 }
@@ -289,15 +265,17 @@ stats_group! {
     /// `cluster.<name>.outlier_detection.`: only clusters that detect outliers have it.
     OutlierStats {
         counters: [
-            ejections_total, ejections_overflow, ejections_consecutive_5xx, ejections_success_rate, ejections_enforced_total,
-            ejections_detected_consecutive_5xx, ejections_enforced_consecutive_5xx,
-            ejections_detected_consecutive_gateway_failure, ejections_enforced_consecutive_gateway_failure,
-            ejections_detected_consecutive_local_origin_failure, ejections_enforced_consecutive_local_origin_failure,
-            ejections_detected_success_rate, ejections_enforced_success_rate,
-            ejections_detected_local_origin_success_rate, ejections_enforced_local_origin_success_rate,
-            ejections_detected_failure_percentage, ejections_enforced_failure_percentage,
-            ejections_detected_local_origin_failure_percentage, ejections_enforced_local_origin_failure_percentage,
-            ejections_detected_degradation,
+            ejections_total, ejections_overflow, ejections_consecutive_5xx, ejections_success_rate,
+            ejections_enforced_total, ejections_detected_consecutive_5xx,
+            ejections_enforced_consecutive_5xx, ejections_detected_consecutive_gateway_failure,
+            ejections_enforced_consecutive_gateway_failure,
+            ejections_detected_consecutive_local_origin_failure,
+            ejections_enforced_consecutive_local_origin_failure, ejections_detected_success_rate,
+            ejections_enforced_success_rate, ejections_detected_local_origin_success_rate,
+            ejections_enforced_local_origin_success_rate, ejections_detected_failure_percentage,
+            ejections_enforced_failure_percentage,
+            ejections_detected_local_origin_failure_percentage,
+            ejections_enforced_local_origin_failure_percentage,
         ],
         gauges: [ejections_active],
         histograms: [],
@@ -318,8 +296,11 @@ stats_group! {
 stats_group! {
     /// `vhost.<name>.vcluster.<name>.`
     VirtualClusterStats {
-        counters: [upstream_rq_total, upstream_rq_completed, upstream_rq_retry, upstream_rq_retry_limit_exceeded,
-            upstream_rq_retry_overflow, upstream_rq_retry_success, upstream_rq_timeout],
+        counters: [
+            upstream_rq_total, upstream_rq_completed, upstream_rq_retry,
+            upstream_rq_retry_limit_exceeded, upstream_rq_retry_overflow, upstream_rq_retry_success,
+            upstream_rq_timeout,
+        ],
         gauges: [],
         histograms: [upstream_rq_time],
         codes: [upstream_rq_codes = "upstream_rq"],
@@ -330,10 +311,135 @@ stats_group! {
 stats_group! {
     /// `filesystem.`: the access logs' files. `write_dropped` is ours: lines that found a full buffer.
     FilesystemStats {
-        counters: [flushed_by_timer, reopen_failed, write_buffered, write_completed, write_failed, write_dropped],
+        counters: [
+            flushed_by_timer, reopen_failed, write_buffered, write_completed, write_failed,
+            write_dropped,
+        ],
         gauges: [write_total_buffered],
         histograms: [],
         codes: [],
         on_demand: ["write_dropped"],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.fault.`: the fault filter.
+    FaultStats {
+        counters: [aborts_injected, delays_injected, faults_overflow, response_rl_injected],
+        gauges: [active_faults],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.fault.<downstream cluster>.`
+    FaultClusterStats {
+        counters: [aborts_injected, delays_injected],
+        gauges: [],
+        histograms: [],
+        codes: [],
+        on_demand: ["aborts_injected", "delays_injected"],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.cors.`: the CORS filter.
+    CorsStats {
+        counters: [origin_valid, origin_invalid],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `<stat_prefix>.http_local_rate_limit.`: a local rate limit.
+    HttpLocalRateLimitStats {
+        counters: [enabled, enforced, ok, rate_limited],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.rbac.`: the RBAC filter.
+    RbacStats {
+        counters: [allowed, denied, shadow_allowed, shadow_denied],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.health_check.`: the checks that the health check filter answered itself.
+    HealthCheckFilterStats {
+        counters: [
+            request_total, ok, failed, cached_response, failed_cluster_not_found,
+            failed_cluster_empty, failed_cluster_unhealthy, degraded,
+        ],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `tcp.<stat_prefix>.`
+    TcpStats {
+        counters: [
+            downstream_cx_drain_close, downstream_cx_no_route, downstream_cx_rx_bytes_total,
+            downstream_cx_total, downstream_cx_tx_bytes_total, idle_timeout,
+            max_downstream_connection_duration,
+        ],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `connection_limit.<stat_prefix>.`
+    ConnectionLimitStats {
+        counters: [limited_connections],
+        gauges: [active_connections],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `local_rate_limit.<stat_prefix>.`
+    LocalRateLimitStats {
+        counters: [rate_limited],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `http.<stat_prefix>.tracing.`
+    TracingStats {
+        counters: [client_enabled, health_check, not_traceable, random_sampling, service_forced],
+        gauges: [],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `tracing.zipkin.` `spans_dropped` is ours: spans that found a full queue.
+    ZipkinStats {
+        counters: [
+            reports_dropped, reports_failed, reports_sent, reports_skipped_no_cluster, spans_sent,
+            timer_flushed, spans_dropped,
+        ],
+        gauges: [],
+        histograms: [],
+        codes: [],
+        on_demand: ["spans_dropped"],
     }
 }

@@ -1,10 +1,10 @@
-//! A worker's view of the clusters: policies and endpoints as the writer last sent them, and the connections that are this worker's own.
+//! A worker's view of the clusters: policies and hosts as control published them last, and the
+//! connections that are this worker's own.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::pool::LocalHost;
 use crate::cluster::balancer::{self, Cursor};
@@ -19,7 +19,8 @@ pub struct Clusters {
     by_name: RefCell<HashMap<Arc<str>, Rc<LocalCluster>>>,
 }
 
-/// One cluster as a request uses it: the policy stays for the request's whole life, the members are read anew by each try.
+/// One cluster as a request uses it: the policy stays for the request's whole life, the hosts are
+/// read anew by each attempt.
 pub struct LocalCluster {
     pub policy: Arc<ClusterPolicy>,
     breakers: Arc<[Breaker; 2]>,
@@ -37,7 +38,7 @@ struct Members {
     hosts: RefCell<HashMap<u64, Rc<LocalHost>>>,
 }
 
-/// What the writer sends of one cluster.
+/// What control publishes of one cluster.
 pub struct Update<'s> {
     pub policy: &'s Arc<ClusterPolicy>,
     pub endpoints: &'s Arc<EndpointView>,
@@ -50,7 +51,7 @@ impl Clusters {
         self.by_name.borrow().get(name).cloned()
     }
 
-    /// Takes over one cluster's latest version; unchanged parts are told by their pointers.
+    /// Takes over one cluster's latest version; what is unchanged has the same pointer.
     pub fn update(&self, update: &Update<'_>, shard: usize) {
         let mut by_name = self.by_name.borrow_mut();
         let known = by_name.get(&update.policy.name);
@@ -86,11 +87,12 @@ impl Clusters {
         });
     }
 
-    /// Closes connections that were idle for too long.
-    pub fn close_idle(&self, now: Instant) {
+    /// Closes idle connections that their host has closed, and those that keep other requests from
+    /// opening one.
+    pub fn sweep(&self) {
         for cluster in self.by_name.borrow().values() {
             for host in cluster.members.hosts.borrow().values() {
-                host.close_idle(&cluster.policy, cluster.stats(), now);
+                host.sweep();
             }
         }
     }
@@ -129,18 +131,18 @@ impl LocalCluster {
         }
     }
 
-    /// The host of the next try; hosts whose id is in `avoid` are passed over while another can be found in `attempts` draws.
+    /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
+    /// found in `draws` draws.
     pub fn pick(
         &self,
         random: &mut impl FnMut(u64) -> u64,
         avoid: &[u64],
-        attempts: u32,
+        draws: u32,
     ) -> Option<Rc<LocalHost>> {
         self.members.refresh();
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
-        let (host, panic) =
-            balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, attempts))?;
+        let (host, panic) = balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
         if panic {
             self.stats().lb_healthy_panic.inc();
         }
@@ -163,21 +165,29 @@ impl Members {
             return;
         }
         *self.view.borrow_mut() = Arc::clone(endpoints);
-        self.hosts.borrow_mut().retain(|id, local| {
-            let host = endpoints.hosts.iter().find(|host| host.id == *id);
-            match host {
+        let mut hosts = self.hosts.borrow_mut();
+        if hosts.is_empty() {
+            return;
+        }
+        let now: HashMap<u64, &Arc<Host>> = endpoints.hosts.iter().map(|host| (host.id, host)).collect();
+        hosts.retain(|id, local| {
+            match now.get(id) {
                 None => local.retire(),
-                // Checks or requests found it failing: what is idle would fail the next one.
+                // Checks or requests found it failing: what is idle would fail the next request.
                 Some(host) if host.flags().is_failing() => local.close_all_idle(),
                 Some(_) => {}
             }
-            host.is_some()
+            now.contains_key(id)
         });
     }
 
     fn local(&self, host: &Arc<Host>) -> Rc<LocalHost> {
         let mut hosts = self.hosts.borrow_mut();
-        Rc::clone(hosts.entry(host.id).or_insert_with(|| Rc::new(LocalHost::new(Arc::clone(host)))))
+        let local = hosts.entry(host.id).or_insert_with(|| Rc::new(LocalHost::new(Arc::clone(host))));
+        if !Arc::ptr_eq(&local.host, host) {
+            *local = Rc::new(local.renewed(Arc::clone(host)));
+        }
+        Rc::clone(local)
     }
 
     fn forget_connections(&self) {
@@ -185,9 +195,4 @@ impl Members {
             host.retire();
         }
     }
-}
-
-/// A count that its owner alone changes.
-pub(super) fn bump(cell: &Cell<usize>, by: isize) {
-    cell.set(cell.get().saturating_add_signed(by));
 }

@@ -1,16 +1,55 @@
-//! Makes a TCP connection to a host under the cluster's connect options.
+//! Opens TCP connections to hosts, and holds what an open one has: its permit and its part of the
+//! statistics.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::clusters::LocalCluster;
+use crate::cluster::breaker::Permit;
 use crate::cluster::{Host, TcpKeepalive};
 use crate::error::UpstreamError;
+use crate::stats::{ClusterStats, Scope};
 use crate::time;
 
-/// A connection to `host` within the cluster's `connect_timeout`; what fails is counted.
+/// What a connection holds while it is open; everything is given back on drop.
+pub struct Opened {
+    stats: (Arc<Scope<ClusterStats>>, usize),
+    host: Arc<Host>,
+    at: Instant,
+    permit: Permit,
+}
+
+impl Opened {
+    pub fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+        cluster.stats().upstream_cx_active.inc();
+        host.stats.shard(cluster.shard()).cx_active.inc();
+        Self { stats: cluster.stats_scope(), host: Arc::clone(host), at: time::now(), permit }
+    }
+
+    pub(super) fn stats(&self) -> &ClusterStats {
+        self.stats.0.shard(self.stats.1)
+    }
+
+    /// How many requests wait for the permit of a connection of this cluster.
+    pub(super) fn wanted(&self) -> u32 {
+        self.permit.wanted()
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let stats = self.stats();
+        stats.upstream_cx_active.dec();
+        stats.upstream_cx_destroy.inc();
+        stats.upstream_cx_length_ms.record(millis(self.at.elapsed()));
+        self.host.stats.shard(self.stats.1).cx_active.dec();
+    }
+}
+
+/// Connects to `host` within the cluster's `connect_timeout`, and counts a failure.
 pub async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpStream, UpstreamError> {
     let (policy, stats) = (&cluster.policy, cluster.stats());
     let counts = host.stats.shard(cluster.shard());
@@ -59,13 +98,13 @@ fn options(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
     options
 }
 
-/// The operating system's own words, without Rust's ` (os error 111)`.
+/// The operating system's message without Rust's ` (os error 111)`.
 fn os_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-/// Whole milliseconds, as histograms of times count.
+/// Whole milliseconds, the unit of time histograms.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,333 +1,634 @@
-//! The connections of one worker to one host.
+//! The connections of one worker to one host, and the queue of the requests that wait for one.
 //!
-//! HTTP/1: the connection used last is used first, so that the others may fall idle and be closed; one the host has closed meanwhile is
-//! told without a system call and thrown away. HTTP/2: streams share a connection. A try without an idle connection is pending until it
-//! has one, and pending tries are limited.
+//! There is a pool for each protocol and priority, as in Envoy. A connection has room for one stream
+//! (HTTP/1) or for as many as the peer and the configuration allow (HTTP/2). A request without room
+//! waits in the queue, bounded by `max_pending_requests`, and the pool opens connections for those
+//! that wait, bounded by `max_connections`. Nobody waits while there is room.
 
-use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
-use super::clusters::{LocalCluster, bump};
-use super::connect::connect;
-use super::lease::{Back, Checkout, Held, Open, SharedUse, UpstreamStream};
-use super::queue::{Queue, Slot, Turn, room};
-use super::stream::{RequestWriter, ResponseReader};
-use crate::cluster::breaker::Permit;
-use crate::cluster::{ClusterPolicy, Host};
+use super::clusters::LocalCluster;
+use super::connect::{Opened, connect};
+use super::stream::{Codec, Connection, Lease, UpstreamStream};
+use crate::cluster::Host;
+use crate::cluster::breaker::{Permit, Want, room};
 use crate::error::UpstreamError;
 use crate::message::{RequestHead, Version};
 use crate::route::Priority;
 use crate::stats::ClusterStats;
 use crate::{http1, http2};
 
+/// How often a request takes its turn again because the connection that it was given has gone.
+const MAX_TURNS: u32 = 3;
+
 /// A host with this worker's connections to it.
 pub struct LocalHost {
     pub host: Arc<Host>,
-    /// The last is the most recently used.
-    idle: RefCell<Vec<Idle>>,
-    /// Who waits for an HTTP/1 connection because no more may be opened.
-    queue: Rc<Queue>,
-    shared: RefCell<Option<Shared>>,
-    /// Someone is opening the shared connection.
-    opening: RefCell<Option<Rc<Opening>>>,
-    /// Removed from the cluster, or its connections are of an old policy: nothing is kept.
+    pools: Rc<Pools>,
+}
+
+/// Made when they are first used: HTTP/1 and HTTP/2, each for default and high priority.
+#[derive(Default)]
+struct Pools {
+    all: [OnceCell<Rc<Pool>>; 4],
+    /// The host left the cluster, or its connections are of an old policy: nothing is kept.
     retired: Cell<bool>,
 }
 
-struct Idle {
-    open: Open,
-    since: Instant,
+/// The connections of one protocol and priority.
+pub(super) struct Pool {
+    version: Version,
+    priority: Priority,
+    /// Connections with room for a stream; the most recently used one is the last.
+    ready: RefCell<Vec<Rc<Connection>>>,
+    queue: Queue,
+    /// Connections that are open or being opened.
+    open: Cell<usize>,
+    /// Streams that the connections being opened are expected to have room for.
+    coming: Cell<usize>,
+    /// How many streams the host allowed last on one connection.
+    allowed: Cell<usize>,
+    retired: Cell<bool>,
+    /// While requests wait that no connection may be opened for.
+    wanting: RefCell<Option<Wanting>>,
+    /// The task that closes what was idle for too long.
+    reaper: RefCell<Option<Task>>,
 }
 
-/// A shared connection on its way.
-#[derive(Default)]
-struct Opening {
-    /// Wakes those who wait for it.
-    over: Notify,
-    failed: RefCell<Option<UpstreamError>>,
+/// Waits at the limit of the cluster's connections on behalf of the queue.
+struct Wanting {
+    want: Want,
+    _task: Task,
 }
 
-/// The HTTP/2 connection that streams share.
-struct Shared {
-    connection: http2::ClientConnection,
-    uses: Cell<u32>,
-    /// When the last stream ended; `None` while there are some.
-    idle_since: Rc<Cell<Option<Instant>>>,
-    active: Rc<Cell<usize>>,
-    local: Option<SocketAddr>,
-    held: Rc<Held>,
+/// A task that ends with its owner.
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
+
 impl LocalHost {
     pub fn new(host: Arc<Host>) -> Self {
-        Self {
-            host,
-            idle: RefCell::default(),
-            queue: Rc::default(),
-            shared: RefCell::default(),
-            opening: RefCell::default(),
-            retired: Cell::new(false),
-        }
+        Self { host, pools: Rc::default() }
     }
 
-    /// A stream over HTTP/1 or HTTP/2, on a connection that is idle, shared, or made for it.
+    /// The same connections under what is now known of the host. Its address may be another one
+    /// (`LOGICAL_DNS`): connections stay, and new ones go to the new address.
+    pub(super) fn renewed(&self, host: Arc<Host>) -> Self {
+        Self { host, pools: Rc::clone(&self.pools) }
+    }
+
+    /// A stream, as soon as a connection has room for it.
     pub async fn stream(
-        self: &Rc<Self>,
-        cluster: &LocalCluster,
+        &self,
+        cluster: &Rc<LocalCluster>,
         version: Version,
         priority: Priority,
         head: &RequestHead,
     ) -> Result<UpstreamStream, UpstreamError> {
-        if version == Version::Http2 {
-            return self.http2_stream(cluster, priority, head).await;
-        }
-        let open = match self.take_idle() {
-            Some(open) => open,
-            None => self.pending(cluster, priority, self.open_or_wait(cluster, priority)).await?,
+        let pool = self.pools.get(version, priority);
+        let lease = match pool.take() {
+            Some(lease) => lease,
+            None => pool.wait(cluster, &self.host).await?,
         };
-        Ok(self.start(open, head))
+        lease.start(head)
     }
 
-    /// No new streams, and nothing is kept: the host left, or the policy changed. Who waits already still gets a connection.
+    /// Closes what is idle and keeps nothing; requests that wait still get a connection.
     pub fn retire(&self) {
-        self.retired.set(true);
+        self.pools.retired.set(true);
+        self.pools.each(|pool| pool.retired.set(true));
         self.close_all_idle();
     }
 
-    /// Closes what is idle, and begins no stream on a shared connection again.
+    /// Closes what is idle, and starts no stream on the other connections.
     pub fn close_all_idle(&self) {
-        self.idle.borrow_mut().clear();
-        self.shared.borrow_mut().take();
+        self.pools.each(Pool::drain);
     }
 
-    /// Closes what was idle for longer than the policy says, what the host closed, and what keeps others waiting for room.
-    pub fn close_idle(&self, policy: &ClusterPolicy, stats: &ClusterStats, now: Instant) {
-        let too_long = |since: Instant| {
-            policy.idle_timeout.is_some_and(|limit| now.saturating_duration_since(since) >= limit)
+    /// Closes connections that the host has closed, and those that keep other requests from opening
+    /// one.
+    pub fn sweep(&self) {
+        self.pools.each(Pool::sweep);
+    }
+}
+
+impl Pools {
+    fn get(&self, version: Version, priority: Priority) -> &Rc<Pool> {
+        let [http1, http1_high, http2, http2_high] = &self.all;
+        let pool = match (version, priority) {
+            (Version::Http2, Priority::Default) => http2,
+            (Version::Http2, Priority::High) => http2_high,
+            (_, Priority::Default) => http1,
+            (_, Priority::High) => http1_high,
         };
-        let mut released = 0;
-        self.idle.borrow_mut().retain(|idle| {
-            let timed_out = too_long(idle.since);
-            if timed_out {
-                stats.upstream_cx_idle_timeout.inc();
-            }
-            // Each one that is closed wakes one who waits; whoever is awake waits no longer.
-            let wanted = released < idle.open.held.permit.wanted();
-            if wanted {
-                released += 1;
-                stats.upstream_cx_destroy_local.inc();
-            }
-            !timed_out && !wanted && !idle.open.connection.is_stale()
-        });
-        let mut shared = self.shared.borrow_mut();
-        if let Some(connection) = &*shared {
-            let timed_out = connection.active.get() == 0 && connection.idle_since.get().is_some_and(too_long);
-            if timed_out {
-                stats.upstream_cx_idle_timeout.inc();
-            }
-            if timed_out || !connection.connection.is_usable() {
-                shared.take();
-            }
+        pool.get_or_init(|| Rc::new(Pool::new(version, priority, self.retired.get())))
+    }
+
+    fn each(&self, act: impl Fn(&Rc<Pool>)) {
+        self.all.iter().filter_map(OnceCell::get).for_each(act);
+    }
+}
+
+impl Pool {
+    fn new(version: Version, priority: Priority, retired: bool) -> Self {
+        Self {
+            version,
+            priority,
+            ready: RefCell::default(),
+            queue: Queue::default(),
+            open: Cell::new(0),
+            coming: Cell::new(0),
+            allowed: Cell::new(usize::MAX),
+            retired: Cell::new(retired),
+            wanting: RefCell::default(),
+            reaper: RefCell::default(),
         }
     }
 
-    fn take_idle(&self) -> Option<Open> {
+    /// A stream on a connection that has room now.
+    fn take(&self) -> Option<Lease> {
         loop {
-            let idle = self.idle.borrow_mut().pop()?;
-            if !idle.open.connection.is_stale() {
-                return Some(idle.open);
+            let connection = self.ready.borrow_mut().pop()?;
+            connection.listed.set(false);
+            if connection.is_idle() && connection.is_stale() {
+                connection.close(true);
+            } else if connection.has_room() {
+                let lease = Lease::new(Rc::clone(&connection));
+                if connection.has_room() {
+                    self.list(connection);
+                }
+                return Some(lease);
             }
-            idle.open.held.stats().upstream_cx_destroy_remote.inc();
         }
     }
 
-    /// Counts a try as pending while it waits for its connection.
-    async fn pending<T>(
-        &self,
-        cluster: &LocalCluster,
-        priority: Priority,
-        ready: impl Future<Output = Result<T, UpstreamError>>,
-    ) -> Result<T, UpstreamError> {
+    fn list(&self, connection: Rc<Connection>) {
+        if !connection.listed.replace(true) {
+            self.ready.borrow_mut().push(connection);
+        }
+    }
+
+    fn unlist(&self, connection: &Rc<Connection>) {
+        if connection.listed.replace(false) {
+            self.ready.borrow_mut().retain(|ready| !Rc::ptr_eq(ready, connection));
+        }
+    }
+
+    /// Waits for room in the queue, counted as pending.
+    async fn wait(
+        self: &Rc<Self>,
+        cluster: &Rc<LocalCluster>,
+        host: &Arc<Host>,
+    ) -> Result<Lease, UpstreamError> {
         let stats = cluster.stats();
-        let (breaker, limits) = cluster.breaker(priority);
+        let (breaker, limits) = cluster.breaker(self.priority);
         let Some(_permit) = breaker.pending.acquire(limits.max_pending_requests) else {
             stats.upstream_rq_pending_overflow.inc();
             return Err(UpstreamError::Overflow);
         };
         stats.upstream_rq_pending_total.inc();
-        stats.upstream_rq_pending_active.inc();
-        let _gauge = scopeguard(|| stats.upstream_rq_pending_active.dec());
-        let result = ready.await;
-        if result.is_err() {
-            stats.upstream_rq_pending_failure_eject.inc();
+        let _gauge = PendingGauge::new(stats);
+        let mut turns = 0;
+        loop {
+            let waiter = Waiter::new(self, cluster, host, turns > 0);
+            self.grow();
+            if turns == 0 && self.wanting.borrow().is_some() {
+                stats.upstream_cx_overflow.inc();
+            }
+            turns += 1;
+            match waiter.turn().await {
+                // The host may have closed it, or said GOAWAY, since it was handed over. One that does
+                // so again and again is left to the request, which then fails.
+                Ok(lease) if turns >= MAX_TURNS || lease.is_usable() => return Ok(lease),
+                Ok(_gone) => {}
+                Err(error) => {
+                    stats.upstream_rq_pending_failure_eject.inc();
+                    return Err(error);
+                }
+            }
         }
-        result
     }
 
-    /// A new connection, or, past the limit, the next one that another try gives back or that ends; also when one to another host or of
-    /// another worker ends, as the limit is one for all.
-    async fn open_or_wait(&self, cluster: &LocalCluster, priority: Priority) -> Result<Open, UpstreamError> {
-        let (breaker, limits) = cluster.breaker(priority);
-        let mut slot = self.queue.slot();
-        let mut waited = false;
+    /// Opens connections until those that come have room for all that wait. At the limit of the
+    /// cluster it waits for a permit, unless the pool has no connection at all: then nothing of its
+    /// own could ever end the wait.
+    pub(super) fn grow(self: &Rc<Self>) {
         loop {
+            let shortage = self.queue.len().saturating_sub(self.coming.get());
+            // A host that allows no stream on one connection will not on the next.
+            let useless = self.allowed.get() == 0 && self.open.get() > 0;
+            let next = self.queue.first().filter(|_| shortage > 0 && !useless);
+            let Some((cluster, host)) = next else {
+                let _over = self.wanting.take();
+                return;
+            };
+            let (breaker, limits) = cluster.breaker(self.priority);
             let permit = match breaker.connections.acquire(limits.max_connections) {
-                None if slot.is_only() => Some(breaker.connections.take()),
+                None if self.open.get() == 0 => Some(breaker.connections.take()),
                 permit => permit,
             };
-            if let Some(permit) = permit {
-                return self.open(cluster, permit, slot).await;
+            match permit {
+                Some(permit) => self.open(cluster, host, permit),
+                None => return self.want(&cluster, shortage),
             }
-            if !waited {
-                cluster.stats().upstream_cx_overflow.inc();
-            }
-            let mut waiter = slot.wait(breaker.connections.want(), waited);
-            let turn = tokio::select! {
-                biased;
-                turn = &mut waiter.turn => turn,
-                permit = room(&breaker.connections, limits.max_connections) => {
-                    drop(waiter);
-                    return self.open(cluster, permit, self.queue.slot()).await;
+        }
+    }
+
+    /// Waits for permits until nobody needs one.
+    fn want(self: &Rc<Self>, cluster: &Rc<LocalCluster>, shortage: usize) {
+        let wanted = u32::try_from(shortage).unwrap_or(u32::MAX);
+        let mut wanting = self.wanting.borrow_mut();
+        if let Some(wanting) = &mut *wanting {
+            return wanting.want.set(wanted);
+        }
+        let (breaker, limits) = cluster.breaker(self.priority);
+        let (count, limit) = (Arc::clone(&breaker.connections), limits.max_connections);
+        // Counted before the task looks for a permit: see `breaker`.
+        let want = count.want(wanted);
+        let pool = Rc::downgrade(self);
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                let permit = room(&count, limit).await;
+                let Some(pool) = pool.upgrade() else { return };
+                let next = pool.queue.first().filter(|_| pool.queue.len() > pool.coming.get());
+                if let Some((cluster, host)) = next {
+                    pool.open(cluster, host, permit);
                 }
-            };
-            slot = match turn {
-                Ok(Turn::Use(open)) => return Ok(*open),
-                Ok(Turn::Open(slot)) => slot,
-                Ok(Turn::Failed(error)) => return Err(error),
-                Err(_gone) => return Err(UpstreamError::ConnectionTermination),
-            };
-            waited = true;
-        }
-    }
-
-    async fn open(&self, cluster: &LocalCluster, permit: Permit, slot: Slot) -> Result<Open, UpstreamError> {
-        let stream = connect(&self.host, cluster).await.inspect_err(|error| self.queue.fail(error))?;
-        cluster.stats().upstream_cx_http1_total.inc();
-        let local = stream.local_addr().ok();
-        let connection = http1::ClientConnection::new(stream, cluster.policy.http1);
-        let held = Held::new(cluster, &self.host, permit, Some(slot));
-        Ok(Open { connection, uses: 0, local, held })
-    }
-
-    fn start(self: &Rc<Self>, open: Open, head: &RequestHead) -> UpstreamStream {
-        let Open { connection, uses, local, held } = open;
-        let (tx, rx) = connection.start(head);
-        UpstreamStream {
-            tx: RequestWriter::Http1(tx),
-            rx: ResponseReader::Http1(rx),
-            version: Version::Http11,
-            local,
-            back: Back::Http1(Checkout {
-                host: Rc::clone(self),
-                uses: uses + 1,
-                local,
-                held: Some(held),
-                lost: false,
-            }),
-        }
-    }
-
-    /// Takes a connection back: to the first try that waits, or to the idle ones. At the limit it is closed if others wait for room, for
-    /// another host or on another worker: idle here, it would keep them waiting.
-    pub(super) fn give_back(&self, open: Open, now: Instant) {
-        if self.retired.get() {
-            return;
-        }
-        let Some(open) = self.queue.offer(open) else { return };
-        if open.held.permit.wanted() > 0 {
-            open.held.stats().upstream_cx_destroy_local.inc();
-            return;
-        }
-        self.idle.borrow_mut().push(Idle { open, since: now });
-    }
-
-    async fn http2_stream(
-        self: &Rc<Self>,
-        cluster: &LocalCluster,
-        priority: Priority,
-        head: &RequestHead,
-    ) -> Result<UpstreamStream, UpstreamError> {
-        loop {
-            if let Some(ready) = self.on_shared(cluster) {
-                let (back, mut connection, local) = ready;
-                connection.ready().await?;
-                let (tx, rx) = connection.start(head);
-                let (tx, rx) = (RequestWriter::Http2(tx), ResponseReader::Http2(rx));
-                return Ok(UpstreamStream { tx, rx, version: Version::Http2, local, back });
+                pool.grow();
             }
-            self.pending(cluster, priority, self.open_shared(cluster, priority)).await?;
-        }
-    }
-
-    fn on_shared(
-        &self,
-        cluster: &LocalCluster,
-    ) -> Option<(Back, http2::ClientConnection, Option<SocketAddr>)> {
-        let mut shared = self.shared.borrow_mut();
-        let used_up = |shared: &Shared| {
-            cluster.policy.max_requests_per_connection.is_some_and(|limit| shared.uses.get() >= limit)
-        };
-        if shared.as_ref().is_some_and(|shared| !shared.connection.is_usable() || used_up(shared)) {
-            shared.take();
-        }
-        let shared = shared.as_ref()?;
-        shared.uses.set(shared.uses.get().saturating_add(1));
-        bump(&shared.active, 1);
-        let (active, idle_since) = (Rc::clone(&shared.active), Rc::clone(&shared.idle_since));
-        let back = Back::Http2 { _use: SharedUse { active, idle_since, _held: Rc::clone(&shared.held) } };
-        Some((back, shared.connection.clone(), shared.local))
-    }
-
-    /// Opens the shared connection, or waits for whoever is doing so.
-    async fn open_shared(&self, cluster: &LocalCluster, priority: Priority) -> Result<(), UpstreamError> {
-        let known = self.opening.borrow().clone();
-        if let Some(opening) = known {
-            opening.over.notified().await;
-            // Each of them would find out by itself, one after the other.
-            return opening.failed.borrow().clone().map_or(Ok(()), Err);
-        }
-        let opening = Rc::<Opening>::default();
-        *self.opening.borrow_mut() = Some(Rc::clone(&opening));
-        let _woken = scopeguard(|| {
-            self.opening.borrow_mut().take();
-            opening.over.notify_waiters();
         });
-        let opened = self.make_shared(cluster, priority).await;
-        *opening.failed.borrow_mut() = opened.as_ref().err().cloned();
-        opened
+        *wanting = Some(Wanting { want, _task: Task(task.abort_handle()) });
     }
 
-    async fn make_shared(&self, cluster: &LocalCluster, priority: Priority) -> Result<(), UpstreamError> {
-        let (breaker, _) = cluster.breaker(priority);
-        let permit = breaker.connections.take();
-        let stream = connect(&self.host, cluster).await?;
+    /// Opens a connection, whoever will use it.
+    fn open(self: &Rc<Self>, cluster: Rc<LocalCluster>, host: Arc<Host>, permit: Permit) {
+        let opening = Opening::new(self, &cluster);
+        tokio::task::spawn_local(async move {
+            let pool = Rc::clone(&opening.pool);
+            match pool.connect(opening, &cluster, &host, permit).await {
+                Ok(connection) => pool.returned(&connection),
+                Err(error) => {
+                    pool.queue.fail(&error);
+                    pool.grow();
+                }
+            }
+        });
+    }
+
+    async fn connect(
+        self: &Rc<Self>,
+        opening: Opening,
+        cluster: &Rc<LocalCluster>,
+        host: &Arc<Host>,
+        permit: Permit,
+    ) -> Result<Rc<Connection>, UpstreamError> {
+        let stream = connect(host, cluster).await?;
         let local = stream.local_addr().ok();
-        let (connection, driver) = http2::ClientConnection::handshake(stream, &cluster.policy.http2).await?;
-        tokio::task::spawn_local(driver);
-        cluster.stats().upstream_cx_http2_total.inc();
-        *self.shared.borrow_mut() = Some(Shared {
-            connection,
-            uses: Cell::new(0),
-            idle_since: Rc::default(),
-            active: Rc::default(),
-            local,
-            held: Rc::new(Held::new(cluster, &self.host, permit, None)),
+        let opened = Opened::new(cluster, host, permit);
+        let (policy, stats) = (&cluster.policy, cluster.stats());
+        if self.version != Version::Http2 {
+            stats.upstream_cx_http1_total.inc();
+            let codec = Codec::http1(http1::ClientConnection::new(stream, policy.http1));
+            opening.done();
+            return Ok(Rc::new(Connection::new(self, opened, policy, local, codec)));
+        }
+        stats.upstream_cx_http2_total.inc();
+        let (codec, driver) = http2::ClientConnection::handshake(stream, &policy.http2).await?;
+        let connection = Connection::new(self, opened, policy, local, Codec::Http2(codec));
+        connection.unsettled.set(opening.done_but_unsettled());
+        let connection = Rc::new(connection);
+        tokio::task::spawn_local(Connection::drive(Rc::downgrade(&connection), driver));
+        Ok(connection)
+    }
+
+    /// A connection may have room: for the first that waits, or else it is kept. One that lies idle
+    /// is closed where requests for other hosts or on other workers wait for its permit.
+    pub(super) fn returned(self: &Rc<Self>, connection: &Rc<Connection>) {
+        if connection.has_room() {
+            self.list(Rc::clone(connection));
+            self.dispatch();
+        }
+        if !connection.is_idle() {
+            return;
+        }
+        if self.retired.get() || connection.is_draining() || connection.wanted() > 0 {
+            self.unlist(connection);
+            return connection.close(false);
+        }
+        connection.idle_since.set(Instant::now());
+        if let Some(timeout) = connection.idle_timeout {
+            self.reap_later(timeout);
+        }
+    }
+
+    /// Gives room to those that wait, in their order.
+    fn dispatch(self: &Rc<Self>) {
+        if self.queue.is_empty() {
+            return;
+        }
+        while !self.queue.is_empty() {
+            let Some(lease) = self.take() else { break };
+            self.queue.hand_over(lease);
+        }
+        self.grow();
+    }
+
+    /// What the host allows on a connection has become known, or has changed.
+    pub(super) fn settled(self: &Rc<Self>, connection: &Rc<Connection>, allowed: usize) {
+        self.allowed.set(allowed);
+        self.no_longer_coming(connection.unsettled.take());
+        if connection.has_room() {
+            self.list(Rc::clone(connection));
+        }
+        self.dispatch();
+    }
+
+    /// The host said GOAWAY: what runs goes on, and nothing new starts.
+    pub(super) fn draining(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.unlist(connection);
+        self.no_longer_coming(connection.unsettled.take());
+        if connection.is_idle() {
+            connection.close(false);
+        }
+        self.grow();
+    }
+
+    /// The connection ended under whatever used it.
+    pub(super) fn ended(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.unlist(connection);
+        connection.close(true);
+    }
+
+    /// A connection was closed.
+    pub(super) fn closed(self: &Rc<Self>, unsettled: usize) {
+        self.open.set(self.open.get().saturating_sub(1));
+        self.no_longer_coming(unsettled);
+        if !self.queue.is_empty() {
+            self.grow();
+        }
+    }
+
+    fn no_longer_coming(&self, streams: usize) {
+        self.coming.set(self.coming.get().saturating_sub(streams));
+    }
+
+    fn drain(self: &Rc<Self>) {
+        let all = self.ready.take();
+        for connection in &all {
+            connection.listed.set(false);
+            connection.drain();
+            if connection.is_idle() {
+                connection.close(false);
+            }
+        }
+    }
+
+    fn sweep(self: &Rc<Self>) {
+        let mut released = 0;
+        self.close_where(|connection| {
+            if connection.is_stale() {
+                return Some(true);
+            }
+            // Each one that is closed wakes one that waits.
+            let release = released < connection.wanted();
+            released += u32::from(release);
+            release.then_some(false)
         });
-        Ok(())
+    }
+
+    /// Closes idle connections; `closing` tells which, and whether the host has ended them.
+    fn close_where(&self, mut closing: impl FnMut(&Connection) -> Option<bool>) {
+        let mut closed = Vec::new();
+        self.ready.borrow_mut().retain(|connection| {
+            let remote = if connection.is_idle() { closing(connection) } else { None };
+            closed.extend(remote.map(|remote| (Rc::clone(connection), remote)));
+            remote.is_none()
+        });
+        for (connection, remote) in closed {
+            connection.listed.set(false);
+            connection.close(remote);
+        }
+    }
+
+    /// Makes sure that idle connections are closed at their time. One timer for all of them, which
+    /// looks again when it expires: using a connection does not touch it.
+    fn reap_later(self: &Rc<Self>, timeout: Duration) {
+        if self.reaper.borrow().is_some() {
+            return;
+        }
+        let pool = Rc::downgrade(self);
+        let mut due = Instant::now() + timeout;
+        let task = tokio::task::spawn_local(async move {
+            loop {
+                tokio::time::sleep_until(due).await;
+                let Some(pool) = pool.upgrade() else { return };
+                match pool.reap() {
+                    Some(next) => due = next,
+                    None => return drop(pool.reaper.take()),
+                }
+            }
+        });
+        *self.reaper.borrow_mut() = Some(Task(task.abort_handle()));
+    }
+
+    /// Closes what was idle for too long; when the next one will have been.
+    fn reap(&self) -> Option<Instant> {
+        let (now, mut next) = (Instant::now(), None::<Instant>);
+        self.close_where(|connection| {
+            let due = connection.idle_since.get() + connection.idle_timeout?;
+            if due > now {
+                next = Some(next.map_or(due, |next| next.min(due)));
+                return None;
+            }
+            connection.count_idle_timeout();
+            Some(false)
+        });
+        next
     }
 }
 
-/// Runs a closure when it goes out of scope.
-fn scopeguard(on_drop: impl FnMut()) -> impl Drop {
-    struct Guard<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            (self.0)();
+/// A connection that is being opened; whatever becomes of it, the pool's counts are right.
+struct Opening {
+    pool: Rc<Pool>,
+    expected: usize,
+    done: bool,
+}
+
+impl Opening {
+    fn new(pool: &Rc<Pool>, cluster: &LocalCluster) -> Self {
+        let policy = &cluster.policy;
+        let most = policy.max_requests_per_connection.map_or(usize::MAX, |most| most as usize);
+        let streams = match pool.version {
+            Version::Http2 => pool.allowed.get().min(policy.http2.max_concurrent_streams as usize),
+            Version::Http10 | Version::Http11 => 1,
+        };
+        let expected = streams.min(most).clamp(1, 1 << 20);
+        pool.open.set(pool.open.get().saturating_add(1));
+        pool.coming.set(pool.coming.get().saturating_add(expected));
+        Self { pool: Rc::clone(pool), expected, done: false }
+    }
+
+    /// The connection is there, with all of its room.
+    fn done(mut self) {
+        self.done = true;
+    }
+
+    /// The connection is there, and what it will have room for is still to come.
+    fn done_but_unsettled(mut self) -> usize {
+        self.done = true;
+        std::mem::take(&mut self.expected)
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        self.pool.no_longer_coming(self.expected);
+        if !self.done {
+            self.pool.open.set(self.pool.open.get().saturating_sub(1));
         }
     }
-    Guard(on_drop)
+}
+
+/// Requests that wait, in the order in which they came.
+#[derive(Default)]
+struct Queue {
+    waiting: RefCell<VecDeque<Waiting>>,
+    /// Those that have not given up.
+    live: Cell<usize>,
+}
+
+/// A request that waits, as the queue sees it.
+struct Waiting {
+    turn: oneshot::Sender<Result<Lease, UpstreamError>>,
+    /// True while it is in the queue.
+    queued: Rc<Cell<bool>>,
+    cluster: Rc<LocalCluster>,
+    host: Arc<Host>,
+}
+
+/// A request that waits, as it sees itself. Dropped, it gives up, and hands on what it was given.
+struct Waiter {
+    turn: oneshot::Receiver<Result<Lease, UpstreamError>>,
+    queued: Rc<Cell<bool>>,
+    pool: Rc<Pool>,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.live.get()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.live.get() == 0
+    }
+
+    /// Where the first that waits wants to go.
+    fn first(&self) -> Option<(Rc<LocalCluster>, Arc<Host>)> {
+        let waiting = self.waiting.borrow();
+        let first = waiting.iter().find(|waiting| waiting.queued.get())?;
+        Some((Rc::clone(&first.cluster), Arc::clone(&first.host)))
+    }
+
+    fn pop(&self) -> Option<Waiting> {
+        loop {
+            let waiting = self.waiting.borrow_mut().pop_front()?;
+            if waiting.queued.get() {
+                self.leave(&waiting.queued);
+                return Some(waiting);
+            }
+        }
+    }
+
+    fn leave(&self, queued: &Cell<bool>) {
+        if queued.replace(false) {
+            self.live.set(self.live.get().saturating_sub(1));
+        }
+    }
+
+    fn push(&self, waiting: Waiting, first: bool) {
+        let mut all = self.waiting.borrow_mut();
+        // Those that gave up are thrown out now and then, so that the queue stays as short as its limit.
+        if all.len() > 2 * self.live.get() + 16 {
+            all.retain(|waiting| waiting.queued.get());
+        }
+        self.live.set(self.live.get().saturating_add(1));
+        if first {
+            all.push_front(waiting);
+        } else {
+            all.push_back(waiting);
+        }
+    }
+
+    /// Gives a stream to the first that waits.
+    fn hand_over(&self, lease: Lease) {
+        if let Some(waiting) = self.pop() {
+            // One that has given up drops it, which hands it on.
+            let _ = waiting.turn.send(Ok(lease));
+        }
+    }
+
+    /// The host cannot be connected to: nobody needs to wait to find that out.
+    fn fail(&self, error: &UpstreamError) {
+        while let Some(waiting) = self.pop() {
+            // One that has given up needs no error.
+            let _ = waiting.turn.send(Err(error.clone()));
+        }
+    }
+}
+
+impl Waiter {
+    /// Joins the queue: in front when it had its turn before.
+    fn new(pool: &Rc<Pool>, cluster: &Rc<LocalCluster>, host: &Arc<Host>, first: bool) -> Self {
+        let (sender, turn) = oneshot::channel();
+        let queued = Rc::new(Cell::new(true));
+        let waiting = Waiting {
+            turn: sender,
+            queued: Rc::clone(&queued),
+            cluster: Rc::clone(cluster),
+            host: Arc::clone(host),
+        };
+        pool.queue.push(waiting, first);
+        Self { turn, queued, pool: Rc::clone(pool) }
+    }
+
+    async fn turn(mut self) -> Result<Lease, UpstreamError> {
+        (&mut self.turn).await.unwrap_or(Err(UpstreamError::ConnectionTermination))
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        if self.queued.get() {
+            self.pool.queue.leave(&self.queued);
+            self.pool.grow();
+        }
+    }
+}
+
+/// Counts a request as pending while it lives.
+struct PendingGauge<'s>(&'s ClusterStats);
+
+impl<'s> PendingGauge<'s> {
+    fn new(stats: &'s ClusterStats) -> Self {
+        stats.upstream_rq_pending_active.inc();
+        Self(stats)
+    }
+}
+
+impl Drop for PendingGauge<'_> {
+    fn drop(&mut self) {
+        self.0.upstream_rq_pending_active.dec();
+    }
 }

@@ -1,13 +1,301 @@
-//! The upstream's side of one try: an enum over the protocol versions with a few verbs, the mirror of `downstream`.
+//! A stream on a pooled connection: its two sides over either protocol, and its way back into the pool.
 //!
 //! Every verb may be dropped while it waits and called again without losing anything.
 
-use bytes::Bytes;
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::connect::Opened;
+use super::pool::Pool;
+use crate::cluster::ClusterPolicy;
 use crate::error::UpstreamError;
 pub use crate::message::HeadKind;
-use crate::message::{Fields, Frame, RequestHead, ResponseHead};
+use crate::message::{Fields, Frame, RequestHead, ResponseHead, Version};
 use crate::{http1, http2};
+
+/// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
+pub struct UpstreamStream {
+    pub tx: RequestWriter,
+    pub rx: ResponseReader,
+    pub version: Version,
+    /// Our end of the connection.
+    pub local: Option<SocketAddr>,
+    lease: Lease,
+}
+
+/// Room for one stream on a connection; it returns to the pool on drop, however the stream ends.
+pub(super) struct Lease {
+    connection: Rc<Connection>,
+    started: bool,
+    /// The host ended the connection under the stream.
+    lost: bool,
+}
+
+/// An open connection.
+pub(super) struct Connection {
+    /// Taken when it is closed.
+    opened: RefCell<Option<Opened>>,
+    pool: Weak<Pool>,
+    codec: Codec,
+    local: Option<SocketAddr>,
+    /// Streams at the moment, and in all.
+    active: Cell<usize>,
+    started: Cell<u64>,
+    max_started: u64,
+    max_active: usize,
+    draining: Cell<bool>,
+    /// It is in the pool's list of those with room.
+    pub(super) listed: Cell<bool>,
+    /// Streams that the pool expects it to have room for once the host has said how many it allows.
+    pub(super) unsettled: Cell<usize>,
+    /// When its last stream ended.
+    pub(super) idle_since: Cell<Instant>,
+    pub(super) idle_timeout: Option<Duration>,
+}
+
+/// What speaks on a connection.
+pub(super) enum Codec {
+    /// There while no stream uses it.
+    Http1(RefCell<Option<http1::ClientConnection>>),
+    Http2(http2::ClientConnection),
+}
+
+impl UpstreamStream {
+    /// The host ended the connection under the stream.
+    pub fn lost(&mut self) {
+        self.lease.lost = true;
+    }
+
+    /// Ends a stream whose response is whole: an HTTP/1 connection serves another request when this
+    /// request was sent whole, too.
+    pub fn finish(self) {
+        if let (RequestWriter::Http1(mut tx), ResponseReader::Http1(mut rx)) = (self.tx, self.rx) {
+            self.lease.connection.count_bytes(rx.take_received(), tx.take_sent());
+            if let Codec::Http1(codec) = &self.lease.connection.codec {
+                *codec.borrow_mut() = http1::ClientConnection::rejoin(tx, rx);
+            }
+        }
+    }
+}
+
+impl Lease {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        connection.active.set(connection.active.get().saturating_add(1));
+        connection.started.set(connection.started.get().saturating_add(1));
+        Self { connection, started: false, lost: false }
+    }
+
+    pub(super) fn is_usable(&self) -> bool {
+        !self.connection.is_stale()
+    }
+
+    /// Starts the stream, whose head will be `head`.
+    pub(super) fn start(mut self, head: &RequestHead) -> Result<UpstreamStream, UpstreamError> {
+        self.started = true;
+        let connection = &self.connection;
+        let (tx, rx, version) = match &connection.codec {
+            Codec::Http1(codec) => {
+                let codec = codec.take().ok_or(UpstreamError::ConnectionTermination)?;
+                let (tx, rx) = codec.start(head);
+                (RequestWriter::Http1(tx), ResponseReader::Http1(rx), Version::Http11)
+            }
+            Codec::Http2(codec) => {
+                let (tx, rx) = codec.start(head);
+                (RequestWriter::Http2(tx), ResponseReader::Http2(rx), Version::Http2)
+            }
+        };
+        if connection.started.get() >= connection.max_started && !connection.draining.replace(true) {
+            connection.with_stats(|stats| stats.upstream_cx_max_requests.inc());
+        }
+        Ok(UpstreamStream { tx, rx, version, local: connection.local, lease: self })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let connection = &self.connection;
+        let broken = matches!(&connection.codec, Codec::Http1(codec) if codec.borrow().is_none());
+        if broken {
+            connection.close(self.lost);
+        }
+        connection.active.set(connection.active.get().saturating_sub(1));
+        if !self.started {
+            connection.started.set(connection.started.get().saturating_sub(1));
+        }
+        if !broken && let Some(pool) = connection.pool.upgrade() {
+            pool.returned(connection);
+        }
+    }
+}
+
+impl Codec {
+    pub(super) fn http1(connection: http1::ClientConnection) -> Self {
+        Self::Http1(RefCell::new(Some(connection)))
+    }
+}
+
+impl Connection {
+    pub(super) fn new(
+        pool: &Rc<Pool>,
+        opened: Opened,
+        policy: &ClusterPolicy,
+        local: Option<SocketAddr>,
+        codec: Codec,
+    ) -> Self {
+        let max_active = match codec {
+            Codec::Http1(_) => 1,
+            Codec::Http2(_) => policy.http2.max_concurrent_streams as usize,
+        };
+        Self {
+            opened: RefCell::new(Some(opened)),
+            pool: Rc::downgrade(pool),
+            codec,
+            local,
+            active: Cell::new(0),
+            started: Cell::new(0),
+            max_started: policy.max_requests_per_connection.map_or(u64::MAX, u64::from),
+            max_active,
+            draining: Cell::new(false),
+            listed: Cell::new(false),
+            unsettled: Cell::new(0),
+            idle_since: Cell::new(Instant::now()),
+            idle_timeout: policy.idle_timeout,
+        }
+    }
+
+    /// Whether another stream may be started. What the host allows is read anew each time: it may
+    /// have changed since the last one.
+    pub(super) fn has_room(&self) -> bool {
+        let room = match &self.codec {
+            Codec::Http1(codec) => self.active.get() == 0 && codec.borrow().is_some(),
+            Codec::Http2(codec) => {
+                self.active.get() < self.max_active.min(codec.max_streams()) && codec.is_usable()
+            }
+        };
+        room && !self.draining.get() && self.started.get() < self.max_started
+    }
+
+    /// Whether the host has closed it, or sent bytes that nobody asked for, or said GOAWAY. No system
+    /// call while nothing came.
+    pub(super) fn is_stale(&self) -> bool {
+        match &self.codec {
+            Codec::Http1(codec) => codec.borrow().as_ref().is_none_or(http1::ClientConnection::is_stale),
+            Codec::Http2(codec) => !codec.is_usable(),
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.active.get() == 0
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// No more streams are started.
+    pub(super) fn drain(&self) {
+        self.draining.set(true);
+    }
+
+    /// How many requests wait for its permit.
+    pub(super) fn wanted(&self) -> u32 {
+        self.opened.borrow().as_ref().map_or(0, Opened::wanted)
+    }
+
+    pub(super) fn count_idle_timeout(&self) {
+        self.with_stats(|stats| stats.upstream_cx_idle_timeout.inc());
+    }
+
+    fn count_bytes(&self, received: u64, sent: u64) {
+        self.with_stats(|stats| {
+            stats.upstream_cx_rx_bytes_total.add(received);
+            stats.upstream_cx_tx_bytes_total.add(sent);
+        });
+    }
+
+    fn with_stats(&self, count: impl FnOnce(&crate::stats::ClusterStats)) {
+        if let Some(opened) = &*self.opened.borrow() {
+            count(opened.stats());
+        }
+    }
+
+    /// It is closed, by the host or by us: counted once, and its permit given back.
+    pub(super) fn close(&self, remote: bool) {
+        self.draining.set(true);
+        let Some(opened) = self.opened.take() else { return };
+        let stats = opened.stats();
+        stats.upstream_rq_per_cx.record(self.started.get());
+        let (closed, closed_active) = if remote {
+            (&stats.upstream_cx_destroy_remote, &stats.upstream_cx_destroy_remote_with_active_rq)
+        } else {
+            (&stats.upstream_cx_destroy_local, &stats.upstream_cx_destroy_local_with_active_rq)
+        };
+        closed.inc();
+        if self.active.get() > 0 {
+            stats.upstream_cx_destroy_with_active_rq.inc();
+            closed_active.inc();
+        }
+        drop(opened);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.closed(self.unsettled.take());
+        }
+    }
+
+    /// Runs an HTTP/2 connection until it ends, and tells the pool what the host says on it.
+    pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
+        let mut driver = pin!(driver);
+        let mut last = None;
+        let ended = poll_fn(|cx| {
+            let polled = driver.as_mut().poll(cx);
+            if let Some(connection) = connection.upgrade() {
+                connection.note_progress(&mut last);
+            }
+            polled
+        });
+        let _reason = ended.await;
+        if let Some(connection) = connection.upgrade()
+            && let Some(pool) = connection.pool.upgrade()
+        {
+            pool.ended(&connection);
+        }
+    }
+
+    fn note_progress(self: &Rc<Self>, last: &mut Option<usize>) {
+        let Codec::Http2(codec) = &self.codec else { return };
+        let (received, sent) = codec.take_counts();
+        self.count_bytes(received, sent);
+        let frames = codec.take_frames();
+        if frames.is_any() {
+            self.with_stats(|stats| {
+                stats.http2_rx_reset.add(frames.rx_reset);
+                stats.http2_tx_reset.add(frames.tx_reset);
+                stats.http2_goaway_sent.add(frames.tx_goaway);
+            });
+        }
+        let Some(pool) = self.pool.upgrade() else { return };
+        if frames.rx_goaway > 0 && !self.draining.replace(true) {
+            self.with_stats(|stats| stats.upstream_cx_close_notify.inc());
+            pool.draining(self);
+        }
+        let allowed = codec.max_streams();
+        if frames.rx_settings > 0 && last.replace(allowed) != Some(allowed) {
+            pool.settled(self, allowed);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.close(false);
+    }
+}
 
 /// Where the request goes.
 pub enum RequestWriter {

@@ -1,13 +1,17 @@
-//! The queue for connections at `max_connections`: whoever waits gets what ends, and nothing given up is lost.
-//!
-//! Over real sockets that accept and stay silent.
+//! Pools over real sockets: who waits gets what becomes free, limits hold, and nothing is lost.
 
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::server::SendResponse;
+use proptest::prelude::*;
 use tokio::net::TcpListener;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::LocalSet;
 
 use super::{Clusters, LocalCluster, LocalHost, Update, UpstreamStream};
 use crate::cluster::breaker::{Breaker, Thresholds};
@@ -15,12 +19,11 @@ use crate::cluster::{
     ClusterPolicy, Endpoint, EndpointView, Health, Locality, UpstreamProtocol, balancer::Policy,
 };
 use crate::error::UpstreamError;
-use crate::message::{RequestHead, Version};
+use crate::message::{HeadKind, RequestHead, ResponseHead, Version};
 use crate::route::Priority;
-use crate::stats::Registry;
+use crate::stats::{ClusterStats, Registry};
 
-fn policy(max_connections: u32) -> ClusterPolicy {
-    let one = Thresholds { max_connections, ..Thresholds::default() };
+fn policy(limits: Thresholds) -> ClusterPolicy {
     ClusterPolicy {
         name: "one".into(),
         connect_timeout: Duration::from_secs(5),
@@ -29,7 +32,7 @@ fn policy(max_connections: u32) -> ClusterPolicy {
         idle_timeout: None,
         max_requests_per_connection: None,
         buffer_limit: 1024,
-        breakers: [one, one],
+        breakers: [limits, limits],
         balance: crate::cluster::shares::Balance::default(),
         outlier: None,
         health: None,
@@ -41,29 +44,96 @@ fn policy(max_connections: u32) -> ClusterPolicy {
     }
 }
 
-/// A cluster of one host that takes one connection.
+fn connections(max_connections: u32) -> Thresholds {
+    Thresholds { max_connections, ..Thresholds::default() }
+}
+
+/// A host over HTTP/2 that allows so many streams; they are responded to when the test says so.
+struct Server {
+    socket: Rc<TcpListener>,
+    /// With the number of the connection.
+    accepted: Rc<RefCell<Vec<(usize, SendResponse<Bytes>)>>>,
+    total: Rc<Cell<usize>>,
+    /// Has all connections say GOAWAY.
+    goaway: Rc<Notify>,
+}
+
+impl Server {
+    /// One that accepts connections and stays silent.
+    async fn silent() -> Self {
+        let socket = Rc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        Self { socket, accepted: Rc::default(), total: Rc::default(), goaway: Rc::default() }
+    }
+
+    async fn http2(streams: u32) -> Self {
+        let server = Self::silent().await;
+        let (socket, accepted) = (Rc::clone(&server.socket), Rc::clone(&server.accepted));
+        let (total, goaway) = (Rc::clone(&server.total), Rc::clone(&server.goaway));
+        tokio::task::spawn_local(async move {
+            for number in 0.. {
+                let (stream, _) = socket.accept().await.unwrap();
+                let (accepted, total) = (Rc::clone(&accepted), Rc::clone(&total));
+                let goaway = Rc::clone(&goaway);
+                tokio::task::spawn_local(async move {
+                    let mut builder = h2::server::Builder::new();
+                    builder.max_concurrent_streams(streams);
+                    let mut connection = builder.handshake::<_, Bytes>(stream).await.unwrap();
+                    loop {
+                        tokio::select! {
+                            request = connection.accept() => match request {
+                                Some(Ok((_, respond))) => {
+                                    total.set(total.get() + 1);
+                                    accepted.borrow_mut().push((number, respond));
+                                }
+                                _ => return,
+                            },
+                            () = goaway.notified() => connection.graceful_shutdown(),
+                        }
+                    }
+                });
+            }
+        });
+        server
+    }
+
+    /// The number of the connection and the stream of the oldest request.
+    async fn next(&self) -> (usize, SendResponse<Bytes>) {
+        until(|| !self.accepted.borrow().is_empty()).await;
+        self.accepted.borrow_mut().remove(0)
+    }
+}
+
+/// One worker's view of a cluster of one host.
 struct Fixture {
     cluster: Rc<LocalCluster>,
     host: Rc<LocalHost>,
-    _socket: Rc<TcpListener>,
     clusters: Clusters,
+    version: Version,
+    _server: Rc<Server>,
 }
 
 impl Fixture {
+    /// HTTP/1 and at most one connection.
     async fn new() -> Self {
-        let [only] = Self::workers(1).await;
+        let [only] = Self::workers(Server::silent().await, Version::Http11, policy(connections(1)));
         only
     }
 
-    /// The same cluster on several workers, as far as what they share goes: two of its connections may be open.
-    async fn two_workers() -> [Self; 2] {
-        Self::workers(2).await
+    fn http2(server: Server, policy: ClusterPolicy) -> Self {
+        let [only] = Self::workers(server, Version::Http2, policy);
+        only
     }
 
-    async fn workers<const N: usize>(max_connections: u32) -> [Self; N] {
-        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// Two workers that may have two connections together.
+    async fn two_workers() -> [Self; 2] {
+        Self::workers(Server::silent().await, Version::Http11, policy(connections(2)))
+    }
+
+    /// The same cluster on several workers, as far as they share something.
+    fn workers<const N: usize>(server: Server, version: Version, policy: ClusterPolicy) -> [Self; N] {
+        let server = Rc::new(server);
         let endpoint = Endpoint {
-            address: socket.local_addr().unwrap(),
+            address: server.socket.local_addr().unwrap(),
             hostname: String::new(),
             weight: 1,
             priority: 0,
@@ -74,29 +144,66 @@ impl Fixture {
             check: crate::cluster::health::Target::default(),
         };
         let update = Update {
-            policy: &Arc::new(policy(max_connections)),
+            policy: &Arc::new(policy),
             endpoints: &Arc::new(EndpointView::empty(N).update(&[endpoint], String::new())),
             stats: &Registry::new(N).scope("cluster.one."),
             breakers: &Arc::new([Breaker::default(), Breaker::default()]),
         };
-        let socket = Rc::new(socket);
         std::array::from_fn(|shard| {
             let clusters = Clusters::default();
             clusters.update(&update, shard);
             let cluster = clusters.get("one").unwrap();
             let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
-            Self { cluster, host, _socket: Rc::clone(&socket), clusters }
+            Self { cluster, host, clusters, version, _server: Rc::clone(&server) }
         })
     }
 
     async fn stream(&self) -> Result<UpstreamStream, UpstreamError> {
-        let head = RequestHead::default();
-        self.host.stream(&self.cluster, Version::Http11, Priority::Default, &head).await
+        self.host.stream(&self.cluster, self.version, Priority::Default, &head()).await
     }
 
+    /// A stream on which the whole request was sent.
+    async fn request(&self) -> UpstreamStream {
+        let mut stream = self.stream().await.unwrap();
+        stream.tx.head(&head(), true).await.unwrap();
+        stream
+    }
+
+    fn stats(&self) -> &ClusterStats {
+        self.cluster.stats()
+    }
+
+    fn breaker(&self) -> &Breaker {
+        self.cluster.breaker(Priority::Default).0
+    }
+
+    /// Connections made so far, and those open now.
     fn connections(&self) -> (u64, u32) {
-        let (breaker, _) = self.cluster.breaker(Priority::Default);
-        (self.cluster.stats().upstream_cx_total.get(), breaker.connections.used())
+        (self.stats().upstream_cx_total.get(), self.breaker().connections.used())
+    }
+}
+
+fn head() -> RequestHead {
+    RequestHead { authority: "a.test".into(), path: "/".into(), ..RequestHead::default() }
+}
+
+async fn finish(mut stream: UpstreamStream, mut respond: SendResponse<Bytes>) {
+    respond.send_response(http::Response::new(()), true).unwrap();
+    let mut head = ResponseHead::default();
+    assert_eq!(stream.rx.head(&mut head).await, Ok(HeadKind::Final { end: true }));
+    stream.finish();
+}
+
+async fn local<T>(test: impl Future<Output = T>) -> T {
+    LocalSet::new().run_until(test).await
+}
+
+/// Polls until something is true that tasks and sockets bring about.
+async fn until(true_at_last: impl Fn() -> bool) {
+    let begun = crate::time::now();
+    while !true_at_last() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it never came true");
+        tokio::task::yield_now().await;
     }
 }
 
@@ -112,103 +219,378 @@ macro_rules! waits {
 }
 
 #[tokio::test]
-async fn a_try_that_waits_opens_a_connection_when_another_one_is_broken_off() {
-    let fixture = Fixture::new().await;
-    let first = fixture.stream().await.unwrap();
-    let mut second = pin!(fixture.stream());
-    waits!(second);
-    drop(first);
-    let second = second.await.unwrap();
-    assert_eq!(fixture.connections(), (2, 1));
-    drop(second);
-    assert_eq!(fixture.connections(), (2, 0));
+async fn a_request_that_waits_has_a_new_connection_when_another_one_breaks_off() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        let mut second = pin!(fixture.stream());
+        waits!(second);
+        drop(first);
+        let second = second.await.unwrap();
+        assert_eq!(fixture.connections(), (2, 1));
+        drop(second);
+        assert_eq!(fixture.connections(), (2, 0));
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_try_that_gives_up_hands_on_what_it_was_given() {
-    let fixture = Fixture::new().await;
-    let first = fixture.stream().await.unwrap();
-    let mut second = Box::pin(fixture.stream());
-    let mut third = pin!(fixture.stream());
-    waits!(second);
-    waits!(third);
-    first.finish(&fixture.cluster.policy);
-    drop(second);
-    drop(third.await.unwrap());
-    // Nothing is counted as open any more: the next one opens at once.
-    drop(fixture.stream().await.unwrap());
-    assert_eq!(fixture.connections().1, 0);
+async fn a_request_that_gives_up_hands_on_what_it_was_given() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        let mut second = Box::pin(fixture.stream());
+        let mut third = pin!(fixture.stream());
+        waits!(second);
+        waits!(third);
+        first.finish();
+        drop(second);
+        drop(third.await.unwrap());
+        // Nothing is counted as open any more: the next one opens at once.
+        drop(fixture.stream().await.unwrap());
+        assert_eq!(fixture.connections().1, 0);
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn tries_that_begin_while_the_first_connects_do_not_pass_the_limit() {
-    let fixture = Fixture::new().await;
-    let mut first = Box::pin(fixture.stream());
-    waits!(first);
-    let mut second = pin!(fixture.stream());
-    waits!(second);
-    assert_eq!(fixture.connections().1, 1);
-    let stream = first.await.unwrap();
-    waits!(second);
-    drop(stream);
-    drop(second.await.unwrap());
+async fn requests_that_begin_while_the_first_connects_do_not_pass_the_limit() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let mut first = Box::pin(fixture.stream());
+        waits!(first);
+        let mut second = pin!(fixture.stream());
+        waits!(second);
+        assert_eq!(fixture.connections().1, 1);
+        let stream = first.await.unwrap();
+        waits!(second);
+        drop(stream);
+        drop(second.await.unwrap());
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_host_that_leaves_still_serves_those_who_wait_for_it() {
-    let fixture = Fixture::new().await;
-    let first = fixture.stream().await.unwrap();
-    let mut second = pin!(fixture.stream());
-    waits!(second);
-    fixture.host.retire();
-    first.finish(&fixture.cluster.policy);
-    drop(second.await.unwrap());
-    assert_eq!(fixture.connections().1, 0);
+async fn a_host_that_leaves_still_serves_those_that_wait_for_it() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        let mut second = pin!(fixture.stream());
+        waits!(second);
+        fixture.host.retire();
+        first.finish();
+        drop(second.await.unwrap());
+        assert_eq!(fixture.connections().1, 0);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_was_sent_is_used_again() {
-    let fixture = Fixture::new().await;
-    fixture.stream().await.unwrap().finish(&fixture.cluster.policy);
-    fixture.stream().await.unwrap().finish(&fixture.cluster.policy);
-    assert_eq!(fixture.connections(), (1, 1));
+    local(async {
+        let fixture = Fixture::new().await;
+        fixture.stream().await.unwrap().finish();
+        fixture.stream().await.unwrap().finish();
+        assert_eq!(fixture.connections(), (1, 1));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_connection_that_another_worker_needs_is_not_kept_idle() {
-    let [one, other] = Fixture::two_workers().await;
-    let first = one.stream().await.unwrap();
-    let _second = other.stream().await.unwrap();
-    let mut third = pin!(other.stream());
-    waits!(third);
-    first.finish(&one.cluster.policy);
-    let _third = third.await.unwrap();
-    assert_eq!(other.connections(), (2, 2));
+    local(async {
+        let [one, other] = Fixture::two_workers().await;
+        let first = one.stream().await.unwrap();
+        let _second = other.stream().await.unwrap();
+        let mut third = pin!(other.stream());
+        waits!(third);
+        first.finish();
+        let _third = third.await.unwrap();
+        assert_eq!(other.connections(), (2, 2));
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn connections_that_lie_idle_are_closed_for_another_worker_one_for_each_that_waits() {
-    let [one, other] = Fixture::two_workers().await;
-    one.stream().await.unwrap().finish(&one.cluster.policy);
-    let _second = other.stream().await.unwrap();
-    let mut third = pin!(other.stream());
-    waits!(third);
-    one.clusters.close_idle(crate::time::now());
-    let _third = third.await.unwrap();
-    assert_eq!(other.connections(), (2, 2));
-    // Nobody waits any more, so that what falls idle stays.
-    let (breaker, _) = one.cluster.breaker(Priority::Default);
-    assert_eq!(breaker.connections.wanted(), 0);
+async fn idle_connections_are_closed_for_another_worker_one_for_each_request_that_waits() {
+    local(async {
+        let [one, other] = Fixture::two_workers().await;
+        one.stream().await.unwrap().finish();
+        let _second = other.stream().await.unwrap();
+        let mut third = pin!(other.stream());
+        waits!(third);
+        one.clusters.sweep();
+        let _third = third.await.unwrap();
+        assert_eq!(other.connections(), (2, 2));
+        // Nobody waits any more, so that what falls idle stays.
+        assert_eq!(one.breaker().connections.wanted(), 0);
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_try_that_has_given_up_waits_no_longer() {
-    let [one, other] = Fixture::two_workers().await;
-    let first = one.stream().await.unwrap();
-    let _second = other.stream().await.unwrap();
-    let mut third = Box::pin(other.stream());
-    waits!(third);
-    drop(third);
-    first.finish(&one.cluster.policy);
-    assert_eq!(one.connections().1, 2, "it is kept");
+async fn a_request_that_has_given_up_waits_no_longer() {
+    local(async {
+        let [one, other] = Fixture::two_workers().await;
+        let first = one.stream().await.unwrap();
+        let _second = other.stream().await.unwrap();
+        let mut third = Box::pin(other.stream());
+        waits!(third);
+        drop(third);
+        first.finish();
+        assert_eq!(one.connections().1, 2, "it is kept");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn streams_beyond_the_hosts_limit_go_to_further_connections() {
+    local(async {
+        let server = Server::http2(2).await;
+        let fixture = Fixture::http2(server, policy(connections(1024)));
+        let streams = futures_util::future::join_all((0..8).map(|_| fixture.request())).await;
+        assert_eq!(fixture.connections(), (4, 4));
+        assert_eq!(fixture.stats().upstream_cx_http2_total.get(), 4);
+        until(|| fixture._server.total.get() == 8).await;
+        drop(streams);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_clusters_own_limit_of_streams_counts_as_well() {
+    local(async {
+        let mut policy = policy(connections(1024));
+        policy.http2.max_concurrent_streams = 3;
+        let fixture = Fixture::http2(Server::http2(100).await, policy);
+        let streams = futures_util::future::join_all((0..6).map(|_| fixture.request())).await;
+        assert_eq!(fixture.connections(), (2, 2));
+        drop(streams);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_beyond_all_streams_wait_in_a_queue_that_is_bounded() {
+    local(async {
+        let limits = Thresholds { max_connections: 1, max_pending_requests: 1, ..Thresholds::default() };
+        let server = Server::http2(2).await;
+        let fixture = Fixture::http2(server, policy(limits));
+        let first = fixture.request().await;
+        let second = fixture.request().await;
+        let mut third = pin!(fixture.stream());
+        waits!(third);
+        assert_eq!(fixture.stats().upstream_rq_pending_active.get(), 1);
+        assert_eq!(fixture.stats().upstream_cx_overflow.get(), 1);
+        assert_eq!(fixture.stream().await.err(), Some(UpstreamError::Overflow));
+        assert_eq!(fixture.stats().upstream_rq_pending_overflow.get(), 1);
+        let (_, respond) = fixture._server.next().await;
+        finish(first, respond).await;
+        drop(third.await.unwrap());
+        assert_eq!(fixture.stats().upstream_rq_pending_active.get(), 0);
+        assert_eq!(fixture.connections(), (1, 1));
+        drop(second);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn goaway_sends_new_streams_to_another_connection_and_lets_the_others_finish() {
+    local(async {
+        let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
+        let first = fixture.request().await;
+        let (number, respond) = fixture._server.next().await;
+        assert_eq!(number, 0);
+        fixture._server.goaway.notify_waiters();
+        until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
+        let second = fixture.request().await;
+        let (number, other) = fixture._server.next().await;
+        assert_eq!(number, 1);
+        finish(first, respond).await;
+        finish(second, other).await;
+        until(|| fixture.connections() == (2, 1)).await;
+        assert_eq!(fixture.stats().upstream_cx_destroy.get(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_ends_after_its_last_request() {
+    local(async {
+        let mut policy = policy(connections(1024));
+        policy.max_requests_per_connection = Some(2);
+        let fixture = Fixture::http2(Server::http2(100).await, policy);
+        for _ in 0..4 {
+            let stream = fixture.request().await;
+            let (_, respond) = fixture._server.next().await;
+            finish(stream, respond).await;
+        }
+        assert_eq!((fixture.connections().0, fixture.stats().upstream_cx_max_requests.get()), (2, 2));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn resets_that_were_sent_are_counted() {
+    local(async {
+        let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
+        let stream = fixture.request().await;
+        let (_, mut respond) = fixture._server.next().await;
+        respond.send_reset(h2::Reason::INTERNAL_ERROR);
+        until(|| fixture.stats().http2_rx_reset.get() == 1).await;
+        drop(stream);
+        let stream = fixture.request().await;
+        drop(stream);
+        until(|| fixture.stats().http2_tx_reset.get() == 1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_at_their_time_each_by_itself() {
+    local(async {
+        for version in [Version::Http11, Version::Http2] {
+            let mut policy = policy(connections(1024));
+            policy.idle_timeout = Some(Duration::from_secs(60));
+            policy.max_requests_per_connection = None;
+            policy.http2.max_concurrent_streams = 1;
+            let http2 = version == Version::Http2;
+            let server = if http2 { Server::http2(1).await } else { Server::silent().await };
+            let [fixture] = Fixture::workers(server, version, policy);
+            let first = fixture.stream().await.unwrap();
+            let second = fixture.stream().await.unwrap();
+            until(|| fixture.connections().1 == 2).await;
+            tokio::time::pause();
+            first.finish();
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            second.finish();
+            tokio::time::sleep(Duration::from_secs(29)).await;
+            assert_eq!(fixture.connections().1, 2, "{version:?}");
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(fixture.connections().1, 1, "{version:?}");
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            assert_eq!(fixture.connections().1, 0, "{version:?}");
+            assert_eq!(fixture.stats().upstream_cx_idle_timeout.get(), 2);
+            tokio::time::resume();
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn without_an_idle_timeout_a_connection_stays() {
+    local(async {
+        let fixture = Fixture::new().await;
+        fixture.stream().await.unwrap().finish();
+        tokio::time::pause();
+        tokio::time::sleep(Duration::from_secs(1_000_000)).await;
+        assert_eq!(fixture.connections().1, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn another_address_of_the_same_host_keeps_the_connections() {
+    local(async {
+        let fixture = Fixture::new().await;
+        fixture.stream().await.unwrap().finish();
+        let moved = fixture.host.renewed(Arc::clone(&fixture.host.host));
+        moved.stream(&fixture.cluster, Version::Http11, Priority::Default, &head()).await.unwrap().finish();
+        assert_eq!(fixture.connections(), (1, 1));
+    })
+    .await;
+}
+
+/// What happens to a pool.
+#[derive(Clone, Debug)]
+enum Step {
+    Begin,
+    /// The request of that number ends well, or breaks off; it may be waiting still.
+    Finish(prop::sample::Index),
+    Break(prop::sample::Index),
+    Sweep,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Begin),
+        2 => any::<prop::sample::Index>().prop_map(Step::Finish),
+        2 => any::<prop::sample::Index>().prop_map(Step::Break),
+        1 => Just(Step::Sweep),
+    ]
+}
+
+/// Never more streams than there is room for, nobody waits while there is room, nothing queues
+/// inside the library, and every permit comes back.
+async fn obeys_the_laws(version: Version, streams: u32, max_connections: u32, steps: Vec<Step>) {
+    let room = max_connections as usize * if version == Version::Http2 { streams as usize } else { 1 };
+    let http2 = version == Version::Http2;
+    let server = if http2 { Server::http2(streams).await } else { Server::silent().await };
+    let fixture = Rc::new(Fixture::workers::<1>(server, version, policy(connections(max_connections))));
+    let (started, total) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let mut live: Vec<oneshot::Sender<bool>> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Begin => {
+                let (end, ended) = oneshot::channel();
+                live.push(end);
+                let fixture = Rc::clone(&fixture);
+                let (started, total) = (Rc::clone(&started), Rc::clone(&total));
+                tokio::task::spawn_local(async move {
+                    let mut ended = pin!(ended);
+                    let stream = tokio::select! {
+                        biased;
+                        _ = &mut ended => return,
+                        stream = fixture[0].stream() => stream,
+                    };
+                    let mut stream = stream.unwrap();
+                    if version == Version::Http2 {
+                        stream.tx.head(&head(), true).await.unwrap();
+                    }
+                    started.set(started.get() + 1);
+                    total.set(total.get() + 1);
+                    let well = ended.await.unwrap_or(false);
+                    started.set(started.get() - 1);
+                    if well {
+                        stream.finish();
+                    }
+                });
+            }
+            Step::Finish(at) | Step::Break(at) if !live.is_empty() => {
+                let at = at.index(live.len());
+                let _ = live.remove(at).send(matches!(step, Step::Finish(_)));
+            }
+            Step::Finish(_) | Step::Break(_) => {}
+            Step::Sweep => fixture[0].clusters.sweep(),
+        }
+        assert!(started.get() <= room);
+        until(|| started.get() == live.len().min(room)).await;
+        if version == Version::Http2 {
+            until(|| fixture[0]._server.total.get() == total.get()).await;
+        }
+    }
+    live.clear();
+    until(|| started.get() == 0 && Rc::strong_count(&fixture) == 1).await;
+    fixture[0].host.retire();
+    until(|| fixture[0].breaker().connections.used() == 0).await;
+    assert_eq!((fixture[0].breaker().pending.used(), fixture[0].breaker().connections.wanted()), (0, 0));
+    assert_eq!(fixture[0].stats().upstream_rq_pending_active.get(), 0);
+    assert_eq!(fixture[0].stats().upstream_cx_active.get(), 0);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn pools_obey_their_laws(
+        http2 in any::<bool>(),
+        streams in 1u32..4,
+        max_connections in 1u32..4,
+        steps in prop::collection::vec(step(), 1..40),
+    ) {
+        let version = if http2 { Version::Http2 } else { Version::Http11 };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let laws = obeys_the_laws(version, streams, max_connections, steps);
+        runtime.block_on(local(laws));
+    }
 }

@@ -14,8 +14,8 @@ use super::http1;
 use super::http2::{self, DATA, fields};
 use super::injection::report;
 use super::proxy::{
-    DEADLINE, Logs, Proxy, access_log, at, cluster, config, free_port, http, ip, listener, merged, poll,
-    router, typed, wait,
+    DEADLINE, Logs, Proxy, access_log, active, at, cluster, config, free_port, http, ip, listener, merged,
+    poll, router, typed, wait,
 };
 use super::upstream;
 
@@ -378,7 +378,7 @@ fn is_reached(case: &Case, stat: &impl Fn(&str) -> u64) -> bool {
     let of_cluster = |name: &str| stat(&format!("cluster.{}.{name}", case.name));
     let of_http = |name: &str| stat(&format!("http.{}.{name}", case.name));
     match case.phase {
-        Phase::TcpConnecting => stat(&format!("tcp.{}.downstream_cx_total", case.name)) > 0,
+        Phase::TcpConnecting => stat(&active(case.port)) == 1,
         Phase::TcpCarrying | Phase::TcpBlocked => of_cluster("upstream_cx_active") == 1,
         Phase::BackOff => {
             let ended = of_cluster("upstream_rq_total") == 1 && of_cluster("upstream_rq_active") == 0;
@@ -399,15 +399,14 @@ fn remaining(case: &Case, stat: &impl Fn(&str) -> u64) -> Vec<String> {
         format!("cluster.{c}.circuit_breakers.default.rq_pending_open"),
     ];
     if is_tcp(case) {
-        names.push(format!("tcp.{c}.downstream_cx_active"));
         names.push(format!("cluster.{c}.upstream_cx_active"));
     } else {
         names.push(format!("http.{c}.downstream_rq_active"));
         names.push(format!("cluster.{c}.upstream_rq_active"));
         names.push(format!("cluster.{c}.circuit_breakers.default.rq_open"));
     }
-    if !is_tcp(case) && case.departure != Departure::StreamReset {
-        names.push(format!("http.{c}.downstream_cx_active"));
+    if case.departure != Departure::StreamReset {
+        names.push(active(case.port));
     }
     names.retain(|name| stat(name) != 0);
     names

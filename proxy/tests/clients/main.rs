@@ -12,8 +12,10 @@ mod upstream;
 
 mod closing;
 mod departure;
+mod envoy;
 mod injection;
 mod linear;
+mod listeners;
 mod odd;
 mod record;
 mod scheme;

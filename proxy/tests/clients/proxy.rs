@@ -51,6 +51,11 @@ pub fn at(port: u16) -> SocketAddr {
     (ip(), port).into()
 }
 
+/// The gauge of a listener's open connections.
+pub fn active(port: u16) -> String {
+    format!("listener.{}_{port}.downstream_cx_active", ip())
+}
+
 pub fn is_envoy() -> bool {
     std::env::var_os("CLIENTS_PROXY").is_some()
 }

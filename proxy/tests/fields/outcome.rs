@@ -70,6 +70,7 @@ impl Bench {
             registry: &registry,
             logs: Some(&self.logs),
             runtime: &[],
+            files: None,
         };
         match build::graph(&read, parts, None) {
             Err(findings) => refused(findings),

@@ -22,6 +22,7 @@ pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str
         bootstrap: proxy::build::Packed::new(&bootstrap),
         loaded_at: UNIX_EPOCH,
         rejected: None,
+        unbound: Vec::new(),
         warming: Vec::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -23,7 +23,7 @@ pub fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
@@ -133,6 +133,98 @@ fn serve(stream: TcpStream, released: &(Mutex<bool>, Condvar)) {
         }
     }
 }
+
+/// The proxy with a file of the test's own, and two workers.
+pub struct Process {
+    child: Child,
+    pub folder: tempfile::TempDir,
+    pub admin: u16,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Process {
+    /// Starts with these listeners, in YAML's flow style, and waits until it is ready.
+    pub fn start(drain_time: u32, listeners: &[String], upstream: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let admin = free_port();
+        let path = folder.path().join("proxy.yaml");
+        std::fs::write(&path, own_file(admin, listeners, upstream)).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
+            .args(["--concurrency", "2", "--drain-time-s", &drain_time.to_string(), "-c"])
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let process = Self { child, folder, admin };
+        let ready = || Client::new(admin).ok()?.get("/ready").ok().filter(|(status, ..)| *status == 200);
+        wait("the first configuration", ready);
+        process
+    }
+
+    /// Gives the file other listeners.
+    pub fn write(&self, listeners: &[String], upstream: u16) {
+        let next = self.folder.path().join("next");
+        std::fs::write(&next, own_file(self.admin, listeners, upstream)).unwrap();
+        std::fs::rename(next, self.folder.path().join("proxy.yaml")).unwrap();
+    }
+
+    pub fn hang_up(&self) {
+        let sent = Command::new("kill").args(["-HUP", &self.child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    }
+
+    pub fn page(&self, path: &str) -> String {
+        Client::new(self.admin).unwrap().get(path).unwrap().2
+    }
+
+    pub fn stat(&self, name: &str) -> u64 {
+        let start = format!("{name}: ");
+        let page = self.page("/stats");
+        page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |value| value.parse().unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+}
+
+fn own_file(admin: u16, listeners: &[String], upstream: u16) -> String {
+    format!(
+        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\nstatic_resources:\n  listeners: [{}]\n  \
+         clusters:\n  - {{ name: one, load_assignment: {{ cluster_name: one, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: \
+         {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }} }}] }}] }} }}\n",
+        listeners.join(", ")
+    )
+}
+
+/// A listener; `chains` are its filter chains and whatever else it is to have.
+pub fn listener(name: &str, address: &str, port: u16, chains: &str) -> String {
+    format!(
+        "{{ name: {name}, address: {{ socket_address: {{ address: {address}, port_value: {port} }} }}, {chains} }}"
+    )
+}
+
+/// The filters of a chain that does this with every request.
+pub fn http(name: &str, action: &str) -> String {
+    format!(
+        "filters: [{{ name: http, typed_config: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, \
+         stat_prefix: {name}, route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ \
+         match: {{ prefix: / }}, {action} }}] }}] }}, http_filters: [{{ name: router, typed_config: {{ \
+         \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}] }} }}]"
+    )
+}
+
+/// The filters of a chain that sends back what comes.
+pub const ECHO: &str = "filters: [{ name: echo, typed_config: { \"@type\": type.googleapis.com/envoy.extensions.filters.network.echo.v3.Echo } }]";
 
 /// How the file is changed.
 #[derive(Clone, Copy)]

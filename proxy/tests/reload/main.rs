@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 
+mod draining;
 mod fixture;
+mod outside;
 
 use fixture::{Client, Proxy, Swap, Upstream, wait};
 

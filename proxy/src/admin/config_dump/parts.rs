@@ -66,7 +66,15 @@ pub(super) static PARTS: [Part; 7] = [
     Part {
         message: "ListenersConfigDump",
         lists: &[
-            ("static_listeners", &element("StaticListener", "listener", LISTENER)),
+            (
+                "static_listeners",
+                &Element {
+                    name: "StaticListener",
+                    resource: "listener",
+                    resource_type: LISTENER,
+                    fields: &["last_updated", "error_state"],
+                },
+            ),
             (
                 "dynamic_listeners",
                 &Element {

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use xds::envoy::extensions::common::ratelimit::v3::XRateLimitHeadersRfcVersion;
 use xds::envoy::extensions::filters::http::local_ratelimit::v3::LocalRateLimit;
-use xds::envoy::r#type::v3::TokenBucket;
+use xds::envoy::r#type::v3::TokenBucket as TokenBucketMessage;
 
 use super::super::{Cx, matchers, values};
 use super::{Code, Place};
-use crate::filter::local_rate_limit::{Bucket, Limit};
+use crate::filter::local_rate_limit::{Limit, TokenBucket};
 use crate::headers::Changes;
 use crate::time;
 
@@ -46,11 +46,13 @@ pub fn limit(cx: &mut Cx<'_>, place: &Place<'_>, message: &LocalRateLimit, of_ro
     }
 }
 
-fn bucket(cx: &mut Cx<'_>, place: &Place<'_>, message: &TokenBucket) -> Bucket {
+/// A bucket of tokens; Envoy refuses one that is filled more often than each 50 ms.
+pub fn bucket(cx: &mut Cx<'_>, place: &Place<'_>, message: &TokenBucketMessage) -> TokenBucket {
     let interval = values::duration(message.fill_interval.as_ref()).unwrap_or(SHORTEST);
     if interval < SHORTEST {
         let text = format!("{} ms is too short to fill a bucket", interval.as_millis());
         cx.error(&place.field("fill_interval"), Code::BadValue, text).suggest("at least 0.05s");
     }
-    Bucket::new(message.max_tokens, message.tokens_per_fill.unwrap_or(1), interval.max(SHORTEST), time::now())
+    let tokens = message.tokens_per_fill.unwrap_or(1);
+    TokenBucket::new(message.max_tokens, tokens, interval.max(SHORTEST), time::now())
 }

@@ -1,8 +1,5 @@
 //! Rules on who may do what.
 
-use std::net::IpAddr;
-
-use xds::envoy::config::core::v3::CidrRange;
 use xds::envoy::config::rbac::v3::permission::Rule;
 use xds::envoy::config::rbac::v3::principal::Identifier;
 use xds::envoy::config::rbac::v3::rbac::Action as ActionMessage;
@@ -12,9 +9,9 @@ use xds::envoy::r#type::matcher::v3::PathMatcher;
 use xds::envoy::r#type::matcher::v3::path_matcher::Rule as PathRule;
 use xds::envoy::r#type::v3::Int32Range;
 
-use super::super::{Cx, matchers};
+use super::super::{Cx, chains, matchers};
 use super::{Code, Place};
-use crate::filter::rbac::{Action, Condition, Engines, Network, Policy, Rbac, Rules, Whose};
+use crate::filter::rbac::{Action, Condition, Engines, Policy, Rbac, Rules, Whose};
 
 /// The filter of the connection manager whose statistics begin with `prefix`.
 pub fn rbac(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> Rbac {
@@ -67,7 +64,7 @@ fn permission(cx: &mut Cx<'_>, place: &Place<'_>, message: &Permission) -> Optio
         Rule::Header(header) => Condition::Header(matchers::header(cx, &place.field("header"), header)?),
         Rule::UrlPath(path) => self::path(cx, &place.field("url_path"), path)?,
         Rule::DestinationIp(range) => {
-            Condition::Address(Whose::Ours, network(cx, &place.field("destination_ip"), range)?)
+            Condition::Address(Whose::Ours, chains::range(cx, &place.field("destination_ip"), range)?)
         }
         Rule::DestinationPort(port) => Condition::Port(*port, port.saturating_add(1)),
         Rule::DestinationPortRange(range) => ports(cx, &place.field("destination_port_range"), range)?,
@@ -101,13 +98,13 @@ fn principal(cx: &mut Cx<'_>, place: &Place<'_>, message: &Principal) -> Option<
         }
         Identifier::UrlPath(path) => self::path(cx, &place.field("url_path"), path)?,
         Identifier::SourceIp(range) => {
-            Condition::Address(Whose::Peer, network(cx, &place.field("source_ip"), range)?)
+            Condition::Address(Whose::Peer, chains::range(cx, &place.field("source_ip"), range)?)
         }
         Identifier::DirectRemoteIp(range) => {
-            Condition::Address(Whose::Peer, network(cx, &place.field("direct_remote_ip"), range)?)
+            Condition::Address(Whose::Peer, chains::range(cx, &place.field("direct_remote_ip"), range)?)
         }
         Identifier::RemoteIp(range) => {
-            Condition::Address(Whose::Client, network(cx, &place.field("remote_ip"), range)?)
+            Condition::Address(Whose::Client, chains::range(cx, &place.field("remote_ip"), range)?)
         }
         _ => return None,
     })
@@ -116,14 +113,4 @@ fn principal(cx: &mut Cx<'_>, place: &Place<'_>, message: &Principal) -> Option<
 fn path(cx: &mut Cx<'_>, place: &Place<'_>, message: &PathMatcher) -> Option<Condition> {
     let PathRule::Path(path) = message.rule.as_ref()?;
     matchers::string(cx, &place.field("path"), path).map(Condition::Path)
-}
-
-fn network(cx: &mut Cx<'_>, place: &Place<'_>, range: &CidrRange) -> Option<Network> {
-    let Ok(address) = range.address_prefix.parse::<IpAddr>() else {
-        let text = format!("`{}` is not an IP address", range.address_prefix);
-        cx.error(&place.field("address_prefix"), Code::BadValue, text);
-        return None;
-    };
-    let longest = if address.is_ipv4() { 32 } else { 128 };
-    Some((address, u8::try_from(range.prefix_len.unwrap_or(0).min(longest)).unwrap_or(128)))
 }

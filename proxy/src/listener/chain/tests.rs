@@ -5,7 +5,13 @@ use crate::snapshot::{ListenerKind, TcpEnd};
 
 fn chain(name: &str, conditions: Conditions) -> Arc<FilterChain> {
     let kind = ListenerKind::Tcp(Arc::new(TcpEnd::Echo));
-    Arc::new(FilterChain { name: name.into(), conditions, gates: Vec::new(), kind })
+    Arc::new(FilterChain {
+        name: name.into(),
+        conditions,
+        gates: Vec::new(),
+        kind,
+        generation: Arc::default(),
+    })
 }
 
 fn facts<'a>(local: &str, remote: &str) -> Facts<'a> {

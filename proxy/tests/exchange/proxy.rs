@@ -1,9 +1,11 @@
 //! The proxy as a process, with an upstream for each place where a request can wait.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// What is waited for comes long before this, or never.
@@ -47,6 +49,47 @@ fn upstream(says: &'static [u8], reads_on: bool) -> u16 {
     port
 }
 
+/// Reads the head of each request, and responds as the script says for the request with that number.
+fn scripted(script: fn(u32) -> &'static str) -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let number = Arc::new(AtomicU32::new(0));
+        for stream in socket.incoming().flatten() {
+            let number = Arc::clone(&number);
+            std::thread::spawn(move || {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::new();
+                while stream.read_line(&mut line).is_ok_and(|read| read > 0) {
+                    if line == "\r\n" {
+                        let text = script(number.fetch_add(1, Relaxed));
+                        if stream.get_mut().write_all(text.as_bytes()).is_err() {
+                            return;
+                        }
+                    }
+                    line.clear();
+                }
+            });
+        }
+    });
+    port
+}
+
+const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nx-number: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nx-number: 2\r\n\r\n\
+                       HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+/// What `connection` names concerns one connection alone.
+const NOMINATED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade, x-hop\r\nx-hop: 1\r\nupgrade: websocket\r\n\r\n";
+
+/// A 503, then a response whose body is held back, and so on.
+fn retried(number: u32) -> &'static str {
+    if number.is_multiple_of(2) {
+        "HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"
+    } else {
+        "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\no"
+    }
+}
+
 /// A port where connections stay half-open: the accept queue is full. The sockets keep it so.
 fn black_hole() -> (u16, Vec<socket2::Socket>) {
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -77,6 +120,8 @@ pub struct Proxy {
     _black_hole: Vec<socket2::Socket>,
     admin: u16,
     pub one: u16,
+    /// The same, with `proxy_100_continue`.
+    pub passing: u16,
     pub tcp_connect: u16,
     pub tcp_back_off: u16,
     pub tcp_deaf: u16,
@@ -94,7 +139,7 @@ impl Drop for Proxy {
 impl Proxy {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [admin, one, tcp_connect, tcp_back_off, tcp_deaf] = [(); 5].map(|()| free_port());
+        let [admin, one, passing, tcp_connect, tcp_back_off, tcp_deaf] = [(); 6].map(|()| free_port());
         let (hole, sockets) = black_hole();
         let clusters = [
             ("delay", upstream(HEAD, true), ""),
@@ -107,6 +152,10 @@ impl Proxy {
             ("blocked", upstream(SETTINGS, true), "http2_protocol_options: {}"),
             ("tunnel", upstream(SWITCH, false), ""),
             ("deaf", upstream(b"", false), ""),
+            ("ok", scripted(|_| OK), ""),
+            ("interim", scripted(|_| INTERIM), ""),
+            ("nominated", scripted(|_| NOMINATED), ""),
+            ("retried", scripted(retried), "circuit_breakers: {thresholds: [{max_retries: 1}]}"),
         ];
         let log = folder.path().join("log");
         let mut text = format!(
@@ -123,7 +172,9 @@ impl Proxy {
         }
         text.push_str("  listeners:\n");
         let routes = clusters.map(|(name, ..)| route(name)).join("\n");
-        writeln!(text, "{}", http_listener(one, &routes, log.to_str().unwrap())).unwrap();
+        for (name, port, more) in [("one", one, ""), ("passing", passing, "proxy_100_continue: true")] {
+            writeln!(text, "{}", http_listener(name, port, more, &routes, log.to_str().unwrap())).unwrap();
+        }
         for (port, cluster) in [(tcp_connect, "connect"), (tcp_back_off, "back-off"), (tcp_deaf, "deaf")] {
             writeln!(text, "{}", tcp_listener(port, cluster)).unwrap();
         }
@@ -144,6 +195,7 @@ impl Proxy {
             _black_hole: sockets,
             admin,
             one,
+            passing,
             tcp_connect,
             tcp_back_off,
             tcp_deaf,
@@ -214,26 +266,30 @@ fn route(name: &str) -> String {
             ", typed_per_filter_config: {buffer: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, disabled: true}}"
         }
     };
-    let retry = if name == "back-off" {
-        ", retry_policy: {retry_on: connect-failure, num_retries: 1000, retry_back_off: {base_interval: 360000s, max_interval: 360000s}}"
-    } else {
-        ""
+    let retry = match name {
+        "back-off" => {
+            ", retry_policy: {retry_on: connect-failure, num_retries: 1000, retry_back_off: {base_interval: 360000s, max_interval: 360000s}}"
+        }
+        "retried" => ", retry_policy: {retry_on: 5xx, retry_back_off: {base_interval: 0.001s}}",
+        _ => "",
     };
     format!(
         "              - {{match: {{prefix: /{name}}}, route: {{cluster: {name}, timeout: 0s{retry}}}{filters}}}"
     )
 }
 
-fn http_listener(port: u16, routes: &str, log: &str) -> String {
+fn http_listener(name: &str, port: u16, more: &str, routes: &str, log: &str) -> String {
     format!(
-        r#"  - name: one
+        r#"  - name: {name}
     address: {{socket_address: {{address: 127.0.0.1, port_value: {port}}}}}
     filter_chains:
     - filters:
       - name: http
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
-          stat_prefix: one
+          stat_prefix: {name}
+          {more}
+          http_protocol_options: {{accept_http_10: true, enable_trailers: true}}
           stream_idle_timeout: 0s
           request_timeout: 0s
           upgrade_configs: [{{upgrade_type: websocket}}]
@@ -242,7 +298,7 @@ fn http_listener(port: u16, routes: &str, log: &str) -> String {
             typed_config:
               "@type": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog
               path: {log}
-              log_format: {{text_format_source: {{inline_string: "%REQ(:PATH)% %RESPONSE_FLAGS%\n"}}}}
+              log_format: {{text_format_source: {{inline_string: "%REQ(:PATH)% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n"}}}}
           route_config:
             virtual_hosts:
             - name: all

@@ -3,11 +3,8 @@
 //!
 //! No timeout is configured, so that a request whose client is not missed stays active for ever.
 
-mod client;
-mod proxy;
-
-use client::{Client, Http1, Http2, Leave, Upload};
-use proxy::{Proxy, wait};
+use crate::client::{Client, Http1, Http2, Leave, Upload};
+use crate::proxy::{Proxy, wait};
 
 /// Where a request waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,103 @@
+//! Builds run on a thread of their own, so that control answers while one takes its time. One runs at a time; the newest wins.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::{Diagnostic, Read};
+
+use crate::access_log::LogWriter;
+use crate::build::files::Stamps;
+use crate::build::{self, Files, Flavor, Graph, Node, Packed, Parts};
+use crate::stats::Registry;
+
+/// What every build of this process has in common.
+#[derive(Clone)]
+pub(super) struct Builder {
+    /// `--service-node` and `--service-cluster`.
+    pub service: (Option<String>, Option<String>),
+    pub flavor: Flavor,
+    pub registry: Registry,
+    pub logs: Arc<LogWriter>,
+}
+
+/// What a build is made of.
+#[derive(Clone)]
+pub(super) enum Input {
+    /// A text with the name of its file.
+    Text(String, String),
+    /// The configuration in use, with other runtime values.
+    Message(Packed<Bootstrap>),
+}
+
+/// What a build came to.
+pub(super) struct Built {
+    pub input: Input,
+    /// The graph in use that it shares parts with.
+    pub previous: Option<Arc<Graph>>,
+    pub result: Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>,
+    pub files: Stamps,
+}
+
+impl Builder {
+    /// Begins a build; what it came to, unless the thread could not be started or ended by a panic.
+    pub fn start(
+        &self,
+        input: Input,
+        runtime: Vec<(String, String)>,
+        previous: Option<Arc<Graph>>,
+    ) -> oneshot::Receiver<Built> {
+        let (done, built) = oneshot::channel();
+        let builder = self.clone();
+        // Not a task of the runtime, whose end would wait for it.
+        let spawned = std::thread::Builder::new().name("builder".to_owned()).spawn(move || {
+            let files = Files::default();
+            let result = builder.build(&input, &files, &runtime, previous.as_deref());
+            // Control has gone: the process ends.
+            let _ = done.send(Built { input, previous, result, files: files.into_stamps() });
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "cannot start the thread that builds configurations");
+        }
+        built
+    }
+
+    fn build(
+        &self,
+        input: &Input,
+        files: &Files,
+        runtime: &[(String, String)],
+        previous: Option<&Graph>,
+    ) -> Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let read = match input {
+            Input::Text(name, text) => build::check::read(name, text, self.flavor, build::check::in_pod())?,
+            Input::Message(message) => Read {
+                message: message.unpack(),
+                warnings: Vec::new(),
+                positions: xds::Positions::none("runtime"),
+            },
+        };
+        let (graph, warnings) = self.graph(&read, files, runtime, previous)?;
+        Ok((Packed::new(&read.message), graph, warnings))
+    }
+
+    /// The graph of a file that was read, for the node that the flags or the file name.
+    pub fn graph(
+        &self,
+        read: &Read<Bootstrap>,
+        files: &Files,
+        runtime: &[(String, String)],
+        previous: Option<&Graph>,
+    ) -> Result<(Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let node = Node::new(&read.message, self.service.0.as_deref(), self.service.1.as_deref());
+        let parts = Parts {
+            node,
+            flavor: self.flavor,
+            registry: &self.registry,
+            logs: Some(&self.logs),
+            runtime,
+            files: Some(files),
+        };
+        build::graph(read, parts, previous)
+    }
+}
