@@ -21,13 +21,15 @@ use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead}
 pub struct ClientOptions {
     pub encode: EncodeOptions,
     pub limits: HeadLimits,
+    /// Bytes read at once at most (`per_connection_buffer_limit_bytes`); 0 for the default.
+    pub read_limit: usize,
 }
 
 impl Default for ClientOptions {
     /// Envoy's for responses over HTTP/1: 80 KiB, 100 headers.
     fn default() -> Self {
         let limits = HeadLimits { bytes: 80 * 1024, ..HeadLimits::default() };
-        Self { encode: EncodeOptions::default(), limits }
+        Self { encode: EncodeOptions::default(), limits, read_limit: 0 }
     }
 }
 
@@ -78,7 +80,11 @@ const MAX_INTERIM: u32 = 32;
 impl ClientConnection {
     pub fn new(stream: TcpStream, options: ClientOptions) -> Self {
         let (read, write) = stream.into_split();
-        Self { input: Input::new(read, BytesMut::new()), output: Output::new(write), options }
+        Self {
+            input: Input::new(read, BytesMut::new()).limited(options.read_limit),
+            output: Output::new(write),
+            options,
+        }
     }
 
     /// The two sides of the next request; `head` is the one that will be written.

@@ -129,9 +129,8 @@ impl RequestWriter {
             return Ok(());
         }
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))?;
-        let request =
-            convert::request_out(head).ok_or(UpstreamError::Protocol("request not expressible in HTTP/2"))?;
-        let (future, stream) = self.send.send_request(request, end).map_err(|error| upstream(&error))?;
+        let request = convert::request_out(head).ok_or(UpstreamError::Unsendable)?;
+        let (future, stream) = self.send.send_request(request, end).map_err(|error| sending(&error))?;
         self.stream = Some(stream);
         if end {
             self.outgoing.finish();
@@ -209,6 +208,10 @@ impl ResponseReader {
             return Poll::Pending;
         };
         match future.poll_informational(cx) {
+            // HTTP/2 has no other protocol to switch to (RFC 9113, 8.6).
+            Poll::Ready(Some(Ok(interim))) if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS => {
+                return Poll::Ready(Err(UpstreamError::Protocol("unexpected interim response")));
+            }
             Poll::Ready(Some(Ok(interim))) => {
                 convert::response_in(&interim, head).map_err(malformed)?;
                 return Poll::Ready(Ok(HeadKind::Interim));
@@ -219,8 +222,9 @@ impl ResponseReader {
         let Poll::Ready(response) = Pin::new(future).poll(cx) else { return Poll::Pending };
         let response = response.map_err(|error| upstream(&error))?;
         let (bytes, fields) = convert::measure(response.headers());
-        if bytes > self.max_head_bytes || fields > self.max_fields {
-            return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
+        // `:status` counts as well. Envoy resets such a stream, and reports it as reset by the host.
+        if bytes > self.max_head_bytes || fields >= self.max_fields {
+            return Poll::Ready(Err(UpstreamError::RemoteReset));
         }
         convert::response_in(&response, head).map_err(malformed)?;
         if self.upgrade && head.status == 200 {
@@ -250,6 +254,8 @@ impl ResponseReader {
             self.done = true;
             match trailers.map_err(|error| upstream(&error))? {
                 None => Ok(Frame::End),
+                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
+                Some(map) if map.is_empty() => Err(UpstreamError::Protocol("malformed trailers")),
                 Some(map) => {
                     let mut trailers = Fields::default();
                     convert::fields_in(&map, &mut trailers).map_err(malformed)?;
@@ -263,6 +269,14 @@ impl ResponseReader {
 /// A name that is no token.
 fn malformed(_: Invalid) -> UpstreamError {
     UpstreamError::Protocol("invalid header name")
+}
+
+/// The reason for a request that was not even sent: what `h2` refuses by itself is not the upstream's
+/// fault (an upgrade, for one, where it does not take extended CONNECT).
+fn sending(error: &h2::Error) -> UpstreamError {
+    let of_connection =
+        error.is_io() || error.is_remote() || error.is_library() || error.is_go_away() || error.is_reset();
+    if of_connection { upstream(error) } else { UpstreamError::Unsendable }
 }
 
 /// Envoy's reason for an `h2` error. A GOAWAY that leaves our stream out means that it was not processed.

@@ -204,6 +204,7 @@ impl LocalReply {
             | UpstreamError::ConnectionTermination
             | UpstreamError::RemoteReset
             | UpstreamError::RemoteRefused
+            | UpstreamError::Unsendable
             | UpstreamError::Protocol(_) => Vec::new(),
         };
         Self {
