@@ -239,7 +239,13 @@ fn heads_of_responses_have_envoys_limits() {
             }
         }
     }
-    super::record::compare("response-heads", &found, |_, _| None);
+    // Envoy's library calls a single header of more than 64 KiB a protocol error; to petmesh it is one that is too large.
+    let instead = |case: &str, envoys: &str| {
+        let is_single = case.contains("to h2") && case.contains("one header of");
+        let of_limit = envoys.replacen("502", "503", 1).replace("protocol error", "remote reset");
+        (is_single && envoys.starts_with("502")).then_some(of_limit)
+    };
+    super::record::compare("response-heads", &found, instead);
 }
 
 /// Where petmesh differs on purpose: Envoy forwards a 101 that nobody asked for (RFC 9110, 7.8: it must not be sent).
