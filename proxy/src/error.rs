@@ -121,6 +121,9 @@ pub enum UpstreamError {
     /// The upstream says that it has not processed the stream (REFUSED_STREAM, or above the last stream of a GOAWAY).
     #[error("remote refused stream reset")]
     RemoteRefused,
+    /// The upstream's protocol cannot carry the request: the client's error, not the upstream's.
+    #[error("request cannot be sent")]
+    Unsendable,
     /// The upstream broke its protocol; the text says how.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
@@ -135,6 +138,7 @@ impl UpstreamError {
             Self::ConnectionTermination => "connection termination",
             Self::RemoteReset => "remote reset",
             Self::RemoteRefused => "remote refused stream reset",
+            Self::Unsendable => "request cannot be sent",
             Self::Protocol(_) => "protocol error",
         }
     }
@@ -145,6 +149,7 @@ impl UpstreamError {
             Self::Overflow => Flag::UpstreamOverflow,
             Self::ConnectionTermination => Flag::UpstreamConnectionTermination,
             Self::RemoteReset | Self::RemoteRefused => Flag::UpstreamRemoteReset,
+            Self::Unsendable => Flag::DownstreamProtocolError,
             Self::Protocol(_) => Flag::UpstreamProtocolError,
         }
     }
@@ -152,6 +157,7 @@ impl UpstreamError {
     /// The status of the local reply that reports this error when no response has begun.
     pub fn status(&self) -> u16 {
         match self {
+            Self::Unsendable => 400,
             Self::Protocol(_) => 502,
             Self::ConnectFailure(_)
             | Self::ConnectTimeout

@@ -21,7 +21,9 @@ use crate::cluster::balancer::Policy;
 use crate::cluster::breaker::{RetryBudget, Thresholds};
 use crate::cluster::shares::Balance;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
+use crate::http1::HeadLimits;
 use crate::stats::{ClusterStats, HealthCheckStats, Scope};
+use crate::{http1, http2};
 
 /// Where today's files keep a cluster's HTTP settings.
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -30,6 +32,9 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
     let http = http_options(cx, place, message);
     let common = http.common.unwrap_or_default();
+    let buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
+    let http1 = http1::ClientOptions::default();
+    let max_fields = common.max_headers_count.map_or(http1.limits.fields, |most| most as usize);
     let mut policy = ClusterPolicy {
         name: message.name.as_str().into(),
         connect_timeout: super::values::duration(message.connect_timeout.as_ref())
@@ -41,16 +46,17 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
             .max_requests_per_connection
             .or(message.max_requests_per_connection)
             .filter(|count| *count > 0),
-        buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
+        buffer_limit: buffer_limit.unwrap_or(1 << 20),
         breakers: breakers(message),
         balance: balance(message),
         outlier: health::outlier(cx, place, message),
         health: health::checks(cx, place, message, http.protocol),
-        http1: crate::http1::ClientOptions {
+        http1: http1::ClientOptions {
             encode: manager::encode(http.http1.as_ref()),
-            ..Default::default()
+            limits: HeadLimits { fields: max_fields, ..http1.limits },
+            read_limit: buffer_limit.unwrap_or(0),
         },
-        http2: manager::http2(http.http2.as_ref()),
+        http2: buffered(manager::http2(http.http2.as_ref()), buffer_limit, max_fields),
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
@@ -181,11 +187,25 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
     })
 }
 
-/// What a connection is made with.
+/// HTTP/2 options under the cluster's limits. A host may send as much on a stream as the client has
+/// not yet taken, so the limit of the buffer is one of the stream's window; a frame always fits.
+fn buffered(options: http2::Options, buffer_limit: Option<usize>, max_fields: usize) -> http2::Options {
+    let limit = buffer_limit.map_or(usize::MAX, |limit| limit.max(16 * 1024));
+    let window = u32::try_from(limit).unwrap_or(u32::MAX);
+    http2::Options {
+        initial_stream_window: options.initial_stream_window.min(window),
+        send_buffer: options.send_buffer.min(limit),
+        max_fields,
+        ..options
+    }
+}
+
+/// What a connection is made with, and how long it may be used.
 fn fingerprint(policy: &ClusterPolicy) -> u64 {
+    let ClusterPolicy { protocol, http1, http2, tcp_keepalive, .. } = policy;
+    let use_limits = (policy.idle_timeout, policy.max_requests_per_connection);
     let mut hasher = DefaultHasher::new();
-    format!("{:?} {:?} {:?} {:?}", policy.protocol, policy.http1, policy.http2, policy.tcp_keepalive)
-        .hash(&mut hasher);
+    format!("{protocol:?} {http1:?} {http2:?} {tcp_keepalive:?} {use_limits:?}").hash(&mut hasher);
     hasher.finish()
 }
 

@@ -153,7 +153,7 @@ impl Attempt {
             | Failure::Client(_)
             // It was reported by its status.
             | Failure::Response(_)
-            | Failure::Upstream(UpstreamError::Overflow) => return,
+            | Failure::Upstream(UpstreamError::Overflow | UpstreamError::Unsendable) => return,
             Failure::Upstream(_) => Seen::Failed,
             Failure::Expired(Expiry::PerTry | Expiry::PerTryIdle | Expiry::Route) if connected => {
                 Seen::Timeout(GATEWAY_TIMEOUT)

@@ -162,7 +162,11 @@ impl Exchange<'_> {
             };
             self.timers.touch();
             let (last, sent) = match frame {
-                Ok(Frame::Data(piece)) => (false, self.send_piece(to, piece, false).await),
+                Ok(Frame::Data(piece)) => {
+                    // Where the end is known with the last piece, the two go out together.
+                    let last = rx.is_end();
+                    (last, self.send_piece(to, piece, last).await)
+                }
                 Ok(Frame::End) => (true, self.send_piece(to, nothing(), true).await),
                 Ok(Frame::Trailers(trailers)) if limits.check(&trailers).is_ok() => {
                     let sent = flat(self.timers.race(to.client.as_mut(), to.tx.trailers(&trailers)).await);

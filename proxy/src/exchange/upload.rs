@@ -134,17 +134,19 @@ impl Upload<'_, '_, '_> {
             self.received();
             return Ok(());
         }
-        for piece in &self.replay.pieces {
-            unless_left(self.body, self.tx.data(piece.clone(), false)).await??;
+        let whole = self.body.is_end();
+        let trailers = self.replay.trailers.as_ref().filter(|_| whole);
+        for (at, piece) in self.replay.pieces.iter().enumerate() {
+            let end = whole && trailers.is_none() && at + 1 == self.replay.pieces.len();
+            unless_left(self.body, self.tx.data(piece.clone(), end)).await??;
         }
-        if !self.body.is_end() {
+        if !whole {
             return self.pump().await;
         }
-        self.received();
-        match &self.replay.trailers {
-            Some(trailers) => unless_left(self.body, self.tx.trailers(trailers)).await??,
-            None => unless_left(self.body, self.tx.data(nothing(), true)).await??,
+        if let Some(trailers) = trailers {
+            unless_left(self.body, self.tx.trailers(trailers)).await??;
         }
+        self.received();
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -277,6 +277,8 @@ pub(super) struct Input {
     /// Received and not yet taken.
     pub(super) rest: BytesMut,
     received: u64,
+    /// What is read at once at most.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -296,7 +298,16 @@ pub(super) struct Output {
 impl Input {
     pub(super) fn new(half: OwnedReadHalf, rest: BytesMut) -> Self {
         let received = rest.len() as u64;
-        Self { half, rest, received }
+        Self { half, rest, received, most: SCRATCH }
+    }
+
+    /// Reads at most so much at once (0 for no limit of its own): that is what a connection buffers,
+    /// as the next read waits until the last one has been passed on.
+    pub(super) fn limited(mut self, most: usize) -> Self {
+        if most > 0 {
+            self.most = most;
+        }
+        self
     }
 
     /// Bytes received since the last call, for statistics.
@@ -339,7 +350,8 @@ impl Input {
             if scratch.capacity() < MIN_READ {
                 scratch.reserve(SCRATCH);
             }
-            let Poll::Ready(read) = pin!(self.half.read_buf(scratch)).poll(cx) else {
+            let mut limited = (&mut *scratch).limit(self.most);
+            let Poll::Ready(read) = pin!(self.half.read_buf(&mut limited)).poll(cx) else {
                 self.release();
                 return Poll::Pending;
             };
@@ -349,7 +361,7 @@ impl Input {
         })
     }
 
-    /// Whether an idle connection has ended or holds bytes that nobody asked for; no system call while nothing came.
+    /// Whether an idle connection has ended or holds bytes that were not asked for; no system call while nothing came.
     pub(super) fn is_disturbed(&self) -> bool {
         let mut byte = [0];
         !self.rest.is_empty()

@@ -129,9 +129,8 @@ impl RequestWriter {
             return Ok(());
         }
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))?;
-        let request =
-            convert::request_out(head).ok_or(UpstreamError::Protocol("request not expressible in HTTP/2"))?;
-        let (future, stream) = self.send.send_request(request, end).map_err(|error| upstream(&error))?;
+        let request = convert::request_out(head).ok_or(UpstreamError::Unsendable)?;
+        let (future, stream) = self.send.send_request(request, end).map_err(|error| sending(&error))?;
         self.stream = Some(stream);
         if end {
             self.outgoing.finish();
@@ -219,8 +218,9 @@ impl ResponseReader {
         let Poll::Ready(response) = Pin::new(future).poll(cx) else { return Poll::Pending };
         let response = response.map_err(|error| upstream(&error))?;
         let (bytes, fields) = convert::measure(response.headers());
-        if bytes > self.max_head_bytes || fields > self.max_fields {
-            return Poll::Ready(Err(UpstreamError::Protocol("response headers too large")));
+        // `:status` counts as well. Envoy resets such a stream, and reports it as reset by the host.
+        if bytes > self.max_head_bytes || fields >= self.max_fields {
+            return Poll::Ready(Err(UpstreamError::RemoteReset));
         }
         convert::response_in(&response, head);
         if self.upgrade && head.status == 200 {
@@ -258,6 +258,14 @@ impl ResponseReader {
             }
         })
     }
+}
+
+/// The reason for a request that was not even sent: what `h2` refuses by itself is not the upstream's
+/// fault (an upgrade, for one, where it does not take extended CONNECT).
+fn sending(error: &h2::Error) -> UpstreamError {
+    let of_connection =
+        error.is_io() || error.is_remote() || error.is_library() || error.is_go_away() || error.is_reset();
+    if of_connection { upstream(error) } else { UpstreamError::Unsendable }
 }
 
 /// Envoy's reason for an `h2` error. A GOAWAY that leaves our stream out means that it was not processed.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use proptest::prelude::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::LocalSet;
 
@@ -9,7 +10,10 @@ use super::{
     Accepted, ClientConnection, Options, RequestBody, ResponseReader, ResponseWriter, ServerConnection,
 };
 use crate::error::{DownstreamError, UpstreamError};
-use crate::message::{Fields, Frame, HeadKind, Known, Method, Path, RequestHead, ResponseHead};
+use crate::message::{
+    Authority, FieldNameBuf, FieldValueBuf, Fields, Frame, HeadKind, Known, Method, Path, RequestHead,
+    ResponseHead, Version,
+};
 
 async fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -307,6 +311,47 @@ async fn a_head_over_the_limit_is_reset_and_the_next_request_served() {
 }
 
 #[tokio::test]
+async fn the_end_comes_with_the_last_data_and_in_no_frame_of_its_own() {
+    local(async {
+        let (client, server) = pair().await;
+        let (connection, driver) = ClientConnection::handshake(client, &Options::default()).await.unwrap();
+        tokio::task::spawn_local(driver);
+        let mut server = h2::server::handshake(server).await.unwrap();
+        let head = post("/");
+        let (mut tx, _rx) = connection.start(&head);
+        tx.head(&head, false).await.unwrap();
+        tx.take("hello".into(), true);
+        tx.flush().await.unwrap();
+        let (request, _respond) = server.accept().await.unwrap().unwrap();
+        tokio::task::spawn_local(async move { while server.accept().await.is_some() {} });
+        let mut body = request.into_body();
+        assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+        assert!(body.is_end_stream(), "the last DATA frame has END_STREAM");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_over_the_limits_is_reported_as_reset() {
+    local(async {
+        for (many, fits) in [(98, true), (99, true), (100, false)] {
+            let connection = served(Options::default(), move |_, _, mut tx: ResponseWriter| async move {
+                let mut answer = ResponseHead::new(200);
+                (0..many).for_each(|_| answer.fields.push("x-many", b"1"));
+                tx.head(&answer, true).unwrap();
+            })
+            .await;
+            let head = post("/");
+            let (mut tx, mut rx) = connection.start(&head);
+            tx.head(&head, true).await.unwrap();
+            let error = whole(&mut rx).await.err();
+            assert_eq!(error, (!fits).then_some(UpstreamError::RemoteReset), "{many}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_client_that_resets_or_leaves_is_noticed() {
     local(async {
         for (leave, expected) in [(true, DownstreamError::Disconnected), (false, DownstreamError::Reset)] {
@@ -356,4 +401,69 @@ async fn an_upgrade_becomes_an_extended_connect_and_back() {
         }
     })
     .await;
+}
+
+/// Any request that the codecs let in: every byte that a part may hold, more often the odd ones.
+fn any_head() -> impl Strategy<Value = RequestHead> {
+    let bytes = |most| prop::collection::vec(prop_oneof![any::<u8>(), 33..127u8], 0..most);
+    let path = bytes(40).prop_filter_map("path", |bytes| Path::new([b"/", &bytes[..]].concat()).ok());
+    let authority = bytes(12).prop_map(|bytes| Authority::new(bytes).unwrap_or_else(|_| "a.test".into()));
+    let fields = prop::collection::vec(("[!#$%&'*+.^_`|~0-9a-z-]{1,20}", bytes(20)), 0..6);
+    let method = prop_oneof!["[A-Z]{1,8}", "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,12}"];
+    (method, path, authority, fields).prop_map(|(method, path, authority, fields)| {
+        let method = Method::try_from(&*method).unwrap();
+        let mut head = RequestHead { method, path, authority, ..RequestHead::default() };
+        for (name, value) in fields {
+            if let (Ok(name), Ok(value)) = (FieldNameBuf::new(&name), FieldValueBuf::new(value)) {
+                head.fields.push(&name, &value);
+            }
+        }
+        head
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_can_be_carried_is_sent_and_no_error_of_a_host_that_behaves_well(
+        heads in prop::collection::vec(any_head(), 1..8),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(local(async {
+            let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
+                tx.head(&ResponseHead::new(200), true).unwrap();
+            })
+            .await;
+            for head in heads {
+                let (mut tx, mut rx) = connection.start(&head);
+                let sent = tx.head(&head, true).await;
+                if head.check(Version::Http2).is_ok() {
+                    assert_eq!(sent, Ok(()), "{head:?}");
+                    assert_eq!(whole(&mut rx).await.map(|answer| answer.0.status), Ok(200), "{head:?}");
+                } else {
+                    // Whoever sends it all the same does not blame the host.
+                    assert!(matches!(sent, Ok(()) | Err(UpstreamError::Unsendable)), "{head:?}");
+                }
+            }
+        }));
+    }
+}
+
+#[test]
+fn frames_are_found_in_whatever_pieces_they_come() {
+    // SETTINGS, its acknowledgement, DATA of two bytes that look like a frame's head, RST_STREAM, GOAWAY.
+    let frames: &[&[u8]] = &[
+        &[0, 0, 0, 4, 0, 0, 0, 0, 0],
+        &[0, 0, 0, 4, 1, 0, 0, 0, 0],
+        &[0, 0, 2, 0, 0, 0, 0, 0, 1, 0, 0],
+        &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 8],
+        &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0],
+    ];
+    let bytes = [&[b'P'; 24][..], &frames.concat()].concat();
+    for size in 1..=bytes.len() {
+        let (mut scan, mut found) = (super::FrameScan::new(true), Vec::new());
+        for piece in bytes.chunks(size) {
+            scan.scan(piece, |kind, flags| found.push((kind, flags)));
+        }
+        assert_eq!(found, [(4, 0), (4, 1), (0, 0), (3, 0), (7, 0)], "pieces of {size}");
+    }
 }

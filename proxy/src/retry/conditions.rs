@@ -88,7 +88,7 @@ impl RetryOn {
     pub fn covers_error(self, error: &UpstreamError, sent: bool) -> bool {
         match error {
             // What a circuit breaker refused is not helped by more of it.
-            UpstreamError::Overflow => false,
+            UpstreamError::Overflow | UpstreamError::Unsendable => false,
             UpstreamError::ConnectFailure(_) | UpstreamError::ConnectTimeout => {
                 self.has(Self::CONNECT_FAILURE) || self.covers_timeout(sent)
             }

@@ -123,6 +123,18 @@ fn defaults_are_envoys() {
 }
 
 #[test]
+fn a_clusters_limits_of_buffers_and_headers_reach_both_protocols() {
+    let limits =
+        "per_connection_buffer_limit_bytes: 32768, common_http_protocol_options: { max_headers_count: 7 }";
+    let text = routes(TO_C, &cluster(&format!("{STATIC}, {limits}")));
+    let (graph, _) = built(&text).unwrap();
+    let policy = &graph.clusters["c"].policy;
+    assert_eq!(policy.http1.read_limit, 32_768);
+    assert_eq!((policy.http2.initial_stream_window, policy.http2.send_buffer), (32_768, 32_768));
+    assert_eq!((policy.http1.limits.fields, policy.http2.max_fields), (7, 7));
+}
+
+#[test]
 fn a_listener_for_all_addresses_is_inbound_unless_it_says_otherwise() {
     let text = routes(TO_C, &cluster(STATIC)).replacen("127.0.0.1", "0.0.0.0", 1);
     assert_eq!(built(&text).unwrap().0.listeners[0].listener.direction, Direction::Inbound);
