@@ -18,6 +18,7 @@ use xds::{Code, Diagnostic};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::admin::{self, AdminContext, Command, CommandLine, Order};
 use crate::args::{Args, Mode, Source};
+use crate::build::check::ReadApart;
 use crate::build::{self, Flavor};
 use crate::control::{Control, Event, Handles, Origin, Start};
 use crate::local::Local;
@@ -54,14 +55,14 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostic) => return Ok(reports::refused(args, &[*diagnostic], "")),
     };
     let registry = Registry::new(args.workers());
-    let read = match build::check::read_apart(&name, &text, flavor, build::check::in_pod()) {
-        Ok(read) => read,
+    let apart = match ReadApart::new(&name, &text, flavor, build::check::in_pod()) {
+        Ok(apart) => apart,
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     if args.mode == Mode::Validate {
-        let findings = build::check::check(&read, flavor, build::check::in_pod());
+        let findings = build::check::check(&apart.read, flavor, build::check::in_pod());
         // The process ends here: to take a large tree to pieces would only cost time.
-        std::mem::forget(read);
+        std::mem::forget(apart);
         return Ok(reports::validated(args, &name, &findings, &text));
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -74,7 +75,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
     let start = Start {
         origin,
         text: text.clone(),
-        read,
+        read: Arc::clone(&apart.read),
         flavor,
         service_node: given(&args.service_node),
         service_cluster: given(&args.service_cluster),
@@ -91,7 +92,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
-    xds::release_schema();
+    apart.free();
     let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };
     runtime.block_on(server.serve(control))

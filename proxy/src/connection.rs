@@ -211,7 +211,7 @@ async fn one_request(
     })
 }
 
-/// Lets the answer reach the client before the socket is closed.
+/// Lets the response reach the client before the socket is closed.
 async fn finish_http1(connection: &mut http1::ServerConnection, context: &ConnectionContext) {
     if connection.client_gone() {
         return;
@@ -222,7 +222,7 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
     tokio::select! {
         biased;
         () = async {
-            // An answer that was cut is sent as far as it came, and then the client must see the cut.
+            // A response that was cut is sent as far as it came, and then the client must see the cut.
             if connection.flush().await.is_ok() && connection.answered() {
                 connection.linger().await;
             }
@@ -231,7 +231,7 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
     }
 }
 
-/// Decides whether this request is the connection's last, so that its answer says so.
+/// Decides whether this request is the connection's last, so that its response says so.
 fn announce_close(
     connection: &http1::ServerConnection,
     context: &ConnectionContext,
@@ -316,7 +316,7 @@ fn idle_due(idle: Option<Duration>) -> Option<Instant> {
     idle.map(|idle| now() + idle)
 }
 
-/// When a head must be whole, and the answer when it is not.
+/// When a head must be whole, and the response when it is not.
 fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
     let candidates = [
         (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
@@ -361,7 +361,7 @@ async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
     }
 }
 
-/// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised an answer.
+/// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised a response.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Waits until draining has come so far that idle connections are closed; later where none of its requests has come yet.

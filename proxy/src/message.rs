@@ -1,16 +1,14 @@
-//! Message heads: a request or response head as our own ordered list of fields in one buffer.
+//! Message heads: a request or response head with its headers in one buffer.
 //!
 //! A head is validated once by the codec that read it and always written anew, never forwarded as received bytes. Well-known
 //! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
 
 mod fields;
 pub mod grammar;
-mod names;
-mod value;
+mod parts;
 
 pub use fields::Fields;
-pub use names::{Known, Name};
-pub use value::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Path};
+pub use parts::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path};
 
 /// Buffers of a head that have grown beyond this are given back after it.
 const KEEP: usize = 16 * 1024;
@@ -108,7 +106,7 @@ impl TryFrom<&str> for Method {
             "OPTIONS" => Self::Options,
             "TRACE" => Self::Trace,
             "PATCH" => Self::Patch,
-            other if value::is_token(other.as_bytes()) => Self::Other(OtherMethod(other.into())),
+            other if parts::is_token(other.as_bytes()) => Self::Other(OtherMethod(other.into())),
             _ => return Err(Invalid),
         })
     }
@@ -141,7 +139,7 @@ impl Scheme {
     }
 }
 
-/// A request's head. `host` is never among the fields: it is `authority` (RFC 9113, 8.3.1).
+/// A request's head. `host` is never among the headers: it is `authority` (RFC 9113, 8.3.1).
 #[derive(Clone, Debug, Default)]
 pub struct RequestHead {
     pub version: Version,
@@ -181,7 +179,7 @@ impl RequestHead {
         self.path.get(..end).unwrap_or_default()
     }
 
-    /// A field, `host` or a pseudo-header (`:authority`, `:path`, `:method`, `:scheme`) by its name in lower case.
+    /// A header, `host` or a pseudo-header (`:authority`, `:path`, `:method`, `:scheme`) by its name in lower case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         match name {
             ":authority" | "host" => (!self.authority.is_empty()).then_some(&*self.authority),
@@ -243,7 +241,7 @@ impl ResponseHead {
         self.fields.clear();
     }
 
-    /// A field or `:status`; `None` for the latter before there is a status.
+    /// A header or `:status`; `None` for the latter before there is a status.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.fields.get(name)
     }
@@ -270,7 +268,7 @@ pub enum Frame {
 pub enum HeadKind {
     /// 1xx but 101; another head follows.
     Interim,
-    /// The answer; with `end`, it has no body.
+    /// The response; with `end`, it has no body.
     Final { end: bool },
 }
 

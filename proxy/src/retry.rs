@@ -10,6 +10,7 @@
 //! Against Envoy: the same conditions and waits; `http3-post-connect-failure` never occurs without
 //! HTTP/3.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -76,7 +77,7 @@ pub struct Retries {
     /// Of `x-envoy-retriable-status-codes`.
     status_codes: SmallVec<[u16; 4]>,
     /// Of `x-envoy-retriable-header-names`: present in the response.
-    header_names: SmallVec<[Box<str>; 1]>,
+    header_names: HashSet<Box<[u8]>>,
 }
 
 /// How an attempt failed.
@@ -140,7 +141,7 @@ impl Retries {
                 .collect(),
             header_names: list(Known::XEnvoyRetriableHeaderNames)
                 .filter(|name| !name.is_empty())
-                .map(|name| name.to_ascii_lowercase().into())
+                .map(|name| name.to_ascii_lowercase().into_bytes().into())
                 .collect(),
         })
     }
@@ -165,7 +166,8 @@ impl Retries {
                 || policy.is_some_and(|policy| policy.status_codes.contains(&status))
         };
         let marked = || {
-            self.header_names.iter().any(|name| head.fields.get(&**name).is_some())
+            (!self.header_names.is_empty()
+                && head.fields.iter().any(|(name, _)| self.header_names.contains(name.as_bytes())))
                 || policy
                     .is_some_and(|policy| policy.headers.iter().any(|header| header.matches_response(head)))
         };

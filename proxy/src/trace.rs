@@ -1,18 +1,17 @@
-//! Spans of requests, as Envoy's Zipkin tracer makes them: who is traced, what goes on in the request's fields, what the collector gets.
-//!
-//! `context` is B3 and traceparent, `span` what is sent, `outbox` the way to the collector.
+//! Spans of requests, as Envoy's Zipkin tracer makes them: which requests are traced, which context
+//! the upstream gets, and the bounded queue from the workers to `control`, which sends the spans.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use crate::message::{FieldValue, Known, RequestHead};
-use crate::stats::{Scope, TracingStats};
+use telemetry::{Sampling as Decision, TraceContext};
+use tokio::sync::mpsc;
 
-mod context;
-mod outbox;
+use crate::message::{FieldValue, Fields, Known, RequestHead};
+use crate::stats::{Scope, TracingStats, ZipkinStats};
+
 mod span;
 
-pub use context::{Ids, Incoming, read};
-pub use outbox::{Collector, Outbox};
 pub use span::Span;
 
 /// How a connection manager traces.
@@ -78,20 +77,21 @@ pub fn begin(
 ) -> Option<Span> {
     let traced = decide(tracing, shard, head, route.0.unwrap_or(&tracing.sampling));
     let incoming = read(&head.fields, tracing.w3c)?;
-    let sampled = incoming.sampled.unwrap_or(traced);
+    let sampling = if incoming.sampled.unwrap_or(traced) { Decision::Keep } else { Decision::Drop };
     let shares = !tracing.egress && tracing.shared;
-    let ids = match incoming.ids {
-        Some(before) if shares => Ids { sampled, ..before },
-        Some(before) => Ids { id: random[0], parent: Some(before.id), sampled, ..before },
-        None => Ids {
-            high: if tracing.wide { random[1] } else { 0 },
-            trace: random[0],
-            id: random[0],
-            parent: None,
-            sampled,
+    let ids = match incoming.context {
+        Some(before) if shares => TraceContext { sampling, ..before },
+        Some(before) => {
+            TraceContext { span_id: random[0], parent_span_id: Some(before.span_id), sampling, ..before }
+        }
+        None => TraceContext {
+            trace_id: u128::from(if tracing.wide { random[1] } else { 0 }) << 64 | u128::from(random[0]),
+            span_id: random[0],
+            parent_span_id: None,
+            sampling,
         },
     };
-    ids.write(&mut head.fields, incoming.single, tracing.w3c);
+    write(&ids, &mut head.fields, incoming.single, tracing.w3c);
     let mut span = Span { ids, operation: None, announce: None, shared: shares };
     if let Some(decorator) = route.1 {
         span.operation = Some(Arc::clone(&decorator.operation));
@@ -107,6 +107,68 @@ pub fn begin(
         head.fields.remove(Known::XEnvoyDecoratorOperation);
     }
     Some(span)
+}
+
+/// What a request brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Incoming {
+    context: Option<TraceContext>,
+    sampled: Option<bool>,
+    /// In the one header `b3`.
+    single: bool,
+}
+
+impl Incoming {
+    fn of(context: TraceContext, single: bool) -> Self {
+        Self { context: Some(context), sampled: decided(context.sampling), single }
+    }
+}
+
+fn decided(sampling: Decision) -> Option<bool> {
+    (sampling != Decision::Undecided).then_some(sampling != Decision::Drop)
+}
+
+/// The request's context; `None` when it is broken.
+fn read(fields: &Fields, w3c: bool) -> Option<Incoming> {
+    let get = |name: &str| fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
+    if fields.contains("b3") {
+        let b3 = get("b3")?;
+        // A decision alone names no trace.
+        if b3.len() == 1 {
+            let sampled = decided(Decision::from_b3(|name| (name == "b3").then_some(b3)));
+            return sampled.map(|sampled| Incoming { context: None, sampled: Some(sampled), single: true });
+        }
+        return TraceContext::from_b3(b3).map(|context| Incoming::of(context, true));
+    }
+    let sampled = fields.get("x-b3-sampled").map(|value| matches!(value, b"1" | b"true"));
+    if fields.contains("x-b3-traceid") && fields.contains("x-b3-spanid") {
+        // Envoy takes any other value of x-b3-sampled for a no.
+        let context = TraceContext::from_b3_multi(|name| match name {
+            "x-b3-sampled" => None,
+            name => get(name),
+        })?;
+        return Some(Incoming { context: Some(context), sampled, single: false });
+    }
+    match fields.contains("traceparent") && w3c && sampled.is_none() {
+        true => {
+            TraceContext::from_traceparent(get("traceparent")?).map(|context| Incoming::of(context, false))
+        }
+        false => Some(Incoming { sampled, ..Incoming::default() }),
+    }
+}
+
+/// Writes the context for the upstream, in the form in which it came.
+fn write(context: &TraceContext, fields: &mut Fields, single: bool, w3c: bool) {
+    if single {
+        fields.set("b3", format_args!("{}", context.to_b3()));
+    } else {
+        for (name, value) in context.to_b3_multi() {
+            fields.set(name, format_args!("{value}"));
+        }
+    }
+    if w3c {
+        fields.set("traceparent", format_args!("{}", context.to_traceparent()));
+    }
 }
 
 fn text(value: Option<&[u8]>) -> Option<Arc<str>> {
@@ -163,6 +225,49 @@ fn decide(tracing: &Tracing, shard: usize, head: &mut RequestHead, sampling: &Sa
 fn number(id: &[u8]) -> Option<u32> {
     let whole = id.len() == 36;
     u32::from_str_radix(std::str::from_utf8(id.get(..8).filter(|_| whole)?).ok()?, 16).ok()
+}
+
+/// Spans that may wait.
+const WAITING: usize = 1024;
+
+/// Where spans go.
+#[derive(Clone, Debug)]
+pub struct Collector {
+    pub cluster: Arc<str>,
+    pub path: Arc<str>,
+    pub host: Arc<str>,
+    /// A batch is sent when it has this many spans (`tracing.zipkin.min_flush_spans`), or after `interval`.
+    pub batch: usize,
+    pub interval: Duration,
+    pub timeout: Duration,
+    pub stats: Arc<Scope<ZipkinStats>>,
+}
+
+/// The spans of one tracer.
+#[derive(Debug)]
+pub struct Outbox {
+    spans: mpsc::Sender<String>,
+    /// Until somebody sends them.
+    taken: Mutex<Option<mpsc::Receiver<String>>>,
+    pub collector: Collector,
+}
+
+impl Outbox {
+    pub fn new(collector: Collector) -> Self {
+        let (spans, receiver) = mpsc::channel(WAITING);
+        Self { spans, taken: Mutex::new(Some(receiver)), collector }
+    }
+
+    /// The spans, for the one who sends them: once.
+    pub fn take(&self) -> Option<mpsc::Receiver<String>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, shard: usize, span: String) {
+        if self.spans.try_send(span).is_err() {
+            self.collector.stats.shard(shard).spans_dropped.inc();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle
 }
 
 async fn run(setup: Setup) {
-    let Setup { local, snapshots, end, bound, mut inbox, peers } = setup;
+    let Setup { local, mut snapshots, end, bound, mut inbox, peers } = setup;
     let mut worker = Worker {
         local: Rc::new(local()),
         peers: Rc::new(peers),
@@ -106,9 +106,8 @@ async fn run(setup: Setup) {
         acceptors: BTreeMap::new(),
         unbound: BTreeMap::new(),
     };
-    let mut snapshots = snapshots;
     let first = Arc::clone(&snapshots.borrow_and_update());
-    worker.apply(first);
+    worker.apply(&first);
     let local = Rc::clone(&worker.local);
     let mut state = local.state.subscribe();
     let mut sweep = tokio::time::interval(SWEEP);
@@ -120,7 +119,7 @@ async fn run(setup: Setup) {
                     break;
                 }
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
-                worker.apply(snapshot);
+                worker.apply(&snapshot);
             }
             Some((stream, peer, listener)) = inbox.recv() => match tokio::net::TcpStream::from_std(stream) {
                 Ok(stream) => listener::serve(&local, &listener, stream, peer),
@@ -156,12 +155,12 @@ struct Unbound {
 
 impl Worker {
     /// Takes over a snapshot: what changed since the one before.
-    fn apply(&mut self, snapshot: Arc<Snapshot>) {
-        let before = std::mem::replace(&mut self.snapshot, Arc::clone(&snapshot));
+    fn apply(&mut self, snapshot: &Arc<Snapshot>) {
+        let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
         if !Arc::ptr_eq(&before.clusters, &snapshot.clusters) {
-            self.apply_clusters(&before, &snapshot);
+            self.apply_clusters(&before, snapshot);
         }
-        let wanted = wanted(&snapshot);
+        let wanted = wanted(snapshot);
         self.acceptors.retain(|address, acceptor| {
             let stays = wanted.contains_key(address);
             if !stays {

@@ -113,16 +113,18 @@ impl TraceContext {
         headers
     }
 
-    /// Reads the `x-b3-*` headers; `get` answers with the value of a header by its lower-case name.
+    /// Reads the `x-b3-*` headers; `get` answers with the value of a header by its lower-case name. Ids
+    /// without their leading zeros are accepted, as Envoy does.
     #[must_use]
     pub fn from_b3_multi<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
-        let parent_span_id = match get("x-b3-parentspanid") {
-            Some(parent) => Some(span_id(parent)?),
+        let parent_span_id = match get("x-b3-parentspanid").filter(|parent| !parent.is_empty()) {
+            Some(parent) => Some(short_id(parent)?).filter(|parent| *parent != 0),
             None => None,
         };
+        let trace = get("x-b3-traceid")?;
         Some(Self {
-            trace_id: b3_trace_id(get("x-b3-traceid")?)?,
-            span_id: span_id(get("x-b3-spanid")?)?,
+            trace_id: nonzero(hex::<32>(trace).or_else(|| short_id(trace).map(u128::from))?)?,
+            span_id: short_id(get("x-b3-spanid")?).filter(|span| *span != 0)?,
             parent_span_id,
             sampling: b3_multi_sampling(&get)?,
         })
@@ -139,7 +141,8 @@ impl Sampling {
 }
 
 /// As B3 does: 64-bit ids stay as short as they came.
-pub(crate) fn trace_id_text(id: u128) -> String {
+#[must_use]
+pub fn trace_id_text(id: u128) -> String {
     if u64::try_from(id).is_ok() { format!("{id:016x}") } else { format!("{id:032x}") }
 }
 
@@ -163,6 +166,12 @@ fn b3_sampling(value: &str) -> Option<Sampling> {
 
 fn b3_trace_id(value: &str) -> Option<u128> {
     nonzero(hex::<32>(value).or_else(|| hex::<16>(value))?)
+}
+
+/// An id of at most 64 bits.
+fn short_id(value: &str) -> Option<u64> {
+    let digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits { u64::from_str_radix(value, 16).ok() } else { None }
 }
 
 fn span_id(value: &str) -> Option<u64> {

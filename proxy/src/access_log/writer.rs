@@ -22,6 +22,9 @@ const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes in one worker's buffer of one sink beyond which lines are dropped.
 const BUFFER_LIMIT: usize = 1024 * 1024;
 
+/// Bytes of a buffer that are kept while it is empty.
+const BUFFER_KEEP: usize = 64 * 1024;
+
 /// Bytes beyond which the writer does not wait.
 const BUFFER_URGENT: usize = BUFFER_LIMIT / 4;
 
@@ -297,6 +300,8 @@ impl SinkBuffers {
             }
             stats.write_total_buffered.add(-i64::try_from(spare.len()).unwrap_or(0));
             spare.clear();
+            // A burst does not keep its memory.
+            spare.shrink_to(BUFFER_KEEP);
         }
     }
 

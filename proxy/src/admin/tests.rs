@@ -56,9 +56,9 @@ struct Fixture {
     _senders: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Accepted>>),
 }
 
-fn accepted(bootstrap: Bootstrap) -> Accepted {
+fn accepted(bootstrap: &Bootstrap) -> Accepted {
     Accepted {
-        bootstrap: Packed::new(&bootstrap),
+        bootstrap: Packed::new(bootstrap),
         loaded_at: UNIX_EPOCH,
         rejected: None,
         unbound: Vec::new(),
@@ -94,7 +94,7 @@ impl Fixture {
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
         let snapshot = Snapshot { version: 1, listeners, clusters: Arc::new(clusters) };
-        let accepted = accepted(read.message);
+        let accepted = accepted(&read.message);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));
         let state = Arc::new(ServerState::new(crate::time::now()));

@@ -2,7 +2,9 @@
 //!
 //! What the reader finds does not hide what the builder would find.
 
-use std::thread::ScopedJoinHandle;
+use std::convert::Infallible;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
 
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
@@ -33,25 +35,47 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
     Err(findings)
 }
 
-/// The same on a thread of its own, for a process that goes on.
+/// A configuration that was read on a thread of its own, for a process that goes on.
 ///
-/// Reading takes several MiB for a moment, mostly for the schema. On its own thread they come from
-/// one region of the allocator, which returns them to the system once the result has been dropped
-/// and the schema released; on the caller's thread they would stay.
-pub fn read_apart(
-    name: &str,
-    text: &str,
-    flavor: Flavor,
-    pod: bool,
-) -> Result<Read<Bootstrap>, Vec<Diagnostic>> {
-    std::thread::scope(|scope| {
-        let reader = std::thread::Builder::new().name("reader".to_owned());
-        match reader.spawn_scoped(scope, || read(name, text, flavor, pod)).map(ScopedJoinHandle::join) {
-            Ok(Ok(read)) => read,
-            // No thread is to be had, or it ended: the caller's does as well.
-            Ok(Err(_)) | Err(_) => read(name, text, flavor, pod),
+/// Reading takes several MiB for a moment, mostly for the schema and the parsed file. On its own
+/// thread they come from one region of the allocator, and as that thread frees them, the region goes
+/// back to the system as a whole. Anywhere else they would stay resident between what is kept.
+pub struct ReadApart {
+    pub read: Arc<Read<Bootstrap>>,
+    reader: Option<(mpsc::Sender<Infallible>, JoinHandle<()>)>,
+}
+
+impl ReadApart {
+    /// Reads as [`read`] does.
+    pub fn new(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Self, Vec<Diagnostic>> {
+        let (sender, result) = mpsc::sync_channel(1);
+        let (end, ended) = mpsc::channel::<Infallible>();
+        let (own_name, own_text) = (name.to_owned(), text.to_owned());
+        let reader = std::thread::Builder::new().name("reader".to_owned()).spawn(move || {
+            let read = read(&own_name, &own_text, flavor, pod).map(Arc::new);
+            let kept = read.as_ref().ok().cloned();
+            // The caller waits for it, and then ends the channel.
+            let _ = sender.send(read);
+            let _ = ended.recv();
+            drop(kept);
+            xds::release_schema();
+        });
+        match (reader, result.recv()) {
+            (Ok(reader), Ok(read)) => Ok(Self { read: read?, reader: Some((end, reader)) }),
+            // There is no thread to be had: the caller's does as well.
+            _ => Ok(Self { read: Arc::new(read(name, text, flavor, pod)?), reader: None }),
         }
-    })
+    }
+
+    /// Frees it all, unless the caller has kept `read`.
+    pub fn free(self) {
+        drop(self.read);
+        if let Some((end, reader)) = self.reader {
+            drop(end);
+            // It frees and ends.
+            let _ = reader.join();
+        }
+    }
 }
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).

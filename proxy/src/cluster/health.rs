@@ -197,7 +197,7 @@ impl Session {
         self.failed = 0;
         let mut transition = Transition::Unchanged;
         if !self.is_healthy() {
-            self.passed += 1;
+            self.passed = self.passed.saturating_add(1);
             if self.first || self.passed == settings.healthy_threshold {
                 self.flags.set(HealthFlag::ActiveHcTimeout, false);
                 self.flags.set(HealthFlag::ExcludedViaImmediateHcFail, false);

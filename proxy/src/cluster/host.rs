@@ -47,6 +47,19 @@ impl Host {
         flags.set(HealthFlag::FailedOutlierCheck, self.stats.ejection.is_ejected());
         flags
     }
+
+    /// Whether it is what discovery and health checks say.
+    fn is(&self, endpoint: &Endpoint, checked: HealthFlags) -> bool {
+        self.address == endpoint.address
+            && self.hostname == endpoint.hostname
+            && self.weight == endpoint.weight.max(1)
+            && self.priority == endpoint.priority
+            && self.locality == endpoint.locality
+            && self.locality_weight == endpoint.locality_weight
+            && self.canary == endpoint.canary
+            && self.health == endpoint.health
+            && self.checked == checked
+    }
 }
 
 /// Counts of one host: a shard for each worker, which alone writes it; `/clusters` shows the sums.
@@ -286,11 +299,12 @@ fn host_of(
     before: Option<&Arc<Host>>,
     stats: impl FnOnce() -> Arc<HostStats>,
 ) -> Arc<Host> {
-    let (id, stats) = before.map_or_else(
-        || (NEXT_HOST.fetch_add(1, Relaxed), stats()),
-        |host| (host.id, Arc::clone(&host.stats)),
-    );
-    let host = Host {
+    let (id, stats) = match before {
+        Some(host) if host.is(endpoint, checked) => return Arc::clone(host),
+        Some(host) => (host.id, Arc::clone(&host.stats)),
+        None => (NEXT_HOST.fetch_add(1, Relaxed), stats()),
+    };
+    Arc::new(Host {
         id,
         address: endpoint.address,
         hostname: endpoint.hostname.clone(),
@@ -302,8 +316,7 @@ fn host_of(
         health: endpoint.health,
         checked,
         stats,
-    };
-    Arc::new(host)
+    })
 }
 
 fn priorities_of(hosts: &[Arc<Host>]) -> Vec<PrioritySet> {

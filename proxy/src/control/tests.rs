@@ -15,6 +15,7 @@ use crate::snapshot::Snapshot;
 use crate::state::{Phase, ServerState};
 use crate::stats::Registry;
 
+mod building;
 mod files;
 mod registrations;
 mod resolving;
@@ -37,7 +38,7 @@ fn start(text: &str, file: Option<&Path>) -> Running {
         probe: free,
         origin: file.map_or(Origin::Text, |path| Origin::File(PathBuf::from(path))),
         text: text.to_owned(),
-        read: xds::read_bootstrap("t.yaml", text).unwrap(),
+        read: Arc::new(xds::read_bootstrap("t.yaml", text).unwrap()),
         flavor: Flavor::Sidecar,
         service_node: None,
         service_cluster: None,
@@ -127,7 +128,7 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
         probe: free,
         origin: Origin::Text,
         text: text.clone(),
-        read: xds::read_bootstrap("t.yaml", &text).unwrap(),
+        read: Arc::new(xds::read_bootstrap("t.yaml", &text).unwrap()),
         flavor: Flavor::Sidecar,
         service_node: None,
         service_cluster: None,

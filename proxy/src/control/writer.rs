@@ -30,7 +30,7 @@ pub struct Start {
     pub origin: Origin,
     /// The text that was read, and what was read from it.
     pub text: String,
-    pub read: Read<Bootstrap>,
+    pub read: Arc<Read<Bootstrap>>,
     pub flavor: Flavor,
     /// `--service-node` and `--service-cluster`.
     pub service_node: Option<String>,

@@ -150,14 +150,22 @@ impl<'x> Exchange<'x> {
         let mut attempt = Attempt::choose(&context.local, attempts).ok_or(Failure::NoHost)?;
         attempts.count = attempts.count.saturating_add(1);
         self.begin_attempt(&attempt, attempts);
-        let mut stream = match self.open_stream(down, &mut attempt).await {
-            Ok(stream) => stream,
-            Err(failure) => {
-                attempt.count_result(HostResult::of(&failure));
-                attempt.report_failure(context, &failure, false);
-                return Err(failure);
-            }
+        let opened = {
+            let head = &self.request.head;
+            let version = upstream_version(&attempt.cluster, head);
+            // Pinned here, and judged by reference below: a stream is large, and moving it costs.
+            let opening = pin!(attempt.host.stream(&attempt.cluster, version, attempt.priority, head));
+            self.timers.race(down.rx.closed(), opening).await
         };
+        let mut stream = match opened {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(attempt.not_opened(context, Failure::Upstream(error))),
+            Err(interrupt) => return Err(attempt.not_opened(context, interrupt.into())),
+        };
+        if let Err(error) = attempt.begin(&stream) {
+            stream.finish();
+            return Err(attempt.not_opened(context, Failure::Upstream(error)));
+        }
         self.record.info.upstream.local = stream.local;
         self.record.info.upstream.version = Some(stream.version);
         attempts.sent = true;
@@ -192,19 +200,6 @@ impl<'x> Exchange<'x> {
                 Err(failure)
             }
         }
-    }
-
-    /// A stream to the host, unless the client leaves or a timeout runs out before there is one.
-    async fn open_stream(
-        &mut self,
-        down: &mut Downstream<'_>,
-        attempt: &mut Attempt,
-    ) -> Result<UpstreamStream, Failure> {
-        let head = &self.request.head;
-        let version = upstream_version(&attempt.cluster, head);
-        let stream = attempt.host.stream(&attempt.cluster, version, attempt.priority, head);
-        let stream = self.timers.race(down.rx.closed(), stream).await?;
-        stream.and_then(|stream| attempt.begin(stream)).map_err(Failure::Upstream)
     }
 
     /// Request out, response in, both at once. True when the connection may carry another request.
@@ -415,7 +410,7 @@ impl Attempt {
     }
 
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
-    fn begin(&mut self, stream: UpstreamStream) -> Result<UpstreamStream, UpstreamError> {
+    fn begin(&mut self, stream: &UpstreamStream) -> Result<(), UpstreamError> {
         let host = &self.host.host.stats;
         if let Some(outlier) = &self.cluster.policy.outlier {
             // A connection never crosses a threshold.
@@ -427,7 +422,6 @@ impl Attempt {
             if stream.version != Version::Http2 {
                 stats.upstream_rq_pending_overflow.inc();
             }
-            stream.finish();
             return Err(UpstreamError::Overflow);
         };
         self.permit = Some(permit);
@@ -436,7 +430,14 @@ impl Attempt {
         let host = host.shard(self.cluster.shard());
         host.rq_total.inc();
         host.rq_active.inc();
-        Ok(stream)
+        Ok(())
+    }
+
+    /// Counts and reports an attempt that had no stream.
+    fn not_opened(&self, context: &ConnectionContext, failure: Failure) -> Failure {
+        self.count_result(HostResult::of(&failure));
+        self.report_failure(context, &failure, false);
+        failure
     }
 
     /// Reports to outlier detection what was seen of the host.

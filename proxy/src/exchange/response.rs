@@ -163,6 +163,7 @@ impl Exchange<'_> {
             self.timers.touch();
             let (last, sent) = match frame {
                 Ok(Frame::Data(piece)) => {
+                    // Where the end is known with the last piece, the two go out together.
                     let last = rx.is_end();
                     (last, self.send_piece(to, piece, last).await)
                 }

@@ -7,7 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{pending, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -150,6 +150,7 @@ impl<'t> Timers<'t> {
         client: impl Future<Output = DownstreamError>,
         work: impl Future<Output = T>,
     ) -> Result<T, Interrupt> {
+        let (client, work) = (pin!(client), pin!(work));
         tokio::select! {
             biased;
             done = work => Ok(done),

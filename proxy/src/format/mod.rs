@@ -9,7 +9,6 @@ use crate::stream_info::StreamInfo;
 
 mod json;
 mod operator;
-mod parse;
 mod time;
 mod value;
 
@@ -67,7 +66,7 @@ impl Format {
                 continue;
             }
             let position = text.len() - tail.len();
-            let command = parse::split(tail).ok_or_else(|| not_a_command(text, tail))?;
+            let command = operator::split(tail).ok_or_else(|| not_a_command(text, tail))?;
             let operator = Operator::new(&command)
                 .map_err(|problem| format!("{problem} (at character {position} of the format)"))?;
             if !literal.is_empty() {

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Context;
-use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain, Point, Unit};
-use super::parse::cut;
+use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain, Point, Unit, cut};
 use crate::error::{Flag, Flags};
 use crate::message::grammar::{decode_percent, uuid, without_port};
 use crate::message::{Fields, Known, RequestHead, ResponseHead, work};

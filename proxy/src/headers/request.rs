@@ -1,4 +1,4 @@
-//! The connection manager's rules for request fields: hop-by-hop fields go, addresses and request ids are set, the control fields of
+//! The connection manager's rules for request headers: hop-by-hop headers go, addresses and request ids are set, the control headers of
 //! clients that are not internal are removed (Envoy, "HTTP header sanitizing").
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Ve
 pub struct Client {
     /// The client as far as it can be trusted.
     pub remote: SocketAddr,
-    /// Its `x-envoy-*` fields were kept, and its answers count as internal.
+    /// Its `x-envoy-*` headers were kept, and its responses count as internal.
     pub internal: bool,
 }
 
@@ -109,7 +109,7 @@ fn is_control(name: Name<'_>) -> bool {
     )
 }
 
-/// Removes the fields that concern one connection only (RFC 9110, 7.6.1), those that `connection` names included.
+/// Removes the headers that concern one connection only (RFC 9110, 7.6.1), those that `connection` names included.
 fn hop_by_hop(head: &mut RequestHead) {
     if head.version == Version::Http2 && !head.fields.contains(Known::Te) {
         return;

@@ -102,8 +102,8 @@ impl Hostile {
         info.route_metadata = Some(Arc::new(serde_json::json!({ "filter": { "key": text.as_str() } })));
         info.upstream.transport_failure.clone_from(&text);
         info.upstream.hostname.clone_from(&text);
-        let mut request = RequestHead::default();
-        request.path = Path::new(format!("/{0}?q={0}&q2=1", percent_encoded(bytes))).unwrap();
+        let path = Path::new(format!("/{0}?q={0}&q2=1", percent_encoded(bytes))).unwrap();
+        let mut request = RequestHead { path, ..RequestHead::default() };
         let mut response = ResponseHead::new(200);
         // What the types do not let in cannot be a header to begin with.
         if let Ok(value) = FieldValue::new(bytes) {

@@ -361,7 +361,7 @@ impl Input {
         })
     }
 
-    /// Whether an idle connection has ended or holds bytes that nobody asked for; no system call while nothing came.
+    /// Whether an idle connection has ended or holds bytes that were not asked for; no system call while nothing came.
     pub(super) fn is_disturbed(&self) -> bool {
         let mut byte = [0];
         !self.rest.is_empty()

@@ -1,4 +1,4 @@
-//! One HTTP/1 connection to an upstream: a request out, its answer in, and the connection back when both are whole.
+//! One HTTP/1 connection to an upstream: a request out, its response in, and the connection back when both are whole.
 //!
 //! The two halves are owned, so that a connection can only be used again by joining them (`ClientConnection::rejoin`).
 //! Every verb may be dropped while it waits.
@@ -49,7 +49,7 @@ pub struct RequestWriter {
     state: Writing,
 }
 
-/// Where the answer comes from.
+/// Where the response comes from.
 #[derive(Debug)]
 pub struct ResponseReader {
     input: Input,
@@ -74,7 +74,7 @@ enum Writing {
     Broken,
 }
 
-/// Interim answers that are read before one request's answer; beyond that they are an attack.
+/// Interim responses that are read before one request's response; beyond that they are an attack.
 const MAX_INTERIM: u32 = 32;
 
 impl ClientConnection {
@@ -108,7 +108,7 @@ impl ClientConnection {
         (writer, reader)
     }
 
-    /// The connection again, when the request was sent whole, the answer received whole, and both sides keep it alive; or when nothing
+    /// The connection again, when the request was sent whole, the response received whole, and both sides keep it alive; or when nothing
     /// was sent at all.
     pub fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
         let unused = writer.state == Writing::Head && reader.untouched();
@@ -119,7 +119,7 @@ impl ClientConnection {
         Some(Self { input: reader.input, output: writer.output, options: reader.options })
     }
 
-    /// Whether an idle connection was closed by the upstream, or holds bytes that nobody asked for. No system call while nothing came.
+    /// Whether an idle connection was closed by the upstream, or holds bytes that were not asked for. No system call while nothing came.
     pub fn is_stale(&self) -> bool {
         self.input.is_disturbed()
     }
@@ -219,7 +219,7 @@ impl RequestWriter {
 }
 
 impl ResponseReader {
-    /// The next head, into a reused one; whether it is interim and whether the answer ends with it.
+    /// The next head, into a reused one; whether it is interim and whether the response ends with it.
     pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         let read = poll_fn(|cx| self.poll_head(cx, head)).await;
         self.scan = EndScan::default();
@@ -238,7 +238,7 @@ impl ResponseReader {
         Ok(HeadKind::Final { end: self.decoder.is_end() })
     }
 
-    /// Whether the whole answer has been received.
+    /// Whether the whole response has been received.
     pub fn is_end(&self) -> bool {
         self.meta.is_some() && self.decoder.is_end()
     }

@@ -1,4 +1,4 @@
-//! Heads and chunks as they are sent. Framing fields are decided here: what a head says of them is only a hint.
+//! Heads and chunks as they are sent. Framing headers are decided here: what a head says of them is only a hint.
 
 use super::EncodeOptions;
 use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};
@@ -18,7 +18,7 @@ pub(super) enum BodyWriter {
 
 /// What of the request and its connection decides about a response's head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answering {
+pub(super) struct RespondingTo {
     pub(super) head: bool,
     pub(super) connect: bool,
     pub(super) http10: bool,
@@ -65,28 +65,28 @@ pub(super) fn response_head(
     out: &mut Vec<u8>,
     head: &ResponseHead,
     end: bool,
-    answering: Answering,
+    request: RespondingTo,
     options: EncodeOptions,
 ) -> (BodyWriter, bool) {
-    status_line(out, head.status, answering.http10);
+    status_line(out, head.status, request.http10);
     let status = head.status;
-    let tunnel = status == 101 || (answering.connect && (200..300).contains(&status));
+    let tunnel = status == 101 || (request.connect && (200..300).contains(&status));
     let no_length = status < 200 || status == 204 || tunnel;
     let mut length = fields(out, &head.fields, status == 101, !no_length, options);
     let bodiless = no_length || status == 304;
-    if end && !bodiless && !answering.head && length.is_none() {
+    if end && !bodiless && !request.head && length.is_none() {
         field(out, Known::ContentLength.into(), b"0", options);
         length = Some(0);
     }
     // For HEAD this is a guess at what GET would say, as Envoy makes it.
-    let chunked = !bodiless && length.is_none() && !answering.http10;
+    let chunked = !bodiless && length.is_none() && !request.http10;
     // An HTTP/1.0 client stays only where it can tell the end of the response from that of the connection, as in Envoy.
-    let unknown_end = answering.http10 && length.is_none();
-    let close = tunnel || (status >= 200 && (answering.close || unknown_end));
+    let unknown_end = request.http10 && length.is_none();
+    let close = tunnel || (status >= 200 && (request.close || unknown_end));
     if !tunnel && status >= 200 {
         if close {
             field(out, Known::Connection.into(), b"close", options);
-        } else if answering.http10 {
+        } else if request.http10 {
             field(out, Known::Connection.into(), b"keep-alive", options);
         }
     }
@@ -97,7 +97,7 @@ pub(super) fn response_head(
     let body = match length {
         _ if end => BodyWriter::Done,
         _ if tunnel => BodyWriter::UntilClose,
-        _ if bodiless || answering.head => BodyWriter::Swallow,
+        _ if bodiless || request.head => BodyWriter::Swallow,
         Some(length) => BodyWriter::Length(length),
         None if chunked => BodyWriter::Chunked,
         None => BodyWriter::UntilClose,
@@ -146,7 +146,7 @@ fn status_line(out: &mut Vec<u8>, status: u16, http10: bool) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends all fields but those of framing and connection; returns the `content-length`, which is sent where allowed.
+/// Appends all headers but those of framing and connection; returns the `content-length`, which is sent where allowed.
 fn fields(
     out: &mut Vec<u8>,
     list: &Fields,

@@ -18,7 +18,7 @@ pub(super) enum Parsed {
     Partial,
 }
 
-/// What the field lines of a head said about the message and its connection.
+/// What the header lines of a head said about the message and its connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     pub(super) hosts: u8,
@@ -68,7 +68,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
     })
 }
 
-/// Reads field lines up to the empty line into `fields`; a `host` goes to `host` instead, or nowhere.
+/// Reads header lines up to the empty line into `fields`; a `host` goes to `host` instead, or nowhere.
 ///
 /// `used` are bytes that already count towards the limit (the target).
 pub(super) fn section(
@@ -157,7 +157,7 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Whether a field decides where a message ends or goes: what two readers could take for two values is refused.
+/// Whether a header decides where a message ends or goes: what two readers could take for two values is refused.
 fn decides(name: &[u8]) -> bool {
     [&b"content-length"[..], b"transfer-encoding", b"connection", b"host"]
         .iter()
@@ -361,7 +361,7 @@ fn request_framing(head: &mut RequestHead, summary: &Summary, http10: bool) -> R
     }
 }
 
-/// Moves what a target has of an authority to the authority (then the `host` field does not count); the path holds the target already.
+/// Moves what a target has of an authority to the authority (then the `host` header does not count); the path holds the target already.
 fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) -> Result<bool, Malformed> {
     if head.method == Method::Connect {
         head.authority.set(target).map_err(|_| Malformed::Target)?;
@@ -410,7 +410,7 @@ fn is_host_and_port(authority: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(host_byte) && port_is_valid
 }
 
-/// An upgrade to cleartext HTTP/2 is answered by not upgrading; its fields go no further.
+/// An upgrade to cleartext HTTP/2 is answered by not upgrading; its headers go no further.
 fn drop_h2c_upgrade(head: &mut RequestHead) {
     let h2c = head.fields.get(Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"h2c"));
     if h2c {
@@ -420,7 +420,7 @@ fn drop_h2c_upgrade(head: &mut RequestHead) {
     }
 }
 
-/// What of the request decides about its answer.
+/// What of the request decides about its response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) head: bool,

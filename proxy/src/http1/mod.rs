@@ -98,7 +98,7 @@ impl Refusal {
         Self { status: 408, body: "request header timeout", details: "request_header_timeout", flag: None };
     /// A request without an authority.
     pub const MISSING_HOST: Self = Malformed::MissingHost.refusal();
-    /// A field name with an underscore where the configuration rejects them.
+    /// A header name with an underscore where the configuration rejects them.
     pub const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
 
     const fn bad_request(details: &'static str) -> Self {
@@ -124,7 +124,7 @@ pub(crate) enum Malformed {
     LengthAndEncoding,
     /// A `transfer-encoding` other than exactly one `chunked`.
     Encoding,
-    /// Framing fields on a message that may have none (CONNECT, 1xx, 204, HTTP/1.0).
+    /// Framing headers on a message that may have none (CONNECT, 1xx, 204, HTTP/1.0).
     BodyNotAllowed,
     /// Not HTTP/1.1 (nor an accepted HTTP/1.0).
     Version,
@@ -132,7 +132,7 @@ pub(crate) enum Malformed {
     /// More than one `host`: RFC 9112, 3.2 (Envoy joins them; we refuse, since two servers may read two hosts).
     RepeatedHost,
     Fragment,
-    /// A 101 that nobody asked for, or more interim answers than anybody needs.
+    /// A 101 that was not asked for, or too many interim responses.
     Interim,
     /// The connection ended inside a message.
     EarlyEnd,
@@ -175,7 +175,7 @@ impl Malformed {
         }
     }
 
-    /// What an upstream did that sent such an answer.
+    /// What an upstream did that sent such a response.
     pub(crate) const fn upstream(self) -> &'static str {
         match self {
             Self::TooLarge => "response headers too large",
@@ -183,9 +183,9 @@ impl Malformed {
             Self::Length => "bad content-length",
             Self::LengthAndEncoding => "content-length and transfer-encoding together",
             Self::Encoding => "unsupported transfer-encoding",
-            Self::BodyNotAllowed => "framing fields on an answer without a body",
-            Self::Interim => "unexpected interim answer",
-            Self::EarlyEnd => "closed inside an answer",
+            Self::BodyNotAllowed => "framing headers on a response without a body",
+            Self::Interim => "unexpected interim response",
+            Self::EarlyEnd => "closed inside a response",
             Self::Characters => "invalid characters in the head",
             Self::Syntax
             | Self::Target
@@ -193,7 +193,7 @@ impl Malformed {
             | Self::Version
             | Self::MissingHost
             | Self::RepeatedHost
-            | Self::Fragment => "malformed answer",
+            | Self::Fragment => "malformed response",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One HTTP/1 connection of a client: heads in, bodies in, answers out, and whether it may live on.
+//! One HTTP/1 connection of a client: heads in, bodies in, responses out, and whether it may live on.
 //!
 //! Every verb may be dropped while it waits and called again.
 
@@ -10,7 +10,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::net::TcpStream;
 
 use super::body::{BodyDecoder, Framing, Input, Output};
-use super::encode::{self, Answering, BodyWriter};
+use super::encode::{self, BodyWriter, RespondingTo};
 use super::head::{self, EndScan, Parsed, RequestMeta};
 use super::{EncodeOptions, HeadLimits, Malformed, Refusal, ServerOptions};
 use crate::error::DownstreamError;
@@ -58,7 +58,7 @@ struct Shared {
     /// The request's last byte has been received.
     request_done: Cell<bool>,
     response: Cell<Progress>,
-    /// The connection ends with this answer.
+    /// The connection ends with this response.
     close: Cell<bool>,
     /// The client broke the protocol.
     protocol_error: Cell<bool>,
@@ -149,7 +149,7 @@ impl ServerConnection {
         self.shared.request_done.get() && self.answered() && !self.shared.close.get()
     }
 
-    /// Whether the answer was given whole (perhaps not yet sent).
+    /// Whether the response was given whole (perhaps not yet sent).
     pub fn answered(&self) -> bool {
         self.shared.response.get() == Progress::Complete
     }
@@ -169,7 +169,7 @@ impl ServerConnection {
         self.shared.gone.get()
     }
 
-    /// The connection ends with the next answer, which says so.
+    /// The connection ends with the next response, which says so.
     pub fn close_after(&self) {
         self.shared.close.set(true);
     }
@@ -189,7 +189,7 @@ impl ServerConnection {
         poll_fn(|cx| self.output.poll_flush(cx)).await.map_err(|_| DownstreamError::Disconnected)
     }
 
-    /// Ends our side and reads until the client ends its own: closing a socket with unread bytes would destroy the answer on its way.
+    /// Ends our side and reads until the client ends its own: closing a socket with unread bytes would destroy the response on its way.
     pub async fn linger(&mut self) {
         if poll_fn(|cx| self.output.poll_shutdown(cx)).await.is_err() {
             return;
@@ -308,7 +308,7 @@ pub struct RequestBody<'c> {
     shared: &'c Shared,
 }
 
-/// Where the answer goes.
+/// Where the response goes.
 #[derive(Debug)]
 pub struct ResponseWriter<'c> {
     output: &'c mut Output,
@@ -397,18 +397,18 @@ impl ResponseWriter<'_> {
     pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         // HTTP/1.0 has none (RFC 9110, 15.2).
         if !self.shared.http10.get() {
-            let answering = Answering::default();
+            let answering = RespondingTo::default();
             encode::response_head(self.output.buffer(), head, true, answering, self.encode);
         }
         self.flush().await
     }
 
-    /// The connection ends with this answer, which says so when its head is still to come. True when that is new.
+    /// The connection ends with this response, which says so when its head is still to come. True when that is new.
     pub fn close_after(&mut self) -> bool {
         !self.shared.close.replace(true)
     }
 
-    /// The head of the answer; with `end` it is whole and sent. Without, it waits for the first data or a `flush`.
+    /// The head of the response; with `end` it is whole and sent. Without, it waits for the first data or a `flush`.
     pub async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         if self.shared.response.get() == Progress::NotBegun {
             self.begin(head, end);
@@ -416,7 +416,7 @@ impl ResponseWriter<'_> {
         if end { self.flush().await } else { Ok(()) }
     }
 
-    /// Trailers, which end the answer.
+    /// Trailers, which end the response.
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match self.body {
             BodyWriter::Chunked => {
@@ -443,7 +443,7 @@ impl ResponseWriter<'_> {
         })
     }
 
-    /// Gives up on the answer: the connection will be closed in the middle of it.
+    /// Gives up on the response: the connection will be closed in the middle of it.
     pub fn reset(&mut self) {
         self.shared.close.set(true);
         self.body = BodyWriter::Done;
@@ -451,14 +451,14 @@ impl ResponseWriter<'_> {
 
     fn begin(&mut self, head: &ResponseHead, end: bool) {
         let shared = self.shared;
-        // An answer to a request that is not whole ends the connection, rather than wait for bytes that nobody wants.
+        // A response to a request that is not whole ends the connection, rather than wait for bytes that nobody wants.
         // So does the refusal of an upgrade: bytes behind the request may be the other protocol's.
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
         let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
         let asked = encode::has_token(&head.fields, Known::Connection, b"close");
         shared.close.set(shared.close.get() || unfinished || asked);
-        let answering = Answering {
+        let answering = RespondingTo {
             head: shared.head.get(),
             connect: shared.connect.get(),
             http10: shared.http10.get(),
@@ -475,7 +475,7 @@ impl ResponseWriter<'_> {
 
     /// Takes a piece of the body; `flush` sends it. One piece at a time waits without being copied.
     ///
-    /// More or less than the announced length is a broken answer: the connection is closed in the middle of it.
+    /// More or less than the announced length is a broken response: the connection is closed in the middle of it.
     pub fn take(&mut self, data: Bytes, end: bool) -> Result<(), DownstreamError> {
         match self.body {
             BodyWriter::Done | BodyWriter::Swallow => {}

@@ -38,7 +38,7 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
     Some(request)
 }
 
-/// A response as it is sent. `None` when its status or a field cannot be written.
+/// A response as it is sent. `None` when its status or a header cannot be written.
 pub(super) fn response_out(head: &ResponseHead, extended_connect: bool) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.version_mut() = http::Version::HTTP_2;
@@ -103,7 +103,7 @@ pub(super) fn response_in<B>(response: &http::Response<B>, head: &mut ResponseHe
     fields_in(response.headers(), &mut head.fields);
 }
 
-/// Received fields. Crumbs of a cookie are joined again (RFC 9113, 8.2.3); `host` and connection fields are left out.
+/// Received headers. Crumbs of a cookie are joined again (RFC 9113, 8.2.3); `host` and connection headers are left out.
 pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) {
     for name in map.keys() {
         if name == http::header::HOST || name.as_str().starts_with(':') {
@@ -119,7 +119,7 @@ pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) {
     }
 }
 
-/// Size and number of received fields as the limits count them: each cookie crumb by itself.
+/// Size and number of received headers as the limits count them: each cookie crumb by itself.
 pub(super) fn measure(map: &HeaderMap) -> (usize, usize) {
     let bytes = map.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     (bytes, map.len())

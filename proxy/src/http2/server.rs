@@ -43,7 +43,7 @@ pub struct RequestBody {
     done: bool,
 }
 
-/// Where the answer goes.
+/// Where the response goes.
 pub struct ResponseWriter {
     sending: Rc<RefCell<Sending>>,
     outgoing: Outgoing,
@@ -191,7 +191,7 @@ impl ResponseWriter {
         }
     }
 
-    /// The head of the answer; with `end`, the answer is whole.
+    /// The head of the response; with `end`, the response is whole.
     pub fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         let mut sending = self.sending.borrow_mut();
         let Sending::Head(respond) = &mut *sending else { return Ok(()) };
@@ -212,7 +212,7 @@ impl ResponseWriter {
         self.outgoing.take(data, end);
     }
 
-    /// Trailers, which end the answer.
+    /// Trailers, which end the response.
     pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match convert::trailers_out(trailers) {
             Some(trailers) => self.outgoing.take_trailers(trailers),
@@ -226,7 +226,7 @@ impl ResponseWriter {
         self.outgoing.is_waiting()
     }
 
-    /// Whether the whole answer was given to the connection.
+    /// Whether the whole response was given to the connection.
     pub fn is_complete(&self) -> bool {
         self.outgoing.is_done()
     }
@@ -248,7 +248,7 @@ impl ResponseWriter {
         .await
     }
 
-    /// Gives up on the answer: resets the stream.
+    /// Gives up on the response: resets the stream.
     pub fn reset(&mut self) {
         if !self.outgoing.is_done() {
             match &mut *self.sending.borrow_mut() {

@@ -2,8 +2,7 @@
 
 use std::fmt;
 
-use super::names::{Known, Name};
-use super::value::{FieldName, FieldValue, Invalid, LOWER};
+use super::parts::{FieldName, FieldValue, Invalid, Known, LOWER, Name};
 use super::work;
 
 /// Headers or trailers in their order, in one buffer that is reused when the list is cleared.

@@ -1,18 +1,21 @@
-//! A span as the collector gets it: Zipkin's JSON, version 2, with Envoy's tags.
+//! A span as the collector gets it, with Envoy's tags.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use serde_json::{Value, json};
+use telemetry::zipkin_format::{self, Annotation, Endpoint, micros};
+use telemetry::{Sampling, TraceContext};
 
-use super::{Ids, Tag, Tracing};
+use super::{Tag, Tracing};
 use crate::message::{Known, RequestHead};
 use crate::stream_info::StreamInfo;
 
 /// The span of a request that is on its way.
 #[derive(Debug)]
 pub struct Span {
-    pub ids: Ids,
+    pub ids: TraceContext,
     /// The name, where it is not the request's host.
     pub operation: Option<Arc<str>>,
     /// What the answer tells the client of it.
@@ -23,47 +26,42 @@ pub struct Span {
 impl Span {
     /// Ends the span: what was sampled goes to the collector.
     pub fn end(&self, tracing: &Tracing, shard: usize, info: &StreamInfo, head: &RequestHead) {
-        if self.ids.sampled {
-            tracing.outbox.put(shard, self.json(tracing, info, head).to_string());
+        if self.ids.sampling != Sampling::Drop {
+            tracing.outbox.put(shard, self.json(tracing, info, head));
         }
     }
 
-    fn json(&self, tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
+    fn json(&self, tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> String {
         let begun = info.start_time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let end = info.end.unwrap_or(info.start);
         let lasted = end.saturating_duration_since(info.start);
-        let micros = |time: std::time::Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let name = self.operation.as_deref().map_or_else(|| shown(&*head.authority), str::to_owned);
         let (kind, last) = if tracing.egress { ("CLIENT", "cr") } else { ("SERVER", "ss") };
-        let ip = info.connection.local.ip();
-        let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-        let mut span = json!({
-            "traceId": self.ids.trace_text(),
-            "id": format!("{:016x}", self.ids.id),
-            "name": name,
-            "kind": kind,
-            "timestamp": micros(begun),
-            "duration": micros(lasted),
-            "localEndpoint": {"serviceName": &*tracing.service, family: ip.to_string(), "port": 0},
-            "annotations": [{"timestamp": micros(begun + lasted), "value": last}],
-            "tags": tags(tracing, info, head),
-        });
-        if let Some(parent) = self.ids.parent {
-            span["parentId"] = format!("{parent:016x}").into();
-        }
-        if self.shared {
-            span["shared"] = true.into();
-        }
-        span
+        let span = zipkin_format::Span {
+            trace_id: telemetry::trace_id_text(self.ids.trace_id),
+            parent_id: self.ids.parent_span_id.map(|parent| format!("{parent:016x}")),
+            id: format!("{:016x}", self.ids.span_id),
+            kind: Some(kind),
+            name: &name,
+            timestamp: micros(begun),
+            duration: micros(lasted),
+            local_endpoint: Endpoint::at(&tracing.service, info.connection.local.ip(), 0),
+            remote_endpoint: None,
+            annotations: vec![Annotation { timestamp: micros(begun + lasted), value: last }],
+            tags: tags(tracing, info, head),
+            shared: self.shared,
+        };
+        // Strings and numbers always become JSON.
+        serde_json::to_string(&span).unwrap_or_default()
     }
 }
 
 /// Envoy's tags, and those of the configuration.
-fn tags(tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
-    let mut tags = serde_json::Map::new();
+fn tags(tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> BTreeMap<Cow<'static, str>, String> {
+    let mut tags = BTreeMap::new();
     let mut tag = |name: &str, value: String| {
         if !value.is_empty() {
-            tags.insert(name.to_owned(), value.into());
+            tags.insert(name.to_owned().into(), value);
         }
     };
     let field = |known: Known| head.fields.get(known).map_or_else(|| "-".to_owned(), shown);
@@ -97,7 +95,7 @@ fn tags(tracing: &Tracing, info: &StreamInfo, head: &RequestHead) -> Value {
         };
         tag(name, value);
     }
-    tags.into()
+    tags
 }
 
 fn shown(bytes: impl AsRef<[u8]>) -> String {

@@ -1,7 +1,6 @@
 //! Who is traced, and what context goes on.
 
 use super::*;
-use crate::message::{FieldValue, Fields};
 
 fn fields(pairs: &[(&'static str, &str)]) -> Fields {
     let mut fields = Fields::default();
@@ -25,8 +24,9 @@ fn a_context_goes_on_in_the_form_in_which_it_came() {
     ] {
         let incoming = read(&fields(&[("b3", given)]), false).unwrap();
         let mut sent = Fields::default();
-        let ids = Ids { sampled: incoming.sampled.unwrap(), ..incoming.ids.unwrap() };
-        ids.write(&mut sent, incoming.single, true);
+        let context = TraceContext { sampling: Decision::Keep, ..incoming.context.unwrap() };
+        assert_eq!(incoming.sampled, Some(true));
+        write(&context, &mut sent, incoming.single, true);
         assert_eq!(sent.get("b3"), Some(goes_on.as_bytes()));
         assert!(sent.get("x-b3-traceid").is_none());
     }
@@ -42,8 +42,9 @@ fn a_broken_context_is_told_from_none() {
     let several = [("x-b3-traceid", "zz"), ("x-b3-spanid", "1")];
     assert_eq!(read(&fields(&several), false), None);
     let none = read(&fields(&[("x-b3-sampled", "0")]), false).unwrap();
-    assert_eq!((none.ids, none.sampled), (None, Some(false)));
+    assert_eq!((none.context, none.sampled), (None, Some(false)));
     let w3c = [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")];
-    assert_eq!(read(&fields(&w3c), false).unwrap().ids, None);
-    assert_eq!(read(&fields(&w3c), true).unwrap().ids.map(|ids| ids.trace), Some(0x8448_eb21_1c80_319c));
+    assert_eq!(read(&fields(&w3c), false).unwrap().context, None);
+    let context = read(&fields(&w3c), true).unwrap().context.unwrap();
+    assert_eq!(context.trace_id, 0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c);
 }

@@ -239,13 +239,10 @@ fn instead(case: &str, envoys: &str) -> Option<String> {
     if list.contains("101") && case.contains("to h1") {
         let body =
             "\"upstream connect error or disconnect/reset before headers. reset reason: protocol error\"";
-        let asked = if envoys.starts_with("100 101") && case.contains("expect") && case.contains("false") {
-            "100 "
-        } else if list.starts_with("100") && case.contains("true") {
-            "100 "
-        } else {
-            ""
-        };
+        // What the client asked for it got, from petmesh or from the host.
+        let by_us = envoys.starts_with("100 101") && case.contains("expect") && case.contains("false");
+        let by_host = list.starts_with("100") && case.contains("true");
+        let asked = if by_us || by_host { "100 " } else { "" };
         let length = if case.contains("h1 GET") || case.contains("h1 POST") { "length " } else { "" };
         return Some(format!("{asked}502 {length}{body}"));
     }

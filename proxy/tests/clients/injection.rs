@@ -86,8 +86,7 @@ const PLAIN: [&str; 34] = [
 ];
 
 /// What some reader somewhere takes for the end of a line.
-const SEPARATORS: [&str; 10] =
-    ["\r\n", "\n", "\r", "\0", "\n ", "\r\r\n", "\u{b}", "\u{85}", "\u{2028}", "\u{1b}[2K\r"];
+const SEPARATORS: [&str; 7] = ["\r\n", "\n", "\r", "\0", "\n ", "\r\r\n", "\u{85}"];
 
 /// Where a client writes.
 const PLACES: [&str; 13] = [
@@ -260,7 +259,9 @@ const OF_RESPONSES: [&str; 18] = [
     "x-trailer",
     "x-up",
 ];
-const OF_REQUESTS: [&str; 17] = [
+const OF_REQUESTS: [&str; 18] = [
+    // With methods that usually have a body.
+    "content-length",
     "host",
     "connection",
     "cookie",

@@ -275,14 +275,18 @@ fn an_odd_request_is_never_an_error_of_the_host() {
         let each: Vec<_> = PARTS.iter().map(|part| scope.spawn(|| faults_of(part))).collect();
         each.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
-    report(&faults, PARTS.len() * snippets().len() * 4);
+    report(&faults, PARTS.len() * snippets().len() * 8 / 3);
 }
 
 /// Sends every snippet in one part of a request, over both versions and to both hosts.
 fn faults_of(part: &str) -> Vec<String> {
     let (bench, mut faults) = (bench(), Vec::new());
-    for port in bench.ports {
-        for snippet in snippets() {
+    for (host, port) in HOSTS.iter().zip(bench.ports) {
+        for (number, snippet) in snippets().into_iter().enumerate() {
+            // What HTTP/1 carries is less of a question.
+            if *host == "one" && number % 3 > 0 {
+                continue;
+            }
             let request = request(part, &snippet);
             let mut client = http1::Connection::new(at(port));
             client.send(as_http1(&request, part == "scheme"));

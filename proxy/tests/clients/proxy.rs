@@ -56,10 +56,6 @@ pub fn active(port: u16) -> String {
     format!("listener.{}_{port}.downstream_cx_active", ip())
 }
 
-pub fn is_envoy() -> bool {
-    std::env::var_os("CLIENTS_PROXY").is_some()
-}
-
 /// Objects are merged; null takes a key away; anything else replaces what was there.
 pub fn merge(under: &mut Value, over: Value) {
     match (under, over) {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use serde_json::{Value, json};
 
 use super::http1;
-use super::http2::{self, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, fields};
+use super::http2::{self, GOAWAY, HEADERS, PING, RST_STREAM, fields};
 use super::injection::report;
 use super::proxy::{Proxy, at, cluster, config, free_port, http, merged, poll, route, speaks_http2, wait};
 use super::upstream;

@@ -359,8 +359,8 @@ fn what_connection_names_is_not_forwarded_whatever_the_upgrade() {
                 for host in &bench.hosts {
                     let mut seen = host.seen.lock().unwrap();
                     let text = seen.to_ascii_lowercase();
-                    if text.contains("x-secret")
-                        || text.contains("http2-settings")
+                    if text.contains("x-secret:")
+                        || text.contains("http2-settings:")
                         || text.contains("upgrade: h2c")
                     {
                         faults.push(format!("upgrade {upgrade}, connection {order}: {text:?}"));

@@ -1,4 +1,4 @@
-//! A span as Zipkin's JSON (API v2), and the call that takes it to the collector.
+//! A service's span for Zipkin, and the call that takes it to the collector.
 //!
 //! Written here and not taken from `opentelemetry-zipkin`, which writes an empty `localEndpoint`,
 //! so that Zipkin could not say which service a span is of, and is deprecated. Source:
@@ -18,9 +18,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry::trace::{SpanId, SpanKind, Status};
 use opentelemetry_sdk::trace::SpanData;
-use serde::Serialize;
 
 use crate::trace_context::trace_id_text;
+use crate::zipkin_format::{self, Endpoint, micros};
 
 /// How long a call to the collector may take; OpenTelemetry's default.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,31 +39,6 @@ pub(super) struct Collector {
     "is no URL of a collector: expected http, a host and a path, such as http://zipkin:9411/api/v2/spans"
 )]
 pub struct EndpointError;
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ZipkinSpan<'a> {
-    trace_id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parent_id: Option<String>,
-    id: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kind: Option<&'static str>,
-    name: &'a str,
-    /// Microseconds, like the duration.
-    timestamp: u64,
-    duration: u64,
-    local_endpoint: Endpoint<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remote_endpoint: Option<Endpoint<'a>>,
-    tags: BTreeMap<&'a str, String>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Endpoint<'a> {
-    service_name: &'a str,
-}
 
 impl Collector {
     /// Plain HTTP: TLS between pods is the sidecars' business. A name and password would end up in the log.
@@ -88,21 +63,22 @@ impl Collector {
         if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}")) }
     }
 
-    fn convert<'a>(&'a self, span: &'a SpanData) -> ZipkinSpan<'a> {
-        let attribute = |kv: &'a opentelemetry::KeyValue| (kv.key.as_str(), kv.value.to_string());
-        let mut tags: BTreeMap<_, _> = span.attributes.iter().map(attribute).collect();
+    fn convert<'a>(&'a self, span: &'a SpanData) -> zipkin_format::Span<'a> {
+        let attribute = |kv: &'a opentelemetry::KeyValue| (kv.key.as_str().into(), kv.value.to_string());
+        let mut tags: BTreeMap<std::borrow::Cow<'_, str>, _> =
+            span.attributes.iter().map(attribute).collect();
         if let Status::Error { description } = &span.status {
-            tags.insert("otel.status_code", "ERROR".to_owned());
+            tags.insert("otel.status_code".into(), "ERROR".to_owned());
             // What Zipkin's page shows in red.
-            tags.insert("error", description.to_string());
+            tags.insert("error".into(), description.to_string());
         }
         let peer = span.attributes.iter().find(|kv| kv.key.as_str() == "peer.service");
         let remote_endpoint = peer.and_then(|kv| match &kv.value {
-            opentelemetry::Value::String(name) => Some(Endpoint { service_name: name.as_str() }),
+            opentelemetry::Value::String(name) => Some(Endpoint::named(name.as_str())),
             _ => None,
         });
         let parent = span.parent_span_id;
-        ZipkinSpan {
+        zipkin_format::Span {
             trace_id: trace_id_text(u128::from_be_bytes(span.span_context.trace_id().to_bytes())),
             parent_id: (parent != SpanId::INVALID).then(|| parent.to_string()),
             id: span.span_context.span_id().to_string(),
@@ -111,13 +87,15 @@ impl Collector {
                 SpanKind::Client => Some("CLIENT"),
                 _ => None,
             },
-            name: &span.name,
-            timestamp: micros(UNIX_EPOCH, span.start_time),
+            name: span.name.as_ref(),
+            timestamp: micros(since(UNIX_EPOCH, span.start_time)),
             // 0 would mean that it is not known.
-            duration: micros(span.start_time, span.end_time).max(1),
-            local_endpoint: Endpoint { service_name: self.service },
+            duration: micros(since(span.start_time, span.end_time)).max(1),
+            local_endpoint: Endpoint::named(self.service),
             remote_endpoint,
+            annotations: Vec::new(),
             tags,
+            shared: false,
         }
     }
 }
@@ -129,8 +107,8 @@ impl fmt::Display for Collector {
 }
 
 /// 0 when the clock was set back meanwhile.
-fn micros(from: SystemTime, to: SystemTime) -> u64 {
-    to.duration_since(from).map_or(0, |span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+fn since(from: SystemTime, to: SystemTime) -> Duration {
+    to.duration_since(from).unwrap_or_default()
 }
 
 /// The error and its causes, which hyper leaves to whoever prints it.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::body::Framing;
-use super::super::encode::Answering;
+use super::super::encode::RespondingTo;
 use super::super::head::{self, Asked, Parsed, RequestMeta, ResponseMeta};
 use super::super::{EncodeOptions, HeadLimits, Malformed, ServerOptions, encode};
 use crate::message::{
@@ -228,7 +228,7 @@ fn heads_can_be_written_in_proper_case() {
     head.fields.push("x-request-id", b"1");
     let mut out = Vec::new();
     let options = EncodeOptions { proper_case: true, ..EncodeOptions::default() };
-    encode::response_head(&mut out, &head, true, encode::Answering::default(), options);
+    encode::response_head(&mut out, &head, true, encode::RespondingTo::default(), options);
     assert_eq!(out, b"HTTP/1.1 200 OK\r\nX-Request-Id: 1\r\nContent-Length: 0\r\n\r\n");
 }
 
@@ -279,7 +279,7 @@ proptest! {
 
 #[test]
 fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
-    let answering = |head, close| Answering { head, close, http10: true, ..Answering::default() };
+    let answering = |head, close| RespondingTo { head, close, http10: true, ..RespondingTo::default() };
     for (status, fields, end, head, close, expected) in [
         (200, "content-length: 2", false, false, false, "keep-alive"),
         (200, "content-length: 2", false, true, false, "keep-alive"),

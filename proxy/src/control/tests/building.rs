@@ -1,0 +1,94 @@
+//! Builds beside control: what goes on while one takes its time, and which text wins.
+
+use std::io::Write;
+
+use super::*;
+use crate::build::Packed;
+
+/// A listener `web` whose body comes from a file.
+fn with_body(file: &Path, more: &str) -> String {
+    let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], more));
+    let web = format!(
+        "  - name: web
+    address: {{ socket_address: {{ address: 127.0.0.1, port_value: 10001 }} }}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: web
+          route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, direct_response: {{ status: 200, body: {{ filename: {} }} }} }}] }}] }}
+          http_filters: [{{ name: router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}]
+  clusters",
+        file.display()
+    );
+    text.replace("  clusters", &web)
+}
+
+/// A pipe: who reads it waits until somebody writes.
+fn pipe(folder: &Path) -> PathBuf {
+    let path = folder.join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+#[tokio::test]
+async fn control_goes_on_while_a_build_takes_its_time_and_the_newest_text_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = pipe(folder.path());
+    let eds = folder.path().join("eds.yaml");
+    let assignment = |port: u16| {
+        let text = format!(
+            "version_info: v\nresources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, \
+             cluster_name: one, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: 127.0.0.1, \
+             port_value: {port} }} }} }} }}] }}] }}\n"
+        );
+        std::fs::write(folder.path().join("next"), text).unwrap();
+        std::fs::rename(folder.path().join("next"), &eds).unwrap();
+    };
+    assignment(1);
+    let one = format!(
+        "{{ name: one, type: EDS, eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: {} }} }} }} }}",
+        eds.display()
+    );
+    let mut running = start(&bootstrap(&one), None);
+    running.hosts("one", &["127.0.0.1:1"]).await;
+    let configure = |text: String| running.handles.events.send(Event::Configuration(Ok(text)));
+    configure(with_body(&pipe, "connect_timeout: 1s,")).await.unwrap();
+    // Superseded before its turn comes.
+    configure("no configuration".to_owned()).await.unwrap();
+    let last = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 3)], "connect_timeout: 3s,"));
+    configure(last.clone()).await.unwrap();
+    // The build waits for the pipe; control does not.
+    assignment(2);
+    running.hosts("one", &["127.0.0.1:2"]).await;
+    tokio::task::spawn_blocking(move || {
+        std::fs::OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"here").unwrap();
+    })
+    .await
+    .unwrap();
+    let snapshot = running.hosts("one", &["127.0.0.1:3"]).await;
+    assert_eq!(snapshot.clusters["one"].policy.connect_timeout, Duration::from_secs(3));
+    let accepted = running.handles.accepted.borrow().clone();
+    assert!(accepted.rejected.is_none(), "{:?}", accepted.rejected);
+    assert!(accepted.bootstrap == Packed::new(&xds::read_bootstrap("t.yaml", &last).unwrap().message));
+}
+
+#[tokio::test]
+async fn what_did_not_change_is_shared_between_two_snapshots() {
+    let text = |more: &str| {
+        let of = |name: &str, more: &str| cluster(name, "STATIC", &[("127.0.0.1", 1)], more);
+        let all = [of("one", more), of("two", ""), of("three", "")].join(", ");
+        bootstrap(&all).replace(
+            "stat_prefix: tcp, cluster: one",
+            "stat_prefix: tcp, weighted_clusters: { clusters: [{ name: one, weight: 1 }, { name: two, weight: 1 }, { name: three, weight: 1 }] }",
+        )
+    };
+    let mut running = start(&text(""), None);
+    let first = running.snapshot(|_| true).await;
+    running.handles.events.send(Event::Configuration(Ok(text("connect_timeout: 7s,")))).await.unwrap();
+    let second = running.snapshot(|snapshot| snapshot.version > first.version).await;
+    let shared = |name: &str| Arc::ptr_eq(&first.clusters[name], &second.clusters[name]);
+    assert_eq!(["one", "two", "three"].map(shared), [false, true, true]);
+    assert!(Arc::ptr_eq(&first.listeners[0], &second.listeners[0]));
+}
