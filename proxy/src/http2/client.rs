@@ -284,7 +284,8 @@ fn upstream(error: &h2::Error) -> UpstreamError {
     let refused = error.reason() == Some(Reason::REFUSED_STREAM);
     if error.is_remote() && (refused || error.is_go_away()) {
         UpstreamError::RemoteRefused
-    } else if error.is_remote() && error.is_reset() {
+    } else if error.is_reset() && (error.is_remote() || refused) {
+        // `h2` itself refuses a response whose headers are far too large: as below our own limit.
         UpstreamError::RemoteReset
     } else if error.is_library() || (error.is_reset() && !error.is_remote()) {
         UpstreamError::Protocol("HTTP/2 protocol error")

@@ -86,6 +86,7 @@ known_names! {
     XEnvoyRetryGrpcOn = "x-envoy-retry-grpc-on",
     XEnvoyRetryOn = "x-envoy-retry-on",
     XEnvoyUpstreamAltStatName = "x-envoy-upstream-alt-stat-name",
+    XEnvoyUpstreamCanary = "x-envoy-upstream-canary",
     XEnvoyUpstreamRqPerTryTimeoutMs = "x-envoy-upstream-rq-per-try-timeout-ms",
     XEnvoyUpstreamRqTimeoutAltResponse = "x-envoy-upstream-rq-timeout-alt-response",
     XEnvoyUpstreamRqTimeoutMs = "x-envoy-upstream-rq-timeout-ms",
