@@ -200,6 +200,9 @@ impl Member {
 
     /// Sets the membership gauges.
     pub fn show(&self, shard: usize) {
+        if !self.watched.is_live() {
+            return;
+        }
         let stats = self.part.stats.shard(shard);
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         stats.membership_total.set(gauge(self.view.hosts.len()));
