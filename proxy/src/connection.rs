@@ -52,8 +52,7 @@ pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     if end.protocol_error {
         stats.downstream_cx_protocol_error.inc();
     }
-    let millis = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    stats.downstream_cx_length_ms.record(millis);
+    stats.downstream_cx_length_ms.record(crate::time::millis(begun.elapsed()));
 }
 
 /// How a connection ended, for statistics.

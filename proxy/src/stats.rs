@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 mod collect;
 mod groups;
 mod histogram;
+#[cfg(test)]
+mod tests;
 
 pub use collect::{Collected, Stat, Value};
 pub use groups::*;

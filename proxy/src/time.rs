@@ -17,6 +17,11 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// Whole milliseconds, the unit of time histograms and of logs.
+pub fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The value of a `date` field, made anew once a second (RFC 9110, 5.6.7).
 #[derive(Debug, Default)]
 pub struct DateCache {

@@ -3,12 +3,11 @@
 //! A worker formats its lines into its own buffer of a `Sink`; one thread (`LogWriter`) alone
 //! writes to files.
 
-use std::time::Duration;
-
 use crate::error::Flag;
 use crate::format::{Context, DEFAULT_LOG_FORMAT, Format, JsonFormat};
 use crate::matcher::HeaderMatcher;
 use crate::message::{Known, RequestHead};
+use crate::time::millis;
 
 mod writer;
 
@@ -145,10 +144,6 @@ impl Comparison {
             Operation::NotEqual => number != self.value,
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The status that the response carries, else what its HTTP status stands for.

@@ -151,8 +151,11 @@ fn route(
     };
     let filters = http_filters::overrides(cx, place, &message.typed_per_filter_config, cors);
     let name = message.name.as_str().into();
+    let stats = (!message.stat_prefix.is_empty())
+        .then(|| cx.registry.scope(&format!("vhost.{}.route.{}.", host.name, message.stat_prefix)));
     Some(Route {
         name,
+        stats,
         path: path?,
         headers,
         query,

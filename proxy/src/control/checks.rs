@@ -4,7 +4,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::Reporter;
 use crate::cluster::health::{Outcome, Probe, Settings, Target};
@@ -102,9 +101,4 @@ impl Checker {
 /// The value of `host`: the endpoint's own name for checks, else the check's.
 fn host(endpoint: &str, check: &str) -> String {
     if endpoint.is_empty() { check.to_owned() } else { endpoint.to_owned() }
-}
-
-/// Whole milliseconds, at most what fits.
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -23,7 +23,7 @@ use crate::build::{Files, Flavor, Graph, Packed};
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
 use crate::snapshot::Snapshot;
 use crate::state::{self, Phase, ServerState};
-use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope};
+use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope, ServerStats};
 use crate::time;
 
 /// Everything that the control plane starts from.
@@ -209,6 +209,11 @@ impl Control {
         if self.state.phase() != Phase::Draining {
             self.state.set_phase(Phase::Live);
         }
+        let shard = self.registry.control_shard();
+        self.listeners.shard(shard).workers_started.set(1);
+        let server = self.registry.scope::<ServerStats>("server.");
+        let initialized = time::now().saturating_duration_since(self.state.started);
+        server.shard(shard).initialization_time_ms.record(time::millis(initialized));
         loop {
             self.step().await;
         }

@@ -162,7 +162,7 @@ impl<'x> Exchange<'x> {
             Ok(Err(error)) => return Err(attempt.not_opened(context, Failure::Upstream(error))),
             Err(interrupt) => return Err(attempt.not_opened(context, interrupt.into())),
         };
-        if let Err(error) = attempt.begin(&stream) {
+        if let Err(error) = attempt.begin() {
             stream.finish();
             return Err(attempt.not_opened(context, Failure::Upstream(error)));
         }
@@ -410,7 +410,7 @@ impl Attempt {
     }
 
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
-    fn begin(&mut self, stream: &UpstreamStream) -> Result<(), UpstreamError> {
+    fn begin(&mut self) -> Result<(), UpstreamError> {
         let host = &self.host.host.stats;
         if let Some(outlier) = &self.cluster.policy.outlier {
             // A connection never crosses a threshold.
@@ -419,9 +419,7 @@ impl Attempt {
         let (breaker, limits) = self.cluster.breaker(self.priority);
         let stats = self.cluster.stats();
         let Some(permit) = breaker.requests.acquire(limits.max_requests) else {
-            if stream.version != Version::Http2 {
-                stats.upstream_rq_pending_overflow.inc();
-            }
+            stats.upstream_rq_active_overflow.inc();
             return Err(UpstreamError::Overflow);
         };
         self.permit = Some(permit);
@@ -435,6 +433,9 @@ impl Attempt {
 
     /// Counts and reports an attempt that had no stream.
     fn not_opened(&self, context: &ConnectionContext, failure: Failure) -> Failure {
+        if matches!(failure, Failure::Client(_) | Failure::Expired(_)) {
+            self.cluster.stats().upstream_rq_cancelled.inc();
+        }
         self.count_result(HostResult::of(&failure));
         self.report_failure(context, &failure, false);
         failure

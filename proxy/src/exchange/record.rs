@@ -4,7 +4,7 @@
 //! An exchange is counted and logged once, however it ends.
 
 use std::borrow::Cow;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::attempt::{Attempt, Failure};
 use super::timers::Expiry;
@@ -13,9 +13,9 @@ use crate::cluster::outlier::Seen;
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
 use crate::message::{Known, RequestHead, ResponseHead};
-use crate::stats::ClusterStats;
+use crate::stats::{ClusterStats, VirtualClusterStats};
 use crate::stream_info::StreamInfo;
-use crate::time;
+use crate::time::{self, millis};
 use crate::trace::{self, Span};
 
 /// What outlier detection takes a timeout for.
@@ -52,15 +52,29 @@ impl Record<'_> {
     pub fn charge(&self, stats: &ClusterStats, status: u16) {
         stats.upstream_rq_completed.inc();
         stats.upstream_rq_codes.record(status);
-        let time = millis(self.forwarded.elapsed());
-        stats.upstream_rq_time.record(time);
         if self.internal {
             stats.internal_upstream_rq_codes.record(status);
-            stats.internal_upstream_rq_time.record(time);
+            stats.internal_upstream_rq_completed.inc();
         } else {
             stats.external_upstream_rq_codes.record(status);
             stats.external_upstream_rq_completed.inc();
+        }
+    }
+
+    /// Counts a response that a host of the cluster gave.
+    pub fn charge_host(&self, stats: &ClusterStats, status: u16, canary: bool) {
+        self.charge(stats, status);
+        let time = millis(self.forwarded.elapsed());
+        stats.upstream_rq_time.record(time);
+        if self.internal {
+            stats.internal_upstream_rq_time.record(time);
+        } else {
             stats.external_upstream_rq_time.record(time);
+        }
+        if canary {
+            stats.canary_upstream_rq_codes.record(status);
+            stats.canary_upstream_rq_completed.inc();
+            stats.canary_upstream_rq_time.record(time);
         }
     }
 
@@ -200,7 +214,7 @@ impl Exchange<'_> {
             http.downstream_cx_upgrades_active.dec();
         }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.record.info.start)));
-        self.count_virtual_cluster();
+        self.count_parts();
         if let (Some(span), Some(tracing)) = (&self.record.span, &context.manager.tracing) {
             span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
         }
@@ -209,19 +223,34 @@ impl Exchange<'_> {
         }
     }
 
-    fn count_virtual_cluster(&self) {
+    /// Counts the request where its virtual cluster or its route has statistics of its own.
+    fn count_parts(&self) {
         let info = &self.record.info;
-        let Some(matched) = self.request.matched.filter(|_| info.cluster.is_some()) else { return };
-        let Some(part) = matched.virtual_host.virtual_cluster(&self.request.head) else { return };
-        let stats = part.stats.shard(self.record.context.local.shard);
-        stats.upstream_rq_total.inc();
-        if info.status != 0 {
-            stats.upstream_rq_completed.inc();
-            stats.upstream_rq_codes.record(info.status);
+        if info.cluster.is_none() {
+            return;
         }
-        if info.flags.has(Flag::UpstreamRequestTimeout) {
-            stats.upstream_rq_timeout.inc();
+        for stats in self.parts() {
+            stats.upstream_rq_total.inc();
+            if info.status != 0 {
+                stats.upstream_rq_completed.inc();
+                stats.upstream_rq_codes.record(info.status);
+            }
+            if info.response_start.is_some() {
+                stats.upstream_rq_time.record(millis(self.record.forwarded.elapsed()));
+            }
+            if info.flags.has(Flag::UpstreamRequestTimeout) {
+                stats.upstream_rq_timeout.inc();
+            }
         }
+    }
+
+    /// The statistics of the request's virtual cluster and of its route, where they have any.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &VirtualClusterStats> {
+        let matched = self.request.matched;
+        let part = matched.and_then(|matched| matched.virtual_host.virtual_cluster(&self.request.head));
+        let route = matched.and_then(|matched| matched.route.stats.as_ref());
+        let shard = self.record.context.local.shard;
+        part.map(|part| &part.stats).into_iter().chain(route).map(move |scope| scope.shard(shard))
     }
 }
 
@@ -234,9 +263,4 @@ impl Drop for Exchange<'_> {
             self.finish();
         }
     }
-}
-
-/// Whole milliseconds.
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

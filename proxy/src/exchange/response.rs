@@ -119,7 +119,9 @@ impl Exchange<'_> {
         record.info.details = Cow::Borrowed("via_upstream");
         let response = &mut self.response.head;
         let status = response.status;
-        record.charge(attempt.cluster.stats(), status);
+        let canary = attempt.host.host.canary
+            || response.fields.get(Known::XEnvoyUpstreamCanary).is_some_and(|value| value == b"true");
+        record.charge_host(attempt.cluster.stats(), status, canary);
         let rules = &record.context.manager.rules;
         if rules.suppress_envoy_headers {
             response.fields.remove(Known::XEnvoyUpstreamServiceTime);
@@ -127,7 +129,7 @@ impl Exchange<'_> {
             let info = &record.info;
             let since = info.request_end.or(progress.received.get()).unwrap_or(info.start);
             let since = since.max(record.forwarded);
-            let millis = super::record::millis(now.saturating_duration_since(since));
+            let millis = time::millis(now.saturating_duration_since(since));
             response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
         let date = &record.context.local.date;
@@ -246,6 +248,9 @@ impl Exchange<'_> {
         tx.reset();
         self.response.phase = Phase::Cut { by_upstream: matches!(failure, Failure::Upstream(_)) };
         let record = &mut self.record;
+        if matches!(failure, Failure::Upstream(_) | Failure::Expired(_)) {
+            record.context.http().rq_reset_after_downstream_response_started.inc();
+        }
         match failure {
             Failure::Client(error) => record.client_left(*error),
             Failure::Upstream(error) => {

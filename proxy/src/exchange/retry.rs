@@ -89,11 +89,7 @@ impl Exchange<'_> {
     }
 
     fn count_retry(&self, counter: impl Fn(&VirtualClusterStats) -> &Counter) {
-        let matched = self.request.matched;
-        let part = matched.and_then(|matched| matched.virtual_host.virtual_cluster(&self.request.head));
-        if let Some(part) = part {
-            counter(part.stats.shard(self.record.context.local.shard)).inc();
-        }
+        self.parts().for_each(|part| counter(part).inc());
     }
 
     /// Waits before a retry, unless the client leaves or a timeout runs out.

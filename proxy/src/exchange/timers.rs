@@ -295,7 +295,7 @@ impl Limits {
         if !rules.suppress_envoy_headers
             && let Some(expected) = per_try.or(timeout)
         {
-            request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, super::record::millis(expected));
+            request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, time::millis(expected));
         }
         let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
         Self { timeout, per_try, per_try_idle, max_duration }

@@ -170,8 +170,9 @@ impl RequestBody {
                 Ok(None) => Ok(Frame::End),
                 Ok(Some(map)) => {
                     let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers);
-                    Ok(Frame::Trailers(trailers))
+                    let valid = convert::fields_in(&map, &mut trailers);
+                    let malformed = |_| DownstreamError::Protocol("http2.violation.of.messaging.rule");
+                    valid.map(|()| Frame::Trailers(trailers)).map_err(malformed)
                 }
                 Err(error) => Err(downstream(&error)),
             }

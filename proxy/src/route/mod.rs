@@ -67,6 +67,8 @@ pub struct VirtualCluster {
 pub struct Route {
     /// For access logs; empty when the file gives none.
     pub name: Arc<str>,
+    /// Where the route has a `stat_prefix`.
+    pub stats: Option<Arc<Scope<VirtualClusterStats>>>,
     pub path: PathMatch,
     pub headers: Vec<HeaderMatcher>,
     pub query: Vec<QueryMatcher>,

@@ -17,6 +17,7 @@ fn request(authority: &str, path: &str) -> RequestHead {
 fn route(path: PathMatch, action: Action) -> Route {
     Route {
         name: "".into(),
+        stats: None,
         path,
         headers: Vec::new(),
         query: Vec::new(),

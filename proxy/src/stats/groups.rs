@@ -66,12 +66,12 @@ stats_group! {
     /// `listener_manager.`
     ListenerManagerStats {
         counters: [
-            listener_added, listener_modified, listener_removed, listener_stopped,
+            listener_added, listener_modified, listener_removed,
             listener_create_success, listener_create_failure,
             lds_update_rejected = "lds.update_rejected",
         ],
         gauges: [
-            total_listeners_warming, total_listeners_active, total_listeners_draining,
+            total_listeners_active,
             workers_started,
         ],
         histograms: [],
@@ -175,16 +175,6 @@ stats_group! {
 }
 
 stats_group! {
-    /// `cluster_manager.cds.`, `listener_manager.lds.`, `http.<stat_prefix>.rds.<route>.`: one subscription to a source of configuration.
-    SubscriptionStats {
-        counters: [update_attempt, update_success, update_failure, update_rejected],
-        gauges: [update_time, version],
-        histograms: [update_duration],
-        codes: [],
-    }
-}
-
-stats_group! {
     /// `cluster.<name>.`
     ClusterStats {
         counters: [
@@ -198,7 +188,7 @@ stats_group! {
             upstream_cx_max_requests, upstream_cx_none_healthy, upstream_rq_total,
             upstream_rq_pending_total, upstream_rq_pending_overflow,
             upstream_rq_pending_failure_eject, upstream_rq_cancelled, upstream_rq_timeout,
-            upstream_rq_max_duration_reached, upstream_rq_per_try_timeout,
+            upstream_rq_per_try_timeout,
             upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
             upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow,
             upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential,

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -12,7 +12,7 @@ use crate::cluster::breaker::Permit;
 use crate::cluster::{Host, TcpKeepalive};
 use crate::error::UpstreamError;
 use crate::stats::{ClusterStats, Scope};
-use crate::time;
+use crate::time::{self, millis};
 
 /// What a connection holds while it is open; everything is given back on drop.
 pub struct Opened {
@@ -102,9 +102,4 @@ fn options(keepalive: TcpKeepalive) -> socket2::TcpKeepalive {
 fn os_text(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-/// Whole milliseconds, the unit of time histograms.
-pub(crate) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

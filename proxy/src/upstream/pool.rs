@@ -180,7 +180,7 @@ impl Pool {
         }
     }
 
-    fn unlist(&self, connection: &Rc<Connection>) {
+    pub(super) fn unlist(&self, connection: &Rc<Connection>) {
         if connection.listed.replace(false) {
             self.ready.borrow_mut().retain(|ready| !Rc::ptr_eq(ready, connection));
         }
@@ -363,12 +363,6 @@ impl Pool {
             connection.close(false);
         }
         self.grow();
-    }
-
-    /// The connection ended under whatever used it.
-    pub(super) fn ended(self: &Rc<Self>, connection: &Rc<Connection>) {
-        self.unlist(connection);
-        connection.close(true);
     }
 
     /// A connection was closed.

@@ -7,3 +7,4 @@ mod ladder;
 mod manifests;
 mod policies;
 mod sources;
+mod statistics;

@@ -63,7 +63,7 @@ impl Checker {
         head.fields.push("te", b"trailers");
         head.fields.push("content-type", b"application/grpc");
         head.fields.push("user-agent", b"Envoy/HC");
-        head.fields.push("grpc-timeout", format_args!("{}m", super::millis(timeout)));
+        head.fields.push("grpc-timeout", format_args!("{}m", crate::time::millis(timeout)));
         Self { probe, address, head, reuse, connection: None }
     }
 
