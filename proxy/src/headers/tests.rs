@@ -100,7 +100,7 @@ impl Hostile {
         info.cluster = Some(name);
         info.route_metadata = Some(Arc::new(serde_json::json!({ "filter": { "key": text.as_str() } })));
         info.upstream.transport_failure.clone_from(&text);
-        info.upstream.hostname.clone_from(&text);
+        info.upstream.hostname = Some(text.as_str().into());
         let path = Path::new(format!("/{0}?q={0}&q2=1", percent_encoded(bytes))).unwrap();
         let mut request = RequestHead { path, ..RequestHead::default() };
         let mut response = ResponseHead::new(200);

@@ -31,7 +31,13 @@ const MAX_TURNS: u32 = 3;
 /// A host with this worker's connections to it.
 pub struct LocalHost {
     pub host: Arc<Host>,
+    /// The host's name where it has one: this worker's own copy, which costs no shared count.
+    pub hostname: Option<Rc<str>>,
     pools: Rc<Pools>,
+}
+
+fn hostname(host: &Host) -> Option<Rc<str>> {
+    (!host.hostname.is_empty()).then(|| host.hostname.as_str().into())
 }
 
 /// Made when they are first used: HTTP/1 and HTTP/2, each for default and high priority.
@@ -79,13 +85,13 @@ impl Drop for Task {
 
 impl LocalHost {
     pub fn new(host: Arc<Host>) -> Self {
-        Self { host, pools: Rc::default() }
+        Self { hostname: hostname(&host), host, pools: Rc::default() }
     }
 
     /// The same connections under what is now known of the host. Its address may be another one
     /// (`LOGICAL_DNS`): connections stay, and new ones go to the new address.
     pub(super) fn renewed(&self, host: Arc<Host>) -> Self {
-        Self { host, pools: Rc::clone(&self.pools) }
+        Self { hostname: hostname(&host), host, pools: Rc::clone(&self.pools) }
     }
 
     /// A stream, as soon as a connection has room for it.
