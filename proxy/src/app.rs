@@ -95,7 +95,10 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
     apart.free();
     let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };
-    runtime.block_on(server.serve(control))
+    let code = runtime.block_on(server.serve(control));
+    // A build, or the reading of a file, may take for ever: the process ends without it.
+    runtime.shutdown_background();
+    code
 }
 
 /// The configuration's text and where it came from.

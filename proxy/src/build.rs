@@ -23,8 +23,6 @@ use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
 
 mod action;
 mod admin;
-#[cfg(test)]
-mod broken;
 mod chains;
 pub mod check;
 mod cluster;
@@ -44,8 +42,6 @@ pub mod resolver;
 mod retries;
 mod routes;
 mod runtime;
-#[cfg(test)]
-mod tests;
 mod tracing;
 mod values;
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -14,6 +14,9 @@ use crate::cluster::report::{HostReport, What};
 use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
+
+/// How long a connection that is told of its deadline may write its last records. One that does not listen is ended then.
+const LAST_RECORDS: Duration = Duration::from_millis(20);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
 pub struct Local {
@@ -115,7 +118,7 @@ impl Local {
             let stage = self.stage(&draining.generation, draining.direction);
             draining.stage.send_if_modified(|at| std::mem::replace(at, stage) != stage);
             let retired = draining.generation.retired();
-            if retired.is_some_and(|(_, deadline)| deadline <= now) {
+            if retired.is_some_and(|(_, deadline)| deadline + LAST_RECORDS <= now) {
                 draining.connections.abort_all();
             }
             retired.is_none() || !draining.connections.is_empty()
@@ -126,12 +129,17 @@ impl Local {
     pub fn next_deadline(&self) -> Option<Instant> {
         let now = time::now();
         let all = self.draining.borrow();
-        let deadlines = all.values().filter_map(|draining| draining.generation.retired());
-        deadlines.map(|(_, deadline)| deadline).filter(|deadline| *deadline > now).min()
+        let retired = all.values().filter_map(|draining| draining.generation.retired());
+        let deadlines = retired.flat_map(|(_, deadline)| [deadline, deadline + LAST_RECORDS]);
+        deadlines.filter(|deadline| *deadline > now).min()
     }
 
     fn stage(&self, generation: &Generation, direction: Direction) -> Drain {
-        let retired = generation.retired().map_or(Drain::No, |(stage, _)| stage);
+        let retired = match generation.retired() {
+            None => Drain::No,
+            Some((_, deadline)) if deadline <= time::now() => Drain::Over,
+            Some((stage, _)) => stage,
+        };
         self.state.drain(direction).max(retired)
     }
 
@@ -145,7 +153,6 @@ impl Local {
 mod tests {
     use super::*;
     use std::rc::Rc;
-    use std::time::Duration;
 
     /// Serves connections that never end by themselves; what each has been told, and whether it still lives.
     fn connect(local: &Local, generation: &Arc<Generation>) -> (watch::Receiver<Drain>, std::rc::Weak<()>) {
@@ -196,8 +203,9 @@ mod tests {
             let local = Local::new(0, Arc::new(ServerState::new(time::now())), mpsc::channel(1).0);
             let [old, new] = [(); 2].map(|()| Arc::new(Generation::default()));
             let (gone, stays) = (connect(&local, &old), connect(&local, &new));
-            old.retire(Drain::Announce, time::now());
+            old.retire(Drain::Announce, time::now() - Duration::from_secs(1));
             local.relay_drain();
+            assert_eq!((*gone.0.borrow(), *stays.0.borrow()), (Drain::Over, Drain::No));
             tokio::task::yield_now().await;
             local.relay_drain();
             assert_eq!((gone.1.strong_count(), stays.1.strong_count()), (0, 1));

@@ -296,6 +296,17 @@ mod tests {
         }
     }
 
+    /// The `http` crate takes a name from HTTP/2 that it cannot write.
+    #[test]
+    fn a_name_that_passes_can_be_written() {
+        for byte in 0..=u8::MAX {
+            let bytes = [b'a', byte];
+            let Ok(name) = http::HeaderName::from_lowercase(&bytes) else { continue };
+            let written = http::HeaderName::from_bytes(&bytes).is_ok();
+            assert_eq!(FieldName::try_from(&name).is_ok(), written, "{byte:#x}");
+        }
+    }
+
     #[test]
     fn grpc_is_told_from_grpc_web() {
         assert!(is_grpc_content_type(Some(b"application/grpc+proto")));

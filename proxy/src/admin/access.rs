@@ -11,7 +11,7 @@ use hyper::header::HOST;
 use super::page::Page;
 use crate::access_log::AccessLog;
 use crate::format::Context;
-use crate::message::{Authority, Path, RequestHead, ResponseHead, Version};
+use crate::message::{Authority, FieldName, Path, RequestHead, ResponseHead, Version};
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 use crate::time;
 
@@ -40,7 +40,9 @@ impl Line {
         let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
         head.authority = Authority::new(host).unwrap_or_default();
         for (name, value) in request.headers() {
-            head.fields.push(name, value);
+            if let Ok(name) = FieldName::try_from(name) {
+                head.fields.push(name, value);
+            }
         }
         Self { start: time::wall(), began: time::now(), request: head }
     }

@@ -12,6 +12,9 @@ use crate::state::{Direction, Drain, Phase, ServerState};
 /// How long new connections are accepted after the end was announced: endpoints take a moment to hear of it.
 const ANNOUNCED: Duration = Duration::from_secs(2);
 
+/// How long workers may take to record what is given up at the deadline.
+const LAST_RECORDS: Duration = Duration::from_millis(100);
+
 /// Drains everything, at most for `limit`. True when nothing was cut off.
 pub async fn drain(state: &ServerState, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
@@ -23,12 +26,20 @@ pub async fn drain(state: &ServerState, limit: Duration) -> bool {
     let inbound = ended(state, Direction::Inbound, deadline).await;
     state.set_drain(Direction::Outbound, Drain::Closed);
     let outbound = ended(state, Direction::Outbound, deadline).await;
+    let whole = inbound && outbound;
     tracing::info!(
         inbound_cut = state.connections(Direction::Inbound),
         outbound_cut = state.connections(Direction::Outbound),
         "drained"
     );
-    inbound && outbound
+    if !whole {
+        // What is given up is logged and counted by the workers.
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            state.set_drain(direction, Drain::Over);
+            ended(state, direction, Instant::now() + LAST_RECORDS).await;
+        }
+    }
+    whole
 }
 
 /// Waits until the last connection of a direction has ended, those not yet accepted included; false at the deadline.

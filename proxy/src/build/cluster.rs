@@ -56,7 +56,7 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterP
             limits: HeadLimits { fields: max_fields, ..http1.limits },
             read_limit: buffer_limit.unwrap_or(0),
         },
-        http2: buffered(manager::http2(http.http2.as_ref()), buffer_limit, max_fields),
+        http2: buffered(&manager::http2(http.http2.as_ref()), buffer_limit, max_fields),
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
@@ -189,14 +189,14 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
 
 /// HTTP/2 options under the cluster's limits. A host may send as much on a stream as the client has
 /// not yet taken, so the limit of the buffer is one of the stream's window; a frame always fits.
-fn buffered(options: http2::Options, buffer_limit: Option<usize>, max_fields: usize) -> http2::Options {
+fn buffered(options: &http2::Options, buffer_limit: Option<usize>, max_fields: usize) -> http2::Options {
     let limit = buffer_limit.map_or(usize::MAX, |limit| limit.max(16 * 1024));
     let window = u32::try_from(limit).unwrap_or(u32::MAX);
     http2::Options {
         initial_stream_window: options.initial_stream_window.min(window),
         send_buffer: options.send_buffer.min(limit),
         max_fields,
-        ..options
+        ..options.clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Diagnostic, Read};
 
@@ -40,26 +40,19 @@ pub(super) struct Built {
 }
 
 impl Builder {
-    /// Begins a build; what it came to, unless the thread could not be started or ended by a panic.
+    /// Begins a build beside control.
     pub fn start(
         &self,
         input: Input,
         runtime: Vec<(String, String)>,
         previous: Option<Arc<Graph>>,
-    ) -> oneshot::Receiver<Built> {
-        let (done, built) = oneshot::channel();
+    ) -> JoinHandle<Built> {
         let builder = self.clone();
-        // Not a task of the runtime, whose end would wait for it.
-        let spawned = std::thread::Builder::new().name("builder".to_owned()).spawn(move || {
+        tokio::task::spawn_blocking(move || {
             let files = Files::default();
             let result = builder.build(&input, &files, &runtime, previous.as_deref());
-            // Control has gone: the process ends.
-            let _ = done.send(Built { input, previous, result, files: files.into_stamps() });
-        });
-        if let Err(error) = spawned {
-            tracing::error!(%error, "cannot start the thread that builds configurations");
-        }
-        built
+            Built { input, previous, result, files: files.into_stamps() }
+        })
     }
 
     fn build(

@@ -25,8 +25,6 @@ mod resolve;
 mod sds_v1;
 mod spans;
 mod store;
-#[cfg(test)]
-mod tests;
 mod watched;
 mod writer;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
@@ -73,7 +74,7 @@ pub struct Control {
     candidate: Option<Packed<Bootstrap>>,
     builder: Builder,
     /// The build that runs, and those that it serves.
-    building: Option<oneshot::Receiver<Built>>,
+    building: Option<JoinHandle<Built>>,
     waiting: Vec<oneshot::Sender<()>>,
     /// What is built after it: the newest text, or the configuration in use once more.
     next_text: Option<String>,

@@ -15,7 +15,7 @@ use super::convert;
 use super::sender::Outgoing;
 use super::{Counts, Frames, Io, Options, Side};
 use crate::error::UpstreamError;
-use crate::message::{Fields, Frame, HeadKind, RequestHead, ResponseHead};
+use crate::message::{Fields, Frame, HeadKind, Invalid, RequestHead, ResponseHead};
 
 /// A connection to an upstream, shared by many requests; it closes when it is dropped and the last of
 /// them has ended.
@@ -208,8 +208,12 @@ impl ResponseReader {
             return Poll::Pending;
         };
         match future.poll_informational(cx) {
+            // HTTP/2 has no other protocol to switch to (RFC 9113, 8.6).
+            Poll::Ready(Some(Ok(interim))) if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS => {
+                return Poll::Ready(Err(UpstreamError::Protocol("unexpected interim response")));
+            }
             Poll::Ready(Some(Ok(interim))) => {
-                convert::response_in(&interim, head);
+                convert::response_in(&interim, head).map_err(malformed)?;
                 return Poll::Ready(Ok(HeadKind::Interim));
             }
             Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(upstream(&error))),
@@ -222,7 +226,7 @@ impl ResponseReader {
         if bytes > self.max_head_bytes || fields >= self.max_fields {
             return Poll::Ready(Err(UpstreamError::RemoteReset));
         }
-        convert::response_in(&response, head);
+        convert::response_in(&response, head).map_err(malformed)?;
         if self.upgrade && head.status == 200 {
             head.status = 101;
         }
@@ -250,14 +254,21 @@ impl ResponseReader {
             self.done = true;
             match trailers.map_err(|error| upstream(&error))? {
                 None => Ok(Frame::End),
+                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
+                Some(map) if map.is_empty() => Err(UpstreamError::Protocol("malformed trailers")),
                 Some(map) => {
                     let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers);
+                    convert::fields_in(&map, &mut trailers).map_err(malformed)?;
                     Ok(Frame::Trailers(trailers))
                 }
             }
         })
     }
+}
+
+/// A name that is no token.
+fn malformed(_: Invalid) -> UpstreamError {
+    UpstreamError::Protocol("invalid header name")
 }
 
 /// The reason for a request that was not even sent: what `h2` refuses by itself is not the upstream's
@@ -273,7 +284,8 @@ fn upstream(error: &h2::Error) -> UpstreamError {
     let refused = error.reason() == Some(Reason::REFUSED_STREAM);
     if error.is_remote() && (refused || error.is_go_away()) {
         UpstreamError::RemoteRefused
-    } else if error.is_remote() && error.is_reset() {
+    } else if error.is_reset() && (error.is_remote() || refused) {
+        // `h2` itself refuses a response whose headers are far too large: as below our own limit.
         UpstreamError::RemoteReset
     } else if error.is_library() || (error.is_reset() && !error.is_remote()) {
         UpstreamError::Protocol("HTTP/2 protocol error")

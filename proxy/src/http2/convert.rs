@@ -3,7 +3,8 @@
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::message::{
-    Authority, FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead, Scheme, Version,
+    Authority, FieldName, FieldValue, Fields, Invalid, Known, Method, Name, RequestHead, ResponseHead,
+    Scheme, Version,
 };
 
 /// A request as it is sent. `None` when its parts cannot be written in HTTP/2.
@@ -72,7 +73,7 @@ pub(super) fn request_in(
     if let Some(path) = uri.path_and_query() {
         head.path.set(path.as_str().as_bytes())?;
     }
-    fields_in(request.headers(), &mut head.fields);
+    fields_in(request.headers(), &mut head.fields)?;
     // `host` counts where there is no `:authority`; two of them could be read in two ways (RFC 9110, 7.2).
     let mut hosts = request.headers().get_all(http::header::HOST).iter();
     if let Some(host) = hosts.next() {
@@ -96,15 +97,15 @@ pub(super) fn request_in(
 }
 
 /// A received response, into a reused head.
-pub(super) fn response_in<B>(response: &http::Response<B>, head: &mut ResponseHead) {
+pub(super) fn response_in<B>(response: &http::Response<B>, head: &mut ResponseHead) -> Result<(), Invalid> {
     head.clear();
     head.version = Version::Http2;
     head.status = response.status().as_u16();
-    fields_in(response.headers(), &mut head.fields);
+    fields_in(response.headers(), &mut head.fields)
 }
 
 /// Received headers. Crumbs of a cookie are joined again (RFC 9113, 8.2.3); `host` and connection headers are left out.
-pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) {
+pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) -> Result<(), Invalid> {
     for name in map.keys() {
         if name == http::header::HOST || name.as_str().starts_with(':') {
             continue;
@@ -114,9 +115,10 @@ pub(super) fn fields_in(map: &HeaderMap, fields: &mut Fields) {
             continue;
         }
         for value in map.get_all(name) {
-            fields.push(name, value);
+            fields.push(FieldName::try_from(name)?, value);
         }
     }
+    Ok(())
 }
 
 /// Size and number of received headers as the limits count them: each cookie crumb by itself.

@@ -168,10 +168,12 @@ impl RequestBody {
             self.done = true;
             match trailers {
                 Ok(None) => Ok(Frame::End),
+                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
+                Ok(Some(map)) if map.is_empty() => Err(malformed()),
                 Ok(Some(map)) => {
                     let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers);
-                    Ok(Frame::Trailers(trailers))
+                    let valid = convert::fields_in(&map, &mut trailers);
+                    valid.map(|()| Frame::Trailers(trailers)).map_err(|_| malformed())
                 }
                 Err(error) => Err(downstream(&error)),
             }
@@ -260,11 +262,15 @@ impl ResponseWriter {
     }
 }
 
+fn malformed() -> DownstreamError {
+    DownstreamError::Protocol("http2.violation.of.messaging.rule")
+}
+
 fn downstream(error: &h2::Error) -> DownstreamError {
     if error.is_reset() && error.is_remote() {
         DownstreamError::Reset
     } else if error.is_library() {
-        DownstreamError::Protocol("http2.violation.of.messaging.rule")
+        malformed()
     } else {
         DownstreamError::Disconnected
     }

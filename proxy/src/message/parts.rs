@@ -323,9 +323,15 @@ impl<'a> From<&'a FieldNameBuf> for FieldName<'a> {
     }
 }
 
-impl<'a> From<&'a http::HeaderName> for FieldName<'a> {
-    fn from(name: &'a http::HeaderName) -> Self {
-        Self(Name::of(name.as_str().as_bytes()))
+/// The `http` crate takes some names from HTTP/2 that are no tokens.
+impl<'a> TryFrom<&'a http::HeaderName> for FieldName<'a> {
+    type Error = Invalid;
+
+    fn try_from(name: &'a http::HeaderName) -> Result<Self, Invalid> {
+        match Name::of(name.as_str().as_bytes()) {
+            Name::Other(bytes) if !is_lower_token(bytes) => Err(Invalid),
+            name => Ok(Self(name)),
+        }
     }
 }
 

@@ -228,6 +228,10 @@ impl Connection {
 
     /// It is closed, by the host or by us: counted once, and its permit given back.
     pub(super) fn close(&self, remote: bool) {
+        self.close_with(remote, self.active.get() > 0);
+    }
+
+    fn close_with(&self, remote: bool, active: bool) {
         self.draining.set(true);
         let Some(opened) = self.opened.take() else { return };
         let stats = opened.stats();
@@ -238,7 +242,7 @@ impl Connection {
             (&stats.upstream_cx_destroy_local, &stats.upstream_cx_destroy_local_with_active_rq)
         };
         closed.inc();
-        if self.active.get() > 0 {
+        if active {
             stats.upstream_cx_destroy_with_active_rq.inc();
             closed_active.inc();
         }
@@ -259,12 +263,14 @@ impl Connection {
             }
             polled
         });
-        let _reason = ended.await;
-        if let Some(connection) = connection.upgrade()
-            && let Some(pool) = connection.pool.upgrade()
-        {
-            pool.ended(&connection);
+        let ended = ended.await;
+        let Some(connection) = connection.upgrade() else { return };
+        if let Some(pool) = connection.pool.upgrade() {
+            pool.unlist(&connection);
         }
+        // After a GOAWAY it is `h2` that closes the connection, with the last stream.
+        let drained = ended.is_ok() && connection.draining.get();
+        connection.close_with(!drained, !drained && connection.active.get() > 0);
     }
 
     fn note_progress(self: &Rc<Self>, last: &mut Option<usize>) {

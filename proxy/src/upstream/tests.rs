@@ -48,11 +48,13 @@ fn connections(max_connections: u32) -> Thresholds {
     Thresholds { max_connections, ..Thresholds::default() }
 }
 
+/// A request that was received, with the number of its connection.
+type Received = (usize, SendResponse<Bytes>);
+
 /// A host over HTTP/2 that allows so many streams; they are responded to when the test says so.
 struct Server {
     socket: Rc<TcpListener>,
-    /// With the number of the connection.
-    accepted: Rc<RefCell<Vec<(usize, SendResponse<Bytes>)>>>,
+    accepted: Rc<RefCell<Vec<Received>>>,
     total: Rc<Cell<usize>>,
     /// Has all connections say GOAWAY.
     goaway: Rc<Notify>,
@@ -96,8 +98,8 @@ impl Server {
         server
     }
 
-    /// The number of the connection and the stream of the oldest request.
-    async fn next(&self) -> (usize, SendResponse<Bytes>) {
+    /// The oldest request.
+    async fn next(&self) -> Received {
         until(|| !self.accepted.borrow().is_empty()).await;
         self.accepted.borrow_mut().remove(0)
     }
@@ -109,7 +111,7 @@ struct Fixture {
     host: Rc<LocalHost>,
     clusters: Clusters,
     version: Version,
-    _server: Rc<Server>,
+    server: Rc<Server>,
 }
 
 impl Fixture {
@@ -154,7 +156,7 @@ impl Fixture {
             clusters.update(&update, shard);
             let cluster = clusters.get("one").unwrap();
             let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
-            Self { cluster, host, clusters, version, _server: Rc::clone(&server) }
+            Self { cluster, host, clusters, version, server: Rc::clone(&server) }
         })
     }
 
@@ -351,7 +353,7 @@ async fn streams_beyond_the_hosts_limit_go_to_further_connections() {
         let streams = futures_util::future::join_all((0..8).map(|_| fixture.request())).await;
         assert_eq!(fixture.connections(), (4, 4));
         assert_eq!(fixture.stats().upstream_cx_http2_total.get(), 4);
-        until(|| fixture._server.total.get() == 8).await;
+        until(|| fixture.server.total.get() == 8).await;
         drop(streams);
     })
     .await;
@@ -384,7 +386,7 @@ async fn requests_beyond_all_streams_wait_in_a_queue_that_is_bounded() {
         assert_eq!(fixture.stats().upstream_cx_overflow.get(), 1);
         assert_eq!(fixture.stream().await.err(), Some(UpstreamError::Overflow));
         assert_eq!(fixture.stats().upstream_rq_pending_overflow.get(), 1);
-        let (_, respond) = fixture._server.next().await;
+        let (_, respond) = fixture.server.next().await;
         finish(first, respond).await;
         drop(third.await.unwrap());
         assert_eq!(fixture.stats().upstream_rq_pending_active.get(), 0);
@@ -399,12 +401,12 @@ async fn goaway_sends_new_streams_to_another_connection_and_lets_the_others_fini
     local(async {
         let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
         let first = fixture.request().await;
-        let (number, respond) = fixture._server.next().await;
+        let (number, respond) = fixture.server.next().await;
         assert_eq!(number, 0);
-        fixture._server.goaway.notify_waiters();
+        fixture.server.goaway.notify_waiters();
         until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
         let second = fixture.request().await;
-        let (number, other) = fixture._server.next().await;
+        let (number, other) = fixture.server.next().await;
         assert_eq!(number, 1);
         finish(first, respond).await;
         finish(second, other).await;
@@ -422,7 +424,7 @@ async fn a_connection_ends_after_its_last_request() {
         let fixture = Fixture::http2(Server::http2(100).await, policy);
         for _ in 0..4 {
             let stream = fixture.request().await;
-            let (_, respond) = fixture._server.next().await;
+            let (_, respond) = fixture.server.next().await;
             finish(stream, respond).await;
         }
         assert_eq!((fixture.connections().0, fixture.stats().upstream_cx_max_requests.get()), (2, 2));
@@ -435,7 +437,7 @@ async fn resets_that_were_sent_are_counted() {
     local(async {
         let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
         let stream = fixture.request().await;
-        let (_, mut respond) = fixture._server.next().await;
+        let (_, mut respond) = fixture.server.next().await;
         respond.send_reset(h2::Reason::INTERNAL_ERROR);
         until(|| fixture.stats().http2_rx_reset.get() == 1).await;
         drop(stream);
@@ -566,7 +568,7 @@ async fn obeys_the_laws(version: Version, streams: u32, max_connections: u32, st
         assert!(started.get() <= room);
         until(|| started.get() == live.len().min(room)).await;
         if version == Version::Http2 {
-            until(|| fixture[0]._server.total.get() == total.get()).await;
+            until(|| fixture[0].server.total.get() == total.get()).await;
         }
     }
     live.clear();

@@ -15,7 +15,7 @@ use super::http2::{self, DATA, fields};
 use super::injection::report;
 use super::proxy::{
     DEADLINE, Logs, Proxy, access_log, active, at, cluster, config, free_port, http, ip, listener, merged,
-    poll, router, typed, wait,
+    poll, router, speaks_http2, typed, wait,
 };
 use super::upstream;
 
@@ -94,6 +94,8 @@ struct Case {
     phase: Phase,
     departure: Departure,
     body: Body,
+    /// Whether the host speaks HTTP/2.
+    to_http2: bool,
     name: String,
     port: u16,
 }
@@ -126,9 +128,22 @@ fn cases() -> Vec<Case> {
             if (is_http1 && departure.is_http2()) || (may_be_half && departure == Departure::Close) {
                 continue;
             }
-            for body in bodies {
-                let name = format!("{phase:?}-{departure:?}-{body:?}").to_lowercase();
-                cases.push(Case { phase, departure, body: *body, name, port: free_port() });
+            let waits_for_host = matches!(
+                phase,
+                Phase::Upload
+                    | Phase::BackOff
+                    | Phase::Connecting
+                    | Phase::Pending
+                    | Phase::Held
+                    | Phase::Streaming
+            );
+            let hosts: &[bool] = if waits_for_host { &[false, true] } else { &[false] };
+            for (body, to_http2) in
+                bodies.iter().flat_map(|body| hosts.iter().map(move |host| (*body, *host)))
+            {
+                let host = if to_http2 { "-http2host" } else { "" };
+                let name = format!("{phase:?}-{departure:?}-{body:?}{host}").to_lowercase();
+                cases.push(Case { phase, departure, body, to_http2, name, port: free_port() });
             }
         }
     }
@@ -187,10 +202,37 @@ fn upstream() -> u16 {
                 let chunk = [b"10000\r\n".as_slice(), &[b'x'; 0x1_0000], b"\r\n"].concat();
                 while connection.stream.write_all(&chunk).is_ok() {}
             }
-            // `/hold` and `/upload`: nothing is read, nothing is sent.
+            // `/hold`: nothing is read, nothing is sent.
             _ => keep(connection),
         }
         false
+    })
+}
+
+/// The same as HTTP/2. It gives no more window than there is at first, and sends no more than that.
+fn upstream_http2() -> u16 {
+    upstream::raw(|stream| {
+        let Ok(mut connection) = http2::Connection::server(stream, &[]) else { return };
+        let _ = connection.stream.set_read_timeout(None);
+        connection.credits = false;
+        let mut begun = 0;
+        while let Ok(frame) = connection.read() {
+            if frame.kind != http2::HEADERS || frame.stream <= begun {
+                continue;
+            }
+            begun = frame.stream;
+            let Ok(request) = connection.decode(&frame) else { return };
+            match http2::find(&request, ":path").as_deref() {
+                Some("/fail") => {
+                    let _ = connection.headers(frame.stream, &fields(&[(":status", "503")]), true);
+                }
+                Some("/stream") => {
+                    let _ = connection.headers(frame.stream, &fields(&[(":status", "200")]), false);
+                    let _ = connection.send(DATA, 0, frame.stream, &[b'x'; 0x4000]);
+                }
+                _ => {}
+            }
+        }
     })
 }
 
@@ -305,8 +347,9 @@ impl Client {
             _ => {}
         }
         if matches!(case.phase, Phase::Upload | Phase::WebsocketBlocked | Phase::TcpBlocked) {
-            client.stream.set_write_timeout(Some(STILL)).unwrap();
-            while client.stream.write(&[b'x'; 0x1_0000]).is_ok() {}
+            while poll(STILL, || (unread(&client.stream) == 0).then_some(())).is_some() {
+                client.send([b'x'; 0x1_0000]);
+            }
         }
         Self::One(client)
     }
@@ -347,6 +390,21 @@ impl Client {
         }
         None
     }
+}
+
+/// How many bytes of a client lie in the kernel, and the proxy does not read them. With more of them than its window
+/// takes, the end of the connection would come after them, and nobody could see it.
+fn unread(client: &TcpStream) -> usize {
+    let (Ok(ours), Ok(theirs)) = (client.local_addr(), client.peer_addr()) else { return 0 };
+    let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+    let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
+    let found = table.lines().find_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let (local, remote, queues) = (words.get(1)?, words.get(2)?, words.get(4)?);
+        let is_it = port(local)? == theirs.port() && port(remote)? == ours.port();
+        usize::from_str_radix(queues.split(':').nth(1)?, 16).ok().filter(|_| is_it)
+    });
+    found.unwrap_or(0)
 }
 
 /// Sends DATA until the other side gives no more window.
@@ -429,6 +487,7 @@ fn flag(case: &Case) -> Option<&'static str> {
 #[test]
 fn a_client_that_leaves_ends_its_request_in_every_phase() {
     let (cases, logs, hole, up) = (cases(), Logs::new(), BlackHole::new(), upstream());
+    let up_http2 = upstream_http2();
     let only = std::env::var("CLIENTS_ONLY").unwrap_or_default();
     let cases: Vec<Case> = cases.into_iter().filter(|case| case.name.contains(&only)).collect();
     let tcp = upstream::raw(|mut stream| {
@@ -444,17 +503,19 @@ fn a_client_that_leaves_ends_its_request_in_every_phase() {
         let port = match case.phase {
             Phase::Connecting | Phase::TcpConnecting => hole.port,
             Phase::TcpCarrying | Phase::TcpBlocked => tcp,
+            _ if case.to_http2 => up_http2,
             _ => up,
         };
         let mut limits = json!({ "max_requests": 1, "max_pending_requests": 1, "max_retries": 1 });
         if case.phase == Phase::Pending {
             limits = json!({ "max_connections": 1, "max_pending_requests": 1 });
         }
-        clusters.push(cluster(
-            &case.name,
-            port,
-            json!({ "connect_timeout": "3600s", "circuit_breakers": { "thresholds": [limits] } }),
-        ));
+        let mut more = json!({ "connect_timeout": "3600s", "circuit_breakers": { "thresholds": [limits] } });
+        if case.to_http2 {
+            // One stream a connection, so that the queue is reached as with HTTP/1.
+            more = merged(more, speaks_http2(&json!({ "max_concurrent_streams": 1 })));
+        }
+        clusters.push(cluster(&case.name, port, more));
     }
     let proxy = Proxy::start(&config(&listeners, &clusters));
     let mut holders = Vec::new();

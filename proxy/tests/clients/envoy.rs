@@ -4,6 +4,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +12,9 @@ use super::http1;
 use super::http2::{self, DATA, END_STREAM, Fields, HEADERS, fields};
 use super::proxy::{Proxy, at, cluster, config, free_port, http, merged, route, speaks_http2};
 use super::upstream;
+
+/// A request whose client has gone is given up before this; else the response comes.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What an upstream sends.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +28,8 @@ struct Script {
     http10: bool,
     /// Whether the response comes before the request's body is read.
     early: bool,
+    /// Whether it comes only when the proxy has had its time to give the request up.
+    patient: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +97,10 @@ fn upstreams(scripts: &[Script]) -> [u16; 2] {
         }
         if connection.body(head).is_err() {
             return false;
+        }
+        if script.patient {
+            let _ = connection.stream.set_read_timeout(Some(PATIENCE));
+            connection.rest();
         }
         connection.send(script.http1());
         script.framing != Framing::Close && !script.http10
@@ -229,11 +239,16 @@ fn heads_of_responses_have_envoys_limits() {
             }
         }
     }
-    super::record::compare("response-heads", &found, |_, _| None);
+    // Envoy's library calls a single header of more than 64 KiB a protocol error; to petmesh it is one that is too large.
+    let instead = |case: &str, envoys: &str| {
+        let is_single = case.contains("to h2") && case.contains("one header of");
+        let of_limit = envoys.replacen("502", "503", 1).replace("protocol error", "remote reset");
+        (is_single && envoys.starts_with("502")).then_some(of_limit)
+    };
+    super::record::compare("response-heads", &found, instead);
 }
 
-/// Where petmesh differs on purpose: Envoy forwards a 101 that nobody asked for (RFC 9110, 7.8: it must not be sent), and of
-/// several informational responses the first alone (RFC 9110, 15.2: a proxy must forward them).
+/// Where petmesh differs on purpose: Envoy forwards a 101 that nobody asked for (RFC 9110, 7.8: it must not be sent).
 fn instead(case: &str, envoys: &str) -> Option<String> {
     let list = case.split(['[', ']']).nth(1)?;
     if list.contains("101") && case.contains("to h1") {
@@ -245,10 +260,6 @@ fn instead(case: &str, envoys: &str) -> Option<String> {
         let asked = if by_us || by_host { "100 " } else { "" };
         let length = if case.contains("h1 GET") || case.contains("h1 POST") { "length " } else { "" };
         return Some(format!("{asked}502 {length}{body}"));
-    }
-    if case.contains("true") && !list.is_empty() && !list.contains("101") {
-        let rest = envoys.split_once("200 ")?.1;
-        return Some(format!("{} 200 {rest}", list.replace(',', "")));
     }
     None
 }
@@ -389,7 +400,7 @@ fn early_responses_and_half_closed_uploads_end_as_in_envoy() {
         }
     }
     let late = scripts.len();
-    scripts.push(Script::new("late 200", 200));
+    scripts.push(Script { patient: true, ..Script::new("late 200", 200) });
     let (_proxy, ports) = start(&scripts, &json!({}), &json!({}));
     let mut found = Vec::new();
     for (version, port) in VERSIONS.iter().zip(ports) {
@@ -406,7 +417,7 @@ fn early_responses_and_half_closed_uploads_end_as_in_envoy() {
                 client.send(format!("POST /{at_script} HTTP/1.1\r\nhost: here\r\n{start}"));
                 let mut seen = seen_http1(&mut client);
                 // What comes after the response: the end, or nothing as long as the upload may go on.
-                client.stream.set_read_timeout(Some(std::time::Duration::from_millis(2_500))).unwrap();
+                client.stream.set_read_timeout(Some(Duration::from_millis(2_500))).unwrap();
                 seen.push_str(if client.is_closed() { ", closed" } else { ", open" });
                 found.push((format!("{about} | h1 {framing}"), seen));
             }
@@ -416,7 +427,7 @@ fn early_responses_and_half_closed_uploads_end_as_in_envoy() {
             let stream = client.request(&request, false);
             let _ = client.send(DATA, 0, stream, b"abc");
             let mut seen = seen_http2(&mut client, stream);
-            client.stream.set_read_timeout(Some(std::time::Duration::from_millis(1_000))).unwrap();
+            client.stream.set_read_timeout(Some(Duration::from_millis(1_000))).unwrap();
             while let Ok(frame) = client.read() {
                 if frame.kind == http2::RST_STREAM {
                     let _ = write!(seen, ", then reset {}", frame.code());
@@ -424,6 +435,9 @@ fn early_responses_and_half_closed_uploads_end_as_in_envoy() {
                 }
             }
             found.push((format!("{about} | h2"), seen));
+        }
+        if *version == "h2" {
+            continue;
         }
         let uploads = [
             ("none of a length", "POST", "content-length: 10\r\n\r\n"),

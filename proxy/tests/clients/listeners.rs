@@ -132,10 +132,18 @@ fn connections_of_a_listener_that_is_gone_end_within_the_drain_time() {
     let up = upstream::ok();
     let clusters = [cluster("up", up, json!({}))];
     let mut faults = Vec::new();
-    for change in ["removed", "moved"] {
+    // With one socket for all workers, the first hands connections over to the others.
+    for (change, one_socket) in [("removed", false), ("moved", false), ("removed", true), ("moved", true)] {
         let (web, raw, mark) = (free_port(), free_port(), free_port());
-        let before = [patient("web", web), tcp("raw", raw), marker(mark, "1")];
-        let proxy = Proxy::start_with(&config(&before, &clusters), &DRAIN);
+        let mut before = [patient("web", web), tcp("raw", raw), marker(mark, "1")];
+        for listener in &mut before {
+            listener["enable_reuse_port"] = json!(!one_socket);
+        }
+        let mut arguments = DRAIN.to_vec();
+        if one_socket {
+            arguments.extend(["--concurrency", "3"]);
+        }
+        let proxy = Proxy::start_with(&config(&before, &clusters), &arguments);
         serves(mark, "1");
         let clients: Vec<(Kind, Client)> =
             KINDS.into_iter().map(|kind| (kind, Client::open(kind, web, raw))).collect();
@@ -153,14 +161,16 @@ fn connections_of_a_listener_that_is_gone_end_within_the_drain_time() {
             .collect();
         for thread in each {
             let (kind, result) = thread.join().unwrap();
-            faults.extend(result.err().map(|text| format!("{change}, {kind:?}: {text}")));
+            faults.extend(
+                result.err().map(|text| format!("{change}, one socket {one_socket}, {kind:?}: {text}")),
+            );
         }
         let draining = "listener_manager.total_listeners_draining";
         if poll(SOON / 5, || (proxy.stat(draining) == 0).then_some(())).is_none() {
             faults.push(format!("{change}: {draining} is {}", proxy.stat(draining)));
         }
     }
-    report(&faults, 2 * KINDS.len());
+    report(&faults, 4 * KINDS.len());
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -43,8 +44,15 @@ pub fn ip() -> IpAddr {
     Ipv4Addr::new(127, 64 | (part(16) & 63), part(8), part(0).clamp(1, 254)).into()
 }
 
+/// A port below those that the kernel gives away, and never the same twice.
 pub fn free_port() -> u16 {
-    TcpListener::bind((ip(), 0)).unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(10_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        if TcpListener::bind((ip(), port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn at(port: u16) -> SocketAddr {

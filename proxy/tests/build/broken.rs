@@ -4,8 +4,8 @@
 
 use xds::Diagnostic;
 
-use super::Flavor;
-use super::check::{check, read};
+use proxy::build::Flavor;
+use proxy::build::check::{check, read};
 
 fn findings(name: &str, text: &str) -> Vec<Diagnostic> {
     match read(name, text, Flavor::Sidecar, false) {

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::build::Packed;
+use proxy::build::Packed;
 
 /// A listener `web` whose body comes from a file.
 fn with_body(file: &Path, more: &str) -> String {

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use super::*;
-use crate::stats::ListenerManagerStats;
+use proxy::stats::ListenerManagerStats;
 
 fn one(port: u16, more: &str) -> String {
     bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port), ("127.0.0.1", 9)], more))

@@ -3,7 +3,7 @@
 //! Tests of `build`; texts go through the real reader.
 
 use super::*;
-use crate::snapshot::TcpEnd;
+use proxy::snapshot::TcpEnd;
 
 const NETWORK: &str = "type.googleapis.com/envoy.extensions.filters.network";
 

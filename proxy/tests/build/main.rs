@@ -1,15 +1,21 @@
 //! A bootstrap's facts, defaults and findings.
 //!
-//! Tests of `build`; texts go through the real reader.
+//! Texts go through the real reader.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
+
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::*;
-use crate::cluster::UpstreamProtocol;
-use crate::route::{Action, Target};
-use crate::snapshot::{Codec, HttpManager, ListenerKind};
-use crate::state::Direction;
+use proxy::build::{Discovery, Flavor, Graph, Node, Parts, graph};
+use proxy::cluster::UpstreamProtocol;
+use proxy::route::{Action, Target};
+use proxy::snapshot::{Codec, HttpManager, ListenerKind};
+use proxy::state::Direction;
+use proxy::stats::Registry;
+use xds::{Code, Diagnostic};
 
+mod broken;
 mod chains;
 
 const HCM: &str =

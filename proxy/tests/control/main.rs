@@ -1,19 +1,22 @@
 //! The control plane as a whole: files, DNS and registrations in, snapshots out.
 //!
-//! Tests of `control`. Clocks are paused where no socket is involved; everything else waits for what it expects.
+//! Clocks are paused where no socket is involved; everything else waits for what it expects.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::*;
-use crate::access_log::LogWriter;
-use crate::build::Flavor;
-use crate::snapshot::Snapshot;
-use crate::state::{Phase, ServerState};
-use crate::stats::Registry;
+use proxy::access_log::LogWriter;
+use proxy::build::Flavor;
+use proxy::control::{Control, Event, Handles, Origin, Start};
+use proxy::snapshot::Snapshot;
+use proxy::state::{Phase, ServerState};
+use proxy::stats::{ClusterStats, Registry, Scope};
 
 mod building;
 mod files;
@@ -33,7 +36,7 @@ struct Running {
 /// Starts the control plane on a text, or on a file that holds it.
 fn start(text: &str, file: Option<&Path>) -> Running {
     let registry = Registry::new(1);
-    let state = Arc::new(ServerState::new(crate::time::now()));
+    let state = Arc::new(ServerState::new(proxy::time::now()));
     let start = Start {
         probe: free,
         origin: file.map_or(Origin::Text, |path| Origin::File(PathBuf::from(path))),
@@ -134,7 +137,7 @@ fn a_file_that_cannot_be_used_is_refused_whole() {
         service_cluster: None,
         registry: registry.clone(),
         logs: Arc::new(LogWriter::start(&registry).unwrap()),
-        state: Arc::new(ServerState::new(crate::time::now())),
+        state: Arc::new(ServerState::new(proxy::time::now())),
         drain_time: Duration::from_secs(30),
     };
     let Err(found) = Control::new(start) else { panic!("accepted") };

@@ -1,11 +1,11 @@
 //! Health checks and ejections as the writer publishes them: flags of hosts, who stays and who goes, and what a reload keeps.
 //!
-//! Tests of `control`. Sockets are real, so that the clock is too; everything waits for what it expects.
+//! Sockets are real, so that the clock is too; everything waits for what it expects.
 
 use super::*;
-use crate::cluster::outlier::{self, Kind};
-use crate::cluster::report::{HostReport, What};
-use crate::stats::{HealthCheckStats, OutlierStats};
+use proxy::cluster::outlier::{self, Kind};
+use proxy::cluster::report::{HostReport, What};
+use proxy::stats::{HealthCheckStats, OutlierStats};
 use tokio::net::TcpListener;
 
 const TCP_CHECK: &str = "health_checks: [{ timeout: 5s, interval: 0.01s, no_traffic_interval: 0.01s, unhealthy_threshold: 1, \
@@ -34,7 +34,7 @@ impl Running {
         let kind = Kind::Consecutive5xx;
         let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
         if ejected {
-            let what = What::Ejected { kind, at: crate::time::now() };
+            let what = What::Ejected { kind, at: proxy::time::now() };
             self.report(&host.address.to_string(), what).await;
         }
         ejected
