@@ -85,7 +85,7 @@ pub struct UpstreamInfo {
     /// `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
     pub transport_failure: String,
     /// The endpoint's name when it was resolved from one (`%UPSTREAM_HOST_NAME%`).
-    pub hostname: String,
+    pub hostname: Option<Rc<str>>,
     /// When a connection was there and the request began to be sent.
     pub request_begin: Option<Instant>,
     /// When the last byte of the request had been sent upstream.

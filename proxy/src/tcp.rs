@@ -224,7 +224,7 @@ impl Session<'_> {
             return Ok(Err(UpstreamError::Overflow));
         };
         self.info.upstream.host = Some(host.address);
-        self.info.upstream.hostname.clone_from(&host.hostname);
+        self.info.upstream.hostname = (!host.hostname.is_empty()).then(|| host.hostname.as_str().into());
         stats.upstream_rq_pending_total.inc();
         let pending = Pending::new(stats);
         let connected = waits.race(upstream::connect(host, cluster)).await;

@@ -109,7 +109,10 @@ fn virtual_clusters(cx: &mut Cx<'_>, place: &Place<'_>, message: &HostMessage) -
         parts.push(("other", Vec::new()));
     }
     let scope = |name: &str| cx.registry.scope(&format!("vhost.{}.vcluster.{name}.", message.name));
-    parts.into_iter().map(|(name, headers)| VirtualCluster { headers, stats: scope(name) }).collect()
+    parts
+        .into_iter()
+        .map(|(name, headers)| VirtualCluster { name: name.into(), headers, stats: scope(name) })
+        .collect()
 }
 
 fn route(

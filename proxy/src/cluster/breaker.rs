@@ -13,7 +13,6 @@
 //! would let both read old values (on AArch64), and the request would wait for a wake-up that has
 //! already been left out.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -127,18 +126,10 @@ impl Count {
     pub fn wanted(&self) -> u32 {
         self.wanted.load(Ordering::SeqCst)
     }
-}
 
-/// The next permit below `limit`, wherever in the process it is given back. Only while a `Want` lives.
-pub async fn room(count: &Arc<Count>, limit: u32) -> Permit {
-    loop {
-        let mut room = pin!(count.room.notified());
-        // In the line before the count is looked at, so that no permit comes back unnoticed in between.
-        room.as_mut().enable();
-        if let Some(permit) = count.acquire(limit) {
-            return permit;
-        }
-        room.await;
+    /// Notified when a permit is given back. Only while a `Want` lives.
+    pub fn room(&self) -> &Notify {
+        &self.room
     }
 }
 

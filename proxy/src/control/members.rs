@@ -200,6 +200,9 @@ impl Member {
 
     /// Sets the gauges of membership and warming.
     pub fn show(&self, shard: usize) {
+        if !self.watched.is_live() {
+            return;
+        }
         let stats = self.part.stats.shard(shard);
         stats.warming_state.set(i64::from(!self.is_warm()));
         let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);

@@ -278,6 +278,7 @@ impl Store {
                     if let Some(mut old) = old {
                         member.replace(&mut old, shard);
                     }
+                    member.watched.go_live(shard);
                     member.show(shard);
                     member
                 }

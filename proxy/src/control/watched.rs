@@ -24,6 +24,8 @@ use crate::stats::{ClusterStats, HealthCheckStats, OutlierStats, Scope};
 pub(super) struct Watched {
     detection: Option<Detection>,
     checks: Option<Checks>,
+    /// In use. Gauges have one writer: not the cluster that warms to replace this one.
+    live: bool,
 }
 
 struct Detection {
@@ -76,6 +78,7 @@ impl Watched {
                 stats: Arc::clone(stats),
                 hosts: BTreeMap::new(),
             }),
+            live: false,
         }
     }
 
@@ -88,8 +91,19 @@ impl Watched {
         }
     }
 
+    /// From now on it sets the gauges.
+    pub fn go_live(&mut self, shard: usize) {
+        self.live = true;
+        self.show(shard);
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Takes over the checks as well: only the rest of the policy changed.
     pub fn inherit_checks(&mut self, before: &mut Self) {
+        self.live = before.live;
         if let (Some(checks), Some(before)) = (&mut self.checks, before.checks.take()) {
             checks.hosts = before.hosts;
         }
@@ -110,8 +124,8 @@ impl Watched {
     pub fn follow(&mut self, view: &EndpointView, shard: usize) {
         if let Some(detection) = &mut self.detection {
             detection.detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
-            detection.show(shard);
         }
+        self.show(shard);
     }
 
     /// What health checks say of a host.
@@ -160,8 +174,8 @@ impl Watched {
         let wait = checks.settings.intervals.after(passed, transition, used, &mut random);
         if let Some(detection) = self.detection.as_mut().filter(|_| passed && healthy) {
             changed |= detection.detector.passed_health_check(host, now);
-            detection.show(shard);
         }
+        self.show(shard);
         Some(Verdict { wait, changed })
     }
 
@@ -173,6 +187,7 @@ impl Watched {
                     .checks
                     .as_mut()
                     .and_then(|checks| checks.take(host, Outcome::Passive, cluster, shard));
+                self.show(shard);
                 taken.is_some_and(|(_, changed)| changed)
             }
             What::Ejected { kind, at } => {
@@ -205,8 +220,11 @@ impl Watched {
     }
 
     fn show(&self, shard: usize) {
-        if let Some(detection) = &self.detection {
+        if let Some(detection) = self.detection.as_ref().filter(|_| self.live) {
             detection.show(shard);
+        }
+        if let Some(checks) = self.checks.as_ref().filter(|_| self.live) {
+            checks.show(shard);
         }
     }
 }
@@ -274,7 +292,6 @@ impl Checks {
         if host.leaving && !host.may_stay() {
             self.hosts.remove(&address);
         }
-        self.show(shard);
         Some((transition, changed))
     }
 

@@ -169,7 +169,9 @@ impl<'x> Exchange<'x> {
         self.record.info.upstream.local = stream.local;
         self.record.info.upstream.version = Some(stream.version);
         attempts.sent = true;
-        self.timers.begin_attempt(time::now(), &attempts.limits);
+        let now = time::now();
+        self.record.info.upstream.request_begin = Some(now);
+        self.timers.begin_attempt(now, &attempts.limits);
         let result = if self.request.tunnel {
             self.converse_as_tunnel(down, &attempt, &mut stream, attempts).await
         } else {
@@ -367,6 +369,7 @@ impl<'x> Exchange<'x> {
         attempts.hosts.push(host.id);
         self.record.info.attempts = attempts.count;
         self.record.info.upstream.host = Some(host.address);
+        self.record.info.upstream.hostname.clone_from(&attempt.host.hostname);
         if matches!(attempts.forward.host, HostRewrite::Endpoint)
             && !host.hostname.is_empty()
             && let Ok(host) = Authority::new(host.hostname.as_str())

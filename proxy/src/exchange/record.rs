@@ -4,6 +4,7 @@
 //! An exchange is counted and logged once, however it ends.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::attempt::{Attempt, Failure};
@@ -13,6 +14,7 @@ use crate::cluster::outlier::Seen;
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
 use crate::message::{Known, RequestHead, ResponseHead};
+use crate::route::VirtualCluster;
 use crate::stats::{ClusterStats, VirtualClusterStats};
 use crate::stream_info::StreamInfo;
 use crate::time::{self, millis};
@@ -202,11 +204,17 @@ impl Exchange<'_> {
 
     /// Counts and logs the exchange; a second call does nothing.
     pub(super) fn finish(&mut self) {
-        if std::mem::replace(&mut self.response.phase, Phase::Finished) == Phase::Finished {
+        let phase = std::mem::replace(&mut self.response.phase, Phase::Finished);
+        if phase == Phase::Finished {
             return;
         }
+        let complete = phase == Phase::Complete;
         let now = time::now();
         self.record.info.end = Some(now);
+        if complete {
+            self.record.info.upstream.response_end = self.record.info.response_start.and(Some(now));
+        }
+        self.record.info.virtual_cluster = self.virtual_cluster().map(|part| Arc::clone(&part.name));
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
@@ -244,11 +252,15 @@ impl Exchange<'_> {
         }
     }
 
+    fn virtual_cluster(&self) -> Option<&VirtualCluster> {
+        let matched = self.request.matched?;
+        matched.virtual_host.virtual_cluster(&self.request.head)
+    }
+
     /// The statistics of the request's virtual cluster and of its route, where they have any.
     pub(super) fn parts(&self) -> impl Iterator<Item = &VirtualClusterStats> {
-        let matched = self.request.matched;
-        let part = matched.and_then(|matched| matched.virtual_host.virtual_cluster(&self.request.head));
-        let route = matched.and_then(|matched| matched.route.stats.as_ref());
+        let part = self.virtual_cluster();
+        let route = self.request.matched.and_then(|matched| matched.route.stats.as_ref());
         let shard = self.record.context.local.shard;
         part.map(|part| &part.stats).into_iter().chain(route).map(move |scope| scope.shard(shard))
     }

@@ -62,9 +62,9 @@ impl Plain {
             Self::ResponseFlags => write_flags(info.flags, |(_, short, _)| short, out),
             Self::ResponseFlagsLong => write_flags(info.flags, |(.., long)| long, out),
             Self::UpstreamCluster | Self::UpstreamClusterRaw => text(info.cluster.as_deref(), out),
-            Self::UpstreamHostName if !upstream.hostname.is_empty() => text(Some(&upstream.hostname), out),
-            Self::UpstreamHostNameWithoutPort if !upstream.hostname.is_empty() => {
-                put(Some(without_port(upstream.hostname.as_bytes())), out)
+            Self::UpstreamHostName if let Some(name) = &upstream.hostname => text(Some(name), out),
+            Self::UpstreamHostNameWithoutPort if let Some(name) = &upstream.hostname => {
+                put(Some(without_port(name.as_bytes())), out)
             }
             Self::UpstreamHost | Self::UpstreamHostName | Self::UpstreamRemoteAddress => {
                 address(upstream.host, out)

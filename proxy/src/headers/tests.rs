@@ -8,7 +8,6 @@ use std::time::UNIX_EPOCH;
 use proptest::prelude::*;
 
 use super::*;
-use crate::access_log::LogFormat;
 use crate::format::{Context, Format, JsonFormat, every_operator};
 use crate::message::{
     FieldNameBuf, FieldValue, FieldValueBuf, Path, RequestHead, ResponseHead, Scheme, Version, work,
@@ -101,7 +100,7 @@ impl Hostile {
         info.cluster = Some(name);
         info.route_metadata = Some(Arc::new(serde_json::json!({ "filter": { "key": text.as_str() } })));
         info.upstream.transport_failure.clone_from(&text);
-        info.upstream.hostname.clone_from(&text);
+        info.upstream.hostname = Some(text.as_str().into());
         let path = Path::new(format!("/{0}?q={0}&q2=1", percent_encoded(bytes))).unwrap();
         let mut request = RequestHead { path, ..RequestHead::default() };
         let mut response = ResponseHead::new(200);
@@ -161,12 +160,10 @@ proptest! {
                 prop_assert_eq!(response.contains("x-added"), added, "{}", operator);
             }
             let json = serde_json::json!({ "key": operator.as_str(), "two": format!("-{operator}") });
-            for log in [
-                LogFormat::Text(Format::parse(&format!("{operator}\n")).unwrap()),
-                LogFormat::Json(JsonFormat::parse(&json, false).unwrap()),
-            ] {
-                let mut line = Vec::new();
-                log.write_line(&context, &mut line);
+            let (mut text, mut object) = (Vec::new(), Vec::new());
+            Format::parse(&format!("{operator}\n")).unwrap().write_line(&context, &mut text);
+            JsonFormat::parse(&json, false).unwrap().write(&context, &mut object);
+            for line in [text, object] {
                 let (end, line) = line.split_last().unwrap();
                 prop_assert_eq!(*end, b'\n');
                 let controls = line.iter().any(u8::is_ascii_control);

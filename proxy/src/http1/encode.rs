@@ -181,10 +181,11 @@ fn fields(
 }
 
 fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions) {
-    let name = name.as_bytes();
-    if !(stays_in_line(name) && stays_in_line(value)) {
+    // Well-known names are our own.
+    if !stays_in_line(value) || matches!(name, Name::Other(other) if !stays_in_line(other)) {
         return;
     }
+    let name = name.as_bytes();
     if options.proper_case {
         let mut start = true;
         for &byte in name {
@@ -202,7 +203,7 @@ fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions
 /// Whether bytes end no line. The types of names, values and targets see to that; this is the last look, and what fails it is not
 /// written.
 fn stays_in_line(bytes: &[u8]) -> bool {
-    let ends = bytes.iter().fold(false, |ends, &byte| ends | matches!(byte, b'\r' | b'\n' | 0));
+    let ends = memchr::memchr3(b'\r', b'\n', 0, bytes).is_some();
     debug_assert!(!ends, "a line end inside a line: {:?}", String::from_utf8_lossy(bytes));
     if ends {
         tracing::error!(

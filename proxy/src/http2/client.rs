@@ -208,6 +208,10 @@ impl ResponseReader {
             return Poll::Pending;
         };
         match future.poll_informational(cx) {
+            // HTTP/2 has no other protocol to switch to (RFC 9113, 8.6).
+            Poll::Ready(Some(Ok(interim))) if interim.status() == http::StatusCode::SWITCHING_PROTOCOLS => {
+                return Poll::Ready(Err(UpstreamError::Protocol("unexpected interim response")));
+            }
             Poll::Ready(Some(Ok(interim))) => {
                 convert::response_in(&interim, head).map_err(malformed)?;
                 return Poll::Ready(Ok(HeadKind::Interim));
@@ -250,6 +254,8 @@ impl ResponseReader {
             self.done = true;
             match trailers.map_err(|error| upstream(&error))? {
                 None => Ok(Frame::End),
+                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
+                Some(map) if map.is_empty() => Err(UpstreamError::Protocol("malformed trailers")),
                 Some(map) => {
                     let mut trailers = Fields::default();
                     convert::fields_in(&map, &mut trailers).map_err(malformed)?;

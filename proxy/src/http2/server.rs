@@ -168,11 +168,12 @@ impl RequestBody {
             self.done = true;
             match trailers {
                 Ok(None) => Ok(Frame::End),
+                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
+                Ok(Some(map)) if map.is_empty() => Err(malformed()),
                 Ok(Some(map)) => {
                     let mut trailers = Fields::default();
                     let valid = convert::fields_in(&map, &mut trailers);
-                    let malformed = |_| DownstreamError::Protocol("http2.violation.of.messaging.rule");
-                    valid.map(|()| Frame::Trailers(trailers)).map_err(malformed)
+                    valid.map(|()| Frame::Trailers(trailers)).map_err(|_| malformed())
                 }
                 Err(error) => Err(downstream(&error)),
             }
@@ -261,11 +262,15 @@ impl ResponseWriter {
     }
 }
 
+fn malformed() -> DownstreamError {
+    DownstreamError::Protocol("http2.violation.of.messaging.rule")
+}
+
 fn downstream(error: &h2::Error) -> DownstreamError {
     if error.is_reset() && error.is_remote() {
         DownstreamError::Reset
     } else if error.is_library() {
-        DownstreamError::Protocol("http2.violation.of.messaging.rule")
+        malformed()
     } else {
         DownstreamError::Disconnected
     }

@@ -59,6 +59,7 @@ pub enum RequireTls {
 /// Statistics of a part of a virtual host's requests, by header match.
 #[derive(Debug)]
 pub struct VirtualCluster {
+    pub name: Arc<str>,
     pub headers: Vec<HeaderMatcher>,
     pub stats: Arc<Scope<VirtualClusterStats>>,
 }

@@ -1,11 +1,12 @@
 //! One request to one host: a connection from this worker's pool, and the stream on it.
 //!
-//! `clusters` is the worker's view of the clusters, `pool` the connections to one host and the queue
-//! for them, `stream` a stream on one of them, `connect` opens them.
+//! `clusters` is the worker's view of the clusters, `pool` the connections to one host, `queue` the
+//! requests that wait for one, `stream` a stream on one of them, `connect` opens them.
 
 mod clusters;
 mod connect;
 mod pool;
+mod queue;
 mod stream;
 
 pub use clusters::{Clusters, LocalCluster, Update};

@@ -6,20 +6,19 @@
 //! that wait, bounded by `max_connections`. Nobody waits while there is room.
 
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::clusters::LocalCluster;
 use super::connect::{Opened, connect};
+use super::queue::{Queue, Waiter, room};
 use super::stream::{Codec, Connection, Lease, UpstreamStream};
 use crate::cluster::Host;
-use crate::cluster::breaker::{Permit, Want, room};
+use crate::cluster::breaker::{Permit, Want};
 use crate::error::UpstreamError;
 use crate::message::{RequestHead, Version};
 use crate::route::Priority;
@@ -32,7 +31,13 @@ const MAX_TURNS: u32 = 3;
 /// A host with this worker's connections to it.
 pub struct LocalHost {
     pub host: Arc<Host>,
+    /// The host's name where it has one: this worker's own copy, which costs no shared count.
+    pub hostname: Option<Rc<str>>,
     pools: Rc<Pools>,
+}
+
+fn hostname(host: &Host) -> Option<Rc<str>> {
+    (!host.hostname.is_empty()).then(|| host.hostname.as_str().into())
 }
 
 /// Made when they are first used: HTTP/1 and HTTP/2, each for default and high priority.
@@ -49,7 +54,7 @@ pub(super) struct Pool {
     priority: Priority,
     /// Connections with room for a stream; the most recently used one is the last.
     ready: RefCell<Vec<Rc<Connection>>>,
-    queue: Queue,
+    pub(super) queue: Queue,
     /// Connections that are open or being opened.
     open: Cell<usize>,
     /// Streams that the connections being opened are expected to have room for.
@@ -80,13 +85,13 @@ impl Drop for Task {
 
 impl LocalHost {
     pub fn new(host: Arc<Host>) -> Self {
-        Self { host, pools: Rc::default() }
+        Self { hostname: hostname(&host), host, pools: Rc::default() }
     }
 
     /// The same connections under what is now known of the host. Its address may be another one
     /// (`LOGICAL_DNS`): connections stay, and new ones go to the new address.
     pub(super) fn renewed(&self, host: Arc<Host>) -> Self {
-        Self { host, pools: Rc::clone(&self.pools) }
+        Self { hostname: hostname(&host), host, pools: Rc::clone(&self.pools) }
     }
 
     /// A stream, as soon as a connection has room for it.
@@ -491,122 +496,6 @@ impl Drop for Opening {
         self.pool.no_longer_coming(self.expected);
         if !self.done {
             self.pool.open.set(self.pool.open.get().saturating_sub(1));
-        }
-    }
-}
-
-/// Requests that wait, in the order in which they came.
-#[derive(Default)]
-struct Queue {
-    waiting: RefCell<VecDeque<Waiting>>,
-    /// Those that have not given up.
-    live: Cell<usize>,
-}
-
-/// A request that waits, as the queue sees it.
-struct Waiting {
-    turn: oneshot::Sender<Result<Lease, UpstreamError>>,
-    /// True while it is in the queue.
-    queued: Rc<Cell<bool>>,
-    cluster: Rc<LocalCluster>,
-    host: Arc<Host>,
-}
-
-/// A request that waits, as it sees itself. Dropped, it gives up, and hands on what it was given.
-struct Waiter {
-    turn: oneshot::Receiver<Result<Lease, UpstreamError>>,
-    queued: Rc<Cell<bool>>,
-    pool: Rc<Pool>,
-}
-
-impl Queue {
-    fn len(&self) -> usize {
-        self.live.get()
-    }
-
-    fn is_empty(&self) -> bool {
-        self.live.get() == 0
-    }
-
-    /// Where the first that waits wants to go.
-    fn first(&self) -> Option<(Rc<LocalCluster>, Arc<Host>)> {
-        let waiting = self.waiting.borrow();
-        let first = waiting.iter().find(|waiting| waiting.queued.get())?;
-        Some((Rc::clone(&first.cluster), Arc::clone(&first.host)))
-    }
-
-    fn pop(&self) -> Option<Waiting> {
-        loop {
-            let waiting = self.waiting.borrow_mut().pop_front()?;
-            if waiting.queued.get() {
-                self.leave(&waiting.queued);
-                return Some(waiting);
-            }
-        }
-    }
-
-    fn leave(&self, queued: &Cell<bool>) {
-        if queued.replace(false) {
-            self.live.set(self.live.get().saturating_sub(1));
-        }
-    }
-
-    fn push(&self, waiting: Waiting, first: bool) {
-        let mut all = self.waiting.borrow_mut();
-        // Those that gave up are thrown out now and then, so that the queue stays as short as its limit.
-        if all.len() > 2 * self.live.get() + 16 {
-            all.retain(|waiting| waiting.queued.get());
-        }
-        self.live.set(self.live.get().saturating_add(1));
-        if first {
-            all.push_front(waiting);
-        } else {
-            all.push_back(waiting);
-        }
-    }
-
-    /// Gives a stream to the first that waits.
-    fn hand_over(&self, lease: Lease) {
-        if let Some(waiting) = self.pop() {
-            // One that has given up drops it, which hands it on.
-            let _ = waiting.turn.send(Ok(lease));
-        }
-    }
-
-    /// The host cannot be connected to: nobody needs to wait to find that out.
-    fn fail(&self, error: &UpstreamError) {
-        while let Some(waiting) = self.pop() {
-            // One that has given up needs no error.
-            let _ = waiting.turn.send(Err(error.clone()));
-        }
-    }
-}
-
-impl Waiter {
-    /// Joins the queue: in front when it had its turn before.
-    fn new(pool: &Rc<Pool>, cluster: &Rc<LocalCluster>, host: &Arc<Host>, first: bool) -> Self {
-        let (sender, turn) = oneshot::channel();
-        let queued = Rc::new(Cell::new(true));
-        let waiting = Waiting {
-            turn: sender,
-            queued: Rc::clone(&queued),
-            cluster: Rc::clone(cluster),
-            host: Arc::clone(host),
-        };
-        pool.queue.push(waiting, first);
-        Self { turn, queued, pool: Rc::clone(pool) }
-    }
-
-    async fn turn(mut self) -> Result<Lease, UpstreamError> {
-        (&mut self.turn).await.unwrap_or(Err(UpstreamError::ConnectionTermination))
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        if self.queued.get() {
-            self.pool.queue.leave(&self.queued);
-            self.pool.grow();
         }
     }
 }
