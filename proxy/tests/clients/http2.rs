@@ -440,7 +440,8 @@ fn string(block: &mut &[u8]) -> Option<Vec<u8>> {
     if huffman { unpack(bytes) } else { Some(bytes.to_vec()) }
 }
 
-/// The bytes by code length, and for each length its first code, how many there are, and where they begin.
+/// The bytes by code length, and for each length its first code, how many there are, and where they
+/// begin.
 static CODES: LazyLock<(Vec<u8>, Vec<[usize; 3]>)> = LazyLock::new(|| {
     let mut order: Vec<u8> = (0..=255).collect();
     order.sort_by_key(|byte| LENGTHS[usize::from(*byte)]);

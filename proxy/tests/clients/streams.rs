@@ -1,5 +1,5 @@
-//! HTTP/2 upstreams: streams stay within the limit of a connection, further ones get another connection or wait in the
-//! cluster's queue, and a GOAWAY costs no request.
+//! HTTP/2 upstreams: streams stay within the limit of a connection, further ones get another
+//! connection or wait in the cluster's queue, and a GOAWAY costs no request.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -357,7 +357,8 @@ fn beyond_max_connections_requests_wait_and_beyond_max_pending_requests_they_fai
             faults.push(format!("{}: the first request fails", case.name));
         }
         let may = usize::try_from(case.limit).unwrap() * 2;
-        // The queue also holds what waits for a connection to open, so those come first and one by one.
+        // The queue also holds what waits for a connection to open, so those come first and one by
+        // one.
         let mut held = Vec::new();
         for number in 1..=may {
             held.extend(ask_many(case.port, case.both, 1));
