@@ -11,7 +11,7 @@ use crate::time::millis;
 
 mod writer;
 
-pub use writer::{LogWriter, OpenError, Sink};
+pub use writer::{LogWriter, Sink};
 
 /// One configured access log.
 ///
@@ -26,7 +26,7 @@ pub struct AccessLog {
 
 /// How a line looks.
 #[derive(Clone, Debug)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// `text_format`, `text_format_source` and the old `format`: the text as given, line feed included where the text has one.
     Text(Format),
     /// `json_format`, and the old `typed_json_format`.
@@ -43,7 +43,7 @@ impl Default for LogFormat {
 
 impl LogFormat {
     /// Appends the line that the format makes of an exchange.
-    pub fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Text(format) => format.write_line(context, out),
             Self::Json(format) => format.write(context, out),
@@ -51,7 +51,7 @@ impl LogFormat {
     }
 
     /// Appends what the format makes of an exchange.
-    pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Text(format) => format.write(context, out),
             Self::Json(format) => format.write(context, out),
@@ -61,13 +61,13 @@ impl LogFormat {
 
 impl AccessLog {
     /// Without a filter, every exchange is logged.
-    pub fn new(filter: Option<LogFilter>, format: LogFormat, sink: Sink) -> Self {
+    pub(crate) fn new(filter: Option<LogFilter>, format: LogFormat, sink: Sink) -> Self {
         Self { filter, format, sink }
     }
 
     /// Logs an exchange that has ended, unless the filter says no. `worker` is the calling worker's number. Never blocks on a file;
     /// a line that finds the worker's buffer full is dropped and counted (`filesystem.write_dropped`).
-    pub fn log(&self, worker: usize, context: &Context<'_>) {
+    pub(crate) fn log(&self, worker: usize, context: &Context<'_>) {
         if self.filter.as_ref().is_none_or(|filter| filter.passes(context)) {
             self.sink.write_line(worker, |out| self.format.write_line(context, out));
         }
@@ -76,7 +76,7 @@ impl AccessLog {
 
 /// `config.accesslog.v3.AccessLogFilter`, but for the kinds that are not known here (runtime, metadata, CEL, extensions).
 #[derive(Debug)]
-pub enum LogFilter {
+pub(crate) enum LogFilter {
     /// `status_code_filter`: the status sent; 0 when none was.
     StatusCode(Comparison),
     /// `duration_filter`, in milliseconds: the whole exchange. One that has not ended does not pass.
@@ -97,14 +97,14 @@ pub enum LogFilter {
 
 /// `config.accesslog.v3.ComparisonFilter`: the exchange's number on the left side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     pub operation: Operation,
     /// `value.default_value`.
     pub value: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// `EQ`.
     Equal,
     /// `GE`.
@@ -117,7 +117,7 @@ pub enum Operation {
 
 impl LogFilter {
     /// Whether the exchange is meant.
-    pub fn passes(&self, context: &Context<'_>) -> bool {
+    pub(crate) fn passes(&self, context: &Context<'_>) -> bool {
         let info = context.info;
         match self {
             Self::StatusCode(comparison) => comparison.holds(u64::from(info.status)),
