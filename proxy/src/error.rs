@@ -86,16 +86,8 @@ impl Flags {
 
     /// The short names joined by commas, or `-` for none (`%RESPONSE_FLAGS%`).
     pub(crate) fn short(self) -> String {
-        self.join(|(_, short, _)| short)
-    }
-
-    /// The long names joined by commas, or `-` for none (`%RESPONSE_FLAGS_LONG%`).
-    pub(crate) fn long(self) -> String {
-        self.join(|(_, _, long)| long)
-    }
-
-    fn join(self, name: impl Fn(&(Flag, &'static str, &'static str)) -> &'static str) -> String {
-        let names: Vec<_> = Flag::ALL.iter().filter(|(flag, ..)| self.has(*flag)).map(name).collect();
+        let set = Flag::ALL.iter().filter(|(flag, ..)| self.has(*flag));
+        let names: Vec<_> = set.map(|(_, short, _)| *short).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     }
 }
@@ -205,6 +197,5 @@ mod tests {
         flags.set(Flag::UpstreamRetryLimitExceeded);
         flags.set(Flag::UpstreamConnectionFailure);
         assert_eq!(flags.short(), "UF,URX");
-        assert_eq!(flags.long(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
     }
 }

@@ -207,7 +207,7 @@ impl<'x> Exchange<'x> {
         http.rq_total.inc();
         let head = &self.request.head;
         match (decision, self.request.matched) {
-            (Some(Decision::RequireTls(_)), _) => Err(LocalReply::redirect(301, to_tls(head))),
+            (Some(Decision::RequireTls), _) => Err(LocalReply::redirect(301, to_tls(head))),
             (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
                 Action::Forward(forward) => self.forward(down, matched, forward).await,
                 Action::Redirect(redirect) => {

@@ -242,11 +242,6 @@ impl ResponseHead {
         self.status = 0;
         self.fields.clear();
     }
-
-    /// A header or `:status`; `None` for the latter before there is a status.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.get(name)
-    }
 }
 
 /// `application/grpc`, alone or followed by `+` or `;`.

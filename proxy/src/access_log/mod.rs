@@ -6,7 +6,6 @@
 use crate::error::Flag;
 use crate::format::{Context, DEFAULT_LOG_FORMAT, Format, JsonFormat};
 use crate::matcher::HeaderMatcher;
-use crate::message::{Known, RequestHead};
 use crate::time::millis;
 
 mod writer;
@@ -87,8 +86,6 @@ pub(crate) enum LogFilter {
     Header(HeaderMatcher),
     /// `response_flag_filter`: one of these flags is set; with none given, any flag.
     ResponseFlag(Vec<Flag>),
-    /// `grpc_status_filter`: the status is one of these, or with `exclude` none of these.
-    GrpcStatus { codes: Vec<u32>, exclude: bool },
     /// `and_filter`.
     And(Vec<LogFilter>),
     /// `or_filter`.
@@ -128,7 +125,6 @@ impl LogFilter {
             Self::Header(matcher) => context.request.is_some_and(|head| matcher.matches(head)),
             Self::ResponseFlag(flags) if flags.is_empty() => !info.flags.is_empty(),
             Self::ResponseFlag(flags) => flags.iter().any(|flag| info.flags.has(*flag)),
-            Self::GrpcStatus { codes, exclude } => codes.contains(&grpc_status(context)) != *exclude,
             Self::And(filters) => filters.iter().all(|filter| filter.passes(context)),
             Self::Or(filters) => filters.iter().any(|filter| filter.passes(context)),
         }
@@ -144,17 +140,6 @@ impl Comparison {
             Operation::NotEqual => number != self.value,
         }
     }
-}
-
-/// The status that the response carries, else what its HTTP status stands for.
-fn grpc_status(context: &Context<'_>) -> u32 {
-    let in_trailers = context.response_trailers.and_then(|fields| fields.get(Known::GrpcStatus));
-    let in_head = || context.response.and_then(|head| head.fields.get(Known::GrpcStatus));
-    let sent = in_trailers.or_else(in_head).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-    sent.unwrap_or_else(|| match context.info.status {
-        200 if !context.request.is_some_and(RequestHead::is_grpc) => 0,
-        status => crate::grpc::status_of_http(status),
-    })
 }
 
 #[cfg(test)]

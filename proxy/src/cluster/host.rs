@@ -252,11 +252,6 @@ impl EndpointView {
         self.epoch != self.ejections.epoch()
     }
 
-    /// How many hosts are ejected.
-    pub(crate) fn ejected(&self) -> u64 {
-        self.ejections.ejected()
-    }
-
     fn of(&self, hosts: Vec<Arc<Host>>, version: String) -> Self {
         // Before the flags, so that what changes meanwhile makes the view stale.
         let epoch = self.ejections.epoch();

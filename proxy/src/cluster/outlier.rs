@@ -222,10 +222,6 @@ pub(crate) struct Ejections {
 }
 
 impl Ejections {
-    pub(crate) fn ejected(&self) -> u64 {
-        self.counts.load(Relaxed) & LOWER
-    }
-
     /// Differs from an earlier one when hosts were ejected or un-ejected since. Read it before the flags of the hosts.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)

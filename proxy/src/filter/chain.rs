@@ -213,10 +213,6 @@ impl Running<'_> {
         self.steps.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// What the filter at a place says of the request's head.
     pub(crate) fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
         match self.steps.get_mut(at) {

@@ -95,11 +95,6 @@ impl Format {
         Ok(format)
     }
 
-    /// The text as it stands, without operators.
-    pub(crate) fn literal(text: &str) -> Self {
-        Self { pieces: vec![Piece::Text(text.as_bytes().into())], omit_empty: true }
-    }
-
     /// Missing values print as nothing (`omit_empty_values`).
     #[must_use]
     pub(crate) fn omit_empty(mut self) -> Self {

@@ -123,11 +123,6 @@ impl ClientConnection {
     pub(crate) fn is_stale(&self) -> bool {
         self.input.is_disturbed()
     }
-
-    /// Waits until an idle connection is closed by the upstream (or disturbed).
-    pub(crate) async fn closed(&mut self) {
-        poll_fn(|cx| self.input.poll_ready(cx)).await;
-    }
 }
 
 impl RequestWriter {
@@ -174,12 +169,6 @@ impl RequestWriter {
     /// The request was sent whole.
     pub(crate) fn is_complete(&self) -> bool {
         self.state == Writing::Complete && self.output.is_empty()
-    }
-
-    /// Ends our side of a tunnel.
-    pub(crate) async fn shutdown(&mut self) {
-        // The peer learns it, or is gone already.
-        let _ = poll_fn(|cx| self.output.poll_shutdown(cx)).await;
     }
 
     /// Bytes sent since the last call.

@@ -154,11 +154,6 @@ impl ServerConnection {
         self.shared.response.get() == Progress::Complete
     }
 
-    /// Whether bytes of the client are known to be unread, or may still come.
-    pub(crate) fn expects_input(&self) -> bool {
-        !self.shared.request_done.get() || !self.input.rest.is_empty()
-    }
-
     /// Whether the client broke the protocol, for statistics.
     pub(crate) fn protocol_error(&self) -> bool {
         self.shared.protocol_error.get()

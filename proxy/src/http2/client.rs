@@ -170,18 +170,6 @@ impl RequestWriter {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         poll_fn(|cx| self.outgoing.poll_send(stream, cx)).await.map_err(|error| upstream(&error))
     }
-
-    /// The request was given whole to the connection.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.outgoing.is_done()
-    }
-
-    /// Gives up on the request (RST_STREAM, CANCEL).
-    pub(crate) fn reset(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.send_reset(Reason::CANCEL);
-        }
-    }
 }
 
 impl ResponseReader {

@@ -228,11 +228,6 @@ impl ResponseWriter {
         self.outgoing.is_waiting()
     }
 
-    /// Whether the whole response was given to the connection.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.outgoing.is_done()
-    }
-
     /// Sends what waits, as the client's window opens.
     pub(crate) async fn flush(&mut self) -> Result<(), DownstreamError> {
         let Self { sending, outgoing, .. } = self;

@@ -245,11 +245,6 @@ impl LocalReply {
         Self::new(408, "request timeout", "request_overall_timeout")
     }
 
-    /// The request's head did not come within `request_headers_timeout`.
-    pub(crate) fn request_header_timeout() -> Self {
-        Self::new(408, "request header timeout", "request_header_timeout")
-    }
-
     /// The exchange lasted longer than `max_stream_duration` (or `grpc-timeout`, where the route looks at it).
     pub(crate) fn max_duration(request_complete: bool) -> Self {
         let reply = Self::new(late(request_complete), "downstream duration timeout", "max_duration_timeout");

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::chain::Overrides;
-use crate::format::Format;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::message::Authority;
@@ -228,6 +227,3 @@ pub(crate) enum RedirectPath {
     Prefix(Box<str>),
     Regex(Rewrite),
 }
-
-/// A body written by operators, for direct responses and local replies.
-pub(crate) type BodyFormat = Arc<Format>;

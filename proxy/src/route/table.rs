@@ -16,7 +16,7 @@ pub(crate) enum Decision<'t> {
     /// The first route that matches.
     Route { virtual_host: &'t VirtualHost, route: &'t Arc<Route> },
     /// The virtual host wants TLS: the answer is a redirect to `redirect::to_tls`.
-    RequireTls(&'t VirtualHost),
+    RequireTls,
 }
 
 /// Virtual hosts by domain, without regard to case; each value is the place of a virtual host in its table.
@@ -58,7 +58,7 @@ impl RouteTable {
     pub(crate) fn decide(&self, head: &RequestHead, random: u64) -> Option<Decision<'_>> {
         let virtual_host = self.virtual_host(&head.authority)?;
         if virtual_host.demands_tls(head) {
-            return Some(Decision::RequireTls(virtual_host));
+            return Some(Decision::RequireTls);
         }
         let route = virtual_host.routes.iter().find(|route| route.matches(head, random))?;
         Some(Decision::Route { virtual_host, route })

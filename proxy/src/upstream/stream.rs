@@ -369,14 +369,6 @@ impl RequestWriter {
             Self::Http2(_) => {}
         }
     }
-
-    /// Gives up on the request: HTTP/1 closes the connection when both sides are dropped, HTTP/2 resets the stream.
-    pub(crate) fn reset(&mut self) {
-        match self {
-            Self::Http1(_) => {}
-            Self::Http2(writer) => writer.reset(),
-        }
-    }
 }
 
 impl ResponseReader {
