@@ -14,7 +14,7 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 use super::place::{Code, Finding, Place};
 use super::{Cx, files};
 use crate::format::Format;
-use crate::headers::{Addition, Append, Changes, Mutations};
+use crate::headers::{Addition, AppendAction, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
 
 /// A duration, if it is present and valid.
@@ -185,10 +185,10 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
         HeaderAppendAction::try_from(option.append_action).unwrap_or(HeaderAppendAction::AppendIfExistsOrAdd);
     let action = match (option.append, action) {
         (Some(false), HeaderAppendAction::AppendIfExistsOrAdd)
-        | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::OverwriteIfExistsOrAdd,
-        (_, HeaderAppendAction::AppendIfExistsOrAdd) => Append::AppendIfExistsOrAdd,
-        (_, HeaderAppendAction::AddIfAbsent) => Append::AddIfAbsent,
-        (_, HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfExists,
+        | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => AppendAction::OverwriteIfExistsOrAdd,
+        (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::AppendIfExistsOrAdd,
+        (_, HeaderAppendAction::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (_, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
     };
     let name = header_name(cx, &place_of_header.field("key"), &header.key)?;
     Some(Addition { name, value, action, keep_empty: option.keep_empty_value })

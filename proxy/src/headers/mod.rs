@@ -13,7 +13,7 @@ pub(crate) mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use mutation::{Addition, Append, Changes, Mutations, Values};
+pub(crate) use mutation::{Addition, AppendAction, Changes, Mutations, Values};
 
 /// All rules of one connection manager.
 #[derive(Clone, Debug)]

@@ -27,13 +27,13 @@ pub(crate) struct Changes {
 pub(crate) struct Addition {
     pub name: FieldNameBuf,
     pub value: Format,
-    pub action: Append,
+    pub action: AppendAction,
     pub keep_empty: bool,
 }
 
 /// Envoy's `append_action`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Append {
+pub(crate) enum AppendAction {
     #[default]
     AppendIfExistsOrAdd,
     AddIfAbsent,
@@ -88,11 +88,11 @@ impl Addition {
         }
         let (name, value) = (&self.name, FieldValue::from(value));
         match self.action {
-            Append::AppendIfExistsOrAdd => fields.push(name, value),
-            Append::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
-            Append::OverwriteIfExistsOrAdd => fields.set(name, value),
-            Append::OverwriteIfExists if fields.contains(name) => fields.set(name, value),
-            Append::AddIfAbsent | Append::OverwriteIfExists => {}
+            AppendAction::AppendIfExistsOrAdd => fields.push(name, value),
+            AppendAction::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
+            AppendAction::OverwriteIfExistsOrAdd => fields.set(name, value),
+            AppendAction::OverwriteIfExists if fields.contains(name) => fields.set(name, value),
+            AppendAction::AddIfAbsent | AppendAction::OverwriteIfExists => {}
         }
     }
 }
