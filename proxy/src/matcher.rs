@@ -251,4 +251,5 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/matcher.rs"]
 mod tests;

@@ -22,6 +22,7 @@ use crate::message::{Fields, Known, RequestHead, ResponseHead};
 
 mod conditions;
 #[cfg(test)]
+#[path = "../tests/unit/retry.rs"]
 mod tests;
 
 pub(crate) use conditions::RetryOn;

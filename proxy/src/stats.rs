@@ -14,6 +14,7 @@ mod collect;
 mod groups;
 mod histogram;
 #[cfg(test)]
+#[path = "../tests/unit/stats.rs"]
 mod tests;
 
 pub(crate) use collect::{Collected, Stat, Value};

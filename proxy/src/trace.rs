@@ -271,4 +271,5 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/trace.rs"]
 mod tests;

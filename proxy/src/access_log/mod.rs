@@ -143,4 +143,5 @@ impl Comparison {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/access_log.rs"]
 mod tests;

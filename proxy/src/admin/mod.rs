@@ -316,4 +316,5 @@ impl Admin {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/admin.rs"]
 mod tests;

@@ -202,4 +202,5 @@ fn below(random: &mut impl FnMut(u64) -> u64, count: usize) -> usize {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/balancer.rs"]
 mod tests;

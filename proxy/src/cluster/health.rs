@@ -15,6 +15,7 @@ use crate::matcher::StringMatch;
 use crate::message::Method;
 
 #[cfg(test)]
+#[path = "../../tests/unit/health.rs"]
 mod tests;
 
 /// Everything about health checks that a file says.

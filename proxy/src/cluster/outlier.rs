@@ -16,6 +16,7 @@ use crate::stats::{OutlierStats, Scope};
 
 mod detector;
 #[cfg(test)]
+#[path = "../../tests/unit/outlier.rs"]
 mod tests;
 
 pub(crate) use detector::Detector;

@@ -8,4 +8,5 @@ pub(crate) mod local_rate_limit;
 pub(crate) mod pace;
 pub(crate) mod rbac;
 #[cfg(test)]
+#[path = "../../tests/unit/filter.rs"]
 mod tests;

@@ -214,4 +214,5 @@ pub(crate) fn every_operator() -> Vec<String> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/format.rs"]
 mod tests;

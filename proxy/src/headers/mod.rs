@@ -11,6 +11,7 @@ pub(crate) mod path;
 pub(crate) mod request;
 pub(crate) mod response;
 #[cfg(test)]
+#[path = "../../tests/unit/headers.rs"]
 mod tests;
 
 pub(crate) use mutation::{Addition, AppendAction, Changes, Mutations, Values};

@@ -208,4 +208,5 @@ const fn too_large(details: &'static str) -> Refusal {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/http1/mod.rs"]
 mod tests;

@@ -255,4 +255,5 @@ impl AsyncWrite for Io {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/http2.rs"]
 mod tests;

@@ -104,4 +104,5 @@ fn is_local(facts: &Facts<'_>) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/chain.rs"]
 mod tests;

@@ -343,4 +343,5 @@ fn reason_phrase(status: u16) -> &'static str {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/local_reply.rs"]
 mod tests;

@@ -17,6 +17,7 @@ use crate::trace::{Decorator, Sampling};
 mod rewrite;
 mod table;
 #[cfg(test)]
+#[path = "../../tests/unit/route.rs"]
 mod tests;
 
 pub(crate) use rewrite::{Chosen, direct_location, to_tls};
