@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::message::{Fields, RequestHead, ResponseHead};
+use regex::bytes::Regex;
 
-pub(crate) mod regex;
+use crate::message::{Fields, RequestHead, ResponseHead};
 
 /// Envoy's `StringMatcher`.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(crate) enum StringMatch {
         ignore_case: bool,
     },
     /// The whole value matches.
-    Regex(::regex::bytes::Regex),
+    Regex(Regex),
 }
 
 /// Envoy's `HeaderMatcher`.
@@ -75,7 +75,7 @@ pub struct FractionMatcher {
 /// A regular expression and what replaces each match (`\1` for groups).
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    pub pattern: ::regex::bytes::Regex,
+    pub pattern: Regex,
     /// In the `regex` crate's notation.
     pub substitution: Box<[u8]>,
 }
@@ -181,6 +181,33 @@ impl FractionMatcher {
 }
 
 impl Rewrite {
+    /// With RE2's substitution (`\0` to `\9`, `\\`).
+    pub(crate) fn new(pattern: Regex, substitution: &str) -> Result<Self, String> {
+        let mut ours = Vec::with_capacity(substitution.len());
+        let mut rest = substitution.bytes();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b'$' => ours.extend_from_slice(b"$$"),
+                b'\\' => match rest.next() {
+                    Some(b'\\') => ours.push(b'\\'),
+                    Some(digit @ b'0'..=b'9') => {
+                        if usize::from(digit - b'0') >= pattern.captures_len() {
+                            let group = char::from(digit);
+                            return Err(format!(
+                                "the substitution asks for group {group}, the expression has {} groups",
+                                pattern.captures_len() - 1
+                            ));
+                        }
+                        ours.extend_from_slice(&[b'$', b'{', digit, b'}']);
+                    }
+                    _ => return Err(r"in a substitution `\` is followed by a digit or by `\`".to_owned()),
+                },
+                other => ours.push(other),
+            }
+        }
+        Ok(Self { pattern, substitution: ours.into() })
+    }
+
     /// `text` with every match replaced.
     pub(crate) fn apply<'t>(&self, text: &'t [u8]) -> std::borrow::Cow<'t, [u8]> {
         self.pattern.replace_all(text, &*self.substitution)

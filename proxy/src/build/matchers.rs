@@ -1,5 +1,7 @@
 //! Envoy's matcher messages -> `matcher`.
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as Header;
 use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier as Query;
@@ -9,11 +11,12 @@ use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, StringMatcher};
 use xds::envoy::r#type::v3::FractionalPercent;
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
+use xds::re2;
 
 use super::Cx;
 use super::place::{Code, Place};
 use crate::matcher::{
-    FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch, regex,
+    FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch,
 };
 
 /// The header conditions of a message; those that are wrong are left out and reported.
@@ -98,13 +101,15 @@ pub(super) fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher
 }
 
 /// An expression for a whole text; `place` is that of its message.
-pub(super) fn full_regex(
-    cx: &mut Cx<'_>,
-    place: &Place<'_>,
-    message: &RegexMatcher,
-) -> Option<::regex::bytes::Regex> {
-    let compiled = regex::full(&message.regex, most_instructions(cx, message));
+pub(super) fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatcher) -> Option<Regex> {
+    let compiled = compile(&message.regex, re2::full(&message.regex, most_instructions(cx, message)));
     compiled.map_err(|problem| cx.error(&place.field("regex"), Code::BadValue, problem)).ok()
+}
+
+/// An expression that Envoy takes, as it was written out for the `regex` crate.
+fn compile(original: &str, translated: Result<String, String>) -> Result<Regex, String> {
+    let built = RegexBuilder::new(&translated?).unicode(false).build();
+    built.map_err(|error| format!("`{original}` is not a regular expression: {error}"))
 }
 
 /// The largest program that RE2 may make of an expression.
@@ -113,7 +118,7 @@ fn most_instructions(cx: &Cx<'_>, message: &RegexMatcher) -> u32 {
         Some(EngineType::GoogleRe2(settings)) => settings.max_program_size,
         None => None,
     };
-    given.or_else(|| cx.runtime.number("re2.max_program_size.error_level")).unwrap_or(regex::MAX_PROGRAM)
+    given.or_else(|| cx.runtime.number("re2.max_program_size.error_level")).unwrap_or(re2::MAX_PROGRAM)
 }
 
 /// A replacement by expression.
@@ -123,11 +128,11 @@ pub(super) fn rewrite(
     message: &RegexMatchAndSubstitute,
 ) -> Option<Rewrite> {
     let pattern = message.pattern.as_ref()?;
-    let compiled = regex::part(&pattern.regex, most_instructions(cx, pattern));
+    let compiled = compile(&pattern.regex, re2::part(&pattern.regex, most_instructions(cx, pattern)));
     let compiled = compiled
         .map_err(|problem| cx.error(&place.field("pattern").field("regex"), Code::BadValue, problem))
         .ok()?;
-    let rewrite = regex::rewrite(compiled, &message.substitution);
+    let rewrite = Rewrite::new(compiled, &message.substitution);
     rewrite.map_err(|problem| cx.error(&place.field("substitution"), Code::BadValue, problem)).ok()
 }
 
