@@ -109,6 +109,8 @@ struct Admin {
     context: AdminContext,
     logging: logging::Levels,
     runtime: server::Overrides,
+    /// Held while a large page is built, one at a time.
+    large: tokio::sync::Mutex<()>,
     intervals: stats::Intervals,
     http: Arc<Scope<HttpStats>>,
     server: Arc<Scope<ServerStats>>,
@@ -119,6 +121,7 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     let admin = Arc::new(Admin {
         logging: logging::Levels::new(context.log.as_ref()),
         runtime: server::Overrides::default(),
+        large: tokio::sync::Mutex::default(),
         intervals: stats::Intervals::default(),
         http: context.registry.scope("http.admin."),
         server: context.registry.scope("server."),
@@ -266,7 +269,7 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn connection(admin: &Admin, stream: TcpStream, progress: &Progress) {
+async fn connection(admin: &Arc<Admin>, stream: TcpStream, progress: &Progress) {
     let counted = Counted::new(admin.http_shard());
     let (quit, mut quits) = mpsc::channel(1);
     // A client that closed at once has no address any more; then there is no request to log either.

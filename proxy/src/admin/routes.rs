@@ -1,5 +1,7 @@
 //! Which path is which page, the help text that lists them, and the rules on methods.
 
+use std::sync::Arc;
+
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
@@ -159,7 +161,7 @@ const ENTRIES: &[Entry] = &[
 
 /// Answers a request. `/quitquitquit` leaves a word in `quit`, to be carried out when its answer has been sent.
 pub(super) async fn answer(
-    admin: &Admin,
+    admin: &Arc<Admin>,
     request: Request<Incoming>,
     quit: &mpsc::Sender<()>,
     connection: Ends,
@@ -198,7 +200,7 @@ impl Drop for Active<'_> {
     }
 }
 
-async fn page(admin: &Admin, path: &str, request: Request<Incoming>) -> Page {
+async fn page(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Page {
     if let Some(refused) = refusal(request.headers()) {
         return refused;
     }
@@ -212,7 +214,30 @@ async fn page(admin: &Admin, path: &str, request: Request<Incoming>) -> Page {
     if entry.path == "/runtime_modify" && params.all().is_empty() {
         params = form(request).await;
     }
+    if let Some(large) = large(entry.path) {
+        return apart(admin, large, params).await;
+    }
     show(admin, entry.path, &params).await
+}
+
+/// The pages that grow with the configuration.
+fn large(path: &str) -> Option<fn(&Admin, &Params) -> Page> {
+    match path {
+        "/stats" => Some(stats::page),
+        "/stats/prometheus" => Some(prometheus::page),
+        "/clusters" => Some(|admin, params| clusters::page(&admin.context, params)),
+        "/config_dump" => Some(|admin, params| config_dump::page(&admin.context, params)),
+        _ => None,
+    }
+}
+
+/// Builds a page on a thread of its own, so that `/ready` does not wait for it. One page at a time:
+/// what it refreshes has one writer, and memory has a bound.
+async fn apart(admin: &Arc<Admin>, build: fn(&Admin, &Params) -> Page, params: Params) -> Page {
+    let _one = admin.large.lock().await;
+    let admin = Arc::clone(admin);
+    let built = tokio::task::spawn_blocking(move || build(&admin, &params)).await;
+    built.unwrap_or_else(|_| Page::error(500, "the page could not be built\n"))
 }
 
 async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
@@ -229,11 +254,7 @@ async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
         "/hot_restart_version" => Page::text("disabled"),
         "/init_dump" => server::init_dump(context),
         "/cpuprofiler" => server::cpu_profiler(params),
-        "/stats" => stats::page(admin, params),
-        "/stats/prometheus" => prometheus::page(admin, params),
-        "/clusters" => clusters::page(context, params),
         "/listeners" => server::listeners(context, params),
-        "/config_dump" => config_dump::page(context, params),
         "/runtime" => admin.runtime.page(context),
         "/runtime_modify" => match admin.runtime.modify(context, params) {
             Ok(overrides) => {

@@ -1,4 +1,5 @@
-//! HTTP/2 frames: connections end with GOAWAY, responses without an empty DATA frame, and what is reset is counted.
+//! HTTP/2 frames: connections end with GOAWAY, responses without an empty DATA frame, and what is
+//! reset is counted.
 
 use std::time::Duration;
 

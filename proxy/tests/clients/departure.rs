@@ -1,7 +1,7 @@
 //! Departure: a client that leaves ends its request at once, whatever the request waits for.
 //!
-//! Every phase of a request or tunnel, with and without a body on its way, and every way in which a client can leave. The
-//! timeouts are so long that none of them can be what ends the request.
+//! Every phase of a request or tunnel, with and without a body on its way, and every way in which a
+//! client can leave. The timeouts are so long that none of them can be what ends the request.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -19,7 +19,8 @@ use super::proxy::{
 };
 use super::upstream;
 
-/// How long nothing moves before a transfer counts as blocked. Only the way to a phase depends on it.
+/// How long nothing moves before a transfer counts as blocked. Only the way to a phase depends on
+/// it.
 const STILL: Duration = Duration::from_millis(300);
 /// Long after a client's departure, and long before any timeout.
 const SOON: Duration = Duration::from_secs(8);
@@ -122,7 +123,8 @@ fn cases() -> Vec<Case> {
             _ => &[Body::None],
         };
         for departure in DEPARTURES {
-            // A client of a tunnel that closes may only have ended its own direction: what it sent is to be delivered.
+            // A client of a tunnel that closes may only have ended its own direction: what it sent
+            // is to be delivered.
             let may_be_half =
                 matches!(phase, Phase::TcpConnecting | Phase::TcpBlocked | Phase::WebsocketBlocked);
             if (is_http1 && departure.is_http2()) || (may_be_half && departure == Departure::Close) {
@@ -392,8 +394,9 @@ impl Client {
     }
 }
 
-/// How many bytes of a client lie in the kernel, and the proxy does not read them. With more of them than its window
-/// takes, the end of the connection would come after them, and nobody could see it.
+/// How many bytes of a client lie in the kernel, and the proxy does not read them. With more of
+/// them than its window takes, the end of the connection would come after them, and nobody could
+/// see it.
 fn unread(client: &TcpStream) -> usize {
     let (Ok(ours), Ok(theirs)) = (client.local_addr(), client.peer_addr()) else { return 0 };
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -471,8 +474,8 @@ fn remaining(case: &Case, stat: &impl Fn(&str) -> u64) -> Vec<String> {
     names
 }
 
-/// The flags that Envoy 1.40 logs. It does not notice the departure in uploads and tunnels that are blocked and in TCP
-/// that is still connecting; nothing is asked for the latter two.
+/// The flags that Envoy 1.40 logs. It does not notice the departure in uploads and tunnels that are
+/// blocked and in TCP that is still connecting; nothing is asked for the latter two.
 fn flag(case: &Case) -> Option<&'static str> {
     match (case.phase, case.departure) {
         (Phase::TcpConnecting | Phase::TcpBlocked, _) => None,

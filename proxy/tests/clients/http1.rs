@@ -91,10 +91,12 @@ impl Connection {
 
     /// The bytes up to and with `end`.
     pub fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        let mut from = 0;
         loop {
-            if let Some(at) = self.buffer.windows(end.len()).position(|window| window == end) {
-                return Ok(self.buffer.drain(..at + end.len()).collect());
+            if let Some(at) = self.buffer[from..].windows(end.len()).position(|window| window == end) {
+                return Ok(self.buffer.drain(..from + at + end.len()).collect());
             }
+            from = self.buffer.len().saturating_sub(end.len());
             self.fill()?;
         }
     }

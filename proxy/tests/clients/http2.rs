@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::LazyLock;
 
 use super::proxy::DEADLINE;
 
@@ -91,7 +92,6 @@ impl Connection {
     /// A client with these settings.
     pub fn client_with(address: SocketAddr, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
-        stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.write_all(PREFACE)?;
         Self::begin(stream, settings, 1)
@@ -109,6 +109,7 @@ impl Connection {
     }
 
     fn begin(stream: TcpStream, settings: &[(u16, u32)], next: u32) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
         let mut connection = Self { stream, decoder: Decoder::default(), next, credits: true };
         let mut payload = Vec::new();
         for (name, value) in settings {
@@ -439,24 +440,35 @@ fn string(block: &mut &[u8]) -> Option<Vec<u8>> {
     if huffman { unpack(bytes) } else { Some(bytes.to_vec()) }
 }
 
-/// Decodes the canonical Huffman code that `LENGTHS` describes; padding is passed over.
-fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
+/// The bytes by code length, and for each length its first code, how many there are, and where they
+/// begin.
+static CODES: LazyLock<(Vec<u8>, Vec<[usize; 3]>)> = LazyLock::new(|| {
     let mut order: Vec<u8> = (0..=255).collect();
     order.sort_by_key(|byte| LENGTHS[usize::from(*byte)]);
-    let (mut code, mut length, mut first, mut at) = (0_u32, 0_u8, 0_u32, 0_usize);
+    let (mut lengths, mut first, mut at) = (Vec::new(), 0, 0);
+    for length in 0..=30_u8 {
+        let count = LENGTHS.iter().filter(|other| **other == length).count();
+        lengths.push([first, count, at]);
+        first = (first + count) << 1;
+        at += count;
+    }
+    (order, lengths)
+});
+
+/// Decodes the canonical Huffman code that `LENGTHS` describes; padding is passed over.
+fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (order, lengths) = &*CODES;
+    let (mut code, mut length) = (0_usize, 0_usize);
     let mut out = Vec::new();
-    for bit in bytes.iter().flat_map(|byte| (0..8).rev().map(move |shift| (byte >> shift) & 1)) {
-        code = (code << 1) | u32::from(bit);
-        length += 1;
-        first <<= 1;
-        let count = order[at..].iter().take_while(|byte| LENGTHS[usize::from(**byte)] == length).count();
-        let offset = usize::try_from(code.checked_sub(first)?).unwrap();
-        if offset < count {
-            out.push(order[at + offset]);
-            (code, length, first, at) = (0, 0, 0, 0);
-        } else {
-            first += u32::try_from(count).unwrap();
-            at += count;
+    for byte in bytes {
+        for shift in (0..8).rev() {
+            code = (code << 1) | usize::from((byte >> shift) & 1);
+            length += 1;
+            let [first, count, at] = *lengths.get(length)?;
+            if let Some(offset) = code.checked_sub(first).filter(|offset| *offset < count) {
+                out.push(order[at + offset]);
+                (code, length) = (0, 0);
+            }
         }
     }
     Some(out)

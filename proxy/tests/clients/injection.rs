@@ -1,6 +1,8 @@
-//! Header injection: what a client or an upstream says never becomes a header, a request or a log line of its own.
+//! Header injection: what a client or an upstream says never becomes a header, a request or a log
+//! line of its own.
 //!
-//! Every operator, every sink of it, every separator, in every place that a client or an upstream can write to.
+//! Every operator, every sink of it, every separator, in every place that a client or an upstream
+//! can write to.
 
 use std::sync::{Arc, Mutex};
 
@@ -291,7 +293,8 @@ fn is_known(name: &str, known: &[&str], added: &[&str]) -> bool {
 const ADDED_TO_RESPONSES: [&str; 4] = ["x-t-table-", "x-t-host-", "x-t-", "x-l-"];
 const ADDED_TO_REQUESTS: [&str; 3] = ["x-u-table-", "x-u-host-", "x-u-"];
 
-/// What is wrong with the bytes of a head, to a reader that takes any CR or LF for the end of a line.
+/// What is wrong with the bytes of a head, to a reader that takes any CR or LF for the end of a
+/// line.
 fn fault_of_head(head: &[u8], known: &[&str], added: &[&str]) -> Option<String> {
     let Some(head) = head.strip_suffix(b"\r\n\r\n") else { return Some("has no end".to_owned()) };
     let lines = head.split(|byte| matches!(byte, b'\r' | b'\n')).enumerate();
@@ -418,7 +421,8 @@ fn as_http1(request: &Fields) -> Vec<u8> {
     bytes
 }
 
-/// Every place, separator and coding over both protocols; each goes to `/add` and to one more sink in turn.
+/// Every place, separator and coding over both protocols; each goes to `/add` and to one more sink
+/// in turn.
 fn cases() -> Vec<(String, bool, Fields)> {
     let mut cases = Vec::new();
     for (at, place) in PLACES.iter().enumerate() {

@@ -1,6 +1,8 @@
-//! Linear work: twice as much input costs at most about twice as much, for every header that is a list, and for paths.
+//! Linear work: twice as much input costs at most about twice as much, for every header that is a
+//! list, and for paths.
 //!
-//! What is measured is the CPU time of the process, in nanoseconds, as the kernel's scheduler counts it.
+//! What is measured is the CPU time of the process, in nanoseconds, as the kernel's scheduler
+//! counts it.
 
 use std::fmt::Write as _;
 
@@ -11,7 +13,8 @@ use super::injection::report;
 use super::proxy::{Proxy, at, cluster, config, free_port, http, router, typed};
 use super::upstream;
 
-/// Four times the work for twice the input is quadratic; measured over a fixed cost it is a little less.
+/// Four times the work for twice the input is quadratic; measured over a fixed cost it is a little
+/// less.
 const MOST: f64 = 3.0;
 const REQUESTS: usize = 4;
 const ROUNDS: usize = 3;
@@ -46,7 +49,8 @@ fn with_path(path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: here\r\n\r\n")
 }
 
-/// Every header that is a list, with as many elements and other headers as fit; paths and queries of many parts.
+/// Every header that is a list, with as many elements and other headers as fit; paths and queries
+/// of many parts.
 const KINDS: [Kind; 28] = [
     ("connection, names that are absent", |size| with_header("connection", &fill("q,", size), size / 640)),
     ("connection, empty elements", |size| with_header("connection", &fill(",", size), size / 640)),

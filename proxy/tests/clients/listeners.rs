@@ -1,4 +1,5 @@
-//! Listeners at a reload: what is removed ends within the drain time, what could not be bound or read is tried again.
+//! Listeners at a reload: what is removed ends within the drain time, what could not be bound or
+//! read is tried again.
 
 use std::net::TcpListener;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The proxy as a program among clients and upstreams that keep no promise.
 //!
-//! Each module is a kind of fault. Its cases are generated over whole families of inputs, and go over real sockets as
-//! raw bytes. What the proxy does is read from its counters and logs, never from the time that it takes.
+//! Each module is a kind of fault. Its cases are generated over whole families of inputs, and go
+//! over real sockets as raw bytes. What the proxy does is read from its counters and logs, never
+//! from the time that it takes.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 

@@ -1,7 +1,8 @@
-//! Odd requests: what a client gets wrong is the client's own error, whatever protocol the host speaks.
+//! Odd requests: what a client gets wrong is the client's own error, whatever protocol the host
+//! speaks.
 //!
-//! Every byte in every part of a request, over both versions, against hosts that outlier detection would eject for a
-//! single error.
+//! Every byte in every part of a request, over both versions, against hosts that outlier detection
+//! would eject for a single error.
 
 use std::sync::{Arc, Mutex};
 
@@ -128,7 +129,8 @@ fn broken_http1() -> Vec<Vec<u8>> {
     all.into_iter().map(String::into_bytes).collect()
 }
 
-/// Frames after the headers of a POST that go wrong, as HTTP/2: trailers, or a reset, or the end of the connection.
+/// Frames after the headers of a POST that go wrong, as HTTP/2: trailers, or a reset, or the end of
+/// the connection.
 fn broken_http2() -> Vec<(&'static str, Option<Fields>)> {
     let trailers = |name: &str, value: &str| Some(fields(&[(name, value)]));
     vec![

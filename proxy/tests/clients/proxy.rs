@@ -1,6 +1,7 @@
 //! The proxy as a process: its configuration, its statistics, its logs.
 //!
-//! `CLIENTS_PROXY=envoy` runs the same tests with another program, to record or compare what it does.
+//! `CLIENTS_PROXY=envoy` runs the same tests with another program, to record or compare what it
+//! does.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

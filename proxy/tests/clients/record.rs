@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::injection::report;
 
-/// Compares each case's outcome with the recorded one. `differs` gets a case and what Envoy does, and says what petmesh
-/// does on purpose instead.
+/// Compares each case's outcome with the recorded one. `differs` gets a case and what Envoy does,
+/// and says what petmesh does on purpose instead.
 pub fn compare(table: &str, found: &[(String, String)], differs: impl Fn(&str, &str) -> Option<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/clients/recorded/{table}.txt"));
     if std::env::var_os("CLIENTS_RECORD").is_some() {

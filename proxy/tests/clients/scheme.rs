@@ -1,6 +1,7 @@
 //! The scheme: what a client says of it, and what the transport is, are two things.
 //!
-//! The expectations are what Envoy 1.40 does. `CLIENTS_PROXY=envoy CLIENTS_RECORD=1` writes them anew.
+//! The expectations are what Envoy 1.40 does. `CLIENTS_PROXY=envoy CLIENTS_RECORD=1` writes them
+//! anew.
 
 use std::fmt::Write as _;
 

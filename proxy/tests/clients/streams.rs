@@ -1,5 +1,5 @@
-//! HTTP/2 upstreams: streams stay within the limit of a connection, further ones get another connection or wait in the
-//! cluster's queue, and a GOAWAY costs no request.
+//! HTTP/2 upstreams: streams stay within the limit of a connection, further ones get another
+//! connection or wait in the cluster's queue, and a GOAWAY costs no request.
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;
@@ -16,6 +16,9 @@ use super::upstream;
 
 const MAX_CONCURRENT_STREAMS: u16 = 3;
 const REFUSED_STREAM: u32 = 7;
+/// Two PINGs that follow a GOAWAY.
+const FIRST: &[u8; 8] = b"go away!";
+const SECOND: &[u8; 8] = b"go away?";
 
 /// One connection to the upstream.
 struct Side {
@@ -89,7 +92,7 @@ impl Upstream {
 fn go_away(side: &mut Side, last: u32) {
     let payload = [last.to_be_bytes(), 0_u32.to_be_bytes()].concat();
     let _ = side.writer.send(GOAWAY, 0, 0, &payload);
-    let _ = side.writer.send(PING, 0, 0, b"go away!");
+    let _ = side.writer.send(PING, 0, 0, FIRST);
 }
 
 fn respond(writer: &mut http2::Connection, stream: u32) {
@@ -147,6 +150,10 @@ fn serve(
             }
             RST_STREAM => {
                 side.open.remove(&frame.stream);
+            }
+            // What was on its way out with the first acknowledgement has come with the second.
+            PING if frame.flags & http2::ACK != 0 && frame.payload == FIRST => {
+                let _ = side.writer.send(PING, 0, 0, SECOND);
             }
             PING if frame.flags & http2::ACK != 0 => side.warned = true,
             _ => {}
@@ -350,7 +357,8 @@ fn beyond_max_connections_requests_wait_and_beyond_max_pending_requests_they_fai
             faults.push(format!("{}: the first request fails", case.name));
         }
         let may = usize::try_from(case.limit).unwrap() * 2;
-        // The queue also holds what waits for a connection to open, so those come first and one by one.
+        // The queue also holds what waits for a connection to open, so those come first and one by
+        // one.
         let mut held = Vec::new();
         for number in 1..=may {
             held.extend(ask_many(case.port, case.both, 1));

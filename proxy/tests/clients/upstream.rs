@@ -37,7 +37,8 @@ pub fn raw(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> u16 {
     port
 }
 
-/// HTTP/1: `respond` gets each head and its body, and writes what it likes; the connection ends when it returns false.
+/// HTTP/1: `respond` gets each head and its body, and writes what it likes; the connection ends
+/// when it returns false.
 pub fn http1(respond: impl Fn(&[u8], &[u8], &mut http1::Connection) -> bool + Send + Sync + 'static) -> u16 {
     raw(move |stream| {
         let Ok(mut connection) = http1::Connection::over(stream) else { return };
@@ -51,7 +52,8 @@ pub fn http1(respond: impl Fn(&[u8], &[u8], &mut http1::Connection) -> bool + Se
     })
 }
 
-/// HTTP/1: `respond` gets each head, whatever of a body may follow it; the connection ends when it returns false.
+/// HTTP/1: `respond` gets each head, whatever of a body may follow it; the connection ends when it
+/// returns false.
 pub fn http1_heads(respond: impl Fn(&[u8], &mut http1::Connection) -> bool + Send + Sync + 'static) -> u16 {
     raw(move |stream| {
         let Ok(mut connection) = http1::Connection::over(stream) else { return };

@@ -76,7 +76,7 @@ impl Bench {
             Err(findings) => refused(findings),
             Ok((graph, _)) => match effect {
                 Effect::Built | Effect::Refused(_) => Outcome::Built(rendering(&graph)),
-                Effect::Page(path) => Outcome::Built(page::body(read.message, &graph, &registry, path)),
+                Effect::Page(path) => Outcome::Built(page::body(&read.message, &graph, &registry, path)),
             },
         }
     }

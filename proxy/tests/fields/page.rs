@@ -15,11 +15,11 @@ use tokio::sync::{mpsc, watch};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 
 /// The body of a page. Times and what the process takes are not in pages that a case may name.
-pub fn body(bootstrap: Bootstrap, graph: &Graph, registry: &Registry, path: &str) -> String {
+pub fn body(bootstrap: &Bootstrap, graph: &Graph, registry: &Registry, path: &str) -> String {
     let listeners = graph.listeners.iter().map(|part| Arc::clone(&part.listener)).collect();
     let snapshot = Snapshot { version: 1, listeners, ..Snapshot::default() };
     let accepted = Accepted {
-        bootstrap: proxy::build::Packed::new(&bootstrap),
+        bootstrap: proxy::build::Packed::new(bootstrap),
         loaded_at: UNIX_EPOCH,
         rejected: None,
         unbound: Vec::new(),
