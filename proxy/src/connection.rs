@@ -222,7 +222,7 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
         biased;
         () = async {
             // A response that was cut is sent as far as it came, and then the client must see the cut.
-            if connection.flush().await.is_ok() && connection.answered() {
+            if connection.flush().await.is_ok() && connection.responded() {
                 connection.linger().await;
             }
         } => {}

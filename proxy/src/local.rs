@@ -56,7 +56,7 @@ impl Local {
 
     /// Counts for outlier detection what was seen of a host, and ejects it where that is due. It never waits: the ejection is in
     /// force for every worker's next pick, and control hears of it later.
-    pub fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+    pub fn report_outcome(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
         let Some(policy) = &cluster.policy.outlier else { return };
         let crossed = observe(&policy.settings, &host.host.stats, cluster.shard(), seen);
         for kind in crossed.into_iter().flatten() {

@@ -120,7 +120,7 @@ impl HeaderMatcher {
 
     /// By the value of a pseudo-field, or by the fields of that name.
     fn matches_either(&self, pseudo: Option<Option<&[u8]>>, fields: &Fields) -> bool {
-        let verdict = match &self.rule {
+        let result = match &self.rule {
             HeaderRule::Present(wanted) => {
                 let present = pseudo.unwrap_or_else(|| fields.get(&*self.name)).is_some();
                 return ((present || self.treat_missing_as_empty) == *wanted) != self.invert;
@@ -130,7 +130,7 @@ impl HeaderMatcher {
                 number(value).is_some_and(|number| (*start..*end).contains(&number))
             }),
         };
-        verdict.is_some_and(|matched| matched != self.invert)
+        result.is_some_and(|matched| matched != self.invert)
     }
 
     /// Whether a value satisfies `rule`; `None` when there is no value.
@@ -146,14 +146,14 @@ impl HeaderMatcher {
                 None => self.treat_missing_as_empty.then(|| rule(b"")),
             };
         }
-        let mut verdict = None;
+        let mut result = None;
         for value in fields.get_all(&*self.name) {
             if rule(value) {
                 return Some(true);
             }
-            verdict = Some(false);
+            result = Some(false);
         }
-        verdict.or_else(|| self.treat_missing_as_empty.then(|| rule(b"")))
+        result.or_else(|| self.treat_missing_as_empty.then(|| rule(b"")))
     }
 }
 

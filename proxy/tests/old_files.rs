@@ -35,13 +35,13 @@ fn upstream() -> u16 {
         let failed = Arc::new(AtomicBool::new(false));
         for stream in listener.incoming() {
             let failed = Arc::clone(&failed);
-            thread::spawn(move || answer(stream.unwrap(), &failed));
+            thread::spawn(move || respond(stream.unwrap(), &failed));
         }
     });
     port
 }
 
-fn answer(mut stream: TcpStream, failed: &AtomicBool) {
+fn respond(mut stream: TcpStream, failed: &AtomicBool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut first, mut line) = (String::new(), String::new());
     let _read = reader.read_line(&mut first);
@@ -74,9 +74,9 @@ fn start(file: &str) -> Proxy {
 fn get(proxy: &Proxy, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 const V2: &str = r#"

@@ -48,8 +48,8 @@ pub async fn capture_trace_context(request: Request, next: Next) -> Response {
 }
 
 /// Runs `answer` with `propagated` as what [`current`] gives.
-pub(crate) async fn within<F: Future>(propagated: Propagated, answer: F) -> F::Output {
-    CURRENT.scope(propagated, answer).await
+pub(crate) async fn within<F: Future>(propagated: Propagated, response: F) -> F::Output {
+    CURRENT.scope(propagated, response).await
 }
 
 /// The trace headers of the request being answered; none outside of [`capture_trace_context`].

@@ -67,7 +67,7 @@ pub async fn trace_requests(State(spans): State<Spans>, request: Request, next: 
     };
     let response = within(context, next.run(request)).await;
     let status = response.status();
-    span.answered(status);
+    span.responded(status);
     if status.is_server_error() {
         span.failed(status.as_str());
     }
@@ -160,7 +160,7 @@ impl Span {
     }
 
     /// The status of the answer.
-    pub fn answered(&mut self, status: StatusCode) {
+    pub fn responded(&mut self, status: StatusCode) {
         if let Some(Recorded { span, .. }) = &mut self.0 {
             span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
         }

@@ -279,7 +279,7 @@ async fn connection(admin: &Arc<Admin>, stream: TcpStream, progress: &Progress) 
         let quit = quit.clone();
         async move {
             progress.last.store(Progress::HANDLING, Relaxed);
-            let response = routes::answer(admin, request, &quit, (peer, local)).await;
+            let response = routes::respond(admin, request, &quit, (peer, local)).await;
             progress.note();
             Ok::<_, std::convert::Infallible>(response)
         }
@@ -303,10 +303,10 @@ impl Admin {
 
     /// Sends a command; returns what tells that it was carried out.
     async fn send(&self, command: Command) -> oneshot::Receiver<()> {
-        let (done, answered) = oneshot::channel();
+        let (done, responded) = oneshot::channel();
         // Without a receiver the process is ending: there is nothing to tell.
         let _ = self.context.commands.send(Order { command, done }).await;
-        answered
+        responded
     }
 
     /// Sends a command and waits until it was carried out.

@@ -160,7 +160,7 @@ const ENTRIES: &[Entry] = &[
 ];
 
 /// Answers a request. `/quitquitquit` leaves a word in `quit`, to be carried out when its answer has been sent.
-pub(super) async fn answer(
+pub(super) async fn respond(
     admin: &Arc<Admin>,
     request: Request<Incoming>,
     quit: &mpsc::Sender<()>,

@@ -135,10 +135,10 @@ impl Fixture {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        let response = String::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), unchunk(body))
     }
 
@@ -444,8 +444,8 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut received = Vec::new();
     // Cut connections may end in a reset.
     let _ = stream.read_to_end(&mut received).await;
-    let answered = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
-    assert!(answered < sent, "all of {sent} requests were answered");
+    let responded = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
+    assert!(responded < sent, "all of {sent} requests were answered");
 }
 
 #[tokio::test(start_paused = true)]

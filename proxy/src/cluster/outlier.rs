@@ -114,7 +114,7 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// An answer, by its status (or the one that its gRPC status stands for).
-    Answer(u16),
+    Response(u16),
     /// A connection, over which an answer is still to come.
     Connected,
     /// A connection, which is all that was wanted (`tcp_proxy`).
@@ -146,11 +146,11 @@ pub fn observe(settings: &Settings, host: &HostStats, worker: usize, seen: Seen)
     let tally = &host.tally;
     let shard = host.shard(worker);
     match (settings.split, seen) {
-        (_, Seen::Answer(status)) => answer(settings, tally, &shard.external, status),
+        (_, Seen::Response(status)) => response(settings, tally, &shard.external, status),
         (false, Seen::Connected) => [None; 2],
-        (false, Seen::Served) => answer(settings, tally, &shard.external, 200),
-        (false, Seen::Failed) => answer(settings, tally, &shard.external, 503),
-        (false, Seen::Timeout(status)) => answer(settings, tally, &shard.external, status),
+        (false, Seen::Served) => response(settings, tally, &shard.external, 200),
+        (false, Seen::Failed) => response(settings, tally, &shard.external, 503),
+        (false, Seen::Timeout(status)) => response(settings, tally, &shard.external, status),
         (true, Seen::Connected | Seen::Served) => {
             shard.local.success();
             reset(&tally.consecutive_local_origin_failure);
@@ -165,7 +165,7 @@ pub fn observe(settings: &Settings, host: &HostStats, worker: usize, seen: Seen)
     }
 }
 
-fn answer(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Crossed {
+fn response(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Crossed {
     if !(500..600).contains(&status) {
         rate.success();
         reset(&tally.consecutive_5xx);

@@ -53,7 +53,7 @@ pub struct Post<'a> {
 
 /// The answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     pub status: u16,
     pub body: Bytes,
 }
@@ -77,12 +77,12 @@ impl Client {
     }
 
     /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
-    pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
     }
 
     /// Sends JSON to the next endpoint of the cluster.
-    pub async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    pub async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         let request = http::Request::post(post.path)
             .header(http::header::HOST, post.host)
             .header(http::header::CONTENT_TYPE, "application/json")
@@ -98,7 +98,7 @@ impl Client {
         timeout: Duration,
         limit: usize,
         cursor: &mut Cursor,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let (host, connect_timeout) = self.host(cluster, cursor)?;
         let address = host.address;
         let failed = |problem: String| Error::Failed { host: address, problem };
@@ -114,12 +114,12 @@ impl Client {
                 .map_err(|error| failed(error.to_string()))?;
             let request = request.map_err(|error| failed(error.to_string()))?;
             // The connection is driven beside the request and dropped with it. It may end first: the answer is whole then, or an error.
-            let answer = std::pin::pin!(answer(sender.send_request(request), limit));
-            let answer = match select(answer, std::pin::pin!(connection)).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right((_, answer)) => answer.await,
+            let response = std::pin::pin!(received(sender.send_request(request), limit));
+            let response = match select(response, std::pin::pin!(connection)).await {
+                Either::Left((response, _)) => response,
+                Either::Right((_, response)) => response.await,
             };
-            answer.map_err(failed)
+            response.map_err(failed)
         };
         let timed = tokio::time::timeout(timeout, exchange).await;
         timed.unwrap_or(Err(Error::Timeout { host: address, timeout }))
@@ -144,13 +144,13 @@ fn request(get: &Get<'_>) -> Result<http::Request<Full<Bytes>>, http::Error> {
         .body(Full::default())
 }
 
-async fn answer(
+async fn received(
     response: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
     limit: usize,
-) -> Result<Answer, String> {
+) -> Result<Response, String> {
     let response = response.await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), limit).collect().await;
     let body = body.map_err(|error| format!("the body could not be read: {error}"))?;
-    Ok(Answer { status, body: body.to_bytes() })
+    Ok(Response { status, body: body.to_bytes() })
 }

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::watched::{Verdict, Watched};
+use super::watched::{NextCheck, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
 use crate::build::ClusterPart;
 use crate::build::discovery::Discovery;
@@ -166,11 +166,11 @@ impl Member {
     }
 
     /// A checker's result: how long to wait, and whether the view changed.
-    pub fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<Verdict> {
+    pub fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<NextCheck> {
         let cluster = (&*self.part.policy.name, &*self.part.stats);
-        let verdict = self.watched.checked(host, outcome, cluster, shard)?;
-        self.changed(verdict.changed, shard);
-        Some(verdict)
+        let next = self.watched.checked(host, outcome, cluster, shard)?;
+        self.changed(next.changed, shard);
+        Some(next)
     }
 
     /// A worker's report. True when the view changed.

@@ -71,18 +71,18 @@ async fn ask(
     let stats = reporter.stats();
     stats.update_attempt.inc();
     let get = Get { cluster: &sds.cluster, path, timeout: sds.request_timeout, limit: BODY_LIMIT };
-    let answer = match client.get(get, cursor).await {
-        Ok(answer) if answer.status == 200 => answer,
-        Ok(answer) => {
+    let response = match client.get(get, cursor).await {
+        Ok(response) if response.status == 200 => response,
+        Ok(response) => {
             stats.update_failure.inc();
-            return Err(format!("the answer's status is {}", answer.status));
+            return Err(format!("the answer's status is {}", response.status));
         }
         Err(error) => {
             stats.update_failure.inc();
             return Err(error.to_string());
         }
     };
-    let endpoints = serde_json::from_slice(&answer.body)
+    let endpoints = serde_json::from_slice(&response.body)
         .map_err(|error| format!("the answer is no registration: {error}"))
         .and_then(|registration| endpoints(&registration));
     match &endpoints {

@@ -56,7 +56,7 @@ async fn flush(batch: &mut Vec<String>, to: &Collector, client: &Client, cursor:
     let post = Post { cluster: &to.cluster, host: &to.host, path: &to.path, body, timeout: to.timeout };
     match client.post(post, cursor).await {
         // Envoy takes any other answer for a refusal.
-        Ok(answer) if answer.status == 202 => stats.reports_sent.inc(),
+        Ok(response) if response.status == 202 => stats.reports_sent.inc(),
         Ok(_) => stats.reports_dropped.inc(),
         Err(super::client::Error::NoCluster(_)) => stats.reports_skipped_no_cluster.inc(),
         Err(error) => {

@@ -179,19 +179,19 @@ impl Store {
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
         let of_source = |member: &&mut Member| member.source.id == source;
         if let Some(member) = fresh.into_iter().find(of_source) {
-            return (Effect::Warmed, member.checked(host, outcome, shard).map(|verdict| verdict.wait));
+            return (Effect::Warmed, member.checked(host, outcome, shard).map(|next| next.wait));
         }
         let Some(name) = self.names.get(&source) else { return (Effect::Nothing, None) };
         let member = self.current.get_mut(name);
-        let verdict = member.and_then(|member| member.checked(host, outcome, shard));
-        let changed = verdict.is_some_and(|verdict| verdict.changed);
+        let next = member.and_then(|member| member.checked(host, outcome, shard));
+        let changed = next.is_some_and(|next| next.changed);
         let effect = if changed {
             self.changed.push(Arc::clone(name));
             Effect::Members
         } else {
             Effect::Nothing
         };
-        (effect, verdict.map(|verdict| verdict.wait))
+        (effect, next.map(|next| next.wait))
     }
 
     /// Takes a worker's report of a host.

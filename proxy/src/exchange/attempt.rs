@@ -446,7 +446,7 @@ impl Attempt {
 
     /// Reports to outlier detection what was seen of the host.
     pub(super) fn report_seen(&self, context: &ConnectionContext, seen: Seen) {
-        context.local.judge(&self.cluster, &self.host, seen);
+        context.local.report_outcome(&self.cluster, &self.host, seen);
     }
 
     /// The host says itself that it is not to be used.

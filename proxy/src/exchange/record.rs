@@ -154,7 +154,7 @@ impl Attempt {
     ) {
         let policy = &self.cluster.policy;
         if policy.outlier.is_some() {
-            self.report_seen(context, Seen::Answer(effective_status(request, response)));
+            self.report_seen(context, Seen::Response(effective_status(request, response)));
         }
         if policy.health.is_some() && response.fields.contains("x-envoy-immediate-health-check-fail") {
             self.report_unhealthy(context);

@@ -1,7 +1,7 @@
 //! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
 //!
 //! Forward for the request, backward for the response. Filters decide and never wait: what a filter
-//! wants to be waited for is a `Verdict`, and the exchange does it.
+//! wants to be waited for is a `FilterStatus`, and the exchange does it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -95,7 +95,7 @@ pub struct Responding {
 
 /// What a filter wants done before the next one.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum FilterStatus {
     Continue,
     /// Wait, then ask the filter again.
     Wait(Duration),
@@ -218,24 +218,24 @@ impl Running<'_> {
     }
 
     /// What the filter at a place says of the request's head.
-    pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+    pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.request(facts),
             Some(Step::HealthCheck(check)) => check.request(facts),
             Some(Step::Cors(cors)) => cors.request(facts),
-            Some(Step::Buffer(limit)) => Verdict::Hold(*limit),
+            Some(Step::Buffer(limit)) => FilterStatus::Hold(*limit),
             Some(Step::LocalRateLimit(limit)) => limit.request(facts),
             Some(Step::Rbac(rbac)) => rbac.request(facts),
-            None => Verdict::Continue,
+            None => FilterStatus::Continue,
         }
     }
 
     /// What the filter says when that for which it wanted to wait is over.
-    pub fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+    pub fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.resume(facts),
             Some(Step::HealthCheck(check)) => check.resume(facts),
-            _ => Verdict::Continue,
+            _ => FilterStatus::Continue,
         }
     }
 

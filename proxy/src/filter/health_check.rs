@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::chain::{Facts, Responding, Verdict};
+use super::chain::{Facts, FilterStatus, Responding};
 use crate::error::Flag;
 use crate::local_reply::LocalReply;
 use crate::matcher::HeaderMatcher;
@@ -84,22 +84,22 @@ impl HealthCheck {
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         self.is_check = self.filter.headers.iter().all(|header| header.matches(facts.request));
         if !self.is_check {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         facts.info.health_check = true;
         self.cached = self.filter.cache.as_ref().and_then(|cache| cache.get(facts.now));
         if !self.filter.pass_through || facts.health_failed || self.cached.is_some() {
-            return Verdict::Discard;
+            return FilterStatus::Discard;
         }
         self.keep = true;
-        Verdict::Continue
+        FilterStatus::Continue
     }
 
     /// The whole request has come.
-    pub fn resume(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let (status, details) = self.own_answer(facts);
         let good = (200..300).contains(&status);
         let stats = self.filter.stats.shard(facts.shard);
@@ -110,7 +110,7 @@ impl Running<'_> {
             stats.failed.inc();
         }
         let flag = (!good).then_some(Flag::FailedLocalHealthCheck);
-        Verdict::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
+        FilterStatus::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
     }
 
     fn own_answer(&self, facts: &Facts<'_>) -> (u16, &'static str) {

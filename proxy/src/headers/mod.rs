@@ -48,7 +48,7 @@ pub struct Addresses {
     /// An IPv4 peer is appended to `x-forwarded-for` as the IPv6 address that it maps to.
     pub mapped: bool,
     /// What the client says about its way here (`x-forwarded-*`, `forwarded`) and every `x-envoy-*` header is removed (the edge).
-    pub believe_nothing: bool,
+    pub trust_nothing: bool,
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
     pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` headers are kept.

@@ -62,7 +62,7 @@ pub fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
 /// Removes what a client must not say about itself: the certificate it showed to somebody else, and at the edge anything at all.
 fn claims(head: &mut RequestHead, rules: &Addresses) {
     let refused = |name: &[u8]| {
-        let all = rules.believe_nothing
+        let all = rules.trust_nothing
             && (name == b"forwarded" || name.starts_with(b"x-forwarded-") || name.starts_with(b"x-envoy-"));
         all || (!rules.keep_client_cert && name == b"x-forwarded-client-cert")
     };
@@ -301,7 +301,7 @@ mod tests {
 
     #[test]
     fn the_edge_keeps_nothing_that_a_client_says_about_its_way() {
-        assert_eq!(kept(&Addresses { believe_nothing: true, ..Addresses::default() }), ["accept"]);
+        assert_eq!(kept(&Addresses { trust_nothing: true, ..Addresses::default() }), ["accept"]);
     }
 
     #[test]

@@ -146,11 +146,11 @@ impl ServerConnection {
 
     /// Whether another request may follow: both sides are whole and nobody asked for the end.
     pub fn reusable(&self) -> bool {
-        self.shared.request_done.get() && self.answered() && !self.shared.close.get()
+        self.shared.request_done.get() && self.responded() && !self.shared.close.get()
     }
 
     /// Whether the response was given whole (perhaps not yet sent).
-    pub fn answered(&self) -> bool {
+    pub fn responded(&self) -> bool {
         self.shared.response.get() == Progress::Complete
     }
 
@@ -397,8 +397,8 @@ impl ResponseWriter<'_> {
     pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         // HTTP/1.0 has none (RFC 9110, 15.2).
         if !self.shared.http10.get() {
-            let answering = RespondingTo::default();
-            encode::response_head(self.output.buffer(), head, true, answering, self.encode);
+            let responding_to = RespondingTo::default();
+            encode::response_head(self.output.buffer(), head, true, responding_to, self.encode);
         }
         self.flush().await
     }
@@ -458,13 +458,14 @@ impl ResponseWriter<'_> {
         let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
         let asked = encode::has_token(&head.fields, Known::Connection, b"close");
         shared.close.set(shared.close.get() || unfinished || asked);
-        let answering = RespondingTo {
+        let responding_to = RespondingTo {
             head: shared.head.get(),
             connect: shared.connect.get(),
             http10: shared.http10.get(),
             close: shared.close.get(),
         };
-        let (body, close) = encode::response_head(self.output.buffer(), head, end, answering, self.encode);
+        let (body, close) =
+            encode::response_head(self.output.buffer(), head, end, responding_to, self.encode);
         self.body = body;
         shared.response.set(Progress::Begun);
         shared.close.set(close);

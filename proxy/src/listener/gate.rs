@@ -8,11 +8,11 @@ use crate::snapshot::{ConnectionLimit, Gate};
 
 /// What the gates said of a connection.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(super) enum Admission {
     /// Let in; the places that it takes are given back on drop.
-    In(Vec<Place>),
+    Accept(Vec<Place>),
     /// To be closed after the delay.
-    Out(Option<Duration>, Vec<Place>),
+    Close(Option<Duration>, Vec<Place>),
 }
 
 /// A connection that a limit counts.
@@ -23,7 +23,7 @@ pub(super) struct Place {
 }
 
 /// Asks each gate in turn.
-pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
+pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Admission {
     let mut places = Vec::new();
     for gate in gates {
         match gate {
@@ -34,17 +34,17 @@ pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
                 places.push(Place { limit: Arc::clone(limit), shard });
                 if before >= limit.most {
                     stats.limited_connections.inc();
-                    return Verdict::Out(limit.delay, places);
+                    return Admission::Close(limit.delay, places);
                 }
             }
             Gate::RateLimit(limit) if limit.enabled && !limit.bucket.take(now).taken => {
                 limit.stats.shard(shard).rate_limited.inc();
-                return Verdict::Out(None, places);
+                return Admission::Close(None, places);
             }
             Gate::ConnectionLimit(_) | Gate::RateLimit(_) => {}
         }
     }
-    Verdict::In(places)
+    Admission::Accept(places)
 }
 
 impl Drop for Place {

@@ -15,8 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(response) = ask() {
+            return response;
         }
         assert!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
@@ -42,7 +42,7 @@ impl Client {
     }
 
     /// Status, the lines of the head in small letters, body.
-    pub fn answer(&mut self) -> std::io::Result<(u16, String, String)> {
+    pub fn respond(&mut self) -> std::io::Result<(u16, String, String)> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.0.read_line(&mut head)? == 0 {
@@ -78,7 +78,7 @@ impl Client {
 
     pub fn get(&mut self, path: &str) -> std::io::Result<(u16, String, String)> {
         self.send(path)?;
-        self.answer()
+        self.respond()
     }
 
     /// Whether the other side has ended the connection.

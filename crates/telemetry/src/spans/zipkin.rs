@@ -57,9 +57,9 @@ impl Collector {
         let body = serde_json::to_vec(&spans).map_err(|error| words(&error))?;
         let request = Request::post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
         let request = request.body(Full::from(body)).map_err(|error| words(&error))?;
-        let answer = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
-        let answer = answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
-        let status = answer.map_err(|error| words(&error))?.status();
+        let response = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
+        let response = response.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
+        let status = response.map_err(|error| words(&error))?.status();
         if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}")) }
     }
 

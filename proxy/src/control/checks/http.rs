@@ -58,7 +58,7 @@ impl Checker {
             .get(http::header::CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
         self.connection = Some(connection).filter(|_| self.reuse && !closes);
-        self.judge(parts.status.as_u16(), &parts.headers, &body)
+        self.outcome(parts.status.as_u16(), &parts.headers, &body)
     }
 
     fn request(&self) -> (RequestHead, Bytes) {
@@ -82,7 +82,7 @@ impl Checker {
         Some(kept)
     }
 
-    fn judge(&self, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Outcome {
+    fn outcome(&self, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Outcome {
         let exclude = headers.contains_key("x-envoy-immediate-health-check-fail");
         if !holds(body, &self.probe.receive) {
             return Outcome::Failed { retriable: false, exclude };

@@ -264,8 +264,8 @@ proptest! {
         mixed.extend_from_slice(&bytes);
         let mut head = RequestHead::default();
         let _ = head::request(&mixed, &mut head, &ServerOptions::default(), HeadLimits::default());
-        let mut answer = ResponseHead::default();
-        let _ = head::response(&mixed, &mut answer, Asked::default(), HeadLimits::default());
+        let mut response = ResponseHead::default();
+        let _ = head::response(&mixed, &mut response, Asked::default(), HeadLimits::default());
     }
 
     #[test]
@@ -279,7 +279,7 @@ proptest! {
 
 #[test]
 fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
-    let answering = |head, close| RespondingTo { head, close, http10: true, ..RespondingTo::default() };
+    let responding_to = |head, close| RespondingTo { head, close, http10: true, ..RespondingTo::default() };
     for (status, fields, end, head, close, expected) in [
         (200, "content-length: 2", false, false, false, "keep-alive"),
         (200, "content-length: 2", false, true, false, "keep-alive"),
@@ -295,7 +295,8 @@ fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
         }
         let mut out = Vec::new();
         let options = EncodeOptions::default();
-        let (_, closes) = encode::response_head(&mut out, &response, end, answering(head, close), options);
+        let (_, closes) =
+            encode::response_head(&mut out, &response, end, responding_to(head, close), options);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.0 "), "{text}");
         assert_eq!(closes, expected == "close", "{text}");
