@@ -41,7 +41,7 @@ pub struct Args {
     /// Where log lines go [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log_path: Option<PathBuf>,
-    /// Seconds that requests in flight get when the proxy is told to end
+    /// Seconds that requests in flight get when the proxy shuts down
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain_time_s: u32,
     /// How errors in the configuration are printed

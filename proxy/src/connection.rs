@@ -159,7 +159,7 @@ async fn serve_http1(
     }
 }
 
-/// Reads and answers a request; `None` when the connection goes on.
+/// Reads a request and responds; `None` when the connection goes on.
 async fn one_request(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,

@@ -134,7 +134,7 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
         exchange.send_reply(&mut down, reply).await;
     }
     if exchange.response.phase == Phase::Waiting {
-        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        // The client has gone, or broke the protocol of HTTP/2: there is no response to send.
         down.tx.reset();
     }
     let keep_alive = exchange.response.phase == Phase::Complete;

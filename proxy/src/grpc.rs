@@ -26,7 +26,7 @@ pub fn status_names(code: u32) -> Option<(&'static str, &'static str)> {
     NAMES.get(usize::try_from(code).ok()?).copied()
 }
 
-/// The gRPC code for an answer that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code Mapping").
+/// The gRPC code for a response that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code Mapping").
 pub fn status_of_http(status: u16) -> u32 {
     match status {
         400 => 13,

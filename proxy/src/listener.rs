@@ -127,7 +127,7 @@ impl Acceptor {
                 }
             }
         }
-        // Closing the socket would reset whoever connected before now.
+        // Closing the socket would reset the connections in its queue.
         while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
             self.dispatch(&local, &spread, &mut turn, stream, peer);
         }

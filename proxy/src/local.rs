@@ -15,7 +15,7 @@ use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
 
-/// How long a connection that is told of its deadline may write its last records. One that does not listen is ended then.
+/// After its deadline, how long a connection may still write its last records. Then it is aborted.
 const LAST_RECORDS: Duration = Duration::from_millis(20);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.

@@ -111,7 +111,7 @@ impl HeaderMatcher {
         self.matches_either(pseudo.then(|| head.get(&self.name)), &head.fields)
     }
 
-    /// Whether an answer matches.
+    /// Whether a response matches.
     pub fn matches_response(&self, head: &ResponseHead) -> bool {
         let mut status = itoa::Buffer::new();
         let status = status.format(head.status).as_bytes();

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_is_told_from_grpc_web() {
+    fn grpc_differs_from_grpc_web() {
         assert!(is_grpc_content_type(Some(b"application/grpc+proto")));
         assert!(!is_grpc_content_type(Some(b"application/grpc-web")));
     }

@@ -168,7 +168,7 @@ pub struct TcpProxy {
     /// At most this share (1 is all of it) is added to `max_duration`.
     pub max_duration_jitter: f64,
     pub max_connect_attempts: u32,
-    /// The first and the longest wait between tries.
+    /// The first and the longest back-off between attempts.
     pub back_off: Option<(Duration, Duration)>,
     pub access_log: Vec<Arc<AccessLog>>,
     /// A line each time this has passed.
@@ -191,7 +191,7 @@ pub enum Codec {
 #[derive(Debug)]
 pub struct HttpManager {
     pub stats: Arc<Scope<HttpStats>>,
-    /// The listener's own counts of answers (`listener.<address>.http.<stat_prefix>.`).
+    /// The listener's own counts of responses (`listener.<address>.http.<stat_prefix>.`).
     pub listener_stats: Arc<Scope<ListenerHttpStats>>,
     /// Counts of the codecs, which all listeners share (`http1.`, `http2.`).
     pub http1_stats: Arc<Scope<Http1Stats>>,
@@ -203,7 +203,7 @@ pub struct HttpManager {
     pub access_log: Vec<Arc<AccessLog>>,
     pub local_reply: Mappers,
     pub tracing: Option<Tracing>,
-    /// What is believed, set and removed on the way in and out.
+    /// Which headers are trusted, set and removed, in both directions.
     pub rules: Rules,
     pub proxy_100_continue: bool,
     pub upgrades: crate::route::Upgrades,
@@ -237,7 +237,7 @@ pub struct Timeouts {
     pub request_headers: Option<Duration>,
     /// How long a draining connection lives on (5 s).
     pub drain: Duration,
-    /// How long a connection that was answered and is to be closed may flush (1 s).
+    /// How long a connection that is to be closed may flush its last response (1 s).
     pub delayed_close: Option<Duration>,
 }
 

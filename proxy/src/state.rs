@@ -48,11 +48,11 @@ pub enum Direction {
 pub enum Drain {
     /// Serving.
     No = 0,
-    /// Still accepting, but each answer announces the close.
+    /// Still accepting, but each response announces the close.
     Announce = 1,
     /// Not accepting any more; idle connections are closed.
     Closed = 2,
-    /// The time for draining has passed: connections are closed, whatever they carry.
+    /// The time for draining has passed: connections are closed, also those in use.
     Over = 3,
 }
 
@@ -189,7 +189,7 @@ impl ServerState {
 
     pub fn connection_closed(&self, direction: Direction) {
         let before = self.facing(direction).connections.fetch_sub(1, SeqCst);
-        // A drain waits for the last connection; nobody else does.
+        // Only a drain waits for the last connection.
         if before == 1 && self.drain(direction) != Drain::No {
             self.changed.send_replace(());
         }

@@ -54,7 +54,7 @@ impl Default for Gauge {
 }
 
 impl Gauge {
-    /// Marks a gauge that nobody has set: `usedonly` leaves it out.
+    /// Marks a gauge that was never set: `usedonly` leaves it out.
     const NEVER_SET: i64 = i64::MIN;
 
     pub fn inc(&self) {

@@ -1,6 +1,6 @@
 //! One worker: a thread with its own runtime, sockets, connections, pools and counters.
 //!
-//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs until it is told to end.
+//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs until shutdown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Setup {
     pub local: LocalSetup,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Ends the worker with whatever it has.
+    /// Aborts the worker and its connections.
     pub end: CancellationToken,
     pub bound: Bound,
     inbox: mpsc::Receiver<Handed>,

@@ -27,7 +27,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Answers each connection once. A path with `fail` gets 503 the first time that it is asked for, 200 later.
+/// Responds to each connection once. A path with `fail` gets 503 the first time that it is asked for, 200 later.
 fn upstream() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -70,7 +70,7 @@ fn start(file: &str) -> Proxy {
     Proxy { child, port }
 }
 
-/// The whole answer to a request.
+/// The whole response to a request.
 fn get(proxy: &Proxy, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();

@@ -1,4 +1,4 @@
-//! One log line for each request that a service answers, with the id that joins it to the sidecars' access logs.
+//! One log line for each request to a service, with the id that joins it to the sidecars' access logs.
 
 use std::time::Instant;
 

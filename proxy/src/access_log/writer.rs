@@ -176,7 +176,7 @@ impl Drop for LogWriter {
         lock(&self.shared.orders).stop = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic of the writer has nobody left to tell.
+            // A panic of the writer cannot be reported.
             let _ = thread.join();
         }
         // Sinks hold the shared part and the shared part the sinks: cut the circle.

@@ -1,6 +1,6 @@
 //! The admin interface: Envoy's paths, texts and content types.
 //!
-//! It runs on a thread of its own, so that a saturated data path still answers `/ready`. It reads the
+//! It runs on a thread of its own, so that a saturated data path still responds to `/ready`. It reads the
 //! snapshot, the statistics and the state, and acts by sending commands to `app`. A slow client
 //! never keeps the others waiting: connections without progress are closed, and the slowest one
 //! makes room when there are too many.
@@ -82,14 +82,14 @@ pub struct CommandLine {
     pub drain_time: Duration,
 }
 
-/// A command and where to say that it was carried out; the answer to the client waits for that.
+/// A command, and a channel for its completion; the response to the client waits for that.
 #[derive(Debug)]
 pub struct Order {
     pub command: Command,
     pub done: oneshot::Sender<()>,
 }
 
-/// What `app` does when the admin interface is told to.
+/// Commands of the admin interface to `app`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `/drain_listeners`: stop listening; with `graceful` only after the drain time, with `skip_exit` drain connections but listen on.
@@ -100,7 +100,7 @@ pub enum Command {
     ReopenLogs,
     /// `/runtime_modify`: these keys with their values are the whole admin layer now.
     SetRuntime(Vec<(String, String)>),
-    /// `/quitquitquit`: end at once, with status 0. Sent after its answer; nobody waits for `done`.
+    /// `/quitquitquit`: end at once, with status 0. Sent after its response; nothing waits for `done`.
     Quit,
 }
 

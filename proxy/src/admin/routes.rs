@@ -159,7 +159,7 @@ const ENTRIES: &[Entry] = &[
     change("/stats/recentlookups/enable", "enable recording of reset stat-name lookup names", &[]),
 ];
 
-/// Answers a request. `/quitquitquit` leaves a word in `quit`, to be carried out when its answer has been sent.
+/// Responds to a request. `/quitquitquit` leaves a command in `quit`, which runs after the response.
 pub(super) async fn respond(
     admin: &Arc<Admin>,
     request: Request<Incoming>,

@@ -1,4 +1,4 @@
-//! The admin interface over a socket, against what Envoy 1.40 answered in the same situation.
+//! The admin interface over a socket, against Envoy 1.40's responses in the same situation.
 //!
 //! Test-only.
 
@@ -207,7 +207,7 @@ async fn what_changes_something_wants_post() {
 }
 
 #[tokio::test]
-async fn quitting_is_answered_first_and_then_done() {
+async fn quitting_responds_first_and_then_quits() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.post("/quitquitquit").await, "OK\n");
     while fixture.commands.lock().unwrap().is_empty() {
@@ -445,7 +445,7 @@ async fn a_client_that_does_not_read_is_cut() {
     // Cut connections may end in a reset.
     let _ = stream.read_to_end(&mut received).await;
     let responded = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
-    assert!(responded < sent, "all of {sent} requests were answered");
+    assert!(responded < sent, "all of {sent} requests got a response");
 }
 
 #[tokio::test(start_paused = true)]

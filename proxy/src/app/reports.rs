@@ -18,7 +18,7 @@ pub fn refused(args: &Args, diagnostics: &[Diagnostic], text: &str) -> u8 {
     exit::FAILED
 }
 
-/// The answer of `--mode validate`.
+/// The output of `--mode validate`.
 pub fn validated(args: &Args, name: &str, findings: &[Diagnostic], text: &str) -> u8 {
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     if args.format == DiagnosticsFormat::Json || !findings.is_empty() {

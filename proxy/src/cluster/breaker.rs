@@ -3,7 +3,7 @@
 //!
 //! Why: a slow cluster must not take the whole proxy with it. Past the limit a request fails at once.
 //! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is
-//! given back (on drop), which wakes one waiter, on whatever worker.
+//! given back (on drop), which wakes one waiter, on any worker.
 //! Unlike Envoy's, the counts are exact and one for all workers. `max_connections` does not stop a
 //! pool without a connection from opening one: nothing of its own could end its wait.
 //!

@@ -1,7 +1,7 @@
 //! Active health checks: what a row of results says about a host, and when it is asked again.
 //!
-//! Why: a host that cannot answer should be found out before a request is. Triggers: failures in a row (`unhealthy_threshold`), or one
-//! answer that says so itself. Recovers: successes in a row (`healthy_threshold`), the first of all at once, so that a start is quick.
+//! Why: a host that cannot respond should be found before a request goes to it. Triggers: failures in a row (`unhealthy_threshold`), or one
+//! response that says so itself. Recovers: successes in a row (`healthy_threshold`), the first of all at once, so that a start is quick.
 //! Against Envoy: as there, the edge intervals are for results that have not changed the health yet.
 //! Belongs to the single writer in `control`, whose checkers do the asking; calls nothing above `mutation` and `matcher`.
 
@@ -115,7 +115,7 @@ pub enum Outcome {
     Passed {
         degraded: bool,
     },
-    /// The host answered, and the answer is bad. `retriable` ones count toward the threshold, others fail the host at once.
+    /// The host responded, and the response is bad. `retriable` ones count toward the threshold, others fail the host at once.
     Failed {
         retriable: bool,
         /// It asks not to be counted at all.
@@ -124,7 +124,7 @@ pub enum Outcome {
     /// No connection, or one that broke.
     Network,
     Timeout,
-    /// A worker saw an answer that says that the host is not to be used.
+    /// A worker saw a response that says that the host must not be used.
     Passive,
 }
 
@@ -168,7 +168,7 @@ impl Session {
         !self.flags.has(HealthFlag::FailedActiveHc)
     }
 
-    /// Takes a result. `flags` are up to date afterwards, whatever the transition says.
+    /// Takes a result. `flags` are up to date afterwards, for every transition.
     pub fn take(&mut self, settings: &Settings, outcome: Outcome) -> Transition {
         let changed = match outcome {
             Outcome::Passed { degraded } => self.pass(settings, degraded),

@@ -85,7 +85,7 @@ pub struct HostShard {
     pub rq_success: Counter,
     pub rq_timeout: Counter,
     pub rq_total: Counter,
-    /// Answers, and what happened before an answer; only counted for outlier detection.
+    /// Responses, and what happened before a response; only counted for outlier detection.
     pub external: Rate,
     pub local: Rate,
 }

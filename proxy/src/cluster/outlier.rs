@@ -1,6 +1,6 @@
 //! Outlier detection: hosts that fail real requests are ejected from load balancing for a while.
 //!
-//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures, counted and judged by the worker
+//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures, counted by the worker
 //! that sees them (`observe`, `eject`); or, at each interval, a success rate far below the mean, or too high a failure percentage
 //! (`Detector::sweep`). Recovers: after the ejection time, which grows with each ejection and shrinks with each quiet interval; or
 //! when an active health check passes. An ejection takes effect at the next pick of every worker, without waiting for control.
@@ -26,7 +26,7 @@ pub struct Settings {
     pub consecutive_5xx: u32,
     pub consecutive_gateway_failure: u32,
     pub consecutive_local_origin_failure: u32,
-    /// Failures to connect, resets and timeouts are counted apart from answers.
+    /// Failures to connect, resets and timeouts are counted apart from responses.
     pub split: bool,
     pub interval: Duration,
     pub base_ejection_time: Duration,
@@ -113,15 +113,15 @@ pub struct Tally {
 /// What a worker saw of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// An answer, by its status (or the one that its gRPC status stands for).
+    /// A response, by its status (or the one that its gRPC status stands for).
     Response(u16),
-    /// A connection, over which an answer is still to come.
+    /// A connection; its response is still to come.
     Connected,
     /// A connection, which is all that was wanted (`tcp_proxy`).
     Served,
-    /// No connection, or one that ended before the answer did.
+    /// No connection, or one that ended before the response did.
     Failed,
-    /// No answer in time; the client was told this status.
+    /// No response in time; the client got this status.
     Timeout(u16),
 }
 
@@ -204,7 +204,7 @@ impl Tally {
         reset(row);
     }
 
-    /// Begins to count anew, whatever was detected: as many failures in a row as before are another detection.
+    /// Restarts all counts: as many failures in a row as before are another detection.
     pub fn restart_all(&self) {
         reset(&self.consecutive_5xx);
         reset(&self.consecutive_gateway_failure);

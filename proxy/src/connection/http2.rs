@@ -91,7 +91,7 @@ struct Run<'c> {
 /// GOAWAY was sent: the connection ends with its last stream.
 #[derive(Clone, Copy)]
 struct Ending {
-    /// When a client that does not answer it is no longer waited for.
+    /// When to stop waiting for a client that does not respond to it.
     due: Instant,
     /// Nothing more is waited for but that the last GOAWAY goes out.
     last: bool,

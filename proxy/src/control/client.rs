@@ -1,4 +1,4 @@
-//! One request of our own to a cluster by name: a small answer, whole, in bounded time and size.
+//! One request of the proxy itself to a cluster by name: a small, whole response, in bounded time and size.
 //!
 //! A connection for each request: such requests are seconds apart.
 
@@ -20,7 +20,7 @@ use crate::snapshot::Cluster;
 /// The clusters that can be asked, as `control` knows them at the moment.
 pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
 
-/// Bytes of an answer that nobody reads.
+/// Bytes of a response that is not read.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Asks clusters.
@@ -36,7 +36,7 @@ pub struct Get<'a> {
     pub path: &'a str,
     /// From the connection to the last byte.
     pub timeout: Duration,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub limit: usize,
 }
 
@@ -51,14 +51,14 @@ pub struct Post<'a> {
     pub timeout: Duration,
 }
 
-/// The answer.
+/// The response.
 #[derive(Clone, Debug)]
 pub struct Response {
     pub status: u16,
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("there is no cluster `{0}`")]
@@ -67,7 +67,7 @@ pub enum Error {
     NoHost(String),
     #[error("{host}: {problem}")]
     Failed { host: std::net::SocketAddr, problem: String },
-    #[error("{host}: no answer within {timeout:?}")]
+    #[error("{host}: no response within {timeout:?}")]
     Timeout { host: std::net::SocketAddr, timeout: Duration },
 }
 
@@ -76,7 +76,7 @@ impl Client {
         Self { directory }
     }
 
-    /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
+    /// Sends a GET to the next endpoint of the cluster and waits for the whole response.
     pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
     }
@@ -113,7 +113,7 @@ impl Client {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let request = request.map_err(|error| failed(error.to_string()))?;
-            // The connection is driven beside the request and dropped with it. It may end first: the answer is whole then, or an error.
+            // The connection is driven beside the request and dropped with it. It may end first: the response is whole then, or an error.
             let response = std::pin::pin!(received(sender.send_request(request), limit));
             let response = match select(response, std::pin::pin!(connection)).await {
                 Either::Left((response, _)) => response,

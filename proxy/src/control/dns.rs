@@ -2,7 +2,7 @@
 //!
 //! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
 //! A name that does not exist has no endpoints; a failed look-up keeps its last resolved. A name that
-//! is an IP address is not looked up. The first round, whatever it brought, ends the cluster's
+//! is an IP address is not looked up. The first round ends the cluster's, with any result,
 //! warming.
 
 use std::net::IpAddr;
@@ -100,7 +100,7 @@ fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
     let mut all: Vec<Endpoint> = Vec::new();
     for known in names {
         let mut ips = known.resolved.ips.clone();
-        // Servers rotate their answers; the order must not look like a change.
+        // Servers rotate their addresses; the order must not look like a change.
         if !dns.logical {
             ips.sort_unstable();
             ips.dedup();

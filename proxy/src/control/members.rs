@@ -30,7 +30,7 @@ pub(super) struct Member {
 
 /// Where the members come from. The task ends with it.
 pub(super) struct Source {
-    /// Unique in this process, so that a late answer of a source that was replaced is told from the new one's.
+    /// Unique in this process, so that a late update of a replaced source is recognised.
     pub id: u64,
     pub phase: Phase,
     task: Option<AbortHandle>,

@@ -21,7 +21,7 @@ use crate::build::resolver::Resolver as Settings;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Resolved {
     pub ips: Vec<IpAddr>,
-    /// How long the records may be believed; `None` when nobody said.
+    /// How long the records are valid; `None` if they do not say.
     pub ttl: Option<Duration>,
 }
 

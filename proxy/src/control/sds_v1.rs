@@ -1,6 +1,6 @@
 //! SDS v1: `GET /v1/registration/{service}` at a cluster, again and again (`REST_LEGACY`).
 //!
-//! Only a 200 with a whole, valid registration changes anything; whatever else comes keeps the last
+//! Only a 200 with a whole, valid registration changes anything; anything else keeps the last
 //! known endpoints and is counted. Until the first success the wait grows from 100 ms to
 //! `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
 
@@ -15,7 +15,7 @@ use crate::build::discovery::SdsV1;
 use crate::cluster::balancer::Cursor;
 use crate::cluster::{Endpoint, Health, Locality};
 
-/// Bytes of an answer: some 50,000 hosts.
+/// Bytes of a response: some 50,000 hosts.
 const BODY_LIMIT: usize = 8 << 20;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -75,7 +75,7 @@ async fn ask(
         Ok(response) if response.status == 200 => response,
         Ok(response) => {
             stats.update_failure.inc();
-            return Err(format!("the answer's status is {}", response.status));
+            return Err(format!("the response's status is {}", response.status));
         }
         Err(error) => {
             stats.update_failure.inc();
@@ -83,7 +83,7 @@ async fn ask(
         }
     };
     let endpoints = serde_json::from_slice(&response.body)
-        .map_err(|error| format!("the answer is no registration: {error}"))
+        .map_err(|error| format!("the response is not a registration: {error}"))
         .and_then(|registration| endpoints(&registration));
     match &endpoints {
         Ok(endpoints) => {

@@ -46,7 +46,7 @@ struct Warming {
 }
 
 impl Store {
-    /// Whoever has something to send on its own account.
+    /// Tasks that send requests of the proxy itself.
     pub fn client(&self) -> &Client {
         &self.sources.client
     }
@@ -106,7 +106,7 @@ impl Store {
     pub fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();
         for (name, part) in &graph.clusters {
-            // Other health checks are begun beside those in use, and nobody is unhealthy for want of a first result.
+            // Other health checks are begun beside those in use, and no host is unhealthy without a first result.
             let kept = self.current.get(name).is_some_and(|member| {
                 Arc::ptr_eq(&member.part.discovery, &part.discovery)
                     && (member.part.message == part.message
@@ -147,7 +147,7 @@ impl Store {
         }
     }
 
-    /// Takes a source's answer; one of a source that was replaced is dropped.
+    /// Takes an update of a source; one of a replaced source is dropped.
     pub fn update(&mut self, source: u64, update: Update) -> Effect {
         let shard = self.sources.shard;
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
@@ -254,7 +254,7 @@ impl Store {
         fresh.filter(|(_, member)| !member.is_warm()).map(|(name, _)| Arc::clone(name)).collect()
     }
 
-    /// Whether the clusters that need nobody's answer but DNS's are known.
+    /// Whether the clusters that depend only on DNS are known.
     pub fn primaries_are_warm(&self) -> bool {
         let mut fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
         fresh.all(|member| member.is_warm() || member.depends_on().is_some())

@@ -56,7 +56,7 @@ impl Drop for Checked {
     }
 }
 
-/// What a checker is told.
+/// When the next check is due, and whether something changed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NextCheck {
     /// Until the next check.

@@ -68,7 +68,7 @@ pub struct Control {
     origin: Origin,
     /// The last text that was tried or is to be.
     text: String,
-    /// SIGHUP: the next text is tried though it is the same.
+    /// SIGHUP: the next configuration is built even if it is the same.
     forced: bool,
     /// What warms, to be accepted with its graph.
     candidate: Option<Packed<Bootstrap>>,
@@ -298,7 +298,7 @@ impl Control {
                 self.forced = true;
                 let (path, events) = (path.clone(), self.sender.clone());
                 tokio::spawn(async move {
-                    // Nobody listens any more: the process ends.
+                    // No receiver is left: the process is shutting down.
                     let _ = events.send(Event::Configuration(file::text(path).await)).await;
                 });
             }
@@ -310,7 +310,7 @@ impl Control {
         }
     }
 
-    /// Tries a new text, unless it is the last one.
+    /// Builds a new configuration, unless it equals the last one.
     fn configure(&mut self, text: String) {
         if std::mem::take(&mut self.forced) || text != self.text {
             self.build_text(text);
@@ -374,7 +374,7 @@ impl Control {
             tracing::error!("a build ended without a result; please report it");
         }
         for done in self.waiting.drain(..) {
-            // Whoever asked may have gone.
+            // The receiver may have gone.
             let _ = done.send(());
         }
         self.build();
@@ -415,7 +415,7 @@ impl Control {
         self.progress();
     }
 
-    /// Tries a configuration again whose addresses were taken, once they are free.
+    /// Builds a configuration again whose addresses were in use.
     fn unblock(&mut self, now: Instant) {
         let Some(blocked) = self.blocked.as_mut().filter(|blocked| blocked.due <= now) else { return };
         if blocked.addresses.iter().all(|address| (self.probe)(*address).is_ok()) {
@@ -426,7 +426,7 @@ impl Control {
         }
     }
 
-    /// Logs, counts and shows which listeners could not be bound; the workers try again.
+    /// Logs, counts and shows which listeners could not be bound; the workers bind again.
     fn show_unbound(&mut self) {
         let unbound = self.unbound.borrow_and_update().clone();
         let mut failing = BTreeMap::new();

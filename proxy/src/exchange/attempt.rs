@@ -153,7 +153,7 @@ impl<'x> Exchange<'x> {
         let opened = {
             let head = &self.request.head;
             let version = upstream_version(&attempt.cluster, head);
-            // Pinned here, and judged by reference below: a stream is large, and moving it costs.
+            // Pinned here and used by reference below: a stream is large, and moving it costs.
             let opening = pin!(attempt.host.stream(&attempt.cluster, version, attempt.priority, head));
             self.timers.race(down.rx.closed(), opening).await
         };
@@ -363,7 +363,7 @@ impl<'x> Exchange<'x> {
         levels
     }
 
-    /// What the host is told of an attempt, and what the log will know of it.
+    /// The result of an attempt, for outlier detection and for the log.
     fn begin_attempt(&mut self, attempt: &Attempt, attempts: &mut Attempts<'_>) {
         let (host, head) = (&attempt.host.host, &mut self.request.head);
         attempts.hosts.push(host.id);

@@ -82,7 +82,7 @@ impl Exchange<'_> {
             }
             self.carry((body, to_client), (tx, rx)).await;
         } else {
-            // The body of an upgrade that is answered as if it were none could be taken for the other protocol.
+            // If the upstream does not upgrade, the body could be taken for the other protocol.
             let ordinary = self.request.head.method != Method::Connect;
             if ordinary && (200..300).contains(&self.response.head.status) {
                 self.response.head.fields.remove(Known::ContentLength);

@@ -1,7 +1,7 @@
 //! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
 //!
 //! Forward for the request, backward for the response. Filters decide and never wait: what a filter
-//! wants to be waited for is a `FilterStatus`, and the exchange does it.
+//! needs to wait for is a `FilterStatus`, and the exchange waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

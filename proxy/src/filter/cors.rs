@@ -38,7 +38,7 @@ pub type Policies<'x> = SmallVec<[&'x Policy; 4]>;
 pub struct Running<'x> {
     cors: &'x Cors,
     policies: Policies<'x>,
-    /// The origin that may read the answer.
+    /// The origin that may read the response.
     origin: Option<FieldValueBuf>,
 }
 
@@ -97,7 +97,7 @@ impl Running<'_> {
         }
     }
 
-    /// The answer to a preflight, but for what every answer gets.
+    /// The response to a preflight, without the headers that every response gets.
     fn preflight(&self, method: FieldValue<'_>, headers: FieldValue<'_>, private: bool) -> ResponseHead {
         let mut head = ResponseHead::new(200);
         let fields = &mut head.fields;

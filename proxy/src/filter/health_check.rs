@@ -1,4 +1,4 @@
-//! `envoy.filters.http.health_check`: answers to the health checks of others.
+//! `envoy.filters.http.health_check`: responds to health checks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,18 +16,18 @@ use crate::stats::{HealthCheckFilterStats, Scope};
 #[derive(Debug)]
 pub struct HealthCheck {
     pub stats: Arc<Scope<HealthCheckFilterStats>>,
-    /// The upstream answers.
+    /// The upstream responds.
     pub pass_through: bool,
     pub cache: Option<Cache>,
     /// Clusters, and the whole percentage of their hosts that must be healthy.
     pub clusters: Vec<(Box<str>, u64)>,
     /// Which requests are health checks.
     pub headers: Vec<HeaderMatcher>,
-    /// `--service-cluster`, which each answer names.
+    /// `--service-cluster`, which each response names.
     pub service_cluster: FieldValueBuf,
 }
 
-/// The upstream's last answer; it stands until the next multiple of the time from the filter's beginning on, as in Envoy.
+/// The upstream's last response; it holds until the next multiple of the time from the filter's beginning on, as in Envoy.
 #[derive(Debug)]
 pub struct Cache {
     time: Duration,
@@ -43,7 +43,7 @@ struct Begin(Instant);
 pub struct Running<'x> {
     filter: &'x HealthCheck,
     is_check: bool,
-    /// The upstream's answer is to be kept.
+    /// The upstream's response is to be kept.
     keep: bool,
     cached: Option<u16>,
 }
@@ -100,7 +100,7 @@ impl Running<'_> {
 
     /// The whole request has come.
     pub fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
-        let (status, details) = self.own_answer(facts);
+        let (status, details) = self.own_response(facts);
         let good = (200..300).contains(&status);
         let stats = self.filter.stats.shard(facts.shard);
         stats.request_total.inc();
@@ -113,7 +113,7 @@ impl Running<'_> {
         FilterStatus::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
     }
 
-    fn own_answer(&self, facts: &Facts<'_>) -> (u16, &'static str) {
+    fn own_response(&self, facts: &Facts<'_>) -> (u16, &'static str) {
         let stats = self.filter.stats.shard(facts.shard);
         if facts.health_failed {
             return (503, "health_check_failed");
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_stands_until_the_period_ends() {
+    fn a_response_holds_until_the_period_ends() {
         let begin = Instant::now();
         let cache = Cache::new(Duration::from_secs(10), begin);
         assert_eq!(cache.get(begin), None);

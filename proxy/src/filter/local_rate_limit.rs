@@ -25,7 +25,7 @@ pub struct Limit {
     pub bucket: Option<TokenBucket>,
     pub enabled: Option<FractionMatcher>,
     pub enforced: Option<FractionMatcher>,
-    /// Of the answers to what is refused.
+    /// Of the responses to refused requests.
     pub response: Changes,
     /// Of requests without a token that are forwarded.
     pub request: Changes,
@@ -58,7 +58,7 @@ pub struct Taken {
 pub struct Running<'x> {
     limit: &'x Limit,
     said: Option<Taken>,
-    /// The values of the answer's fields, when the request was refused.
+    /// The values of the response's headers, when the request was refused.
     refused: Option<Values>,
 }
 

@@ -66,7 +66,7 @@ pub enum Whose {
     /// That the client connected to.
     Ours,
     Peer,
-    /// The peer, or what `x-forwarded-for` says as far as it is believed.
+    /// The address of the client, from `x-forwarded-for` where that is trusted.
     Client,
 }
 

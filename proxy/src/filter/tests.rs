@@ -1,4 +1,4 @@
-//! One request's way through a chain: which filters run for a route, what they want, what the answer gets.
+//! One request's way through a chain: which filters run for a route, what they want, what the response gets.
 //!
 //! Tests of `chain`, `fault`, `cors` and `rbac`.
 
@@ -187,17 +187,17 @@ fn preflight(origin: &str) -> RequestHead {
 }
 
 #[test]
-fn a_preflight_of_an_allowed_origin_is_answered_and_others_are_forwarded_unless_that_is_off() {
+fn a_preflight_of_an_allowed_origin_gets_a_response_and_others_are_forwarded_unless_that_is_off() {
     let registry = Registry::new(1);
     let chain = chain("c", false, Settings::Cors(cors::Cors { stats: registry.scope("cors.") }));
     let asked = |level: &Overrides, origin| run(&chain, &[level], &mut preflight(origin), false).0;
     let named = level("c", false, Some(RouteSettings::Cors(policy("https://a", None))));
-    let FilterStatus::Respond(head) = asked(&named, "https://a") else { panic!("not answered") };
+    let FilterStatus::Respond(head) = asked(&named, "https://a") else { panic!("no response") };
     assert_eq!(head.fields.get("access-control-allow-methods"), Some(&b"PUT"[..]));
     assert_eq!(head.fields.get("access-control-max-age"), Some(&b"7"[..]));
     assert!(matches!(asked(&named, "https://b"), FilterStatus::Continue));
     let strict = level("c", false, Some(RouteSettings::Cors(policy("https://a", Some(false)))));
-    let FilterStatus::Respond(head) = asked(&strict, "https://b") else { panic!("not answered") };
+    let FilterStatus::Respond(head) = asked(&strict, "https://b") else { panic!("no response") };
     assert!(!head.fields.contains("access-control-allow-origin"));
     // The older field counts where nothing stands under the filter's name.
     let old = Overrides { by_name: Vec::new(), cors: Some(policy("https://a", None)) };
@@ -205,7 +205,7 @@ fn a_preflight_of_an_allowed_origin_is_answered_and_others_are_forwarded_unless_
 }
 
 #[test]
-fn an_allowed_origin_may_read_the_answer() {
+fn an_allowed_origin_may_read_the_response() {
     let registry = Registry::new(1);
     let chain = chain("c", false, Settings::Cors(cors::Cors { stats: registry.scope("cors.") }));
     let level = level("c", false, Some(RouteSettings::Cors(policy("*", None))));

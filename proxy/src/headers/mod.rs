@@ -1,4 +1,4 @@
-//! What the proxy does to headers of its own accord: the connection manager's rules for requests and responses, the normalization of
+//! What the proxy does to headers: the connection manager's rules for requests and responses, the normalization of
 //! paths, and the changes that routes configure.
 
 use std::collections::HashSet;

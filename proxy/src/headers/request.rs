@@ -20,7 +20,7 @@ pub struct Client {
 pub struct Origin {
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    /// The transport is TLS, whatever the client says of its scheme.
+    /// The transport is TLS. What the client says about its scheme is another field.
     pub tls: bool,
     /// Random bits for a request id.
     pub random: [u64; 2],
@@ -272,7 +272,7 @@ mod tests {
         head.fields.push(Known::Upgrade, b"websocket");
         assert!(is_upgrade(&head));
         hop_by_hop(&mut head);
-        // An upgrade is still one, for the route to judge.
+        // It is still an upgrade; the route decides whether it is allowed.
         assert!(is_upgrade(&head) && !head.fields.contains("x-secret"));
         head.fields.set(Known::Upgrade, b"h2c");
         hop_by_hop(&mut head);

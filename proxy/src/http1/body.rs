@@ -321,7 +321,7 @@ impl Input {
         stream.poll_read_ready(cx).map(|_| ())
     }
 
-    /// Waits until the peer has ended or reset the connection, whatever it sent before.
+    /// Waits until the peer has ended or reset the connection. Bytes before that stay.
     pub(super) async fn peer_closed(&self) {
         peer_closed(self.half.as_ref()).await;
     }

@@ -58,7 +58,7 @@ pub struct HeadLimits {
 }
 
 impl HeadLimits {
-    /// A section that is longer is too large, whatever its headers' overhead.
+    /// A longer section is too large even without the overhead of its headers.
     fn longest(self) -> usize {
         self.bytes.saturating_add(self.fields.saturating_mul(4)).saturating_add(64)
     }

@@ -34,7 +34,7 @@ pub enum HeadEvent {
     Request,
     /// The client closed the connection.
     Closed,
-    /// The request is answered by the codec, and the connection closed.
+    /// The codec responds to the request and closes the connection.
     Refused(Refusal),
 }
 
@@ -144,7 +144,7 @@ impl ServerConnection {
         (body, writer)
     }
 
-    /// Whether another request may follow: both sides are whole and nobody asked for the end.
+    /// Whether another request may follow: both sides are whole and neither asked to close.
     pub fn reusable(&self) -> bool {
         self.shared.request_done.get() && self.responded() && !self.shared.close.get()
     }
@@ -174,7 +174,7 @@ impl ServerConnection {
         self.shared.close.set(true);
     }
 
-    /// Gives up on a head: what is answered is its refusal, and the last of the connection.
+    /// Gives up on a request: the response is its refusal, and the last of the connection.
     pub fn give_up_head(&mut self) {
         self.shared.head.set(false);
         self.shared.connect.set(false);
@@ -451,7 +451,7 @@ impl ResponseWriter<'_> {
 
     fn begin(&mut self, head: &ResponseHead, end: bool) {
         let shared = self.shared;
-        // A response to a request that is not whole ends the connection, rather than wait for bytes that nobody wants.
+        // A response to a request that is not whole ends the connection, instead of waiting for bytes that are not needed.
         // So does the refusal of an upgrade: bytes behind the request may be the other protocol's.
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();

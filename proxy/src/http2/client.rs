@@ -37,7 +37,7 @@ pub struct RequestWriter {
     response: Rc<RefCell<PendingResponse>>,
 }
 
-/// Where the answer comes from.
+/// The receiving side: the response.
 pub struct ResponseReader {
     response: Rc<RefCell<PendingResponse>>,
     body: Option<RecvStream>,
@@ -183,12 +183,12 @@ impl RequestWriter {
 }
 
 impl ResponseReader {
-    /// The next head, into a reused one; whether it is interim and whether the answer ends with it.
+    /// The next head, into a reused one; whether it is interim and whether the response ends with it.
     pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         poll_fn(|cx| self.poll_head(cx, head)).await
     }
 
-    /// Whether the whole answer has been received.
+    /// Whether the whole response has been received.
     pub fn is_end(&self) -> bool {
         self.done || self.body.as_ref().is_some_and(RecvStream::is_end_stream)
     }

@@ -33,7 +33,7 @@ fn post(path: &str) -> RequestHead {
     head
 }
 
-/// Serves every stream with `answer` on a task of its own; a client's connection to it.
+/// Serves every stream with `response` on a task of its own; a client's connection to it.
 async fn served<F, A>(options: Options, response: F) -> ClientConnection
 where
     F: Fn(RequestHead, RequestBody, ResponseWriter) -> A + 'static,
@@ -90,7 +90,7 @@ async fn echo(head: RequestHead, mut rx: RequestBody, mut tx: ResponseWriter) {
     }
 }
 
-/// Reads an answer to its end: head, length of the body, trailers.
+/// Reads a response to its end: head, length of the body, trailers.
 async fn whole(rx: &mut ResponseReader) -> Result<(ResponseHead, usize, Option<Fields>), UpstreamError> {
     let (mut head, mut length, mut trailers) = (ResponseHead::default(), 0, None);
     while rx.head(&mut head).await? == HeadKind::Interim {}
@@ -104,7 +104,7 @@ async fn whole(rx: &mut ResponseReader) -> Result<(ResponseHead, usize, Option<F
     Ok((head, length, trailers))
 }
 
-/// The error of a request without a body that `answer` deals with.
+/// The error of a request without a body that `response` handles.
 async fn failed(response: impl Fn(ResponseWriter) + 'static) -> UpstreamError {
     let response = move |_, _, tx| {
         response(tx);
@@ -207,7 +207,7 @@ async fn a_slow_reader_holds_the_writer_up() {
 }
 
 #[tokio::test]
-async fn interim_answers_come_first() {
+async fn interim_responses_come_first() {
     local(async {
         let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
             tx.interim(&ResponseHead::new(103)).unwrap();
@@ -226,7 +226,7 @@ async fn interim_answers_come_first() {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_from_a_lost_connection() {
+async fn a_reset_differs_from_a_lost_connection() {
     local(async {
         let reset = failed(|mut tx| tx.reset()).await;
         assert_eq!(reset, UpstreamError::RemoteReset);
@@ -390,7 +390,7 @@ async fn an_upgrade_becomes_an_extended_connect_and_back() {
             tx.head(&ResponseHead::new(if upgrade { 101 } else { 200 }), true).unwrap();
         })
         .await;
-        // The client learns from the server's settings that extended CONNECT is allowed; a first answer shows that they have come.
+        // The client learns from the server's settings that extended CONNECT is allowed; a first response shows that they have arrived.
         let mut head = post("/");
         for status in [200, 101] {
             let (mut tx, mut rx) = connection.start(&head);
@@ -440,7 +440,7 @@ proptest! {
                     assert_eq!(sent, Ok(()), "{head:?}");
                     assert_eq!(whole(&mut rx).await.map(|response| response.0.status), Ok(200), "{head:?}");
                 } else {
-                    // Whoever sends it all the same does not blame the host.
+                    // Sending it all the same is not an error of the host.
                     assert!(matches!(sent, Ok(()) | Err(UpstreamError::Unsendable)), "{head:?}");
                 }
             }

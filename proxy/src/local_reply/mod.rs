@@ -85,7 +85,7 @@ pub fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> R
     }
     let (body, content_type) = apply(reply, mappers, context, &mut head);
     if context.request.is_some_and(RequestHead::is_grpc) {
-        return grpc_answer(reply, head, &body);
+        return grpc_response(reply, head, &body);
     }
     if !body.is_empty() {
         head.fields.push(Known::ContentLength, body.len());
@@ -134,7 +134,7 @@ fn apply<'m>(
 }
 
 /// A trailers-only response: the body becomes the message.
-fn grpc_answer(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Rendered {
+fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Rendered {
     let code = reply.grpc_status.unwrap_or_else(|| grpc::status_of_http(head.status));
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");

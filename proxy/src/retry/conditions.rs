@@ -77,7 +77,7 @@ impl RetryOn {
         GRPC.iter().any(|(_, known, condition)| *known == code && self.has(*condition))
     }
 
-    /// Whether a response with this status is retried, whatever its headers.
+    /// Whether a response with this status is retried, independent of its headers.
     pub fn covers_status(self, status: u16) -> bool {
         (self.has(Self::FIVE_XX) && (500..600).contains(&status))
             || (self.has(Self::GATEWAY_ERROR) && (502..=504).contains(&status))

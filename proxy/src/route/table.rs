@@ -15,7 +15,7 @@ use crate::message::{Known, Method, RequestHead};
 pub enum Decision<'t> {
     /// The first route that matches.
     Route { virtual_host: &'t VirtualHost, route: &'t Arc<Route> },
-    /// The virtual host wants TLS: the answer is a redirect to `redirect::to_tls`.
+    /// The virtual host requires TLS: the response is a redirect to `redirect::to_tls`.
     RequireTls(&'t VirtualHost),
 }
 

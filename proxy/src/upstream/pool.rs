@@ -3,7 +3,7 @@
 //! There is a pool for each protocol and priority, as in Envoy. A connection has room for one stream
 //! (HTTP/1) or for as many as the peer and the configuration allow (HTTP/2). A request without room
 //! waits in the queue, bounded by `max_pending_requests`, and the pool opens connections for those
-//! that wait, bounded by `max_connections`. Nobody waits while there is room.
+//! that wait, bounded by `max_connections`. No request waits while there is room.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -251,7 +251,7 @@ impl Pool {
         }
     }
 
-    /// Waits for permits until nobody needs one.
+    /// Waits for permits until no request needs one.
     fn want(self: &Rc<Self>, cluster: &Rc<LocalCluster>, shortage: usize) {
         let wanted = u32::try_from(shortage).unwrap_or(u32::MAX);
         let mut wanting = self.wanting.borrow_mut();
@@ -277,7 +277,7 @@ impl Pool {
         *wanting = Some(Wanting { want, _task: Task(task.abort_handle()) });
     }
 
-    /// Opens a connection, whoever will use it.
+    /// Opens a connection, for any request of the pool.
     fn open(self: &Rc<Self>, cluster: Rc<LocalCluster>, host: Arc<Host>, permit: Permit) {
         let opening = Opening::new(self, &cluster);
         tokio::task::spawn_local(async move {
@@ -458,7 +458,7 @@ impl Pool {
     }
 }
 
-/// A connection that is being opened; whatever becomes of it, the pool's counts are right.
+/// A connection that is being opened; the pool's counts are right however that ends.
 struct Opening {
     pool: Rc<Pool>,
     expected: usize,

@@ -106,7 +106,7 @@ impl Queue {
         }
     }
 
-    /// The host cannot be connected to: nobody needs to wait to find that out.
+    /// The host cannot be connected to: fail the requests that wait.
     pub(super) fn fail(&self, error: &UpstreamError) {
         while let Some(waiting) = self.pop() {
             // One that has given up needs no error.

@@ -182,7 +182,7 @@ impl Connection {
         room && !self.draining.get() && self.started.get() < self.max_started
     }
 
-    /// Whether the host has closed it, or sent bytes that nobody asked for, or said GOAWAY. No system
+    /// Whether the host has closed it, or sent unexpected bytes, or sent GOAWAY. No system
     /// call while nothing came.
     pub(super) fn is_stale(&self) -> bool {
         match &self.codec {
@@ -309,7 +309,7 @@ pub enum RequestWriter {
     Http2(http2::RequestWriter),
 }
 
-/// Where the answer comes from.
+/// The receiving side: the response.
 pub enum ResponseReader {
     Http1(http1::ResponseReader),
     Http2(http2::ResponseReader),
@@ -388,7 +388,7 @@ impl ResponseReader {
         }
     }
 
-    /// Whether the whole answer has been received: known with the last data where the framing tells.
+    /// Whether the whole response has been received: known with the last data where the framing tells.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Http1(reader) => reader.is_end(),

@@ -1,4 +1,4 @@
-//! Odd requests: what a client gets wrong is the client's own error, whatever protocol the host
+//! Odd requests: what a client gets wrong is the client's own error, with every protocol of the host
 //! speaks.
 //!
 //! Every byte in every part of a request, over both versions, against hosts that outlier detection

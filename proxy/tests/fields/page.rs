@@ -55,7 +55,7 @@ async fn ask(address: std::net::SocketAddr, path: &str) -> String {
     stream.read_to_string(&mut response).await.unwrap();
     let (head, body) = response.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200"), "{path}: {head}");
-    // An uptime may pass a second between two answers.
+    // An uptime may pass a second between two responses.
     let lines = body.lines().filter(|line| !line.contains("uptime"));
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -57,7 +57,7 @@ fn an_ejection_stays_until_detection_is_taken_out() {
         let mut proxy = Proxy::start(swap, &upstream, detection);
         let mut client = Client::new(proxy.one).unwrap();
         assert_eq!(client.get("/fail").unwrap().0, 500);
-        // The very next request finds the host ejected: nobody waits for control.
+        // The very next request finds the host ejected: it does not wait for control.
         assert_eq!(client.get("/").unwrap().0, 503);
         let active = "cluster.one.outlier_detection.ejections_active";
         wait("the ejection", || (proxy.stat(active) == 1).then_some(()));

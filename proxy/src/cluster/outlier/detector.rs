@@ -28,11 +28,11 @@ struct Monitor {
     multiplier: u32,
     jitter: Duration,
     returned: Option<Instant>,
-    /// Total and successes at the last sweep: answers, then what happened before an answer.
+    /// Total and successes at the last sweep: responses, then what happened before a response.
     last: [(u64, u64); 2],
 }
 
-/// Answers, or what happened before an answer.
+/// Responses, or what happened before a response.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     External,

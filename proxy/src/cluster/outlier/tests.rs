@@ -202,7 +202,7 @@ fn what_is_detected_and_not_enforced_changes_nothing() {
 }
 
 #[test]
-fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
+fn gateway_failures_are_three_statuses_and_what_happens_without_a_response() {
     let mut cluster = Cluster::new(2, |settings| {
         settings.consecutive_5xx = 100;
         settings.enforcing.consecutive_gateway_failure = 100;
@@ -219,7 +219,7 @@ fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
 }
 
 #[test]
-fn failures_without_an_answer_are_counted_apart_where_the_file_says_so() {
+fn failures_without_a_response_are_counted_apart_where_the_file_says_so() {
     let mut cluster = Cluster::new(2, |settings| settings.split = true);
     cluster.see(1, Seen::Response(500), 4);
     cluster.see(1, Seen::Failed, 4);
@@ -264,7 +264,7 @@ fn too_few_requests_or_hosts_make_no_success_rate() {
 }
 
 #[test]
-fn too_many_failures_in_percent_eject_whoever_has_them() {
+fn too_high_a_failure_percentage_ejects_the_host() {
     let mut cluster = Cluster::new(5, |settings| {
         settings.consecutive_5xx = 1_000;
         settings.enforcing.success_rate = 0;

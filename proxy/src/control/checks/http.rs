@@ -1,4 +1,4 @@
-//! An HTTP check: a request, and whether its answer is one of those that pass.
+//! An HTTP check: a request, and whether its response passes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

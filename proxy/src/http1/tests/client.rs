@@ -1,4 +1,4 @@
-//! A client's connection over real sockets: whole answers, broken answers, and when the connection comes back.
+//! A client's connection over real sockets: whole responses, broken responses, and when the connection returns.
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +17,7 @@ fn connection(stream: TcpStream) -> ClientConnection {
     ClientConnection::new(stream, ClientOptions::default())
 }
 
-/// Reads an answer to its end: its status and body.
+/// Reads a response to its end: its status and body.
 async fn whole(reader: &mut ResponseReader) -> Result<(u16, Vec<u8>), UpstreamError> {
     let mut head = ResponseHead::default();
     let mut body = Vec::new();
@@ -30,7 +30,7 @@ async fn whole(reader: &mut ResponseReader) -> Result<(u16, Vec<u8>), UpstreamEr
     Ok((head.status, body))
 }
 
-/// What a client makes of `answer` to `request`, after which the upstream closes; and whether the connection would be kept.
+/// What a client makes of `response` to `request`, after which the upstream closes; and whether the connection would be kept.
 async fn received(request: &RequestHead, response: &[u8]) -> (Result<(u16, Vec<u8>), UpstreamError>, bool) {
     let (client, mut upstream) = pair().await;
     let (mut writer, mut reader) = connection(client).start(request);
@@ -42,7 +42,7 @@ async fn received(request: &RequestHead, response: &[u8]) -> (Result<(u16, Vec<u
 }
 
 #[tokio::test]
-async fn whole_answers_give_the_connection_back() {
+async fn whole_responses_return_the_connection() {
     for (response, body, kept) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", "abc", true),
         (
@@ -62,7 +62,7 @@ async fn whole_answers_give_the_connection_back() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_errors_and_end_the_connection() {
+async fn broken_responses_are_errors_and_end_the_connection() {
     for response in [
         "this is not http\r\n\r\n",
         "\r\n\r\n",
@@ -84,7 +84,7 @@ async fn broken_answers_are_errors_and_end_the_connection() {
 }
 
 #[tokio::test]
-async fn no_beginning_of_an_answer_is_taken_for_the_whole() {
+async fn no_beginning_of_a_response_passes_as_the_whole() {
     for response in [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..],
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: 1\r\n\r\n",
@@ -98,7 +98,7 @@ async fn no_beginning_of_an_answer_is_taken_for_the_whole() {
 }
 
 #[tokio::test]
-async fn the_answer_to_head_has_no_body() {
+async fn the_response_to_head_has_no_body() {
     let head = RequestHead { method: Method::Head, ..get() };
     let (result, kept) = received(&head, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
     assert_eq!((result.unwrap().1, kept), (Vec::new(), true));
@@ -146,7 +146,7 @@ async fn requests_are_framed_by_what_is_known_of_their_body() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_whole_request_ends_the_connection() {
+async fn a_response_before_the_whole_request_ends_the_connection() {
     let mut post = RequestHead { method: Method::Post, ..get() };
     post.fields.push("content-length", b"10");
     let (client, mut upstream) = pair().await;

@@ -1,4 +1,4 @@
-//! A server's connection over real sockets: pipelining, framing both ways, early answers, clients that leave or read slowly.
+//! A server's connection over real sockets: pipelining, framing both ways, early responses, clients that leave or read slowly.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,7 +24,7 @@ async fn next(connection: &mut ServerConnection) -> (HeadEvent, RequestHead) {
     (connection.read_head(&mut head, &ServerOptions::default()).await, head)
 }
 
-/// Answers each request with its path as a field and its body as the body, until the connection ends; how many there were.
+/// Responds to each request with its path as a header and its body as the body, until the connection ends; how many there were.
 async fn echo(mut connection: ServerConnection) -> usize {
     for count in 0.. {
         let (event, head) = next(&mut connection).await;
@@ -70,7 +70,7 @@ async fn exchange(client: &mut TcpStream, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_get_responses_in_order() {
     let (mut client, server) = pair().await;
     let requests =
         b"\r\nGET /1 HTTP/1.1\r\nhost: a\r\n\r\nPOST /2 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc\
@@ -127,7 +127,7 @@ async fn large_bodies_go_both_ways() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_request_closes_the_connection() {
+async fn a_response_before_the_end_of_the_request_closes_the_connection() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
@@ -140,7 +140,7 @@ async fn an_answer_before_the_end_of_the_request_closes_the_connection() {
 }
 
 #[tokio::test]
-async fn refused_heads_come_with_their_answer() {
+async fn refused_requests_come_with_their_response() {
     for (request, status) in
         [("BAD\r\n\r\n", 400), ("GET / HTTP/1.0\r\n\r\n", 426), ("\x16\x03\x01\x02", 400)]
     {
@@ -222,7 +222,7 @@ async fn a_slow_reader_holds_the_writer_up_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn an_interim_answer_goes_first() {
+async fn an_interim_response_goes_first() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client
@@ -241,7 +241,7 @@ async fn an_interim_answer_goes_first() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_the_connection_in_step() {
+async fn responses_without_a_body_keep_the_connection_in_step() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client.write_all(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
@@ -284,7 +284,7 @@ async fn a_refused_upgrade_ends_the_connection_and_an_accepted_one_becomes_a_tun
         assert!(!server.reusable());
         drop(server);
         let mut text = Vec::new();
-        // The unread bytes may turn the close into a reset behind the answer.
+        // The unread bytes may turn the close into a reset behind the response.
         let _ = client.read_to_end(&mut text).await;
         let text = String::from_utf8(text).unwrap();
         let expected =
