@@ -363,7 +363,7 @@ async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
 /// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised a response.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
-/// Waits until draining has come so far that idle connections are closed; later where none of its requests has come yet.
+/// Waits until the drain closes idle connections; later where no request has arrived yet.
 async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
     reached(drain, Drain::Closed).await;
     if requests == 0 {

@@ -1,4 +1,4 @@
-//! gRPC's status codes: their names, and the code that stands for an HTTP status.
+//! gRPC's status codes: their names, and the code for an HTTP status.
 
 /// Names in the two spellings of `%GRPC_STATUS%`, by code.
 const NAMES: [(&str, &str); 17] = [
@@ -38,7 +38,7 @@ pub fn status_of_http(status: u16) -> u32 {
     }
 }
 
-/// The HTTP status that stands for a gRPC code (the inverse, as Envoy has it).
+/// The HTTP status for a gRPC code (the inverse, as Envoy has it).
 pub fn http_of_status(code: u32) -> u16 {
     match code {
         0 => 200,
@@ -56,7 +56,7 @@ pub fn http_of_status(code: u32) -> u16 {
     }
 }
 
-/// A message as the `grpc-message` field carries it: percent-encoded but for printable ASCII (the gRPC protocol's Percent-Encoded).
+/// A message as the `grpc-message` field carries it: percent-encoded except for printable ASCII (the gRPC protocol's Percent-Encoded).
 pub fn encode_message(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {

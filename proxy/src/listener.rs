@@ -96,7 +96,7 @@ impl Acceptor {
         *self.listener.borrow_mut() = listener;
     }
 
-    /// Ends the accepting; what lies in the accept queue is still served.
+    /// Stops accepting; the connections in the accept queue are still served.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }

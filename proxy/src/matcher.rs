@@ -118,7 +118,7 @@ impl HeaderMatcher {
         self.matches_either((&*self.name == ":status").then_some(Some(status)), &head.fields)
     }
 
-    /// By the value of a pseudo-field, or by the fields of that name.
+    /// By the value of a pseudo-header, or by the headers of that name.
     fn matches_either(&self, pseudo: Option<Option<&[u8]>>, fields: &Fields) -> bool {
         let result = match &self.rule {
             HeaderRule::Present(wanted) => {

@@ -1,6 +1,6 @@
 //! Message heads: a request or response head with its headers in one buffer.
 //!
-//! A head is validated once by the codec that read it and always written anew, never forwarded as received bytes. Well-known
+//! A head is validated once by the codec that read it and always written again, never forwarded as received bytes. Well-known
 //! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
 
 mod fields;
@@ -10,7 +10,7 @@ mod parts;
 pub use fields::Fields;
 pub use parts::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path};
 
-/// Buffers of a head that have grown beyond this are given back after it.
+/// Larger buffers are freed after a request.
 const KEEP: usize = 16 * 1024;
 
 /// Counts steps of work on input in tests, which show that it grows no faster than the input.
@@ -71,7 +71,7 @@ pub enum Method {
     Other(OtherMethod),
 }
 
-/// A token that is none of the usual methods.
+/// Any other method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OtherMethod(Box<str>);
 

@@ -79,7 +79,7 @@ pub struct FilterChain {
 #[derive(Debug, Default)]
 pub struct FilterChains {
     pub chains: Vec<Arc<FilterChain>>,
-    /// For connections that none of them takes.
+    /// For connections that match none of them.
     pub default: Option<Arc<FilterChain>>,
 }
 
@@ -88,7 +88,7 @@ pub struct FilterChains {
 pub struct Conditions {
     pub destination_port: Option<u16>,
     pub destinations: Vec<Cidr>,
-    /// In lower case; `.example.com` stands for `*.example.com`.
+    /// In lower case; `.example.com` means `*.example.com`.
     pub server_names: Vec<Box<str>>,
     pub transport: Box<str>,
     pub applications: Vec<Box<str>>,

@@ -151,7 +151,7 @@ impl ServerState {
         self.changed.send_replace(());
     }
 
-    /// Whether the listeners of a direction were told to accept no more (`/drain_listeners`); their connections go on.
+    /// Whether the listeners of a direction stopped accepting (`/drain_listeners`); their connections continue.
     pub fn is_stopped(&self, direction: Direction) -> bool {
         self.facing(direction).stopped.load(Relaxed)
     }
@@ -166,7 +166,7 @@ impl ServerState {
         self.facing(direction).connections.load(SeqCst)
     }
 
-    /// Whether nothing of a direction is left: no connection, and no socket that may hold one.
+    /// Whether a direction has no connection left, and no socket whose queue may hold one.
     pub fn is_idle(&self, direction: Direction) -> bool {
         let facing = self.facing(direction);
         facing.acceptors.load(Acquire) == 0 && facing.connections.load(SeqCst) == 0
@@ -208,7 +208,7 @@ impl ServerState {
         self.unbound.subscribe()
     }
 
-    /// Wakes everyone who subscribed.
+    /// Wakes all subscribers.
     pub fn touch(&self) {
         self.changed.send_replace(());
     }

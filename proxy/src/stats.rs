@@ -159,7 +159,7 @@ impl<T: Group> Scope<T> {
 
     /// The shard of a thread: workers count from 0, `Registry` names the others.
     pub fn shard(&self, at: usize) -> &T {
-        // The index always exists; the last shard stands in rather than a panic.
+        // The index always exists; the last shard is used instead of a panic.
         let last = self.shards.len().saturating_sub(1);
         &self.shards[at.min(last)].get_or_init(Box::default).0
     }

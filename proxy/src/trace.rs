@@ -258,7 +258,7 @@ impl Outbox {
         Self { spans, taken: Mutex::new(Some(receiver)), collector }
     }
 
-    /// The spans, for the one who sends them: once.
+    /// The spans, for the sender; can be taken once.
     pub fn take(&self) -> Option<mpsc::Receiver<String>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -36,7 +36,7 @@ pub enum LogFormat {
 impl Default for LogFormat {
     /// Envoy's line.
     fn default() -> Self {
-        // The text is a constant of ours (a test parses it); a log with empty lines would be the only harm.
+        // The format is a constant (a test parses it), so this cannot fail; it would only log empty lines.
         Self::Text(Format::parse(DEFAULT_LOG_FORMAT).unwrap_or_default())
     }
 }
@@ -74,7 +74,7 @@ impl AccessLog {
     }
 }
 
-/// `config.accesslog.v3.AccessLogFilter`, but for the kinds that are not known here (runtime, metadata, CEL, extensions).
+/// `config.accesslog.v3.AccessLogFilter`, without the kinds that are not implemented (runtime, metadata, CEL, extensions).
 #[derive(Debug)]
 pub enum LogFilter {
     /// `status_code_filter`: the status sent; 0 when none was.
@@ -116,7 +116,7 @@ pub enum Operation {
 }
 
 impl LogFilter {
-    /// Whether the exchange is meant.
+    /// Whether the exchange is logged.
     pub fn passes(&self, context: &Context<'_>) -> bool {
         let info = context.info;
         match self {
@@ -146,7 +146,7 @@ impl Comparison {
     }
 }
 
-/// The status that the response carries, else what its HTTP status stands for.
+/// The gRPC status of the response, or else the one for its HTTP status.
 fn grpc_status(context: &Context<'_>) -> u32 {
     let in_trailers = context.response_trailers.and_then(|fields| fields.get(Known::GrpcStatus));
     let in_head = || context.response.and_then(|head| head.fields.get(Known::GrpcStatus));

@@ -88,7 +88,7 @@ enum Target {
 #[derive(Debug)]
 struct SinkBuffers {
     target: Target,
-    /// The open file; taken by the writer alone, but for the one that is opened.
+    /// The open file; only the writer uses it after it was opened.
     file: Mutex<Option<File>>,
     buffers: Box<[Mutex<Vec<u8>>]>,
     shared: Arc<Shared>,
@@ -143,7 +143,7 @@ impl LogWriter {
         }
     }
 
-    /// Opens the files anew before the next line, after they were moved away (SIGUSR1).
+    /// Opens the files again before the next line, after they were moved away (SIGUSR1).
     pub fn reopen(&self) {
         lock(&self.shared.orders).reopen = true;
         self.shared.wake.notify_one();

@@ -301,10 +301,10 @@ impl Admin {
         self.http.shard(self.context.registry.admin_shard())
     }
 
-    /// Sends a command; returns what tells that it was carried out.
+    /// Sends a command; the result completes when it was carried out.
     async fn send(&self, command: Command) -> oneshot::Receiver<()> {
         let (done, responded) = oneshot::channel();
-        // Without a receiver the process is ending: there is nothing to tell.
+        // Without a receiver the process is shutting down.
         let _ = self.context.commands.send(Order { command, done }).await;
         responded
     }

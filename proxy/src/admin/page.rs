@@ -123,7 +123,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decode_percent(text.as_bytes())).into_owned()
 }
 
-/// Why a request is refused before it is looked at; `None` when it is not.
+/// Why a request is refused before it is routed; `None` if it is not.
 pub(super) fn refusal(headers: &HeaderMap) -> Option<Page> {
     let value = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = value(&header::HOST).unwrap_or_default();

@@ -16,7 +16,7 @@ use crate::stats::HttpStats;
 /// Bytes of a form that are read.
 const MAX_FORM: usize = 64 * 1024;
 
-/// A path: its name, what `/help` says of it, its parameters, and whether it changes something and so wants POST.
+/// A path: its name, its line in `/help`, its parameters, and whether it changes something and so needs POST.
 struct Entry {
     path: &'static str,
     help: &'static str,

@@ -107,7 +107,7 @@ impl Wanted {
         })
     }
 
-    /// The statistics that are asked for, as they stand.
+    /// The requested statistics with their current values.
     pub(super) fn collect(&self, admin: &Admin) -> Collected {
         server::refresh(admin);
         super::clusters::refresh(&admin.context);

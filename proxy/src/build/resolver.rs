@@ -19,7 +19,7 @@ pub struct Resolver {
     pub tcp_only: bool,
     /// Names are taken as they are, without the system's search domains.
     pub no_search: bool,
-    /// For one try (5 s).
+    /// For one attempt (5 s).
     pub timeout: Option<Duration>,
     pub tries: Option<u32>,
 }

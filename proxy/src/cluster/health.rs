@@ -73,7 +73,7 @@ pub struct HttpProbe {
     pub retriable: Vec<(u16, u16)>,
     /// What the body must hold, in this order.
     pub receive: Vec<Vec<u8>>,
-    /// Bytes of the body that are looked at; `None` is all, up to our own limit.
+    /// Bytes of the body that are searched; `None` is all, up to our own limit.
     pub body_limit: Option<usize>,
     pub service_name: Option<StringMatch>,
 }
@@ -121,7 +121,7 @@ pub enum Outcome {
         /// It asks not to be counted at all.
         exclude: bool,
     },
-    /// No connection, or one that broke.
+    /// No connection, or one that failed.
     Network,
     Timeout,
     /// A worker saw a response that says that the host must not be used.

@@ -35,7 +35,7 @@ pub struct Host {
     pub canary: bool,
     /// What discovery says.
     pub health: Health,
-    /// What discovery and health checks say of its health.
+    /// Its health according to discovery and health checks.
     checked: HealthFlags,
     pub stats: Arc<HostStats>,
 }
@@ -120,7 +120,7 @@ impl HostStats {
 
     /// The counts of a worker.
     pub fn shard(&self, worker: usize) -> &HostShard {
-        // There is a shard for every worker, so that the index always exists; the last stands in rather than a panic.
+        // There is a shard for every worker, so that the index always exists; the last one is used instead of a panic.
         let last = self.shards.len().saturating_sub(1);
         &self.shards[worker.min(last)]
     }

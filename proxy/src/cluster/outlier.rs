@@ -113,7 +113,7 @@ pub struct Tally {
 /// What a worker saw of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// A response, by its status (or the one that its gRPC status stands for).
+    /// A response, by its status (or the one for its gRPC status).
     Response(u16),
     /// A connection; its response is still to come.
     Connected,
@@ -194,7 +194,7 @@ fn reset(row: &AtomicU64) {
 }
 
 impl Tally {
-    /// Begins to count anew what a detection was about.
+    /// Restarts the count behind a detection.
     fn restart(&self, kind: Kind) {
         let row = match kind {
             Kind::ConsecutiveGatewayFailure => &self.consecutive_gateway_failure,

@@ -84,7 +84,7 @@ impl Member {
         self.source.phase == Phase::Warm
     }
 
-    /// Makes the view anew, of the endpoints and of all that is known of their health.
+    /// Builds the view from the endpoints and all that is known of their health.
     pub fn renew(&mut self, shard: usize) {
         let version = self.view.version.clone();
         self.renew_as(&version, shard);

@@ -34,7 +34,7 @@ pub use writer::{Control, Handles, Start};
 /// Events that may wait for the writer; a source that finds the channel full waits.
 const WAITING_EVENTS: usize = 64;
 
-/// What a source or a person tells the writer.
+/// Events for the writer, from sources and people.
 #[derive(Debug)]
 pub enum Event {
     /// An update of a source.

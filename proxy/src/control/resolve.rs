@@ -1,6 +1,6 @@
 //! One look-up of one name: the system's resolver, or DNS servers that the file names.
 //!
-//! "The name does not exist" is an resolved without addresses; not being told is a failure.
+//! "The name does not exist" is a result without addresses; no response is a failure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -80,7 +80,7 @@ fn options(settings: &Settings) -> ResolverOpts {
 }
 
 async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result<Resolved, String> {
-    // As it is written: no search domain is tried.
+    // As it is written: search domains are not used.
     let name = format!("{}.", host.trim_end_matches('.'));
     match resolver.lookup(name, record).await {
         Ok(found) => {

@@ -38,7 +38,7 @@ pub(super) async fn run(sds: SdsV1, client: Client, reporter: Reporter) {
                 }
             }
             Err(problem) => {
-                // Said once for each outage; the counters tell the rest.
+                // Logged once for each outage; the counters have the rest.
                 if failures == 0 {
                     tracing::warn!(
                         cluster = sds.cluster,

@@ -33,10 +33,10 @@ pub(super) struct Store {
     sources: Sources,
 }
 
-/// Clusters by name, shared with those who read them.
+/// Clusters by name, shared with their readers.
 pub(super) type Clusters = BTreeMap<Arc<str>, Arc<Cluster>>;
 
-/// A filter chain that is no longer configured, and how its connections are told.
+/// A filter chain that is no longer configured, and the signal to its connections.
 pub(super) type Retired = (Arc<Generation>, Drain);
 
 /// A graph that is not used yet, with the clusters that are new in it.
@@ -305,7 +305,7 @@ impl Store {
         graph.map(|part| Arc::clone(&part.listener)).collect()
     }
 
-    /// The clusters in use: the map that was published last, but for those that changed since.
+    /// The clusters in use: the map that was published last, with those that changed since.
     pub fn clusters(&mut self) -> Arc<Clusters> {
         if !self.changed.is_empty() {
             let all = Arc::make_mut(&mut self.shown);

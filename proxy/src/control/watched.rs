@@ -128,7 +128,7 @@ impl Watched {
         self.show(shard);
     }
 
-    /// What health checks say of a host.
+    /// The results of health checks of a host.
     pub fn flags(&self, host: SocketAddr) -> HealthFlags {
         let checked = self.checks.as_ref().and_then(|checks| checks.hosts.get(&host));
         let mut flags = checked.map(|checked| checked.session.flags()).unwrap_or_default();

@@ -52,7 +52,7 @@ pub struct Handles {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub accepted: watch::Receiver<Arc<Accepted>>,
     pub events: mpsc::Sender<Event>,
-    /// The workers' way to tell of a host.
+    /// The workers' reports about hosts.
     pub reports: mpsc::Sender<HostReport>,
 }
 
@@ -66,7 +66,7 @@ pub struct Control {
     directory: watch::Sender<Arc<Clusters>>,
     accepted: watch::Sender<Arc<Accepted>>,
     origin: Origin,
-    /// The last text that was tried or is to be.
+    /// The last configuration that was built or is waiting.
     text: String,
     /// SIGHUP: the next configuration is built even if it is the same.
     forced: bool,
@@ -96,14 +96,14 @@ pub struct Control {
     version: u64,
 }
 
-/// A configuration that was refused only because addresses were taken: it is tried again when they are free.
+/// A configuration that was refused only because addresses were taken: it is built again when they are free.
 struct Blocked {
     addresses: Vec<SocketAddr>,
     due: Instant,
     wait: Duration,
 }
 
-/// How long until taken addresses are looked at again; twice as long each time.
+/// Back-off until addresses in use are checked again; twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -279,7 +279,7 @@ impl Control {
                 let name = self.origin_name();
                 let text = format!("cannot read the configuration {name}: {error}");
                 self.refuse(vec![Diagnostic::error(&name, Code::Unreadable, text)], "");
-                // The text that was read last may come back, and is looked at anew then.
+                // The previous configuration may come back, and is then built again.
                 self.text.clear();
             }
             Event::DataChanged => {

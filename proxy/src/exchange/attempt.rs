@@ -1,7 +1,7 @@
 //! The part of an exchange with an upstream in it: the cluster, the request as the route changes it,
 //! and attempts until one of them has a response.
 //!
-//! Each attempt reads the cluster's hosts anew, so that a retry does not pick one that has left.
+//! Each attempt reads the cluster's hosts again, so that a retry does not pick one that has left.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -67,7 +67,7 @@ pub(super) struct Attempts<'x> {
     pub retry_permit: Option<Permit>,
 }
 
-/// One attempt, with its host; the counts are given back on drop.
+/// One attempt, with its host; the counts return on drop.
 pub(super) struct Attempt {
     pub cluster: Rc<LocalCluster>,
     pub host: Rc<LocalHost>,

@@ -180,7 +180,7 @@ impl Attempt {
     }
 }
 
-/// The status of the response; that which its gRPC status stands for where it has one already.
+/// The status of the response; the one for its gRPC status if it has one already.
 fn effective_status(request: &RequestHead, response: &ResponseHead) -> u16 {
     let grpc = response.fields.get(Known::GrpcStatus).filter(|_| request.is_grpc());
     let code = grpc.and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());

@@ -68,7 +68,7 @@ impl Exchange<'_> {
             self.response.head.fields.set(Known::ContentLength, b"0");
         }
         self.own_headers();
-        // The phase tells whether it was sent.
+        // The phase says whether it was sent.
         let _ = self.send_whole_head(down, true).await;
     }
 
@@ -154,7 +154,7 @@ impl Exchange<'_> {
             return end;
         }
         loop {
-            // The head goes out while the body is awaited.
+            // The head is sent while the body is awaited.
             let work = first(rx.next(), to.tx.flush_waiting());
             let frame = match self.timers.race(to.client.as_mut(), work).await {
                 Ok(First::One(frame)) => frame.map_err(Failure::Upstream),

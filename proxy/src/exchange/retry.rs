@@ -49,7 +49,7 @@ impl Exchange<'_> {
     }
 
     fn retry_wait(&mut self, cause: Cause<'_>, attempts: &mut Attempts<'_>) -> Option<Duration> {
-        // The permit of the retry that ended now is given back before another one is asked for.
+        // The permit of the retry that ended returns before another one is taken.
         attempts.retry_permit = None;
         let stats = attempts.cluster.stats();
         let retries = attempts.retries.as_mut()?;

@@ -192,7 +192,7 @@ async fn back(
 }
 
 impl Upgrades {
-    /// What is said of a protocol; `None` for nothing.
+    /// The setting for a protocol; `None` if there is none.
     fn allow(&self, protocol: &[u8]) -> Option<bool> {
         let said = self.0.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(protocol));
         said.map(|(_, enabled)| *enabled)

@@ -1,4 +1,4 @@
-//! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
+//! The HTTP filters of a connection manager, their settings on routes, and the path of a request through them.
 //!
 //! Forward for the request, backward for the response. Filters decide and never wait: what a filter
 //! needs to wait for is a `FilterStatus`, and the exchange waits.
@@ -40,7 +40,7 @@ pub enum Settings {
     Rbac(rbac::Rbac),
 }
 
-/// What one level of the routes (table, virtual host, route, entry of a weighted choice) says of filters.
+/// The settings of filters on one level (table, virtual host, route, entry of a weighted cluster).
 #[derive(Debug, Default)]
 pub struct Overrides {
     /// By the filter's name.
@@ -49,7 +49,7 @@ pub struct Overrides {
     pub cors: Option<Arc<cors::Policy>>,
 }
 
-/// What is said of one filter.
+/// The setting for one filter.
 #[derive(Debug)]
 pub struct Override {
     pub disabled: bool,
@@ -80,7 +80,7 @@ pub struct Facts<'a> {
     pub now: Instant,
     /// The worker's shard of statistics.
     pub shard: usize,
-    /// The proxy was told to be unhealthy.
+    /// The proxy fails health checks on command.
     pub health_failed: bool,
     /// How many members a cluster has, and how many of them are healthy; `None` when there is no such cluster.
     pub membership: &'a dyn Fn(&str) -> Option<(u64, u64)>,
@@ -151,7 +151,7 @@ impl Chain {
 }
 
 impl Settings {
-    /// `own` is what the levels say of this filter; settings of another kind are passed over, as in Envoy.
+    /// `own` is what the levels set for this filter; settings of another kind are ignored, as in Envoy.
     fn begin<'x>(
         &'x self,
         mut own: impl Iterator<Item = &'x RouteSettings>,
@@ -217,7 +217,7 @@ impl Running<'_> {
         self.steps.is_empty()
     }
 
-    /// What the filter at a place says of the request's head.
+    /// The decision of the filter at a place about the request's headers.
     pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.request(facts),

@@ -1,4 +1,4 @@
-//! `envoy.filters.http.rbac`: who may do what.
+//! `envoy.filters.http.rbac`: role-based access control.
 
 use std::sync::Arc;
 

@@ -52,7 +52,7 @@ enum Piece {
 }
 
 impl Format {
-    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong, where, and what may be meant.
+    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong, where, and suggests a name.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
@@ -95,7 +95,7 @@ impl Format {
         Ok(format)
     }
 
-    /// The text as it stands, without operators.
+    /// A string without operators.
     pub fn literal(text: &str) -> Self {
         Self { pieces: vec![Piece::Text(text.as_bytes().into())], omit_empty: true }
     }

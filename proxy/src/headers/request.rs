@@ -179,7 +179,7 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
         };
         head.fields.append(Known::XForwardedFor, ",", format_args!("{peer}"));
     }
-    // Only a trusted proxy can know of another transport in front of it. What the client says of its scheme is another thing: it
+    // Only a trusted proxy can know of another transport in front of it. What the client says about its scheme is another field: it
     // goes upstream, and decides nothing here.
     let trusted = !rules.use_remote || rules.trusted_hops > 0;
     let transport = if origin.tls { Scheme::Https } else { Scheme::Http };

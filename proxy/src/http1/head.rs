@@ -1,4 +1,4 @@
-//! Heads as they are received (RFC 9112): headers and what they say of framing, request heads, response heads.
+//! Heads as they are received (RFC 9112): headers and their framing, request heads, response heads.
 //!
 //! Requests are checked exactly as strictly as Envoy does; in a response, what is not certain is an error.
 

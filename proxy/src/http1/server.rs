@@ -52,7 +52,7 @@ pub enum FirstBytes {
 struct Shared {
     head: Cell<bool>,
     connect: Cell<bool>,
-    /// The request asks for another protocol: what follows it may be meant for that one.
+    /// The request asks for another protocol: what follows may belong to that one.
     upgrade: Cell<bool>,
     http10: Cell<bool>,
     /// The request's last byte has been received.
@@ -349,7 +349,7 @@ impl RequestBody<'_> {
         DownstreamError::Disconnected
     }
 
-    /// Reads ahead until the client has left or enough lies here; the rest then waits in the socket.
+    /// Reads ahead until the client has left or the buffer is full; the rest then waits in the socket.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.rest.len() < MAX_AHEAD {
             if matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_)) {

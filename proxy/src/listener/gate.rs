@@ -1,4 +1,4 @@
-//! Network filters that let a connection in or close it: what stands before the last filter of a chain.
+//! Network filters that accept a connection or close it: those before the last filter of a chain.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::snapshot::{ConnectionLimit, Gate};
 
-/// What the gates said of a connection.
+/// The result of the gates for a connection.
 #[derive(Debug)]
 pub(super) enum Admission {
-    /// Let in; the places that it takes are given back on drop.
+    /// Accepted; its places return on drop.
     Accept(Vec<Place>),
-    /// To be closed after the delay.
+    /// Closed after the delay.
     Close(Option<Duration>, Vec<Place>),
 }
 

@@ -75,7 +75,7 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response. `context` is that of the exchange as it stands (status and flag of the reply need not be in it yet); `context.request`
+/// Makes the response. `context` is the current one of the exchange (status and flag of the reply need not be in it yet); `context.request`
 /// may be missing when the request could not be read.
 pub fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
     let mut head = ResponseHead::new(reply.status);
@@ -317,7 +317,7 @@ fn location(location: Option<Vec<u8>>) -> Vec<(Known, FieldValueBuf)> {
     location.map(|location| (Known::Location, location)).into_iter().collect()
 }
 
-/// The response code detail of a response that broke off after its head was sent.
+/// The response code detail of a response that was cut off after its head.
 pub fn details_after_response(error: &UpstreamError) -> String {
     reset_details("upstream_reset_after_response_started", error)
 }

@@ -8,7 +8,7 @@ use crate::error::UpstreamError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryOn(u32);
 
-/// gRPC's codes that can be conditions, with the bits that stand for them.
+/// gRPC's codes that can be conditions, with their bits.
 const GRPC: [(&str, u32, RetryOn); 5] = [
     ("cancelled", 1, RetryOn(1 << 16)),
     ("deadline-exceeded", 4, RetryOn(1 << 17)),
@@ -45,7 +45,7 @@ impl RetryOn {
         ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
     ];
 
-    /// The conditions of HTTP in a comma-separated list; other names mean nothing, as in Envoy (a lint tells of them).
+    /// The conditions of HTTP in a comma-separated list; other names have no effect, as in Envoy (a lint warns about them).
     pub fn of_http(text: &str) -> Self {
         names(text).fold(Self::default(), |on, name| {
             Self::HTTP.iter().find(|(known, _)| *known == name).map_or(on, |(_, condition)| on | *condition)

@@ -87,7 +87,7 @@ pub struct Route {
     pub decorator: Option<Decorator>,
 }
 
-/// How a route matches the path (without its query, but for none of them).
+/// How a route matches the path (always without the query).
 #[derive(Debug)]
 pub enum PathMatch {
     Prefix {

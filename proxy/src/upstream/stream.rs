@@ -226,7 +226,7 @@ impl Connection {
         }
     }
 
-    /// It is closed, by the host or by us: counted once, and its permit given back.
+    /// It is closed, by the host or by us: counted once, and its permit returned.
     pub(super) fn close(&self, remote: bool) {
         self.close_with(remote, self.active.get() > 0);
     }
@@ -252,7 +252,7 @@ impl Connection {
         }
     }
 
-    /// Runs an HTTP/2 connection until it ends, and tells the pool what the host says on it.
+    /// Runs an HTTP/2 connection until it ends, and passes the host's settings and GOAWAY to the pool.
     pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
         let mut driver = pin!(driver);
         let mut last = None;
@@ -388,7 +388,7 @@ impl ResponseReader {
         }
     }
 
-    /// Whether the whole response has been received: known with the last data where the framing tells.
+    /// Whether the whole response has been received: known with the last data where the framing says so.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Http1(reader) => reader.is_end(),

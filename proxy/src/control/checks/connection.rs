@@ -40,7 +40,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// The connection of the last check, or a new one; `None` when there is none to be had. Between two checks a host may close the
-    /// connection: that alone says nothing of its health.
+    /// connection: that alone says nothing about its health.
     pub async fn kept_or_new(kept: Option<Self>, address: SocketAddr, http2: bool) -> Option<Self> {
         if let Some(mut connection) = kept
             && connection.is_ready().await
