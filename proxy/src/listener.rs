@@ -1,4 +1,4 @@
-//! (1) Sockets: bind, accept with back-off, connection limits, stop on drain.
+//! Sockets: bind, accept with back-off, connection limits, stop on drain.
 //!
 //! Each worker has its own socket for an address (`SO_REUSEPORT`, where the kernel spreads connections over them); elsewhere, and where
 //! a listener asks for it, the first worker accepts and hands over. A socket is kept when its listener changes.

@@ -1,7 +1,7 @@
 //! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
 //!
 //! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
-//! A name that does not exist has no endpoints; a failed look-up keeps its last resolved. A name that
+//! A name that does not exist has no endpoints; a failed look-up keeps its last addresses. A name that
 //! is an IP address is not looked up. The first round ends the cluster's, with any result,
 //! warming.
 
@@ -52,7 +52,7 @@ pub(super) async fn run(dns: Dns, reporter: Reporter) {
     }
 }
 
-/// A name and its last resolved.
+/// A name and its last addresses.
 struct Known<'n> {
     name: &'n Name,
     resolved: Resolved,
