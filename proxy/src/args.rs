@@ -97,8 +97,8 @@ pub enum Source {
 const DEFAULT_FILES: [&str; 2] = ["/etc/envoy/envoy.yaml", "/etc/envoy.yaml"];
 
 impl Args {
-    /// From the arguments and environment of the process; wrong usage exits with code 2, `--help` with 0. `name` is what
-    /// `--version` says.
+    /// From the arguments and environment of the process; wrong usage exits with code 2, `--help`
+    /// with 0. `name` is what `--version` says.
     pub fn from_process(name: &'static str) -> Self {
         let startup = std::env::var("ENVOY_STARTUP_PARAMS").unwrap_or_default();
         let mut words = std::env::args_os();
@@ -138,7 +138,8 @@ impl Args {
         Duration::from_secs(u64::from(self.drain_time_s))
     }
 
-    /// Worker threads: the requested number (0 and none mean one for each CPU within the container's quota).
+    /// Worker threads: the requested number (0 and none mean one for each CPU within the
+    /// container's quota).
     pub fn workers(&self) -> usize {
         let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
         self.concurrency.map(usize::from).filter(|count| *count > 0).unwrap_or_else(cpus)

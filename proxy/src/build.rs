@@ -391,7 +391,8 @@ fn build_listeners(
     parts
 }
 
-/// Keeps the chains that did not change, if only chains of the listener did: their connections stay.
+/// Keeps the chains that did not change, if only chains of the listener did: their connections
+/// stay.
 fn keep_chains(listener: &mut Listener, message: &ListenerMessage, before: &ListenerPart) {
     let old = before.message.unpack();
     let bare = |message: &ListenerMessage| {

@@ -132,7 +132,8 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// Gives up on a response that has begun: HTTP/1 will close the connection, HTTP/2 resets the stream.
+    /// Gives up on a response that has begun: HTTP/1 will close the connection, HTTP/2 resets the
+    /// stream.
     pub fn reset(&mut self) {
         match self {
             Self::Http1(writer) => writer.reset(),

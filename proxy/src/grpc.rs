@@ -26,7 +26,8 @@ pub fn status_names(code: u32) -> Option<(&'static str, &'static str)> {
     NAMES.get(usize::try_from(code).ok()?).copied()
 }
 
-/// The gRPC code for a response that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code Mapping").
+/// The gRPC code for a response that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code
+/// Mapping").
 pub fn status_of_http(status: u16) -> u32 {
     match status {
         400 => 13,
@@ -56,7 +57,8 @@ pub fn http_of_status(code: u32) -> u16 {
     }
 }
 
-/// A message as the `grpc-message` field carries it: percent-encoded except for printable ASCII (the gRPC protocol's Percent-Encoded).
+/// A message as the `grpc-message` field carries it: percent-encoded except for printable ASCII
+/// (the gRPC protocol's Percent-Encoded).
 pub fn encode_message(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {

@@ -54,8 +54,8 @@ impl Local {
         }
     }
 
-    /// Counts the outcome for outlier detection, and ejects the host at a threshold. It never waits: the ejection is in
-    /// force for every worker's next pick, and control hears of it later.
+    /// Counts the outcome for outlier detection, and ejects the host at a threshold. It never
+    /// waits: the ejection is in force for every worker's next pick, and control hears of it later.
     pub fn report_outcome(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
         let Some(policy) = &cluster.policy.outlier else { return };
         let crossed = observe(&policy.settings, &host.host.stats, cluster.shard(), seen);
@@ -67,7 +67,8 @@ impl Local {
         }
     }
 
-    /// Reports a host to control. If the queue is full, the report is dropped and counted; control finds ejections without it too.
+    /// Reports a host to control. If the queue is full, the report is dropped and counted; control
+    /// finds ejections without it too.
     pub fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let name = Arc::clone(&cluster.policy.name);
         if self.reports.try_send(HostReport { cluster: name, host: host.host.address, what }).is_err() {
@@ -154,7 +155,8 @@ mod tests {
     use super::*;
     use std::rc::Rc;
 
-    /// Serves connections that never end by themselves; the drain stage of each, and whether it is still open.
+    /// Serves connections that never end by themselves; the drain stage of each, and whether it is
+    /// still open.
     fn connect(local: &Local, generation: &Arc<Generation>) -> (watch::Receiver<Drain>, std::rc::Weak<()>) {
         let alive = Rc::new(());
         let (weak, mut told) = (Rc::downgrade(&alive), None);

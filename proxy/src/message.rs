@@ -1,7 +1,8 @@
 //! Message heads: a request or response head with its headers in one buffer.
 //!
-//! A head is validated once by the codec that read it and always written again, never forwarded as received bytes. Well-known
-//! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
+//! A head is validated once by the codec that read it and always written again, never forwarded as
+//! received bytes. Well-known names are small numbers (`Known`), so that a look-up compares a byte
+//! instead of a string.
 
 mod fields;
 pub mod grammar;

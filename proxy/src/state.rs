@@ -151,7 +151,8 @@ impl ServerState {
         self.changed.send_replace(());
     }
 
-    /// Whether the listeners of a direction stopped accepting (`/drain_listeners`); their connections continue.
+    /// Whether the listeners of a direction stopped accepting (`/drain_listeners`); their
+    /// connections continue.
     pub fn is_stopped(&self, direction: Direction) -> bool {
         self.facing(direction).stopped.load(Relaxed)
     }

@@ -1,6 +1,7 @@
 //! One worker: a thread with its own runtime, sockets, connections, pools and counters.
 //!
-//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs until shutdown.
+//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs
+//! until shutdown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

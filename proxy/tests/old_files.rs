@@ -27,7 +27,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Responds to each connection once. A path with `fail` gets 503 the first time that it is asked for, 200 later.
+/// Responds to each connection once. A path with `fail` gets 503 the first time that it is asked
+/// for, 200 later.
 fn upstream() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

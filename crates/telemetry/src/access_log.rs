@@ -1,4 +1,5 @@
-//! One log line for each request to a service, with the id that joins it to the sidecars' access logs.
+//! One log line for each request to a service, with the id that joins it to the sidecars' access
+//! logs.
 
 use std::time::Instant;
 

@@ -40,8 +40,9 @@ pub struct Propagated {
     headers: HeaderMap,
 }
 
-/// Middleware (`axum::middleware::from_fn`): keeps the trace headers of the request for as long as it is served, in the
-/// task that serves it. Work moved to another task with `tokio::spawn` has to take [`current`] along by itself.
+/// Middleware (`axum::middleware::from_fn`): keeps the trace headers of the request for as long as
+/// it is served, in the task that serves it. Work moved to another task with `tokio::spawn` has to
+/// take [`current`] along by itself.
 pub async fn capture_trace_context(request: Request, next: Next) -> Response {
     let propagated = Propagated::from_headers(request.headers());
     within(propagated, next.run(request)).await
@@ -58,7 +59,8 @@ pub fn current() -> Propagated {
     CURRENT.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Adds the trace headers of the current request to an outgoing one, in place of any with the same names.
+/// Adds the trace headers of the current request to an outgoing one, in place of any with the same
+/// names.
 pub fn propagate(outgoing: &mut HeaderMap) {
     // Outside of a request there is nothing to pass on.
     let _ = CURRENT.try_with(|propagated| propagated.apply(outgoing));

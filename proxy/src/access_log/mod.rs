@@ -36,7 +36,8 @@ pub enum LogFormat {
 impl Default for LogFormat {
     /// Envoy's line.
     fn default() -> Self {
-        // The format is a constant (a test parses it), so this cannot fail; it would only log empty lines.
+        // The format is a constant (a test parses it), so this cannot fail; it would only log empty
+        // lines.
         Self::Text(Format::parse(DEFAULT_LOG_FORMAT).unwrap_or_default())
     }
 }
@@ -74,7 +75,8 @@ impl AccessLog {
     }
 }
 
-/// `config.accesslog.v3.AccessLogFilter`, without the kinds that are not implemented (runtime, metadata, CEL, extensions).
+/// `config.accesslog.v3.AccessLogFilter`, without the kinds that are not implemented (runtime,
+/// metadata, CEL, extensions).
 #[derive(Debug)]
 pub enum LogFilter {
     /// `status_code_filter`: the status sent; 0 when none was.

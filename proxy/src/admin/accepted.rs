@@ -1,4 +1,5 @@
-//! The current configuration and its source, as the messages that it was read from, for `/config_dump`.
+//! The current configuration and its source, as the messages that it was read from, for
+//! `/config_dump`.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,5 @@
-//! `/logging`: levels by logger. Envoy's logger names map to the modules of this program with the same task.
+//! `/logging`: levels by logger. Envoy's logger names map to the modules of this program with the
+//! same task.
 
 use std::sync::{Mutex, PoisonError};
 

@@ -1,9 +1,9 @@
 //! The admin interface: Envoy's paths, texts and content types.
 //!
-//! It runs on a thread of its own, so that a saturated data path still responds to `/ready`. It reads the
-//! snapshot, the statistics and the state, and acts by sending commands to `app`. A slow client
-//! never keeps the others waiting: connections without progress are closed, and the slowest one
-//! makes room when there are too many.
+//! It runs on a thread of its own, so that a saturated data path still responds to `/ready`. It
+//! reads the snapshot, the statistics and the state, and acts by sending commands to `app`. A slow
+//! client never keeps the others waiting: connections without progress are closed, and the slowest
+//! one makes room when there are too many.
 
 use std::collections::VecDeque;
 use std::io;
@@ -100,7 +100,8 @@ pub enum Command {
     ReopenLogs,
     /// `/runtime_modify`: these keys with their values are the whole admin layer now.
     SetRuntime(Vec<(String, String)>),
-    /// `/quitquitquit`: end at once, with status 0. Sent after its response; nothing waits for `done`.
+    /// `/quitquitquit`: end at once, with status 0. Sent after its response; nothing waits for
+    /// `done`.
     Quit,
 }
 

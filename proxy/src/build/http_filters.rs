@@ -98,7 +98,8 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
     None
 }
 
-/// The filter settings on one level of the routes; `cors` is the older form of the policy for that filter.
+/// The filter settings on one level of the routes; `cors` is the older form of the policy for that
+/// filter.
 pub fn overrides(
     cx: &mut Cx<'_>,
     place: &Place<'_>,

@@ -1,9 +1,11 @@
 //! Active health checks: what a row of results says about a host, and when it is asked again.
 //!
-//! Why: a host that cannot respond should be found before a request goes to it. Triggers: failures in a row (`unhealthy_threshold`), or one
-//! response that says so itself. Recovers: successes in a row (`healthy_threshold`), the first of all at once, so that a start is quick.
-//! Against Envoy: as there, the edge intervals are for results that have not changed the health yet.
-//! Belongs to the single writer in `control`, whose checkers do the asking; calls nothing above `mutation` and `matcher`.
+//! Why: a host that cannot respond should be found before a request goes to it. Triggers: failures
+//! in a row (`unhealthy_threshold`), or one response that says so itself. Recovers: successes in a
+//! row (`healthy_threshold`), the first of all at once, so that a start is quick. Against Envoy: as
+//! there, the edge intervals are for results that have not changed the health yet. Belongs to the
+//! single writer in `control`, whose checkers do the asking; calls nothing above `mutation` and
+//! `matcher`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,7 +117,8 @@ pub enum Outcome {
     Passed {
         degraded: bool,
     },
-    /// The host responded, and the response is bad. `retriable` ones count toward the threshold, others fail the host at once.
+    /// The host responded, and the response is bad. `retriable` ones count toward the threshold,
+    /// others fail the host at once.
     Failed {
         retriable: bool,
         /// It asks not to be counted at all.

@@ -120,7 +120,8 @@ impl HostStats {
 
     /// The counts of a worker.
     pub fn shard(&self, worker: usize) -> &HostShard {
-        // There is a shard for every worker, so that the index always exists; the last one is used instead of a panic.
+        // There is a shard for every worker, so that the index always exists; the last one is used
+        // instead of a panic.
         let last = self.shards.len().saturating_sub(1);
         &self.shards[worker.min(last)]
     }

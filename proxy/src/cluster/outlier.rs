@@ -1,9 +1,11 @@
 //! Outlier detection: hosts that fail real requests are ejected from load balancing for a while.
 //!
-//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures, counted by the worker
-//! that sees them (`observe`, `eject`); or, at each interval, a success rate far below the mean, or too high a failure percentage
-//! (`Detector::sweep`). Recovers: after the ejection time, which grows with each ejection and shrinks with each quiet interval; or
-//! when an active health check passes. An ejection takes effect at the next pick of every worker, without waiting for control.
+//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures,
+//! counted by the worker that sees them (`observe`, `eject`); or, at each interval, a success rate
+//! far below the mean, or too high a failure percentage (`Detector::sweep`). Recovers: after the
+//! ejection time, which grows with each ejection and shrinks with each quiet interval; or when an
+//! active health check passes. An ejection takes effect at the next pick of every worker, without
+//! waiting for control.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};

@@ -1,4 +1,5 @@
-//! One request of the proxy itself to a cluster by name: a small, whole response, in bounded time and size.
+//! One request of the proxy itself to a cluster by name: a small, whole response, in bounded time
+//! and size.
 //!
 //! A connection for each request: such requests are seconds apart.
 
@@ -113,7 +114,8 @@ impl Client {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let request = request.map_err(|error| failed(error.to_string()))?;
-            // The connection is driven beside the request and dropped with it. It may end first: the response is whole then, or an error.
+            // The connection is driven beside the request and dropped with it. It may end first:
+            // the response is whole then, or an error.
             let response = std::pin::pin!(received(sender.send_request(request), limit));
             let response = match select(response, std::pin::pin!(connection)).await {
                 Either::Left((response, _)) => response,

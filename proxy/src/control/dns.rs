@@ -1,8 +1,8 @@
 //! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
 //!
 //! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
-//! A name that does not exist has no endpoints; a failed look-up keeps its last addresses. A name that
-//! is an IP address is not looked up. The first round ends the cluster's, with any result,
+//! A name that does not exist has no endpoints; a failed look-up keeps its last addresses. A name
+//! that is an IP address is not looked up. The first round ends the cluster's, with any result,
 //! warming.
 
 use std::net::IpAddr;

@@ -39,7 +39,8 @@ const WAITING_EVENTS: usize = 64;
 pub enum Event {
     /// An update of a source.
     Endpoints { source: u64, update: Update },
-    /// A checker's result, of a cluster by its source; `next` receives the time until the next check.
+    /// A checker's result, of a cluster by its source; `next` receives the time until the next
+    /// check.
     Checked { source: u64, host: SocketAddr, outcome: Outcome, next: oneshot::Sender<Duration> },
     /// The configuration's text as it is now.
     Configuration(std::io::Result<String>),
@@ -47,7 +48,8 @@ pub enum Event {
     DataChanged,
     /// Read the configuration again (SIGHUP).
     Reload,
-    /// The admin interface's runtime values are these now; `done` completes when they are in force or refused.
+    /// The admin interface's runtime values are these now; `done` completes when they are in force
+    /// or refused.
     Runtime { values: Vec<(String, String)>, done: oneshot::Sender<()> },
 }
 

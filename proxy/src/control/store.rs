@@ -106,7 +106,8 @@ impl Store {
     pub fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();
         for (name, part) in &graph.clusters {
-            // Other health checks are begun beside those in use, and no host is unhealthy without a first result.
+            // Other health checks are begun beside those in use, and no host is unhealthy without a
+            // first result.
             let kept = self.current.get(name).is_some_and(|member| {
                 Arc::ptr_eq(&member.part.discovery, &part.discovery)
                     && (member.part.message == part.message

@@ -96,7 +96,8 @@ pub struct Control {
     version: u64,
 }
 
-/// A configuration that was refused only because addresses were taken: it is built again when they are free.
+/// A configuration that was refused only because addresses were taken: it is built again when they
+/// are free.
 struct Blocked {
     addresses: Vec<SocketAddr>,
     due: Instant,

@@ -1,4 +1,5 @@
-//! The HTTP filters of a connection manager, their settings on routes, and the path of a request through them.
+//! The HTTP filters of a connection manager, their settings on routes, and the path of a request
+//! through them.
 //!
 //! Forward for the request, backward for the response. Filters decide and never wait: what a filter
 //! needs to wait for is a `FilterStatus`, and the exchange waits.
@@ -151,7 +152,8 @@ impl Chain {
 }
 
 impl Settings {
-    /// `own` is what the levels set for this filter; settings of another kind are ignored, as in Envoy.
+    /// `own` is what the levels set for this filter; settings of another kind are ignored, as in
+    /// Envoy.
     fn begin<'x>(
         &'x self,
         mut own: impl Iterator<Item = &'x RouteSettings>,

@@ -27,7 +27,8 @@ pub struct HealthCheck {
     pub service_cluster: FieldValueBuf,
 }
 
-/// The upstream's last response; it holds until the next multiple of the time from the filter's beginning on, as in Envoy.
+/// The upstream's last response; it holds until the next multiple of the time from the filter's
+/// beginning on, as in Envoy.
 #[derive(Debug)]
 pub struct Cache {
     time: Duration,

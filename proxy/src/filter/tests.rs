@@ -1,4 +1,5 @@
-//! One request's way through a chain: which filters run for a route, what they want, what the response gets.
+//! One request's way through a chain: which filters run for a route, what they want, what the
+//! response gets.
 //!
 //! Tests of `chain`, `fault`, `cors` and `rbac`.
 

@@ -1,5 +1,5 @@
-//! What the proxy does to headers: the connection manager's rules for requests and responses, the normalization of
-//! paths, and the changes that routes configure.
+//! What the proxy does to headers: the connection manager's rules for requests and responses, the
+//! normalization of paths, and the changes that routes configure.
 
 use std::collections::HashSet;
 

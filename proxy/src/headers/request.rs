@@ -179,8 +179,8 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
         };
         head.fields.append(Known::XForwardedFor, ",", format_args!("{peer}"));
     }
-    // Only a trusted proxy can know of another transport in front of it. What the client says about its scheme is another field: it
-    // goes upstream, and decides nothing here.
+    // Only a trusted proxy can know of another transport in front of it. What the client says about
+    // its scheme is another field: it goes upstream, and decides nothing here.
     let trusted = !rules.use_remote || rules.trusted_hops > 0;
     let transport = if origin.tls { Scheme::Https } else { Scheme::Http };
     let forwarded = head.fields.get(Known::XForwardedProto).filter(|_| trusted);

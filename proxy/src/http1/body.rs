@@ -260,7 +260,8 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
 /// The size of the scratch buffer; a read takes what the socket has, between `MIN_READ` and this.
 const SCRATCH: usize = 64 * 1024;
 const MIN_READ: usize = 16 * 1024;
-/// A read at least this large is passed on without a copy; smaller ones are copied, so that they do not pin the scratch buffer.
+/// A read at least this large is passed on without a copy; smaller ones are copied, so that they do
+/// not pin the scratch buffer.
 const SHARE: usize = 4 * 1024;
 /// Data up to this size is copied behind the head and sent with it in one write.
 const SMALL: usize = 8 * 1024;

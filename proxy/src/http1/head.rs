@@ -1,6 +1,7 @@
 //! Heads as they are received (RFC 9112): headers and their framing, request heads, response heads.
 //!
-//! Requests are checked exactly as strictly as Envoy does; in a response, what is not certain is an error.
+//! Requests are checked exactly as strictly as Envoy does; in a response, what is not certain is an
+//! error.
 
 use memchr::memchr;
 

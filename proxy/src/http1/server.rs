@@ -349,7 +349,8 @@ impl RequestBody<'_> {
         DownstreamError::Disconnected
     }
 
-    /// Reads ahead until the client has left or the buffer is full; the rest then waits in the socket.
+    /// Reads ahead until the client has left or the buffer is full; the rest then waits in the
+    /// socket.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.rest.len() < MAX_AHEAD {
             if matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_)) {
@@ -451,8 +452,9 @@ impl ResponseWriter<'_> {
 
     fn begin(&mut self, head: &ResponseHead, end: bool) {
         let shared = self.shared;
-        // A response to a request that is not whole ends the connection, instead of waiting for bytes that are not needed.
-        // So does the refusal of an upgrade: bytes behind the request may be the other protocol's.
+        // A response to a request that is not whole ends the connection, instead of waiting for
+        // bytes that are not needed. So does the refusal of an upgrade: bytes behind the request
+        // may be the other protocol's.
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
         let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);

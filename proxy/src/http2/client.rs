@@ -183,7 +183,8 @@ impl RequestWriter {
 }
 
 impl ResponseReader {
-    /// The next head, into a reused one; whether it is interim and whether the response ends with it.
+    /// The next head, into a reused one; whether it is interim and whether the response ends with
+    /// it.
     pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         poll_fn(|cx| self.poll_head(cx, head)).await
     }

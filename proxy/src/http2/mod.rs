@@ -54,7 +54,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The most that `h2` decodes of headers: above our own limit, which applies first, and bounded.
+    /// The most that `h2` decodes of headers: above our own limit, which applies first, and
+    /// bounded.
     fn decode_limit(&self) -> u32 {
         u32::try_from(self.max_head_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
     }

@@ -390,7 +390,8 @@ async fn an_upgrade_becomes_an_extended_connect_and_back() {
             tx.head(&ResponseHead::new(if upgrade { 101 } else { 200 }), true).unwrap();
         })
         .await;
-        // The client learns from the server's settings that extended CONNECT is allowed; a first response shows that they have arrived.
+        // The client learns from the server's settings that extended CONNECT is allowed; a first
+        // response shows that they have arrived.
         let mut head = post("/");
         for status in [200, 101] {
             let (mut tx, mut rx) = connection.start(&head);

@@ -75,8 +75,8 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response. `context` is the current one of the exchange (status and flag of the reply need not be in it yet); `context.request`
-/// may be missing when the request could not be read.
+/// Makes the response. `context` is the current one of the exchange (status and flag of the reply
+/// need not be in it yet); `context.request` may be missing when the request could not be read.
 pub fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
     let mut head = ResponseHead::new(reply.status);
     head.version = context.info.version;

@@ -45,7 +45,8 @@ impl RetryOn {
         ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
     ];
 
-    /// The conditions of HTTP in a comma-separated list; other names have no effect, as in Envoy (a lint warns about them).
+    /// The conditions of HTTP in a comma-separated list; other names have no effect, as in Envoy (a
+    /// lint warns about them).
     pub fn of_http(text: &str) -> Self {
         names(text).fold(Self::default(), |on, name| {
             Self::HTTP.iter().find(|(known, _)| *known == name).map_or(on, |(_, condition)| on | *condition)

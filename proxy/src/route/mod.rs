@@ -125,7 +125,8 @@ pub struct Forward {
     pub path: PathRewrite,
     pub host: HostRewrite,
     pub append_x_forwarded_host: bool,
-    /// From the end of the request to the end of the response; `None` is no limit, the default is 15 s.
+    /// From the end of the request to the end of the response; `None` is no limit, the default is
+    /// 15 s.
     pub timeout: Option<Duration>,
     /// Without any byte in either direction; `None` when the listener's applies.
     pub idle_timeout: Option<Duration>,

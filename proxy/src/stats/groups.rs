@@ -364,7 +364,8 @@ stats_group! {
 }
 
 stats_group! {
-    /// `http.<stat_prefix>.health_check.`: the checks that the health check filter responded to itself.
+    /// `http.<stat_prefix>.health_check.`: the checks that the health check filter responded to
+    /// itself.
     HealthCheckFilterStats {
         counters: [
             request_total, ok, failed, cached_response, failed_cluster_not_found,

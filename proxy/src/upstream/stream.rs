@@ -252,7 +252,8 @@ impl Connection {
         }
     }
 
-    /// Runs an HTTP/2 connection until it ends, and passes the host's settings and GOAWAY to the pool.
+    /// Runs an HTTP/2 connection until it ends, and passes the host's settings and GOAWAY to the
+    /// pool.
     pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
         let mut driver = pin!(driver);
         let mut last = None;
@@ -388,7 +389,8 @@ impl ResponseReader {
         }
     }
 
-    /// Whether the whole response has been received: known with the last data where the framing says so.
+    /// Whether the whole response has been received: known with the last data where the framing
+    /// says so.
     pub fn is_end(&self) -> bool {
         match self {
             Self::Http1(reader) => reader.is_end(),

@@ -20,7 +20,8 @@ pub enum Reply {
     Close,
 }
 
-/// Responds to one request of each connection with the next reply, then with the last one; sends on the head of each request.
+/// Responds to one request of each connection with the next reply, then with the last one; sends on
+/// the head of each request.
 pub async fn http(replies: Vec<Reply>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,5 @@
-//! The proxy as a process, a file that is changed under it, and an upstream that can hold its response.
+//! The proxy as a process, a file that is changed under it, and an upstream that can hold its
+//! response.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -235,7 +236,8 @@ pub enum Swap {
     Symlink,
 }
 
-/// The proxy with one worker. Listener `one` leads to cluster `one`; listener `marker` responds with the number of the file.
+/// The proxy with one worker. Listener `one` leads to cluster `one`; listener `marker` responds
+/// with the number of the file.
 pub struct Proxy {
     child: Child,
     folder: tempfile::TempDir,

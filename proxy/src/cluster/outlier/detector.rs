@@ -1,5 +1,5 @@
-//! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and which are ejected by the rates of an
-//! interval.
+//! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and
+//! which are ejected by the rates of an interval.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -97,7 +97,8 @@ impl Detector {
         monitor.is_some_and(|monitor| monitor.uneject(now))
     }
 
-    /// The end of an interval: which hosts return, and which are ejected by its rates. True if any host changed.
+    /// The end of an interval: which hosts return, and which are ejected by its rates. True if any
+    /// host changed.
     pub fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, shard: usize) -> bool {
         let settings = self.policy.settings;
         self.next_sweep = now + settings.interval;
@@ -315,7 +316,8 @@ fn enough(hosts: &[Rated], minimum: u32) -> bool {
     !hosts.is_empty() && hosts.len() >= minimum as usize
 }
 
-/// The mean of the rates, and the mean minus the standard deviation times the factor (in thousandths).
+/// The mean of the rates, and the mean minus the standard deviation times the factor (in
+/// thousandths).
 fn ejection_threshold(rates: &[Rated], factor: u32) -> (f64, f64) {
     #[allow(clippy::cast_precision_loss)] // a cluster has far fewer than 2^52 hosts
     let count = rates.len() as f64;

@@ -94,7 +94,8 @@ impl Checker {
     }
 }
 
-/// Whether a response is whole, good, and says that the service is serving. `None` when it breaks off.
+/// Whether a response is whole, good, and says that the service is serving. `None` when it breaks
+/// off.
 async fn serving(response: http::Response<Incoming>) -> Option<bool> {
     let (parts, mut body) = response.into_parts();
     let grpc = crate::message::is_grpc_content_type(

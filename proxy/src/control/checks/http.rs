@@ -68,7 +68,8 @@ impl Checker {
         (head, Bytes::from(self.probe.body.clone()))
     }
 
-    /// The part of the body that is searched; the rest is read and dropped. `None` if it is cut off.
+    /// The part of the body that is searched; the rest is read and dropped. `None` if it is cut
+    /// off.
     async fn body(&self, mut body: Incoming) -> Option<Vec<u8>> {
         let wanted =
             if self.probe.receive.is_empty() { 0 } else { self.probe.body_limit.unwrap_or(BODY_LIMIT) };

@@ -1,4 +1,5 @@
-//! A client's connection over real sockets: whole responses, broken responses, and when the connection returns.
+//! A client's connection over real sockets: whole responses, broken responses, and when the
+//! connection returns.
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,7 +31,8 @@ async fn whole(reader: &mut ResponseReader) -> Result<(u16, Vec<u8>), UpstreamEr
     Ok((head.status, body))
 }
 
-/// What a client makes of `response` to `request`, after which the upstream closes; and whether the connection would be kept.
+/// What a client makes of `response` to `request`, after which the upstream closes; and whether the
+/// connection would be kept.
 async fn received(request: &RequestHead, response: &[u8]) -> (Result<(u16, Vec<u8>), UpstreamError>, bool) {
     let (client, mut upstream) = pair().await;
     let (mut writer, mut reader) = connection(client).start(request);

@@ -1,4 +1,5 @@
-//! A server's connection over real sockets: pipelining, framing both ways, early responses, clients that leave or read slowly.
+//! A server's connection over real sockets: pipelining, framing both ways, early responses, clients
+//! that leave or read slowly.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,7 +25,8 @@ async fn next(connection: &mut ServerConnection) -> (HeadEvent, RequestHead) {
     (connection.read_head(&mut head, &ServerOptions::default()).await, head)
 }
 
-/// Responds to each request with its path as a header and its body as the body, until the connection ends; how many there were.
+/// Responds to each request with its path as a header and its body as the body, until the
+/// connection ends; how many there were.
 async fn echo(mut connection: ServerConnection) -> usize {
     for count in 0.. {
         let (event, head) = next(&mut connection).await;
