@@ -1,4 +1,5 @@
-//! One downstream connection: which version it speaks, its timeouts, and how it ends; each request goes to `exchange`.
+//! One downstream connection: its protocol version, its timeouts and its shutdown; each request
+//! goes to `exchange`.
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
@@ -159,7 +160,7 @@ async fn serve_http1(
     }
 }
 
-/// Reads a request and responds; `None` when the connection goes on.
+/// Reads a request and responds; `None` if the connection continues.
 async fn one_request(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
@@ -258,7 +259,7 @@ fn count_http1(connection: &mut http1::ServerConnection, context: &ConnectionCon
     context.http().downstream_cx_tx_bytes_total.add(sent);
 }
 
-/// Treats names with underscores as configured; false when the request is to be refused.
+/// Treats names with underscores as configured; false if the request is refused.
 fn underscores(context: &ConnectionContext, head: &mut RequestHead) -> bool {
     let manager = &context.manager;
     let has_one = |name: Name<'_>| name.as_bytes().contains(&b'_');
@@ -371,7 +372,7 @@ async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
     }
 }
 
-/// Waits until the close is to be announced.
+/// Waits until the close must be announced.
 async fn announced(drain: &mut watch::Receiver<Drain>) {
     reached(drain, Drain::Announce).await;
 }

@@ -243,7 +243,7 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Rules and route: what is to be done with the request.
+    /// Applies the rules and finds the route.
     fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.record.context;
         let manager = &*context.manager;

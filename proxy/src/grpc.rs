@@ -57,7 +57,7 @@ pub fn http_of_status(code: u32) -> u16 {
     }
 }
 
-/// A message as the `grpc-message` field carries it: percent-encoded except for printable ASCII
+/// A message as the `grpc-message` header carries it: percent-encoded except for printable ASCII
 /// (the gRPC protocol's Percent-Encoded).
 pub fn encode_message(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());

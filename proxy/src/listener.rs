@@ -29,7 +29,7 @@ pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
 /// One worker's socket of one listener.
 pub struct Acceptor {
     listener: RefCell<Arc<Listener>>,
-    /// Set to end the accepting.
+    /// Set to stop accepting.
     stop: watch::Sender<bool>,
 }
 

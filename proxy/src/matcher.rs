@@ -104,8 +104,8 @@ impl StringMatch {
 }
 
 impl HeaderMatcher {
-    /// Whether a request matches. A field that came several times matches when one of its values does; an absent one never does, not even
-    /// inverted, unless it counts as empty.
+    /// Whether a request matches. A header that came several times matches if one of its values
+    /// does; an absent one never does, not even inverted, unless it counts as empty.
     pub fn matches(&self, head: &RequestHead) -> bool {
         let pseudo = self.name.starts_with(':') || &*self.name == "host";
         self.matches_either(pseudo.then(|| head.get(&self.name)), &head.fields)

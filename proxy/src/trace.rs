@@ -35,7 +35,7 @@ pub struct Tracing {
 #[derive(Debug)]
 pub enum Tag {
     Fixed(Box<str>),
-    /// A field of the request, and the value without it.
+    /// A header of the request, and the value without it.
     Header(Box<str>, Box<str>),
 }
 
@@ -66,8 +66,8 @@ enum Reason {
 /// The place of that digit.
 const DIGIT: usize = 14;
 
-/// Begins the span of a request, and writes its context into the request's fields; `None` when the request's own context is broken.
-/// `random` are two numbers by chance, never 0 together.
+/// Begins the span of a request, and writes its context into the request's headers; `None` when the
+/// request's own context is broken. `random` are two numbers by chance, never 0 together.
 pub fn begin(
     tracing: &Tracing,
     shard: usize,

@@ -88,7 +88,8 @@ pub fn setups(
     receivers.into_iter().enumerate().map(setup).collect()
 }
 
-/// Runs a worker on a thread of its own. However it ends, the others end with it: a process with half its workers would look healthy.
+/// Runs a worker on a thread of its own. If it ends, the others end too: a process with half its
+/// workers would look healthy.
 pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
@@ -204,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// When a listener is to be bound again, or connections end.
+    /// When to bind a listener again, or to end connections.
     fn next_deadline(&self) -> Option<Instant> {
         let cut = self.local.next_deadline().map(Instant::from_std);
         self.unbound.values().map(|unbound| unbound.due).chain(cut).min()

@@ -27,7 +27,8 @@ pub struct AccessLog {
 /// How a line looks.
 #[derive(Clone, Debug)]
 pub enum LogFormat {
-    /// `text_format`, `text_format_source` and the old `format`: the text as given, line feed included where the text has one.
+    /// `text_format`, `text_format_source` and the old `format`: the string as given, line feed
+    /// included where the string has one.
     Text(Format),
     /// `json_format`, and the old `typed_json_format`.
     Json(JsonFormat),

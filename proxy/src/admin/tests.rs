@@ -130,7 +130,7 @@ impl Fixture {
         Self { address, commands, cluster, registry, _stop: stop, _senders: (snapshots, configs) }
     }
 
-    /// One exchange on a connection of its own: the status line with the fields, and the body.
+    /// One exchange on a connection of its own: the status line with the headers, and the body.
     async fn ask(&self, method: &str, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");

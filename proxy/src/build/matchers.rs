@@ -74,7 +74,7 @@ pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatch
     matchers
 }
 
-/// A condition on a text.
+/// A condition on a string.
 pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
     let ignore_case = message.ignore_case;
     let text = |text: &String| Box::<str>::from(text.as_str());

@@ -1,6 +1,6 @@
 //! Places in a configuration, and the findings there.
 //!
-//! A place is a chain on the stack that becomes a text only for a finding.
+//! A place is a chain on the stack that becomes a string only for a finding.
 
 use std::fmt;
 

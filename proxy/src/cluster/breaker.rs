@@ -5,7 +5,7 @@
 //! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is
 //! returned (on drop), which wakes one waiter, on any worker.
 //! Unlike Envoy's, the counts are exact and one for all workers. `max_connections` does not stop a
-//! pool without a connection from opening one: nothing of its own could end its wait.
+//! pool without a connection from opening one: no connection of its own could end its wait.
 //!
 //! A permit that returns and a request that begins to wait must not miss each other. The one
 //! lowers `used` and then reads `wanted`, the other raises `wanted` and then reads `used`; with

@@ -278,7 +278,7 @@ fn part(longest: Duration, random: &mut impl FnMut(u64) -> u64) -> Duration {
     }
 }
 
-/// Whether a text holds all pieces, in this order; other bytes may be between them.
+/// Whether a string contains all pieces, in this order; other bytes may be between them.
 pub fn holds(text: &[u8], pieces: &[Vec<u8>]) -> bool {
     let mut rest = text;
     pieces.iter().all(|piece| match find(rest, piece) {

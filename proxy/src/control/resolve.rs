@@ -72,7 +72,7 @@ fn name_server(server: SocketAddr, tcp_only: bool) -> NameServerConfig {
 fn options(settings: &Settings) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = settings.timeout.unwrap_or(Duration::from_secs(5));
-    options.attempts = settings.tries.map_or(4, |tries| tries as usize).saturating_sub(1);
+    options.attempts = settings.attempts.map_or(4, |attempts| attempts as usize).saturating_sub(1);
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Always;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;

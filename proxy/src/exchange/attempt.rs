@@ -38,7 +38,7 @@ pub(super) enum Failure {
     Upstream(UpstreamError),
     Expired(Expiry),
     Client(DownstreamError),
-    /// The response is to be retried when so much time has passed.
+    /// The response is retried after this back-off.
     Response(Duration),
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Attempts<'x> {
     pub cluster: Rc<LocalCluster>,
     pub forward: &'x Forward,
     pub limits: Limits,
-    /// None when nothing is to be retried, or the request cannot be sent again.
+    /// `None` if there is no retry policy, or the request cannot be sent again.
     pub retries: Option<Retries>,
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,

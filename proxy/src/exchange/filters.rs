@@ -123,7 +123,8 @@ impl<'x> Exchange<'x> {
                     size = size.saturating_add(piece.len());
                     if size > limit {
                         self.record.context.http().downstream_rq_too_large.inc();
-                        // As in Envoy, even when what is too much was the end of the request.
+                        // As in Envoy, even if the bytes over the limit are the last of the
+                        // request.
                         down.tx.close_after();
                         return Err(Stopped::Reply(LocalReply::payload_too_large()));
                     }
@@ -145,7 +146,7 @@ impl<'x> Exchange<'x> {
         Ok(())
     }
 
-    /// Waits for the end of the request, whose body is of no use.
+    /// Waits for the end of the request and drops its body.
     async fn discard(&mut self, down: &mut Downstream<'_>) -> Result<(), Stopped> {
         while !down.rx.is_end() {
             if !matches!(self.next_piece(down).await?, Frame::Data(_)) {

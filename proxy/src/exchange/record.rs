@@ -231,7 +231,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Counts the request where its virtual cluster or its route has statistics of its own.
+    /// Counts the request for its virtual cluster and its route, if they have statistics.
     fn count_parts(&self) {
         let info = &self.record.info;
         if info.cluster.is_none() {

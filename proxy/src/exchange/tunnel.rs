@@ -143,8 +143,8 @@ impl Exchange<'_> {
     }
 }
 
-/// From the client to the upstream, until the client leaves. One of HTTP/1 that ends its side has
-/// left, as in Envoy.
+/// From the client to the upstream, until the client leaves. An HTTP/1 client that ends its side
+/// has left, as in Envoy.
 async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,

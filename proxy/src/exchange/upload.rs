@@ -117,7 +117,7 @@ impl From<UpstreamError> for Stopped {
 }
 
 impl Upload<'_, '_, '_> {
-    /// Sends the request, then waits for the client to leave; it ends with that and nothing else.
+    /// Sends the request, then waits for the client to leave; it returns only then.
     pub async fn run(mut self) -> DownstreamError {
         match self.send_body().await {
             Ok(()) => self.progress.sent.set(Some(time::now())),

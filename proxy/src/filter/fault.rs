@@ -12,7 +12,7 @@ use crate::matcher::{FractionMatcher, HeaderMatcher};
 use crate::message::{Known, RequestHead};
 use crate::stats::{FaultClusterStats, FaultStats, Scope};
 
-/// What an abort says unless it has a text of its own.
+/// The default body of an abort.
 const TEXT: &str = "fault filter abort";
 
 /// The filter of one connection manager.

@@ -200,7 +200,7 @@ fn a_preflight_of_an_allowed_origin_gets_a_response_and_others_are_forwarded_unl
     let strict = level("c", false, Some(RouteSettings::Cors(policy("https://a", Some(false)))));
     let FilterStatus::Respond(head) = asked(&strict, "https://b") else { panic!("no response") };
     assert!(!head.fields.contains("access-control-allow-origin"));
-    // The older field counts where nothing stands under the filter's name.
+    // The older field counts where nothing is under the filter's name.
     let old = Overrides { by_name: Vec::new(), cors: Some(policy("https://a", None)) };
     assert!(matches!(asked(&old, "https://a"), FilterStatus::Respond(_)));
 }

@@ -109,7 +109,8 @@ fn remove_nominated(fields: &mut Fields) {
     }
 }
 
-/// Whether an item of `connection` is about the connection itself, or names a header that has rules of its own.
+/// Whether an item of `connection` is about the connection itself, or names a header with its own
+/// rules.
 fn is_of_connection(item: &[u8]) -> bool {
     const OWN: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
     OWN.iter().any(|name| item.eq_ignore_ascii_case(name))

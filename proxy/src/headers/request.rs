@@ -109,7 +109,8 @@ fn is_control(name: Name<'_>) -> bool {
     )
 }
 
-/// Removes the headers that concern one connection only (RFC 9110, 7.6.1), those that `connection` names included.
+/// Removes the headers that concern one connection only (RFC 9110, 7.6.1), including those that
+/// `connection` names.
 fn hop_by_hop(head: &mut RequestHead) {
     if head.version == Version::Http2 && !head.fields.contains(Known::Te) {
         return;

@@ -166,7 +166,7 @@ impl From<&UpstreamError> for LocalReply {
 const DEADLINE_EXCEEDED: u32 = 4;
 
 impl LocalReply {
-    /// A response with a text of our own.
+    /// A response with a body of our own.
     pub fn new(status: u16, text: &'static str, details: &'static str) -> Self {
         Self {
             status,
@@ -261,12 +261,14 @@ impl LocalReply {
         Self::new(413, "Payload Too Large", "request_payload_too_large")
     }
 
-    /// A request that the codec or the connection manager refuses; the text is the status's own. `details` such as `http1.codec_error`.
+    /// A request that the codec or the connection manager refuses; the body is the status's own.
+    /// `details` such as `http1.codec_error`.
     pub fn refused(status: u16, details: &'static str) -> Self {
         Self::new(status, reason_phrase(status), details).flagged(Flag::DownstreamProtocolError)
     }
 
-    /// A request without a host, with a bad path or the like: 400 without a text. `details` such as `missing_host_header`.
+    /// A request without a host, with a bad path or the like: 400 without a body. `details` such as
+    /// `missing_host_header`.
     pub fn bad_request(details: &'static str) -> Self {
         Self::new(400, "", details)
     }

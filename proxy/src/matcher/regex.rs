@@ -21,7 +21,7 @@ pub fn full(pattern: &str, most: u32) -> Result<Regex, String> {
     compile(&format!(r"\A(?:{})\z", re2::translate(pattern, false)?), pattern)
 }
 
-/// An expression that may match any part of a text.
+/// An expression that may match any part of a string.
 pub fn part(pattern: &str, most: u32) -> Result<Regex, String> {
     compile(&check(pattern, most)?, pattern)
 }

@@ -100,7 +100,7 @@ impl RetryOn {
         }
     }
 
-    /// Whether an attempt that got no response in time is retried: it ends with a reset of our own.
+    /// Whether an attempt without a response in time is retried: the proxy resets it.
     pub fn covers_timeout(self, sent: bool) -> bool {
         self.has(Self::RESET | Self::FIVE_XX | Self::GATEWAY_ERROR)
             || (self.has(Self::RESET_BEFORE_REQUEST) && !sent)

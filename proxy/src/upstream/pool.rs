@@ -74,7 +74,7 @@ struct Wanting {
     _task: Task,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted with its owner.
 struct Task(AbortHandle);
 
 impl Drop for Task {
@@ -226,9 +226,9 @@ impl Pool {
         }
     }
 
-    /// Opens connections until those that come have room for all that wait. At the limit of the
-    /// cluster it waits for a permit, unless the pool has no connection at all: then nothing of its
-    /// own could ever end the wait.
+    /// Opens connections until those being opened have room for all waiting requests. At the limit
+    /// of the cluster it waits for a permit, unless the pool has no connection at all: then nothing
+    /// of its own could ever end the wait.
     pub(super) fn grow(self: &Rc<Self>) {
         loop {
             let shortage = self.queue.len().saturating_sub(self.coming.get());
@@ -338,7 +338,7 @@ impl Pool {
         }
     }
 
-    /// Gives room to those that wait, in their order.
+    /// Gives room to the waiting requests, in their order.
     fn dispatch(self: &Rc<Self>) {
         if self.queue.is_empty() {
             return;
@@ -360,7 +360,7 @@ impl Pool {
         self.dispatch();
     }
 
-    /// The host said GOAWAY: what runs goes on, and nothing new starts.
+    /// The host sent GOAWAY: streams in flight continue, and no new one starts.
     pub(super) fn draining(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.unlist(connection);
         self.no_longer_coming(connection.unsettled.take());
@@ -400,7 +400,7 @@ impl Pool {
             if connection.is_stale() {
                 return Some(true);
             }
-            // Each one that is closed wakes one that waits.
+            // Each closed connection wakes one waiting request.
             let release = released < connection.wanted();
             released += u32::from(release);
             release.then_some(false)

@@ -363,7 +363,7 @@ impl RequestWriter {
         }
     }
 
-    /// The upgrade was accepted: data now goes as it is, and its end ends our side.
+    /// The upgrade was accepted: data is now sent as it is, and its end ends our side.
     pub fn tunnel(&mut self) {
         match self {
             Self::Http1(writer) => writer.tunnel(),

@@ -65,7 +65,7 @@ impl Detector {
         }
     }
 
-    /// When `sweep` is to be called.
+    /// When to call `sweep`.
     pub fn next_sweep(&self) -> Instant {
         self.next_sweep
     }
@@ -75,7 +75,7 @@ impl Detector {
         self.monitors.values().filter(|monitor| monitor.stats.ejection.is_ejected()).count()
     }
 
-    /// Takes over the members of the cluster; those that left are forgotten.
+    /// Takes over the hosts of the cluster; those that left are dropped.
     pub fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
         let mut before = std::mem::take(&mut self.monitors);
         for (address, stats) in hosts {
@@ -266,7 +266,7 @@ impl Kind {
         )
     }
 
-    /// The counters of what was detected and of what was done, and the chance of doing it.
+    /// The counters of detected and enforced ejections, and the chance of enforcing them.
     pub(super) fn counts<'s>(
         self,
         enforcing: &Enforcing,
