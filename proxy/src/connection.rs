@@ -22,7 +22,7 @@ use crate::state::Drain;
 mod http2;
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
-pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
+pub(crate) async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     let begun = now();
     let stats = context.http();
     stats.downstream_cx_total.inc();

@@ -17,13 +17,13 @@ use crate::matcher::{
 };
 
 /// The header conditions of a message; those that are wrong are left out and reported.
-pub fn headers(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[HeaderMessage]) -> Vec<HeaderMatcher> {
+pub(super) fn headers(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[HeaderMessage]) -> Vec<HeaderMatcher> {
     let each = messages.iter().enumerate();
     each.filter_map(|(at, message)| header(cx, &place.item("headers", at), message)).collect()
 }
 
 /// One header condition.
-pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Option<HeaderMatcher> {
+pub(super) fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Option<HeaderMatcher> {
     let text = |text: &String| Box::<str>::from(text.as_str());
     let rule = match &message.header_match_specifier {
         None => HeaderRule::Present(true),
@@ -58,7 +58,11 @@ pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Op
 }
 
 /// The conditions on parameters of the URL.
-pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatcher]) -> Vec<QueryMatcher> {
+pub(super) fn query(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    messages: &[QueryParameterMatcher],
+) -> Vec<QueryMatcher> {
     let mut matchers = Vec::with_capacity(messages.len());
     for (at, message) in messages.iter().enumerate() {
         let place = place.item("query_parameters", at);
@@ -75,7 +79,7 @@ pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatch
 }
 
 /// A condition on a text.
-pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
+pub(super) fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
     let ignore_case = message.ignore_case;
     let text = |text: &String| Box::<str>::from(text.as_str());
     match message.match_pattern.as_ref()? {
@@ -94,7 +98,7 @@ pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Op
 }
 
 /// An expression for a whole text; `place` is that of its message.
-pub fn full_regex(
+pub(super) fn full_regex(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     message: &RegexMatcher,
@@ -113,7 +117,11 @@ fn most_instructions(cx: &Cx<'_>, message: &RegexMatcher) -> u32 {
 }
 
 /// A replacement by expression.
-pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubstitute) -> Option<Rewrite> {
+pub(super) fn rewrite(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &RegexMatchAndSubstitute,
+) -> Option<Rewrite> {
     let pattern = message.pattern.as_ref()?;
     let compiled = regex::part(&pattern.regex, most_instructions(cx, pattern));
     let compiled = compiled
@@ -124,12 +132,12 @@ pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubsti
 }
 
 /// A share of requests; its runtime key is looked up now.
-pub fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
+pub(super) fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
     share(cx, &message.runtime_key, message.default_value.as_ref())
 }
 
 /// The same, with the share apart from its key; without any it is none.
-pub fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> FractionMatcher {
+pub(super) fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> FractionMatcher {
     let default = default.copied().unwrap_or_default();
     let denominator = match DenominatorType::try_from(default.denominator) {
         Ok(DenominatorType::TenThousand) => 10_000,
@@ -143,6 +151,6 @@ pub fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> Fra
 }
 
 /// Every request.
-pub fn all() -> FractionMatcher {
+pub(super) fn all() -> FractionMatcher {
     FractionMatcher { numerator: 100, denominator: 100, ..FractionMatcher::default() }
 }

@@ -18,20 +18,20 @@ use crate::cluster::balancer::{self, Cursor};
 use crate::snapshot::Cluster;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
-pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
+pub(super) type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
 
 /// Bytes of an answer that nobody reads.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Asks clusters.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(super) struct Client {
     directory: Directory,
 }
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Get<'a> {
+pub(super) struct Get<'a> {
     pub cluster: &'a str,
     pub path: &'a str,
     /// From the connection to the last byte.
@@ -42,7 +42,7 @@ pub struct Get<'a> {
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub struct Post<'a> {
+pub(super) struct Post<'a> {
     pub cluster: &'a str,
     pub host: &'a str,
     pub path: &'a str,
@@ -53,14 +53,14 @@ pub struct Post<'a> {
 
 /// The answer.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub(super) struct Answer {
     pub status: u16,
     pub body: Bytes,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     #[error("there is no cluster `{0}`")]
     NoCluster(String),
     #[error("the cluster `{0}` has no endpoint")]
@@ -72,17 +72,17 @@ pub enum Error {
 }
 
 impl Client {
-    pub fn new(directory: Directory) -> Self {
+    pub(super) fn new(directory: Directory) -> Self {
         Self { directory }
     }
 
     /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
-    pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    pub(super) async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
         self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
     }
 
     /// Sends JSON to the next endpoint of the cluster.
-    pub async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    pub(super) async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
         let request = http::Request::post(post.path)
             .header(http::header::HOST, post.host)
             .header(http::header::CONTENT_TYPE, "application/json")

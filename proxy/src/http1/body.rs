@@ -381,7 +381,7 @@ impl Input {
 }
 
 /// Waits until the peer has ended or reset a connection; what it sent before stays unread.
-pub async fn peer_closed(stream: &TcpStream) {
+pub(crate) async fn peer_closed(stream: &TcpStream) {
     // Tokio reports a closed reading side to those who wait for urgent data, which we never ask for.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let closed = Interest::PRIORITY;

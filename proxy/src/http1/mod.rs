@@ -11,13 +11,13 @@ mod encode;
 mod head;
 mod server;
 
-pub use body::peer_closed;
-pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
-pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
+pub(crate) use body::peer_closed;
+pub(crate) use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
+pub(crate) use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
 /// How heads are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EncodeOptions {
+pub(crate) struct EncodeOptions {
     /// `Content-Length` instead of `content-length` (Envoy's `proper_case_words`).
     pub proper_case: bool,
     /// Trailers are passed on; by default they are read and dropped, as in Envoy.
@@ -27,7 +27,7 @@ pub struct EncodeOptions {
 /// What a server connection accepts.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    pub encode: EncodeOptions,
+    pub(crate) encode: EncodeOptions,
     pub accept_http10: bool,
     /// The host of HTTP/1.0 requests that name none; empty for a refusal.
     pub default_host: Authority,
@@ -73,7 +73,7 @@ impl Default for HeadLimits {
 
 /// Why a request is answered by the codec: what the local reply and the access log say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub status: u16,
     pub body: &'static str,
     /// Envoy's response code detail.
@@ -86,17 +86,17 @@ pub struct Refusal {
 
 impl Refusal {
     /// `request_timeout` ran out before the head was whole.
-    pub const TIMEOUT: Self = Self::without_head(408, "request timeout", "request_overall_timeout", None);
+    pub(crate) const TIMEOUT: Self = Self::without_head(408, "request timeout", "request_overall_timeout", None);
     /// `stream_idle_timeout` ran out before the head was whole.
-    pub const IDLE_TIMEOUT: Self =
+    pub(crate) const IDLE_TIMEOUT: Self =
         Self::without_head(408, "stream timeout", "stream_idle_timeout", Some(Flag::StreamIdleTimeout));
     /// `request_headers_timeout` ran out.
-    pub const HEADER_TIMEOUT: Self =
+    pub(crate) const HEADER_TIMEOUT: Self =
         Self::without_head(408, "request header timeout", "request_header_timeout", None);
     /// A request without an authority.
-    pub const MISSING_HOST: Self = Malformed::MissingHost.refusal();
+    pub(crate) const MISSING_HOST: Self = Malformed::MissingHost.refusal();
     /// A header name with an underscore where the configuration rejects them.
-    pub const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
+    pub(crate) const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
 
     const fn without_head(
         status: u16,
@@ -203,4 +203,5 @@ const fn too_large(details: &'static str) -> Refusal {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/http1/mod.rs"]
 mod tests;

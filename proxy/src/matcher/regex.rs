@@ -12,22 +12,22 @@ use regex::bytes::{Regex, RegexBuilder};
 use super::Rewrite;
 
 /// Most instructions of RE2's program, Envoy's default.
-pub const MAX_PROGRAM: u32 = 100;
+pub(crate) const MAX_PROGRAM: u32 = 100;
 
 /// An expression that must match a whole text, of at most so many instructions. The error says what is wrong with it.
-pub fn full(pattern: &str, most: u32) -> Result<Regex, String> {
+pub(crate) fn full(pattern: &str, most: u32) -> Result<Regex, String> {
     check(pattern, most)?;
     // Groups are not asked for: without them the program is smaller.
     compile(&format!(r"\A(?:{})\z", re2::translate(pattern, false)?), pattern)
 }
 
 /// An expression that may match any part of a text.
-pub fn part(pattern: &str, most: u32) -> Result<Regex, String> {
+pub(crate) fn part(pattern: &str, most: u32) -> Result<Regex, String> {
     compile(&check(pattern, most)?, pattern)
 }
 
 /// An expression with RE2's substitution (`\0` to `\9`, `\\`).
-pub fn rewrite(pattern: Regex, substitution: &str) -> Result<Rewrite, String> {
+pub(crate) fn rewrite(pattern: Regex, substitution: &str) -> Result<Rewrite, String> {
     let mut ours = Vec::with_capacity(substitution.len());
     let mut rest = substitution.bytes();
     while let Some(byte) = rest.next() {

@@ -74,7 +74,7 @@ fn status(table: &RouteTable, head: &RequestHead) -> Option<u16> {
             Action::Direct { status, .. } => Some(status),
             _ => None,
         },
-        Decision::RequireTls(_) => Some(301),
+        Decision::RequireTls => Some(301),
     }
 }
 
