@@ -193,7 +193,7 @@ impl RequestHead {
     }
 
     /// Whether this is a request at all: nothing is known of a head that the codec refused.
-    pub fn is_known(&self) -> bool {
+    pub(crate) fn is_known(&self) -> bool {
         !self.path.is_empty() || self.method == Method::Connect
     }
 
