@@ -306,7 +306,7 @@ impl<'x> Exchange<'x> {
         let response = &self.response.head;
         Context {
             info,
-            request: Some(&self.request.head),
+            request: self.request.head.is_known().then_some(&self.request.head),
             response: (response.status != 0).then_some(response),
             response_trailers: self.response.trailers.as_ref(),
             ..Context::new(info)

@@ -187,14 +187,14 @@ impl RequestHead {
         match name {
             ":authority" | "host" => (!self.authority.is_empty()).then_some(&*self.authority),
             ":path" => (!self.path.is_empty()).then_some(&*self.path),
-            ":method" => self.is_known().then(|| self.method.as_str().as_bytes()),
-            ":scheme" => self.is_known().then(|| self.scheme().as_bytes()),
+            ":method" => Some(self.method.as_str().as_bytes()),
+            ":scheme" => Some(self.scheme().as_bytes()),
             _ => self.fields.get(name),
         }
     }
 
-    /// Whether this is a request at all: a head that could not be read is empty.
-    fn is_known(&self) -> bool {
+    /// Whether this is a request at all: nothing is known of a head that the codec refused.
+    pub(crate) fn is_known(&self) -> bool {
         !self.path.is_empty() || self.method == Method::Connect
     }
 
