@@ -185,6 +185,10 @@ async fn one_request(
     match event {
         HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
         HeadEvent::Refused(refusal) => {
+            if !refusal.keeps_head {
+                head.clear();
+                head.version = Version::Http11;
+            }
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             exchange::refuse(context, refusal, &head, down).await;

@@ -186,10 +186,15 @@ impl RequestHead {
         match name {
             ":authority" | "host" => (!self.authority.is_empty()).then_some(&*self.authority),
             ":path" => (!self.path.is_empty()).then_some(&*self.path),
-            ":method" => Some(self.method.as_str().as_bytes()),
-            ":scheme" => Some(self.scheme().as_bytes()),
+            ":method" => self.is_known().then(|| self.method.as_str().as_bytes()),
+            ":scheme" => self.is_known().then(|| self.scheme().as_bytes()),
             _ => self.fields.get(name),
         }
+    }
+
+    /// Whether this is a request at all: a head that could not be read is empty.
+    fn is_known(&self) -> bool {
+        !self.path.is_empty() || self.method == Method::Connect
     }
 
     /// Whether the target can be written in the upstream's protocol. HTTP/2 goes by RFC 3986, HTTP/1 clients may be more careless: such

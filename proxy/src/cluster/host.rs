@@ -163,7 +163,7 @@ pub struct EndpointView {
     balance: Balance,
     /// For how many workers hosts have counts.
     workers: usize,
-    /// The one host keeps its identity when its address changes (`LOGICAL_DNS`).
+    /// The first endpoint alone is a host (`LOGICAL_DNS`).
     logical: bool,
     /// Of all views of this cluster.
     ejections: Arc<Ejections>,
@@ -198,7 +198,8 @@ impl EndpointView {
         self
     }
 
-    /// The same members, of which there is one whose address may change.
+    /// The same members, of which the first one that discovery names is a host. It keeps its identity under another address while its
+    /// former one is still named.
     #[must_use]
     pub(crate) fn logical(mut self) -> Self {
         self.logical = true;
@@ -220,9 +221,14 @@ impl EndpointView {
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
-        if let (true, [before_host], [endpoint]) = (self.logical, &*self.hosts, endpoints) {
-            before.clear();
-            before.insert(endpoint.address, before_host);
+        let mut endpoints = endpoints;
+        if let (true, [first, ..]) = (self.logical, endpoints) {
+            // Servers rotate their answers: that is no reason to close connections.
+            let is_named = |host: &&Arc<Host>| endpoints.iter().any(|named| named.address == host.address);
+            if let Some(host) = self.hosts.first().filter(is_named) {
+                before = HashMap::from([(first.address, host)]);
+            }
+            endpoints = std::slice::from_ref(first);
         }
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
@@ -369,11 +375,18 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_host_keeps_its_identity_when_its_address_changes() {
-        let first = EndpointView::default().logical().update(&[endpoint("127.0.0.1:1")], String::new());
-        let second = first.update(&[endpoint("127.0.0.2:1")], String::new());
+    fn a_logical_host_keeps_its_identity_while_its_address_is_named() {
+        let [one, two] = [endpoint("127.0.0.1:1"), endpoint("127.0.0.2:1")];
+        let view = EndpointView::default().logical();
+        let first = view.update(&[one.clone(), two.clone()], String::new());
+        let second = first.update(&[two.clone(), one.clone()], String::new());
+        assert_eq!((first.hosts.len(), second.hosts.len()), (1, 1));
         assert_eq!((second.hosts[0].id, second.hosts[0].stats.is_removed()), (first.hosts[0].id, false));
-        assert_eq!(second.hosts[0].address, "127.0.0.2:1".parse().unwrap());
+        assert_eq!(second.hosts[0].address, two.address);
+        // As in Envoy, the host of an address that is gone is gone.
+        let third = second.update(&[one], String::new());
+        assert_ne!(third.hosts[0].id, first.hosts[0].id);
+        assert!(second.hosts[0].stats.is_removed());
         let strict = EndpointView::default().update(&[endpoint("127.0.0.1:1")], String::new());
         assert_ne!(strict.update(&[endpoint("127.0.0.2:1")], String::new()).hosts[0].id, strict.hosts[0].id);
     }

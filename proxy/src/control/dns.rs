@@ -1,9 +1,9 @@
 //! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
 //!
-//! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
-//! A name that does not exist has no endpoints; a failed look-up keeps its last answer. A name that
-//! is an IP address is not looked up. The first round, whatever it brought, ends the cluster's
-//! warming.
+//! Strict: every address of every name is an endpoint, and a name that does not exist has none.
+//! Logical: the first address of the one name is the endpoint, and an empty answer changes nothing.
+//! A failed look-up keeps the last answer. A name that is an IP address is not looked up. The first
+//! round, whatever it brought, ends the cluster's warming.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -79,7 +79,9 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
                 if answer.ips.is_empty() {
                     stats.update_empty.inc();
                 }
-                known.answer = answer;
+                if !(dns.logical && answer.ips.is_empty()) {
+                    known.answer = answer;
+                }
                 known.failing = false;
             }
             Err(problem) => {
@@ -96,7 +98,6 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
 }
 
 fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
-    let most = if dns.logical { 1 } else { usize::MAX };
     let mut all: Vec<Endpoint> = Vec::new();
     for known in names {
         let mut ips = known.answer.ips.clone();
@@ -105,7 +106,7 @@ fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
             ips.sort_unstable();
             ips.dedup();
         }
-        all.extend(ips.into_iter().take(most).map(|ip| at(&known.name.template, ip)));
+        all.extend(ips.into_iter().map(|ip| at(&known.name.template, ip)));
     }
     all
 }

@@ -272,6 +272,11 @@ impl Pool {
                     pool.open(cluster, host, permit);
                 }
                 pool.grow();
+                // The end of the want aborts this task at its next wait, which never comes while
+                // there are permits to be had.
+                if pool.wanting.borrow().is_none() {
+                    return;
+                }
             }
         });
         *wanting = Some(Wanting { want, _task: Task(task.abort_handle()) });

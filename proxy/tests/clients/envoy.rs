@@ -251,8 +251,7 @@ fn heads_of_responses_have_envoys_limits() {
 }
 
 /// Where petmesh differs on purpose: Envoy forwards a 101 that nobody asked for (RFC 9110, 7.8: it
-/// must not be sent), and drops informational responses that it does not know (RFC 9110, 15.2: a
-/// proxy must forward them).
+/// must not be sent).
 fn instead(case: &str, envoys: &str) -> Option<String> {
     let list = case.split(['[', ']']).nth(1)?;
     if list.contains("101") && case.contains("to h1") {
@@ -264,9 +263,6 @@ fn instead(case: &str, envoys: &str) -> Option<String> {
         let asked = if by_us || by_host { "100 " } else { "" };
         let length = if case.contains("h1 GET") || case.contains("h1 POST") { "length " } else { "" };
         return Some(format!("{asked}502 {length}{body}"));
-    }
-    if list == "199" && case.contains("true") {
-        return Some(envoys.replacen("200", "199 200", 1));
     }
     None
 }
