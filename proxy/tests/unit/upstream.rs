@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use proptest::prelude::*;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
@@ -515,6 +516,63 @@ async fn another_address_of_the_same_host_keeps_the_connections() {
         let moved = fixture.host.renewed(Arc::clone(&fixture.host.host));
         moved.stream(&fixture.cluster, Version::Http11, Priority::Default, &head()).await.unwrap().finish();
         assert_eq!(fixture.connections(), (1, 1));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_that_ends_while_requests_wait_opens_nothing_for_them() {
+    let worker = LocalSet::new();
+    let test = async {
+        let fixture = Rc::new(Fixture::http2(Server::silent().await, policy(connections(1024))));
+        // The task that connects is dropped first, and then one request after the other.
+        let mut first = Box::pin(fixture.stream());
+        waits!(first);
+        for _ in 0..3 {
+            let fixture = Rc::clone(&fixture);
+            tokio::task::spawn_local(async move { drop(fixture.stream().await) });
+        }
+        until(|| fixture.stats().upstream_rq_pending_active.get() == 4).await;
+        drop(first);
+        fixture
+    };
+    let fixture = worker.run_until(test).await;
+    drop(worker);
+    assert_eq!(fixture.breaker().pending.used(), 0);
+    assert_eq!(fixture.breaker().connections.used(), 0);
+}
+
+#[test]
+fn what_the_host_allows_is_noted_even_after_its_settings() {
+    let mut allowance = super::stream::Allowance::default();
+    assert!(!allowance.has_changed(false, 1));
+    assert!(allowance.has_changed(true, 1));
+    assert!(allowance.has_changed(false, 5));
+    assert!(!allowance.has_changed(false, 5));
+}
+
+#[tokio::test]
+async fn after_goaway_it_no_longer_counts_that_the_host_allowed_no_stream() {
+    const NO_STREAMS: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    local(async {
+        for both_at_once in [true, false] {
+            let fixture = Fixture::http2(Server::silent().await, policy(connections(1024)));
+            let (first, accepted) = tokio::join!(fixture.request(), fixture.server.socket.accept());
+            let (mut peer, _) = accepted.unwrap();
+            if both_at_once {
+                peer.write_all(&[NO_STREAMS, GOAWAY].concat()).await.unwrap();
+            } else {
+                peer.write_all(NO_STREAMS).await.unwrap();
+                let received = || fixture.stats().upstream_cx_rx_bytes_total.get();
+                until(|| received() == NO_STREAMS.len() as u64).await;
+                peer.write_all(GOAWAY).await.unwrap();
+            }
+            until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
+            let second = tokio::time::timeout(Duration::from_secs(20), fixture.request()).await;
+            assert_eq!(fixture.connections(), (2, 2));
+            drop((first, second));
+        }
     })
     .await;
 }
