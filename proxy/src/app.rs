@@ -27,7 +27,7 @@ use crate::stats::Registry;
 use crate::worker::{self, Bound};
 use crate::{listener, time};
 
-pub mod drain;
+pub(crate) mod drain;
 mod reports;
 
 /// Runs the proxy from the process's arguments to its exit code.

@@ -16,7 +16,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
                   /etc/envoy.yaml.\nENVOY_STARTUP_PARAMS holds flags that are read before those of the command line.\n\
                   SIGTERM drains, inbound before outbound; SIGHUP reads the file again."
 )]
-pub struct Args {
+pub(crate) struct Args {
     /// Configuration file, YAML or JSON
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config_path: Option<PathBuf>,
@@ -54,7 +54,7 @@ pub struct Args {
 /// Envoy's flags that have no meaning here; each is accepted with a notice.
 #[derive(Clone, Debug, Default, clap::Args)]
 #[command(next_help_heading = "Envoy's flags without meaning here")]
-pub struct Ignored {
+pub(crate) struct Ignored {
     #[arg(long, value_name = "ID", hide_short_help = true)]
     base_id: Option<String>,
     #[arg(long, action = ArgAction::SetTrue, hide_short_help = true)]
@@ -74,20 +74,20 @@ pub struct Ignored {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Mode {
+pub(crate) enum Mode {
     Serve,
     Validate,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DiagnosticsFormat {
+pub(crate) enum DiagnosticsFormat {
     Text,
     Json,
 }
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     File(PathBuf),
     /// `--config-yaml`.
     Text(String),
@@ -99,7 +99,7 @@ const DEFAULT_FILES: [&str; 2] = ["/etc/envoy/envoy.yaml", "/etc/envoy.yaml"];
 impl Args {
     /// From the arguments and environment of the process; wrong usage exits with code 2, `--help`
     /// with 0. `name` is what `--version` says.
-    pub fn from_process(name: &'static str) -> Self {
+    pub(crate) fn from_process(name: &'static str) -> Self {
         let startup = std::env::var("ENVOY_STARTUP_PARAMS").unwrap_or_default();
         let mut words = std::env::args_os();
         let program = words.next().unwrap_or_else(|| name.into());
@@ -110,7 +110,7 @@ impl Args {
     }
 
     /// The configuration to run. The error lists the paths that were searched.
-    pub fn source(
+    pub(crate) fn source(
         &self,
         variable: impl Fn(&str) -> Option<String>,
         exists: impl Fn(&str) -> bool,
@@ -134,13 +134,13 @@ impl Args {
         })
     }
 
-    pub fn drain_time(&self) -> Duration {
+    pub(crate) fn drain_time(&self) -> Duration {
         Duration::from_secs(u64::from(self.drain_time_s))
     }
 
     /// Worker threads: the requested number (0 and none mean one for each CPU within the
     /// container's quota).
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
         self.concurrency.map(usize::from).filter(|count| *count > 0).unwrap_or_else(cpus)
     }
@@ -148,7 +148,7 @@ impl Args {
 
 impl Ignored {
     /// The flags given, for the notice.
-    pub fn given(&self) -> Vec<&'static str> {
+    pub(crate) fn given(&self) -> Vec<&'static str> {
         let flags = [
             (self.base_id.is_some(), "--base-id"),
             (self.use_dynamic_base_id, "--use-dynamic-base-id"),

@@ -26,9 +26,9 @@ mod admin;
 mod chains;
 pub mod check;
 mod cluster;
-pub mod discovery;
+pub(crate) mod discovery;
 mod edge;
-pub mod files;
+pub(crate) mod files;
 mod health;
 mod http_filters;
 mod listener;
@@ -38,7 +38,7 @@ mod manager;
 mod matchers;
 mod network;
 mod place;
-pub mod resolver;
+pub(crate) mod resolver;
 mod retries;
 mod routes;
 mod runtime;
@@ -47,9 +47,9 @@ mod values;
 
 pub use discovery::Discovery;
 pub use edge::Flavor;
-pub use files::Files;
+pub(crate) use files::Files;
 use place::{Code, Findings, Place};
-pub use runtime::Runtime;
+pub(crate) use runtime::Runtime;
 
 /// A message as its bytes, a tenth of its size in memory. Equal messages have equal bytes.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl<M: prost::Message + Default> Packed<M> {
         Self { bytes: message.encode_to_vec().into(), message: PhantomData }
     }
 
-    pub fn unpack(&self) -> M {
+    pub(crate) fn unpack(&self) -> M {
         // A message reads what it wrote.
         M::decode(&*self.bytes).unwrap_or_default()
     }
@@ -151,7 +151,7 @@ pub struct Parts<'a> {
 }
 
 /// What the parts of one build share.
-pub struct Cx<'a> {
+pub(crate) struct Cx<'a> {
     registry: &'a Registry,
     /// `None` when nothing may be opened.
     logs: Option<&'a LogWriter>,
@@ -272,7 +272,7 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
 }
 
 /// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.
-pub fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
+pub(crate) fn assignment(message: &ClusterLoadAssignment) -> Result<Vec<Endpoint>, String> {
     let registry = Registry::new(0);
     let mut cx = Cx::new(
         &[],

@@ -23,7 +23,7 @@ use crate::state::Drain;
 mod http2;
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
-pub async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
+pub(crate) async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     let begun = now();
     let stats = context.http();
     stats.downstream_cx_total.inc();
@@ -186,6 +186,10 @@ async fn one_request(
     match event {
         HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
         HeadEvent::Refused(refusal) => {
+            if !refusal.keeps_head {
+                head.clear();
+                head.version = Version::Http11;
+            }
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             exchange::refuse(context, refusal, &head, down).await;

@@ -10,26 +10,26 @@ use crate::message::{Fields, Frame, ResponseHead};
 use crate::{http1, http2};
 
 /// One request and its response.
-pub struct Downstream<'c> {
+pub(crate) struct Downstream<'c> {
     pub rx: RequestBody<'c>,
     pub tx: ResponseWriter<'c>,
 }
 
 /// Where the request's body comes from.
-pub enum RequestBody<'c> {
+pub(crate) enum RequestBody<'c> {
     Http1(http1::RequestBody<'c>),
     Http2(http2::RequestBody),
 }
 
 /// Where the response goes.
-pub enum ResponseWriter<'c> {
+pub(crate) enum ResponseWriter<'c> {
     Http1(http1::ResponseWriter<'c>),
     Http2(http2::ResponseWriter),
 }
 
 impl RequestBody<'_> {
     /// Whether the whole request has been received (true at once for one without a body).
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         match self {
             Self::Http1(body) => body.is_end(),
             Self::Http2(body) => body.is_end(),
@@ -37,7 +37,7 @@ impl RequestBody<'_> {
     }
 
     /// The next piece; `Frame::End` or trailers come once, at the end. Taking it makes room for more (back-pressure).
-    pub async fn next(&mut self) -> Result<Frame, DownstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, DownstreamError> {
         match self {
             Self::Http1(body) => body.next().await,
             Self::Http2(body) => body.next().await,
@@ -45,7 +45,7 @@ impl RequestBody<'_> {
     }
 
     /// The upgrade was accepted: what follows is the tunnel's data, until the client ends its side.
-    pub fn tunnel(&mut self) {
+    pub(crate) fn tunnel(&mut self) {
         match self {
             Self::Http1(body) => body.tunnel(),
             Self::Http2(_) => {}
@@ -54,7 +54,7 @@ impl RequestBody<'_> {
 
     /// Waits until the client leaves, and says how. At any time: also while the body is unread, which
     /// is not lost. An HTTP/1 client that ends its side counts as gone, as in Envoy.
-    pub async fn closed(&mut self) -> DownstreamError {
+    pub(crate) async fn closed(&mut self) -> DownstreamError {
         match self {
             Self::Http1(body) => body.closed().await,
             Self::Http2(body) => body.closed().await,
@@ -64,7 +64,7 @@ impl RequestBody<'_> {
 
 impl ResponseWriter<'_> {
     /// Sends an interim (1xx) head.
-    pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
+    pub(crate) async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.interim(head).await,
             Self::Http2(writer) => writer.interim(head),
@@ -72,7 +72,7 @@ impl ResponseWriter<'_> {
     }
 
     /// The head of the response; with `end`, the response is whole. Without, it may wait in a buffer for the first data or a `flush`.
-    pub async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
+    pub(crate) async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.head(head, end).await,
             Self::Http2(writer) => writer.head(head, end),
@@ -81,7 +81,7 @@ impl ResponseWriter<'_> {
 
     /// The connection closes after this response, which announces it unless its head was already
     /// sent. HTTP/2 drains by GOAWAY instead. True when that is new.
-    pub fn close_after(&mut self) -> bool {
+    pub(crate) fn close_after(&mut self) -> bool {
         match self {
             Self::Http1(writer) => writer.close_after(),
             Self::Http2(_) => false,
@@ -89,7 +89,11 @@ impl ResponseWriter<'_> {
     }
 
     /// A piece of the body: taken at once, even if the future is dropped. Waits while the client does not take it.
-    pub fn data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), DownstreamError>> {
+    pub(crate) fn data(
+        &mut self,
+        data: Bytes,
+        end: bool,
+    ) -> impl Future<Output = Result<(), DownstreamError>> {
         let taken = match self {
             Self::Http1(writer) => writer.take(data, end),
             Self::Http2(writer) => {
@@ -104,7 +108,7 @@ impl ResponseWriter<'_> {
     }
 
     /// Trailers, which end the response.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.trailers(trailers).await,
             Self::Http2(writer) => writer.trailers(trailers).await,
@@ -120,12 +124,12 @@ impl ResponseWriter<'_> {
     }
 
     /// Sends what waits in the buffer; never resolves when there is nothing.
-    pub async fn flush_waiting(&mut self) -> Result<(), DownstreamError> {
+    pub(crate) async fn flush_waiting(&mut self) -> Result<(), DownstreamError> {
         if self.needs_flush() { self.flush().await } else { std::future::pending().await }
     }
 
     /// Sends what waits in the buffer.
-    pub async fn flush(&mut self) -> Result<(), DownstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), DownstreamError> {
         match self {
             Self::Http1(writer) => writer.flush().await,
             Self::Http2(writer) => writer.flush().await,
@@ -134,7 +138,7 @@ impl ResponseWriter<'_> {
 
     /// Gives up on a response that has begun: HTTP/1 will close the connection, HTTP/2 resets the
     /// stream.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         match self {
             Self::Http1(writer) => writer.reset(),
             Self::Http2(writer) => writer.reset(),

@@ -5,12 +5,12 @@
 
 /// Envoy's response flags: what the proxy has to say about an exchange, several at a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u32);
+pub(crate) struct Flags(u32);
 
 /// One response flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Flag {
+pub(crate) enum Flag {
     FailedLocalHealthCheck = 1,
     NoHealthyUpstream = 1 << 1,
     UpstreamRequestTimeout = 1 << 2,
@@ -41,7 +41,7 @@ pub enum Flag {
 
 impl Flag {
     /// Every flag with its short and its long name, in the order in which Envoy prints them.
-    pub const ALL: [(Self, &'static str, &'static str); 26] = [
+    pub(crate) const ALL: [(Self, &'static str, &'static str); 26] = [
         (Self::FailedLocalHealthCheck, "LH", "FailedLocalHealthCheck"),
         (Self::NoHealthyUpstream, "UH", "NoHealthyUpstream"),
         (Self::UpstreamRequestTimeout, "UT", "UpstreamRequestTimeout"),
@@ -72,37 +72,29 @@ impl Flag {
 }
 
 impl Flags {
-    pub fn set(&mut self, flag: Flag) {
+    pub(crate) fn set(&mut self, flag: Flag) {
         self.0 |= flag as u32;
     }
 
-    pub fn has(self, flag: Flag) -> bool {
+    pub(crate) fn has(self, flag: Flag) -> bool {
         self.0 & flag as u32 != 0
     }
 
-    pub fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
     /// The short names joined by commas, or `-` for none (`%RESPONSE_FLAGS%`).
-    pub fn short(self) -> String {
-        self.join(|(_, short, _)| short)
-    }
-
-    /// The long names joined by commas, or `-` for none (`%RESPONSE_FLAGS_LONG%`).
-    pub fn long(self) -> String {
-        self.join(|(_, _, long)| long)
-    }
-
-    fn join(self, name: impl Fn(&(Flag, &'static str, &'static str)) -> &'static str) -> String {
-        let names: Vec<_> = Flag::ALL.iter().filter(|(flag, ..)| self.has(*flag)).map(name).collect();
+    pub(crate) fn short(self) -> String {
+        let set = Flag::ALL.iter().filter(|(flag, ..)| self.has(*flag));
+        let names: Vec<_> = set.map(|(_, short, _)| *short).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     }
 }
 
 /// Why an attempt ended before its response was whole: Envoy's reasons for a stream reset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UpstreamError {
+pub(crate) enum UpstreamError {
     /// The connection could not be made; the string is the operating system's
     /// (`Connection refused`).
     #[error("remote connection failure: {0}")]
@@ -132,7 +124,7 @@ pub enum UpstreamError {
 
 impl UpstreamError {
     /// The reason in Envoy's words, as its local replies end with it.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::ConnectFailure(_) | Self::ConnectTimeout => "remote connection failure",
             Self::Overflow => "overflow",
@@ -144,7 +136,7 @@ impl UpstreamError {
         }
     }
 
-    pub fn flag(&self) -> Flag {
+    pub(crate) fn flag(&self) -> Flag {
         match self {
             Self::ConnectFailure(_) | Self::ConnectTimeout => Flag::UpstreamConnectionFailure,
             Self::Overflow => Flag::UpstreamOverflow,
@@ -156,7 +148,7 @@ impl UpstreamError {
     }
 
     /// The status of the local reply that reports this error when no response has begun.
-    pub fn status(&self) -> u16 {
+    pub(crate) fn status(&self) -> u16 {
         match self {
             Self::Unsendable => 400,
             Self::Protocol(_) => 502,
@@ -170,7 +162,7 @@ impl UpstreamError {
     }
 
     /// What `%UPSTREAM_TRANSPORT_FAILURE_REASON%` says; empty unless the connection could not be made.
-    pub fn transport_failure(&self) -> String {
+    pub(crate) fn transport_failure(&self) -> String {
         match self {
             Self::ConnectFailure(text) => format!("delayed connect error: {text}"),
             _ => String::new(),
@@ -180,7 +172,7 @@ impl UpstreamError {
 
 /// Why a downstream stream cannot go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DownstreamError {
+pub(crate) enum DownstreamError {
     /// The client closed or reset its connection.
     #[error("downstream remote disconnect")]
     Disconnected,
@@ -207,6 +199,5 @@ mod tests {
         flags.set(Flag::UpstreamRetryLimitExceeded);
         flags.set(Flag::UpstreamConnectionFailure);
         assert_eq!(flags.short(), "UF,URX");
-        assert_eq!(flags.long(), "UpstreamConnectionFailure,UpstreamRetryLimitExceeded");
     }
 }

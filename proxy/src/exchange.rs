@@ -41,7 +41,7 @@ use timers::Timers;
 use upload::Replay;
 
 /// What the exchanges of one downstream connection share.
-pub struct ConnectionContext {
+pub(crate) struct ConnectionContext {
     pub listener: Arc<Listener>,
     pub manager: Arc<HttpManager>,
     pub info: Rc<ConnectionInfo>,
@@ -52,7 +52,7 @@ pub struct ConnectionContext {
 
 /// What is left after an exchange.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The client has a whole response.
     pub keep_alive: bool,
     /// The request's head, for its buffers.
@@ -115,7 +115,7 @@ struct Matched<'x> {
 }
 
 impl ConnectionContext {
-    pub fn http(&self) -> &HttpStats {
+    pub(crate) fn http(&self) -> &HttpStats {
         self.manager.stats.shard(self.local.shard)
     }
 
@@ -125,7 +125,7 @@ impl ConnectionContext {
 }
 
 /// Carries one request to its end.
-pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
+pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
     let start = time::now();
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start);
@@ -143,7 +143,7 @@ pub async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downs
 }
 
 /// Responds to a request that the codec refused; `head` is what could be read of it.
-pub async fn refuse(
+pub(crate) async fn refuse(
     context: &ConnectionContext,
     refusal: Refusal,
     head: &RequestHead,
@@ -207,7 +207,7 @@ impl<'x> Exchange<'x> {
         http.rq_total.inc();
         let head = &self.request.head;
         match (decision, self.request.matched) {
-            (Some(Decision::RequireTls(_)), _) => Err(LocalReply::redirect(301, to_tls(head))),
+            (Some(Decision::RequireTls), _) => Err(LocalReply::redirect(301, to_tls(head))),
             (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
                 Action::Forward(forward) => self.forward(down, matched, forward).await,
                 Action::Redirect(redirect) => {

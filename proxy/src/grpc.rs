@@ -22,13 +22,13 @@ const NAMES: [(&str, &str); 17] = [
 ];
 
 /// `DeadlineExceeded` and `DEADLINE_EXCEEDED` for 4; `None` beyond 16.
-pub fn status_names(code: u32) -> Option<(&'static str, &'static str)> {
+pub(crate) fn status_names(code: u32) -> Option<(&'static str, &'static str)> {
     NAMES.get(usize::try_from(code).ok()?).copied()
 }
 
 /// The gRPC code for a response that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code
 /// Mapping").
-pub fn status_of_http(status: u16) -> u32 {
+pub(crate) fn status_of_http(status: u16) -> u32 {
     match status {
         400 => 13,
         401 => 16,
@@ -40,7 +40,7 @@ pub fn status_of_http(status: u16) -> u32 {
 }
 
 /// The HTTP status for a gRPC code (the inverse, as Envoy has it).
-pub fn http_of_status(code: u32) -> u16 {
+pub(crate) fn http_of_status(code: u32) -> u16 {
     match code {
         0 => 200,
         1 => 499,
@@ -59,7 +59,7 @@ pub fn http_of_status(code: u32) -> u16 {
 
 /// A message as the `grpc-message` header carries it: percent-encoded except for printable ASCII
 /// (the gRPC protocol's Percent-Encoded).
-pub fn encode_message(text: &[u8]) -> Vec<u8> {
+pub(crate) fn encode_message(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {
         if (b' '..=b'~').contains(&byte) && byte != b'%' {

@@ -10,36 +10,38 @@
 //! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args`.
 
+#![warn(unreachable_pub)] // what is `pub` is for programs and integration tests
+
 pub mod access_log;
 pub mod admin;
 pub mod app;
-pub mod args;
+mod args;
 pub mod build;
 pub mod cluster;
-pub mod connection;
+mod connection;
 pub mod control;
-pub mod downstream;
-pub mod error;
-pub mod exchange;
-pub mod filter;
-pub mod format;
-pub mod grpc;
-pub mod headers;
-pub mod http1;
-pub mod http2;
-pub mod listener;
-pub mod local;
-pub mod local_reply;
-pub mod matcher;
-pub mod message;
-pub mod retry;
+mod downstream;
+mod error;
+mod exchange;
+mod filter;
+mod format;
+mod grpc;
+mod headers;
+mod http1;
+mod http2;
+mod listener;
+mod local;
+mod local_reply;
+mod matcher;
+mod message;
+mod retry;
 pub mod route;
 pub mod snapshot;
 pub mod state;
 pub mod stats;
-pub mod stream_info;
-pub mod tcp;
+mod stream_info;
+mod tcp;
 pub mod time;
-pub mod trace;
-pub mod upstream;
-pub mod worker;
+mod trace;
+mod upstream;
+mod worker;

@@ -24,10 +24,10 @@ mod chains;
 mod gate;
 
 /// A connection that one worker accepted for another.
-pub type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
+pub(crate) type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
 
 /// One worker's socket of one listener.
-pub struct Acceptor {
+pub(crate) struct Acceptor {
     listener: RefCell<Arc<Listener>>,
     /// Set to stop accepting.
     stop: watch::Sender<bool>,
@@ -35,7 +35,7 @@ pub struct Acceptor {
 
 /// Where accepted connections go.
 #[derive(Clone)]
-pub enum Spread {
+pub(crate) enum Spread {
     /// They stay on this worker.
     Here,
     /// In turn to every worker, this one included.
@@ -43,17 +43,17 @@ pub enum Spread {
 }
 
 /// Whether the kernel spreads connections over the sockets of one address.
-pub fn kernel_balances(listener: &Listener) -> bool {
+pub(crate) fn kernel_balances(listener: &Listener) -> bool {
     listener.reuse_port && cfg!(target_os = "linux")
 }
 
 /// Fails when another process holds the address: asked without `SO_REUSEPORT`, which would share it silently.
-pub fn probe(address: SocketAddr) -> std::io::Result<()> {
+pub(crate) fn probe(address: SocketAddr) -> std::io::Result<()> {
     socket(address, false, false).map(drop)
 }
 
 /// A listening socket.
-pub fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
+pub(crate) fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
     let socket = socket(listener.address, kernel_balances(listener), listener.ipv4_compat)?;
     socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
@@ -76,7 +76,7 @@ fn socket(address: SocketAddr, share: bool, ipv4_too: bool) -> std::io::Result<S
 
 impl Acceptor {
     /// Begins to accept on a bound socket.
-    pub fn start(
+    pub(crate) fn start(
         local: &Rc<Local>,
         listener: Arc<Listener>,
         socket: TcpListener,
@@ -87,17 +87,17 @@ impl Acceptor {
         acceptor
     }
 
-    pub fn listener(&self) -> Arc<Listener> {
+    pub(crate) fn listener(&self) -> Arc<Listener> {
         Arc::clone(&self.listener.borrow())
     }
 
     /// New connections are served by the listener's new version.
-    pub fn replace(&self, listener: Arc<Listener>) {
+    pub(crate) fn replace(&self, listener: Arc<Listener>) {
         *self.listener.borrow_mut() = listener;
     }
 
     /// Stops accepting; the connections in the accept queue are still served.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
 
@@ -186,7 +186,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves a connection on this worker.
-pub fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let stats = listener.stats.shard(local.shard);
     let open = || listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum::<i64>();
     if listener.max_connections.is_some_and(|limit| open() >= i64::from(limit)) {

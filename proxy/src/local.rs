@@ -19,7 +19,7 @@ use crate::upstream::{Clusters, LocalCluster, LocalHost};
 const LAST_RECORDS: Duration = Duration::from_millis(20);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
-pub struct Local {
+pub(crate) struct Local {
     /// The worker's number, which is its shard of every statistic.
     pub shard: usize,
     pub state: Arc<ServerState>,
@@ -42,7 +42,7 @@ struct Draining {
 
 impl Local {
     /// What worker number `shard` owns; `reports` is its way to the writer.
-    pub fn new(shard: usize, state: Arc<ServerState>, reports: mpsc::Sender<HostReport>) -> Self {
+    pub(crate) fn new(shard: usize, state: Arc<ServerState>, reports: mpsc::Sender<HostReport>) -> Self {
         Self {
             shard,
             state,
@@ -56,7 +56,7 @@ impl Local {
 
     /// Counts the outcome for outlier detection, and ejects the host at a threshold. It never
     /// waits: the ejection is in force for every worker's next pick, and control hears of it later.
-    pub fn report_outcome(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+    pub(crate) fn report_outcome(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
         let Some(policy) = &cluster.policy.outlier else { return };
         let crossed = observe(&policy.settings, &host.host.stats, cluster.shard(), seen);
         for kind in crossed.into_iter().flatten() {
@@ -69,7 +69,7 @@ impl Local {
 
     /// Reports a host to control. If the queue is full, the report is dropped and counted; control
     /// finds ejections without it too.
-    pub fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
+    pub(crate) fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let name = Arc::clone(&cluster.policy.name);
         if self.reports.try_send(HostReport { cluster: name, host: host.host.address, what }).is_err() {
             cluster.stats().host_reports_dropped.inc();
@@ -77,24 +77,24 @@ impl Local {
     }
 
     /// A random number below `bound` (0 for a bound of 0).
-    pub fn random_below(&self, bound: u64) -> u64 {
+    pub(crate) fn random_below(&self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.random.borrow_mut().u64(0..bound) }
     }
 
     /// A random share in 0..1.
-    pub fn random_share(&self) -> f64 {
+    pub(crate) fn random_share(&self) -> f64 {
         self.random.borrow_mut().f64()
     }
 
     /// A number for a new connection that no other of this process has.
-    pub fn next_connection(&self) -> u64 {
+    pub(crate) fn next_connection(&self) -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         NEXT.fetch_add(1, Relaxed)
     }
 
     /// Serves a connection of a filter chain as a task that is ended at the chain's deadline, should it have one. The connection is
     /// given its drain signal: that of the server for this direction and that of the chain in one.
-    pub fn serve<F: Future<Output = ()> + 'static>(
+    pub(crate) fn serve<F: Future<Output = ()> + 'static>(
         &self,
         generation: &Arc<Generation>,
         direction: Direction,
@@ -112,7 +112,7 @@ impl Local {
     }
 
     /// Passes the drain stage to all connections, and aborts those whose deadline has passed.
-    pub fn relay_drain(&self) {
+    pub(crate) fn relay_drain(&self) {
         let now = time::now();
         self.draining.borrow_mut().retain(|_, draining| {
             while draining.connections.try_join_next().is_some() {}
@@ -127,7 +127,7 @@ impl Local {
     }
 
     /// When `relay_drain` has connections to end.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let now = time::now();
         let all = self.draining.borrow();
         let retired = all.values().filter_map(|draining| draining.generation.retired());
@@ -144,7 +144,7 @@ impl Local {
         self.state.drain(direction).max(retired)
     }
 
-    pub fn random_bits(&self) -> [u64; 2] {
+    pub(crate) fn random_bits(&self) -> [u64; 2] {
         let mut random = self.random.borrow_mut();
         [random.u64(..), random.u64(..)]
     }

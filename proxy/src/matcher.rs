@@ -3,13 +3,13 @@
 
 use std::net::IpAddr;
 
-use crate::message::{Fields, RequestHead, ResponseHead};
+use regex::bytes::Regex;
 
-pub mod regex;
+use crate::message::{Fields, RequestHead, ResponseHead};
 
 /// Envoy's `StringMatcher`.
 #[derive(Debug)]
-pub enum StringMatch {
+pub(crate) enum StringMatch {
     Exact {
         text: Box<str>,
         ignore_case: bool,
@@ -27,12 +27,12 @@ pub enum StringMatch {
         ignore_case: bool,
     },
     /// The whole value matches.
-    Regex(::regex::bytes::Regex),
+    Regex(Regex),
 }
 
 /// Envoy's `HeaderMatcher`.
 #[derive(Debug)]
-pub struct HeaderMatcher {
+pub(crate) struct HeaderMatcher {
     /// In lower case; pseudo-headers with their colon.
     pub name: Box<str>,
     pub rule: HeaderRule,
@@ -41,7 +41,7 @@ pub struct HeaderMatcher {
 }
 
 #[derive(Debug)]
-pub enum HeaderRule {
+pub(crate) enum HeaderRule {
     Present(bool),
     String(StringMatch),
     /// From the first (included) to the second (excluded).
@@ -50,13 +50,13 @@ pub enum HeaderRule {
 
 /// Envoy's `QueryParameterMatcher`.
 #[derive(Debug)]
-pub struct QueryMatcher {
+pub(crate) struct QueryMatcher {
     pub name: Box<str>,
     pub rule: QueryRule,
 }
 
 #[derive(Debug)]
-pub enum QueryRule {
+pub(crate) enum QueryRule {
     Present(bool),
     String(StringMatch),
 }
@@ -74,14 +74,14 @@ pub struct FractionMatcher {
 
 /// A regular expression and what replaces each match (`\1` for groups).
 #[derive(Debug)]
-pub struct Rewrite {
-    pub pattern: ::regex::bytes::Regex,
+pub(crate) struct Rewrite {
+    pub pattern: Regex,
     /// In the `regex` crate's notation.
     pub substitution: Box<[u8]>,
 }
 
 impl StringMatch {
-    pub fn matches(&self, value: &[u8]) -> bool {
+    pub(crate) fn matches(&self, value: &[u8]) -> bool {
         match self {
             Self::Exact { text, ignore_case } => same(value, text.as_bytes(), *ignore_case),
             Self::Prefix { text, ignore_case } => starts_with(value, text.as_bytes(), *ignore_case),
@@ -106,13 +106,13 @@ impl StringMatch {
 impl HeaderMatcher {
     /// Whether a request matches. A header that came several times matches if one of its values
     /// does; an absent one never does, not even inverted, unless it counts as empty.
-    pub fn matches(&self, head: &RequestHead) -> bool {
+    pub(crate) fn matches(&self, head: &RequestHead) -> bool {
         let pseudo = self.name.starts_with(':') || &*self.name == "host";
         self.matches_either(pseudo.then(|| head.get(&self.name)), &head.fields)
     }
 
     /// Whether a response matches.
-    pub fn matches_response(&self, head: &ResponseHead) -> bool {
+    pub(crate) fn matches_response(&self, head: &ResponseHead) -> bool {
         let mut status = itoa::Buffer::new();
         let status = status.format(head.status).as_bytes();
         self.matches_either((&*self.name == ":status").then_some(Some(status)), &head.fields)
@@ -159,7 +159,7 @@ impl HeaderMatcher {
 
 impl QueryMatcher {
     /// Whether the first parameter of that name in `query` (what follows `?`, as received, not decoded) matches.
-    pub fn matches(&self, query: &[u8]) -> bool {
+    pub(crate) fn matches(&self, query: &[u8]) -> bool {
         let value = parameter(query, self.name.as_bytes());
         match &self.rule {
             QueryRule::Present(wanted) => value.is_some() == *wanted,
@@ -170,30 +170,57 @@ impl QueryMatcher {
 
 impl FractionMatcher {
     /// Whether the request that drew `random` is among the share.
-    pub fn matches(&self, random: u64) -> bool {
+    pub(crate) fn matches(&self, random: u64) -> bool {
         self.draws(random, self.numerator)
     }
 
     /// The same with another numerator.
-    pub fn draws(&self, random: u64, numerator: u32) -> bool {
+    pub(crate) fn draws(&self, random: u64, numerator: u32) -> bool {
         random % u64::from(self.denominator.max(1)) < u64::from(numerator)
     }
 }
 
 impl Rewrite {
+    /// With RE2's substitution (`\0` to `\9`, `\\`).
+    pub(crate) fn new(pattern: Regex, substitution: &str) -> Result<Self, String> {
+        let mut ours = Vec::with_capacity(substitution.len());
+        let mut rest = substitution.bytes();
+        while let Some(byte) = rest.next() {
+            match byte {
+                b'$' => ours.extend_from_slice(b"$$"),
+                b'\\' => match rest.next() {
+                    Some(b'\\') => ours.push(b'\\'),
+                    Some(digit @ b'0'..=b'9') => {
+                        if usize::from(digit - b'0') >= pattern.captures_len() {
+                            let group = char::from(digit);
+                            return Err(format!(
+                                "the substitution asks for group {group}, the expression has {} groups",
+                                pattern.captures_len() - 1
+                            ));
+                        }
+                        ours.extend_from_slice(&[b'$', b'{', digit, b'}']);
+                    }
+                    _ => return Err(r"in a substitution `\` is followed by a digit or by `\`".to_owned()),
+                },
+                other => ours.push(other),
+            }
+        }
+        Ok(Self { pattern, substitution: ours.into() })
+    }
+
     /// `text` with every match replaced.
-    pub fn apply<'t>(&self, text: &'t [u8]) -> std::borrow::Cow<'t, [u8]> {
+    pub(crate) fn apply<'t>(&self, text: &'t [u8]) -> std::borrow::Cow<'t, [u8]> {
         self.pattern.replace_all(text, &*self.substitution)
     }
 }
 
 /// Whether `value` begins with `prefix`.
-pub fn starts_with(value: &[u8], prefix: &[u8], ignore_case: bool) -> bool {
+pub(crate) fn starts_with(value: &[u8], prefix: &[u8], ignore_case: bool) -> bool {
     value.get(..prefix.len()).is_some_and(|start| same(start, prefix, ignore_case))
 }
 
 /// Whether two texts are equal.
-pub fn same(left: &[u8], right: &[u8], ignore_case: bool) -> bool {
+pub(crate) fn same(left: &[u8], right: &[u8], ignore_case: bool) -> bool {
     if ignore_case { left.eq_ignore_ascii_case(right) } else { left == right }
 }
 
@@ -214,25 +241,25 @@ fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
 
 /// A range of IP addresses: those whose first bits are those of another one (Envoy's `CidrRange`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cidr {
+pub(crate) struct Cidr {
     first: IpAddr,
     bits: u8,
 }
 
 impl Cidr {
     /// Bits beyond the prefix do not count; a prefix longer than the address is the whole address.
-    pub fn new(address: IpAddr, bits: u32) -> Self {
+    pub(crate) fn new(address: IpAddr, bits: u32) -> Self {
         let most = if address.is_ipv4() { 32 } else { 128 };
         let bits = u8::try_from(bits.min(most)).unwrap_or(128);
         Self { first: masked(address, bits), bits }
     }
 
-    pub fn contains(self, address: IpAddr) -> bool {
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         address.is_ipv4() == self.first.is_ipv4() && masked(address, self.bits) == self.first
     }
 
     /// The length of the prefix: a longer one is more specific.
-    pub fn bits(self) -> u8 {
+    pub(crate) fn bits(self) -> u8 {
         self.bits
     }
 }
@@ -251,4 +278,5 @@ fn masked(address: IpAddr, bits: u8) -> IpAddr {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/matcher.rs"]
 mod tests;

@@ -5,11 +5,13 @@
 //! instead of a string.
 
 mod fields;
-pub mod grammar;
+pub(crate) mod grammar;
 mod parts;
 
-pub use fields::Fields;
-pub use parts::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path};
+pub(crate) use fields::Fields;
+pub(crate) use parts::{
+    Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path,
+};
 
 /// Larger buffers are freed after a request.
 const KEEP: usize = 16 * 1024;
@@ -38,7 +40,7 @@ pub(crate) mod work {
 
 /// The protocol version of one side of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Version {
+pub(crate) enum Version {
     Http10,
     #[default]
     Http11,
@@ -47,7 +49,7 @@ pub enum Version {
 
 impl Version {
     /// As Envoy's `%PROTOCOL%` prints it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
@@ -58,7 +60,7 @@ impl Version {
 
 /// A request's method.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
-pub enum Method {
+pub(crate) enum Method {
     #[default]
     Get,
     Head,
@@ -74,10 +76,10 @@ pub enum Method {
 
 /// Any other method.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherMethod(Box<str>);
+pub(crate) struct OtherMethod(Box<str>);
 
 impl Method {
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::Get => "GET",
             Self::Head => "HEAD",
@@ -115,14 +117,14 @@ impl TryFrom<&str> for Method {
 
 /// The scheme of a request's target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Scheme {
+pub(crate) enum Scheme {
     #[default]
     Http,
     Https,
 }
 
 impl Scheme {
-    pub fn parse(text: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         if text.eq_ignore_ascii_case(b"http") {
             Some(Self::Http)
         } else if text.eq_ignore_ascii_case(b"https") {
@@ -132,7 +134,7 @@ impl Scheme {
         }
     }
 
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -142,7 +144,7 @@ impl Scheme {
 
 /// A request's head. `host` is never among the headers: it is `authority` (RFC 9113, 8.3.1).
 #[derive(Clone, Debug, Default)]
-pub struct RequestHead {
+pub(crate) struct RequestHead {
     pub version: Version,
     pub method: Method,
     /// What the client says (`:scheme`, or a target in absolute form); where it says nothing, the rules for headers fill it in. It says
@@ -155,7 +157,7 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.method = Method::Get;
         self.scheme = None;
         self.authority.clear();
@@ -164,36 +166,41 @@ impl RequestHead {
     }
 
     /// Gives back buffers that a large head has made large. Only for a head that was cleared.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         self.authority.shrink();
         self.path.shrink();
         self.fields.shrink();
     }
 
-    pub fn scheme(&self) -> &'static str {
+    pub(crate) fn scheme(&self) -> &'static str {
         self.scheme.unwrap_or_default().as_str()
     }
 
     /// The path without its query.
-    pub fn path_only(&self) -> &[u8] {
+    pub(crate) fn path_only(&self) -> &[u8] {
         let end = self.path.iter().position(|&byte| byte == b'?').unwrap_or(self.path.len());
         self.path.get(..end).unwrap_or_default()
     }
 
     /// A header, `host` or a pseudo-header (`:authority`, `:path`, `:method`, `:scheme`) by its name in lower case.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         match name {
             ":authority" | "host" => (!self.authority.is_empty()).then_some(&*self.authority),
             ":path" => (!self.path.is_empty()).then_some(&*self.path),
-            ":method" => Some(self.method.as_str().as_bytes()),
-            ":scheme" => Some(self.scheme().as_bytes()),
+            ":method" => self.is_known().then(|| self.method.as_str().as_bytes()),
+            ":scheme" => self.is_known().then(|| self.scheme().as_bytes()),
             _ => self.fields.get(name),
         }
     }
 
+    /// Whether this is a request at all: a head that could not be read is empty.
+    fn is_known(&self) -> bool {
+        !self.path.is_empty() || self.method == Method::Connect
+    }
+
     /// Whether the target can be written in the upstream's protocol. HTTP/2 goes by RFC 3986, HTTP/1 clients may be more careless: such
     /// a request is its client's error, to be found before there is a host.
-    pub fn check(&self, upstream: Version) -> Result<(), Invalid> {
+    pub(crate) fn check(&self, upstream: Version) -> Result<(), Invalid> {
         let connect = self.method == Method::Connect;
         if connect != self.path.is_empty() {
             return Err(Invalid);
@@ -219,37 +226,32 @@ impl RequestHead {
     }
 
     /// Whether this is a gRPC request, by its content type (as Envoy decides).
-    pub fn is_grpc(&self) -> bool {
+    pub(crate) fn is_grpc(&self) -> bool {
         is_grpc_content_type(self.fields.get(Known::ContentType))
     }
 }
 
 /// A response's head.
 #[derive(Clone, Debug, Default)]
-pub struct ResponseHead {
+pub(crate) struct ResponseHead {
     pub version: Version,
     pub status: u16,
     pub fields: Fields,
 }
 
 impl ResponseHead {
-    pub fn new(status: u16) -> Self {
+    pub(crate) fn new(status: u16) -> Self {
         Self { status, ..Self::default() }
     }
 
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.status = 0;
         self.fields.clear();
-    }
-
-    /// A header or `:status`; `None` for the latter before there is a status.
-    pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.get(name)
     }
 }
 
 /// `application/grpc`, alone or followed by `+` or `;`.
-pub fn is_grpc_content_type(value: Option<&[u8]>) -> bool {
+pub(crate) fn is_grpc_content_type(value: Option<&[u8]>) -> bool {
     value
         .and_then(|value| value.strip_prefix(b"application/grpc"))
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
@@ -257,7 +259,7 @@ pub fn is_grpc_content_type(value: Option<&[u8]>) -> bool {
 
 /// One piece of a body, in the order they arrive.
 #[derive(Debug)]
-pub enum Frame {
+pub(crate) enum Frame {
     Data(bytes::Bytes),
     /// Trailers end the body.
     Trailers(Fields),
@@ -266,7 +268,7 @@ pub enum Frame {
 
 /// What kind of response head came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadKind {
+pub(crate) enum HeadKind {
     /// 1xx but 101; another head follows.
     Interim,
     /// The response; with `end`, it has no body.

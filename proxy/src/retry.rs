@@ -22,13 +22,14 @@ use crate::message::{Fields, Known, RequestHead, ResponseHead};
 
 mod conditions;
 #[cfg(test)]
+#[path = "../tests/unit/retry.rs"]
 mod tests;
 
-pub use conditions::RetryOn;
+pub(crate) use conditions::RetryOn;
 
 /// A route's or virtual host's `retry_policy`.
 #[derive(Debug)]
-pub struct RetryPolicy {
+pub(crate) struct RetryPolicy {
     pub on: RetryOn,
     /// Attempts after the first (1).
     pub num_retries: u32,
@@ -52,7 +53,7 @@ pub struct RetryPolicy {
 
 /// `rate_limited_retry_back_off`: the wait that a response asks for.
 #[derive(Debug)]
-pub struct RateLimitedBackOff {
+pub(crate) struct RateLimitedBackOff {
     /// Headers of the response; the first with a usable value counts.
     pub reset_headers: Vec<ResetHeader>,
     /// A response that asks for a longer wait is ignored (300 s).
@@ -61,7 +62,7 @@ pub struct RateLimitedBackOff {
 
 /// A header that says when a limit is lifted.
 #[derive(Debug)]
-pub struct ResetHeader {
+pub(crate) struct ResetHeader {
     /// In lower case.
     pub name: Box<str>,
     /// The moment as a UNIX time stamp; else seconds from now.
@@ -70,7 +71,7 @@ pub struct ResetHeader {
 
 /// The retries of one request: those of its policy, as its own headers extend them.
 #[derive(Debug)]
-pub struct Retries {
+pub(crate) struct Retries {
     policy: Option<Arc<RetryPolicy>>,
     on: RetryOn,
     left: u32,
@@ -82,7 +83,7 @@ pub struct Retries {
 
 /// How an attempt failed.
 #[derive(Clone, Copy, Debug)]
-pub enum Cause<'a> {
+pub(crate) enum Cause<'a> {
     Error {
         error: &'a UpstreamError,
         /// Something of the request may have reached an upstream.
@@ -97,14 +98,14 @@ pub enum Cause<'a> {
 
 /// The wait before retry number `retry` (1 is the first): a random part, 0 to 1, of an interval that
 /// doubles up to the longest.
-pub fn back_off((first, longest): (Duration, Duration), retry: u32, random: f64) -> Duration {
+pub(crate) fn back_off((first, longest): (Duration, Duration), retry: u32, random: f64) -> Duration {
     let doublings = retry.saturating_sub(1).min(16);
     first.saturating_mul(1 << doublings).min(longest).mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// How long to wait before another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub(crate) enum Wait {
     Exponential(Duration),
     /// As long as the response asked for, and a random part of half of that.
     RateLimited(Duration),
@@ -113,7 +114,7 @@ pub enum Wait {
 impl Retries {
     /// The retries of a request; its control headers (those of untrusted clients are gone by now) are
     /// read, not removed. `None` when no failure could be covered.
-    pub fn of(policy: Option<&Arc<RetryPolicy>>, request: &RequestHead) -> Option<Self> {
+    pub(crate) fn of(policy: Option<&Arc<RetryPolicy>>, request: &RequestHead) -> Option<Self> {
         let field = |name: Known| request.fields.get(name).and_then(|value| std::str::from_utf8(value).ok());
         let (on, grpc_on) = (field(Known::XEnvoyRetryOn), field(Known::XEnvoyRetryGrpcOn));
         if policy.is_none() && on.is_none() && grpc_on.is_none() {
@@ -147,7 +148,7 @@ impl Retries {
     }
 
     /// Whether the policy retries this failure.
-    pub fn cover(&self, cause: Cause<'_>) -> bool {
+    pub(crate) fn cover(&self, cause: Cause<'_>) -> bool {
         match cause {
             Cause::Error { error, sent } => self.on.covers_error(error, sent),
             Cause::PerTryTimeout { sent } => self.on.covers_timeout(sent),
@@ -178,14 +179,14 @@ impl Retries {
     }
 
     /// Takes one of the attempts that are left; false when there is none.
-    pub fn take(&mut self) -> bool {
+    pub(crate) fn take(&mut self) -> bool {
         let any = self.left > 0;
         self.left = self.left.saturating_sub(1);
         any
     }
 
     /// The wait before retry number `retry` (1 is the first). `random` is in 0..1.
-    pub fn wait(&self, cause: Cause<'_>, retry: u32, random: f64, now: SystemTime) -> Wait {
+    pub(crate) fn wait(&self, cause: Cause<'_>, retry: u32, random: f64, now: SystemTime) -> Wait {
         let limits = self.policy.as_ref().and_then(|policy| policy.rate_limited.as_ref());
         if let Cause::Response(head) = cause
             && let Some(asked) = limits.and_then(|limits| limits.asked(&head.fields, now))
@@ -199,13 +200,13 @@ impl Retries {
     }
 
     /// How hosts are chosen for retries.
-    pub fn policy(&self) -> Option<&RetryPolicy> {
+    pub(crate) fn policy(&self) -> Option<&RetryPolicy> {
         self.policy.as_deref()
     }
 }
 
 /// The interval that the first wait is drawn from, unless the policy says otherwise.
-pub const BASE_INTERVAL: Duration = Duration::from_millis(25);
+pub(crate) const BASE_INTERVAL: Duration = Duration::from_millis(25);
 
 impl RateLimitedBackOff {
     fn asked(&self, fields: &Fields, now: SystemTime) -> Option<Duration> {

@@ -67,12 +67,12 @@ pub struct Listener {
 #[derive(Debug)]
 pub struct FilterChain {
     pub name: Arc<str>,
-    pub conditions: Conditions,
+    pub(crate) conditions: Conditions,
     /// The filters before the last.
     pub gates: Vec<Gate>,
     pub kind: ListenerKind,
     /// How its connections learn that it is no longer configured.
-    pub generation: Arc<Generation>,
+    pub(crate) generation: Arc<Generation>,
 }
 
 /// The chains of a listener.
@@ -85,7 +85,7 @@ pub struct FilterChains {
 
 /// `FilterChainMatch`: empty lists and absent values take everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
+pub(crate) struct Conditions {
     pub destination_port: Option<u16>,
     pub destinations: Vec<Cidr>,
     /// In lower case; `.example.com` means `*.example.com`.
@@ -100,7 +100,7 @@ pub struct Conditions {
 
 /// `source_type`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     #[default]
     Any,
     /// From the address that it goes to, or from a loopback address.
@@ -110,7 +110,7 @@ pub enum Source {
 
 impl FilterChains {
     /// Every chain, the default last.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<FilterChain>> {
         self.chains.iter().chain(&self.default)
     }
 }
@@ -137,7 +137,7 @@ pub struct ConnectionLimit {
 #[derive(Debug)]
 pub struct RateLimit {
     pub enabled: bool,
-    pub bucket: TokenBucket,
+    pub(crate) bucket: TokenBucket,
     pub stats: Arc<Scope<LocalRateLimitStats>>,
 }
 
@@ -199,23 +199,23 @@ pub struct HttpManager {
     pub codec: Codec,
     pub routes: Arc<RouteTable>,
     /// The HTTP filters before the router.
-    pub chain: Chain,
+    pub(crate) chain: Chain,
     pub access_log: Vec<Arc<AccessLog>>,
-    pub local_reply: Mappers,
-    pub tracing: Option<Tracing>,
+    pub(crate) local_reply: Mappers,
+    pub(crate) tracing: Option<Tracing>,
     /// Which headers are trusted, set and removed, in both directions.
     pub rules: Rules,
     pub proxy_100_continue: bool,
-    pub upgrades: crate::route::Upgrades,
+    pub(crate) upgrades: crate::route::Upgrades,
     pub timeouts: Timeouts,
     pub limits: Limits,
-    pub underscores: Underscores,
+    pub(crate) underscores: Underscores,
     pub http1: crate::http1::ServerOptions,
     pub http2: crate::http2::Options,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Underscores {
+pub(crate) enum Underscores {
     #[default]
     Allow,
     RejectRequest,

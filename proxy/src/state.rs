@@ -25,7 +25,7 @@ pub enum Phase {
 
 impl Phase {
     /// As `/ready` and `/server_info` print it.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Live => "LIVE",
             Self::Draining => "DRAINING",
@@ -45,7 +45,7 @@ pub enum Direction {
 /// How far draining has come for the listeners of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Drain {
+pub(crate) enum Drain {
     /// Serving.
     No = 0,
     /// Still accepting, but each response announces the close.
@@ -59,23 +59,23 @@ pub enum Drain {
 /// One version of a filter chain, which every connection of it holds: how a connection learns that its chain is no longer configured,
 /// wherever it is at that moment (in the accept queue, in the inbox of another worker, idle).
 #[derive(Debug, Default)]
-pub struct Generation(OnceLock<(Drain, Instant)>);
+pub(crate) struct Generation(OnceLock<(Drain, Instant)>);
 
 impl Generation {
     /// The configuration has this chain no more: its connections drain, and are closed at the deadline. The first call counts. Wake
     /// the workers afterwards with `ServerState::touch`.
-    pub fn retire(&self, stage: Drain, deadline: Instant) {
+    pub(crate) fn retire(&self, stage: Drain, deadline: Instant) {
         let _the_first_counts = self.0.set((stage, deadline));
     }
 
     /// How far the connections are to drain, and until when.
-    pub fn retired(&self) -> Option<(Drain, Instant)> {
+    pub(crate) fn retired(&self) -> Option<(Drain, Instant)> {
         self.0.get().copied()
     }
 }
 
 /// Why addresses could not be bound, by worker.
-pub type Unbound = BTreeMap<(SocketAddr, usize), String>;
+pub(crate) type Unbound = BTreeMap<(SocketAddr, usize), String>;
 
 /// The listeners of one direction.
 #[derive(Debug, Default)]
@@ -121,22 +121,22 @@ impl ServerState {
         }
     }
 
-    pub fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: Phase) {
         self.phase.store(phase as u8, Relaxed);
         self.changed.send_replace(());
     }
 
     /// Whether `/healthcheck/fail` was called (and not `/healthcheck/ok` since).
-    pub fn health_failed(&self) -> bool {
+    pub(crate) fn health_failed(&self) -> bool {
         self.health_failed.load(Relaxed)
     }
 
-    pub fn set_health_failed(&self, failed: bool) {
+    pub(crate) fn set_health_failed(&self, failed: bool) {
         self.health_failed.store(failed, Relaxed);
         self.changed.send_replace(());
     }
 
-    pub fn drain(&self, direction: Direction) -> Drain {
+    pub(crate) fn drain(&self, direction: Direction) -> Drain {
         // `connection_closed` and a drain each write one word and read the other's: only one order of all four lets neither miss both.
         match self.facing(direction).drain.load(SeqCst) {
             0 => Drain::No,
@@ -146,49 +146,49 @@ impl ServerState {
         }
     }
 
-    pub fn set_drain(&self, direction: Direction, drain: Drain) {
+    pub(crate) fn set_drain(&self, direction: Direction, drain: Drain) {
         self.facing(direction).drain.store(drain as u8, SeqCst);
         self.changed.send_replace(());
     }
 
     /// Whether the listeners of a direction stopped accepting (`/drain_listeners`); their
     /// connections continue.
-    pub fn is_stopped(&self, direction: Direction) -> bool {
+    pub(crate) fn is_stopped(&self, direction: Direction) -> bool {
         self.facing(direction).stopped.load(Relaxed)
     }
 
-    pub fn stop_listeners(&self, direction: Direction) {
+    pub(crate) fn stop_listeners(&self, direction: Direction) {
         self.facing(direction).stopped.store(true, Relaxed);
         self.changed.send_replace(());
     }
 
     /// Open downstream connections of a direction.
-    pub fn connections(&self, direction: Direction) -> i64 {
+    pub(crate) fn connections(&self, direction: Direction) -> i64 {
         self.facing(direction).connections.load(SeqCst)
     }
 
     /// Whether a direction has no connection left, and no socket whose queue may hold one.
-    pub fn is_idle(&self, direction: Direction) -> bool {
+    pub(crate) fn is_idle(&self, direction: Direction) -> bool {
         let facing = self.facing(direction);
         facing.acceptors.load(Acquire) == 0 && facing.connections.load(SeqCst) == 0
     }
 
-    pub fn acceptor_opened(&self, direction: Direction) {
+    pub(crate) fn acceptor_opened(&self, direction: Direction) {
         self.facing(direction).acceptors.fetch_add(1, Relaxed);
     }
 
-    pub fn acceptor_closed(&self, direction: Direction) {
+    pub(crate) fn acceptor_closed(&self, direction: Direction) {
         let before = self.facing(direction).acceptors.fetch_sub(1, AcqRel);
         if before == 1 {
             self.changed.send_replace(());
         }
     }
 
-    pub fn connection_opened(&self, direction: Direction) {
+    pub(crate) fn connection_opened(&self, direction: Direction) {
         self.facing(direction).connections.fetch_add(1, Relaxed);
     }
 
-    pub fn connection_closed(&self, direction: Direction) {
+    pub(crate) fn connection_closed(&self, direction: Direction) {
         let before = self.facing(direction).connections.fetch_sub(1, SeqCst);
         // Only a drain waits for the last connection.
         if before == 1 && self.drain(direction) != Drain::No {
@@ -197,7 +197,7 @@ impl ServerState {
     }
 
     /// Notes whether a worker could bind an address.
-    pub fn set_bound(&self, address: SocketAddr, worker: usize, result: Result<(), String>) {
+    pub(crate) fn set_bound(&self, address: SocketAddr, worker: usize, result: Result<(), String>) {
         self.unbound.send_if_modified(|unbound| match result {
             Ok(()) => unbound.remove(&(address, worker)).is_some(),
             Err(error) => unbound.insert((address, worker), error.clone()) != Some(error),
@@ -205,12 +205,12 @@ impl ServerState {
     }
 
     /// The addresses that could not be bound.
-    pub fn unbound(&self) -> watch::Receiver<Unbound> {
+    pub(crate) fn unbound(&self) -> watch::Receiver<Unbound> {
         self.unbound.subscribe()
     }
 
     /// Wakes all subscribers.
-    pub fn touch(&self) {
+    pub(crate) fn touch(&self) {
         self.changed.send_replace(());
     }
 

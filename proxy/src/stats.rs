@@ -14,11 +14,12 @@ mod collect;
 mod groups;
 mod histogram;
 #[cfg(test)]
+#[path = "../tests/unit/stats.rs"]
 mod tests;
 
-pub use collect::{Collected, Stat, Value};
+pub(crate) use collect::{Collected, Stat, Value};
 pub use groups::*;
-pub use histogram::{Histogram, Summary};
+pub(crate) use histogram::{Histogram, Summary};
 
 /// A count of events, the only type that counts them: 64 bits wide, and it saturates. It only
 /// grows until `/reset_counters`. One thread writes it.
@@ -26,11 +27,11 @@ pub use histogram::{Histogram, Summary};
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    pub fn inc(&self) {
+    pub(crate) fn inc(&self) {
         self.add(1);
     }
 
-    pub fn add(&self, more: u64) {
+    pub(crate) fn add(&self, more: u64) {
         self.0.store(self.0.load(Relaxed).saturating_add(more), Relaxed);
     }
 
@@ -57,19 +58,19 @@ impl Gauge {
     /// Marks a gauge that was never set: `usedonly` leaves it out.
     const NEVER_SET: i64 = i64::MIN;
 
-    pub fn inc(&self) {
+    pub(crate) fn inc(&self) {
         self.add(1);
     }
 
-    pub fn dec(&self) {
+    pub(crate) fn dec(&self) {
         self.add(-1);
     }
 
-    pub fn add(&self, more: i64) {
+    pub(crate) fn add(&self, more: i64) {
         self.set(self.get().saturating_add(more));
     }
 
-    pub fn set(&self, value: i64) {
+    pub(crate) fn set(&self, value: i64) {
         self.0.store(value, Relaxed);
     }
 
@@ -81,7 +82,7 @@ impl Gauge {
         }
     }
 
-    pub fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Relaxed) != Self::NEVER_SET
     }
 }
@@ -96,7 +97,7 @@ impl Codes {
     const COUNT: usize = 500;
 
     /// Counts a response; statuses outside 100–599 are not counted.
-    pub fn record(&self, status: u16) {
+    pub(crate) fn record(&self, status: u16) {
         let codes = self.0.get_or_init(|| (0..Self::COUNT).map(|_| Counter::default()).collect());
         if let Some(counter) = status.checked_sub(Self::FIRST).and_then(|at| codes.get(usize::from(at))) {
             counter.inc();
@@ -104,7 +105,7 @@ impl Codes {
     }
 
     /// Each status that occurred with its count.
-    pub fn seen(&self) -> impl Iterator<Item = (u16, u64)> {
+    pub(crate) fn seen(&self) -> impl Iterator<Item = (u16, u64)> {
         let codes = self.0.get().map(|codes| &**codes).unwrap_or_default();
         (Self::FIRST..)
             .zip(codes)
@@ -165,13 +166,13 @@ impl<T: Group> Scope<T> {
     }
 
     /// The shards that something was counted in.
-    pub fn shards(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &T> {
         self.shards.iter().filter_map(|shard| Some(&shard.get()?.0))
     }
 }
 
 /// A scope of any kind, as the registry knows it.
-pub trait AnyScope: Send + Sync {
+pub(crate) trait AnyScope: Send + Sync {
     fn prefix(&self) -> &str;
     /// Shows each statistic of each shard that exists: a name comes once for each of them.
     fn visit<'s>(&'s self, show: &mut dyn FnMut(&'static str, Sample<'s>));
@@ -226,22 +227,22 @@ impl Registry {
         Self { workers, scopes: Arc::default() }
     }
 
-    pub fn workers(&self) -> usize {
+    pub(crate) fn workers(&self) -> usize {
         self.workers
     }
 
     /// The shard of the control thread.
-    pub fn control_shard(&self) -> usize {
+    pub(crate) fn control_shard(&self) -> usize {
         self.workers
     }
 
     /// The shard of the admin thread.
-    pub fn admin_shard(&self) -> usize {
+    pub(crate) fn admin_shard(&self) -> usize {
         self.workers + 1
     }
 
     /// The shard of the thread that writes access logs.
-    pub fn log_writer_shard(&self) -> usize {
+    pub(crate) fn log_writer_shard(&self) -> usize {
         self.workers + 2
     }
 
@@ -262,14 +263,14 @@ impl Registry {
     }
 
     /// The living scopes in order of their prefixes; forgets those that ended.
-    pub fn scopes(&self) -> Vec<Arc<dyn AnyScope>> {
+    pub(crate) fn scopes(&self) -> Vec<Arc<dyn AnyScope>> {
         let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
         scopes.retain(|_, scope| scope.strong_count() > 0);
         scopes.values().filter_map(Weak::upgrade).collect()
     }
 
     /// Sets every counter to 0, as `/reset_counters` does. Counts of requests that end meanwhile may be lost.
-    pub fn reset_counters(&self) {
+    pub(crate) fn reset_counters(&self) {
         for scope in self.scopes() {
             scope.visit(&mut |_, sample| match sample {
                 Sample::Counter(counter) => counter.reset(),

@@ -12,7 +12,7 @@ use crate::message::Version;
 
 /// What is known of a downstream connection; shared by its exchanges.
 #[derive(Clone, Debug)]
-pub struct ConnectionInfo {
+pub(crate) struct ConnectionInfo {
     /// Unique in this process.
     pub id: u64,
     /// The peer of the socket.
@@ -25,7 +25,7 @@ pub struct ConnectionInfo {
 
 /// One exchange: from its request head to its last byte.
 #[derive(Clone, Debug)]
-pub struct StreamInfo {
+pub(crate) struct StreamInfo {
     pub connection: Rc<ConnectionInfo>,
     /// The client as far as it can be trusted: the peer, or an address of `x-forwarded-for` (Envoy's remote address).
     pub remote: SocketAddr,
@@ -68,7 +68,7 @@ pub struct StreamInfo {
 
 /// When a line is logged (`%ACCESS_LOG_TYPE%`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogMoment {
+pub(crate) enum LogMoment {
     #[default]
     End,
     UpstreamConnected,
@@ -77,7 +77,7 @@ pub enum LogMoment {
 
 /// The upstream side of the latest attempt.
 #[derive(Clone, Debug, Default)]
-pub struct UpstreamInfo {
+pub(crate) struct UpstreamInfo {
     pub host: Option<SocketAddr>,
     /// Our own end of the connection.
     pub local: Option<SocketAddr>,
@@ -96,7 +96,7 @@ pub struct UpstreamInfo {
 
 impl StreamInfo {
     /// A new exchange on a connection, beginning at `start`.
-    pub fn new(
+    pub(crate) fn new(
         connection: Rc<ConnectionInfo>,
         version: Version,
         start_time: SystemTime,

@@ -31,14 +31,14 @@ mod carry;
 use carry::{Ended, Flow, Limits, Over, Waits};
 
 /// A downstream connection and what was read of it already.
-pub struct Client {
+pub(crate) struct Client {
     pub stream: TcpStream,
     pub front: Bytes,
     pub info: Rc<ConnectionInfo>,
 }
 
 /// Serves one downstream connection.
-pub async fn run(local: &Rc<Local>, end: &TcpEnd, client: Client) {
+pub(crate) async fn run(local: &Rc<Local>, end: &TcpEnd, client: Client) {
     match end {
         TcpEnd::Echo => {
             if let Err(error) = carry::echo(client.stream, &client.front).await {
@@ -52,7 +52,7 @@ pub async fn run(local: &Rc<Local>, end: &TcpEnd, client: Client) {
 }
 
 /// A connection that a filter before this one refused: it is counted and logged all the same, as Envoy does.
-pub fn refused(local: &Rc<Local>, proxy: &TcpProxy, info: Rc<ConnectionInfo>) {
+pub(crate) fn refused(local: &Rc<Local>, proxy: &TcpProxy, info: Rc<ConnectionInfo>) {
     Session::begin(local, proxy, info).info.flags.set(Flag::UpstreamRetryLimitExceeded);
 }
 

@@ -13,25 +13,25 @@ pub fn now() -> Instant {
 
 /// The wall time, for logs and `date`.
 #[allow(clippy::disallowed_methods)] // this is the place
-pub fn wall() -> SystemTime {
+pub(crate) fn wall() -> SystemTime {
     SystemTime::now()
 }
 
 /// Whole milliseconds, the unit of time histograms and of logs.
-pub fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The value of a `date` header, made once a second (RFC 9110, 5.6.7).
 #[derive(Debug, Default)]
-pub struct DateCache {
+pub(crate) struct DateCache {
     second: Cell<u64>,
     text: RefCell<String>,
 }
 
 impl DateCache {
     /// Calls `use_it` with the date of `wall`, such as `Sat, 21 Nov 2026 09:35:00 GMT`.
-    pub fn with<T>(&self, wall: SystemTime, use_it: impl FnOnce(&[u8]) -> T) -> T {
+    pub(crate) fn with<T>(&self, wall: SystemTime, use_it: impl FnOnce(&[u8]) -> T) -> T {
         let second = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         if second != self.second.get() || self.text.borrow().is_empty() {
             *self.text.borrow_mut() = http_date(second);
@@ -43,7 +43,7 @@ impl DateCache {
 
 /// A calendar time in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Utc {
+pub(crate) struct Utc {
     pub year: i64,
     pub month: u32,
     pub day: u32,
@@ -57,13 +57,13 @@ pub struct Utc {
     pub day_of_year: u32,
 }
 
-pub const MONTHS: [&str; 12] =
+pub(crate) const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-pub const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
+pub(crate) const WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 
 impl Utc {
     /// From a wall time at or after 1970.
-    pub fn of(wall: SystemTime) -> Self {
+    pub(crate) fn of(wall: SystemTime) -> Self {
         let since = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let mut utc = Self::of_second(since.as_secs());
         utc.nanos = since.subsec_nanos();
@@ -102,16 +102,16 @@ impl Utc {
         }
     }
 
-    pub fn month_name(&self) -> &'static str {
+    pub(crate) fn month_name(&self) -> &'static str {
         MONTHS.get(self.month.wrapping_sub(1) as usize).copied().unwrap_or("Jan")
     }
 
-    pub fn weekday_name(&self) -> &'static str {
+    pub(crate) fn weekday_name(&self) -> &'static str {
         WEEKDAYS.get(self.weekday as usize).copied().unwrap_or("Sun")
     }
 
     /// `2026-11-21T09:35:00.123Z`, as Envoy prints `%START_TIME%`.
-    pub fn rfc3339_millis(&self) -> String {
+    pub(crate) fn rfc3339_millis(&self) -> String {
         let Self { year, month, day, hour, minute, second, nanos, .. } = self;
         format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", nanos / 1_000_000)
     }

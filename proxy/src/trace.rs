@@ -12,11 +12,11 @@ use crate::stats::{Scope, TracingStats, ZipkinStats};
 
 mod span;
 
-pub use span::Span;
+pub(crate) use span::Span;
 
 /// How a connection manager traces.
 #[derive(Debug)]
-pub struct Tracing {
+pub(crate) struct Tracing {
     pub sampling: Sampling,
     pub stats: Arc<Scope<TracingStats>>,
     /// The requests leave this service: spans are the client's.
@@ -33,7 +33,7 @@ pub struct Tracing {
 
 /// Where a custom tag has its value from.
 #[derive(Debug)]
-pub enum Tag {
+pub(crate) enum Tag {
     Fixed(Box<str>),
     /// A header of the request, and the value without it.
     Header(Box<str>, Box<str>),
@@ -41,7 +41,7 @@ pub enum Tag {
 
 /// Shares of the requests, each as a numerator and a denominator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sampling {
+pub(crate) struct Sampling {
     pub client: (u32, u32),
     pub random: (u32, u32),
     pub overall: (u32, u32),
@@ -49,7 +49,7 @@ pub struct Sampling {
 
 /// The name of a span, from the route.
 #[derive(Clone, Debug)]
-pub struct Decorator {
+pub(crate) struct Decorator {
     pub operation: Arc<str>,
     pub propagate: bool,
 }
@@ -68,7 +68,7 @@ const DIGIT: usize = 14;
 
 /// Begins the span of a request, and writes its context into the request's headers; `None` when the
 /// request's own context is broken. `random` are two numbers by chance, never 0 together.
-pub fn begin(
+pub(crate) fn begin(
     tracing: &Tracing,
     shard: usize,
     head: &mut RequestHead,
@@ -232,7 +232,7 @@ const WAITING: usize = 1024;
 
 /// Where spans go.
 #[derive(Clone, Debug)]
-pub struct Collector {
+pub(crate) struct Collector {
     pub cluster: Arc<str>,
     pub path: Arc<str>,
     pub host: Arc<str>,
@@ -245,7 +245,7 @@ pub struct Collector {
 
 /// The spans of one tracer.
 #[derive(Debug)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     spans: mpsc::Sender<String>,
     /// Until somebody sends them.
     taken: Mutex<Option<mpsc::Receiver<String>>>,
@@ -253,13 +253,13 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    pub fn new(collector: Collector) -> Self {
+    pub(crate) fn new(collector: Collector) -> Self {
         let (spans, receiver) = mpsc::channel(WAITING);
         Self { spans, taken: Mutex::new(Some(receiver)), collector }
     }
 
     /// The spans, for the sender; can be taken once.
-    pub fn take(&self) -> Option<mpsc::Receiver<String>> {
+    pub(crate) fn take(&self) -> Option<mpsc::Receiver<String>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -271,4 +271,5 @@ impl Outbox {
 }
 
 #[cfg(test)]
+#[path = "../tests/unit/trace.rs"]
 mod tests;

@@ -27,7 +27,7 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// What a worker starts with.
-pub struct Setup {
+pub(crate) struct Setup {
     pub local: LocalSetup,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// Aborts the worker and its connections.
@@ -39,22 +39,22 @@ pub struct Setup {
 }
 
 /// Makes the worker's own part on its own thread.
-pub type LocalSetup = Box<dyn FnOnce() -> Local + Send>;
+pub(crate) type LocalSetup = Box<dyn FnOnce() -> Local + Send>;
 
 /// Which snapshot each worker has taken over, listeners included.
 #[derive(Clone, Debug)]
-pub struct Bound {
+pub(crate) struct Bound {
     versions: Arc<Mutex<Vec<u64>>>,
     oldest: watch::Sender<u64>,
 }
 
 impl Bound {
-    pub fn new(workers: usize) -> Self {
+    pub(crate) fn new(workers: usize) -> Self {
         Self { versions: Arc::new(Mutex::new(vec![0; workers])), oldest: watch::Sender::new(0) }
     }
 
     /// The newest version that every worker has.
-    pub fn subscribe(&self) -> watch::Receiver<u64> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.oldest.subscribe()
     }
 
@@ -69,7 +69,7 @@ impl Bound {
 }
 
 /// The setups of `count` workers that may hand connections to each other.
-pub fn setups(
+pub(crate) fn setups(
     count: usize,
     snapshots: &watch::Receiver<Arc<Snapshot>>,
     end: &CancellationToken,
@@ -90,7 +90,7 @@ pub fn setups(
 
 /// Runs a worker on a thread of its own. If it ends, the others end too: a process with half its
 /// workers would look healthy.
-pub fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle<()>> {
+pub(crate) fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
         let _ends_all = setup.end.clone().drop_guard();

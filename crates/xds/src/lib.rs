@@ -3,7 +3,7 @@
 //! Reading order: `proto/` (what is understood: Envoy's messages with our marks), `read` (text to message, station by
 //! station), `diagnostic` (what is wrong and where), `dump` (message to JSON), `resource` (what stands on its own),
 //! `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017), `fields` (what is implemented, for
-//! tests), `supported` (prints docs/supported-fields.md).
+//! tests), `re2` (which regular expressions Envoy takes), `supported` (prints docs/supported-fields.md).
 //!
 //! ```
 //! let read = xds::read_bootstrap("envoy.yaml", "static_resources: {clusters: [{name: pet, type: eds}]}");
@@ -14,6 +14,7 @@ mod diagnostic;
 mod dump;
 mod fields;
 mod lint;
+pub mod re2;
 mod read;
 mod resource;
 mod rewrite;

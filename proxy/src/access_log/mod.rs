@@ -6,12 +6,11 @@
 use crate::error::Flag;
 use crate::format::{Context, DEFAULT_LOG_FORMAT, Format, JsonFormat};
 use crate::matcher::HeaderMatcher;
-use crate::message::{Known, RequestHead};
 use crate::time::millis;
 
 mod writer;
 
-pub use writer::{LogWriter, OpenError, Sink};
+pub use writer::{LogWriter, Sink};
 
 /// One configured access log.
 ///
@@ -26,7 +25,7 @@ pub struct AccessLog {
 
 /// How a line looks.
 #[derive(Clone, Debug)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// `text_format`, `text_format_source` and the old `format`: the string as given, line feed
     /// included where the string has one.
     Text(Format),
@@ -45,7 +44,7 @@ impl Default for LogFormat {
 
 impl LogFormat {
     /// Appends the line that the format makes of an exchange.
-    pub fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Text(format) => format.write_line(context, out),
             Self::Json(format) => format.write(context, out),
@@ -53,7 +52,7 @@ impl LogFormat {
     }
 
     /// Appends what the format makes of an exchange.
-    pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         match self {
             Self::Text(format) => format.write(context, out),
             Self::Json(format) => format.write(context, out),
@@ -63,13 +62,13 @@ impl LogFormat {
 
 impl AccessLog {
     /// Without a filter, every exchange is logged.
-    pub fn new(filter: Option<LogFilter>, format: LogFormat, sink: Sink) -> Self {
+    pub(crate) fn new(filter: Option<LogFilter>, format: LogFormat, sink: Sink) -> Self {
         Self { filter, format, sink }
     }
 
     /// Logs an exchange that has ended, unless the filter says no. `worker` is the calling worker's number. Never blocks on a file;
     /// a line that finds the worker's buffer full is dropped and counted (`filesystem.write_dropped`).
-    pub fn log(&self, worker: usize, context: &Context<'_>) {
+    pub(crate) fn log(&self, worker: usize, context: &Context<'_>) {
         if self.filter.as_ref().is_none_or(|filter| filter.passes(context)) {
             self.sink.write_line(worker, |out| self.format.write_line(context, out));
         }
@@ -79,7 +78,7 @@ impl AccessLog {
 /// `config.accesslog.v3.AccessLogFilter`, without the kinds that are not implemented (runtime,
 /// metadata, CEL, extensions).
 #[derive(Debug)]
-pub enum LogFilter {
+pub(crate) enum LogFilter {
     /// `status_code_filter`: the status sent; 0 when none was.
     StatusCode(Comparison),
     /// `duration_filter`, in milliseconds: the whole exchange. One that has not ended does not pass.
@@ -90,8 +89,6 @@ pub enum LogFilter {
     Header(HeaderMatcher),
     /// `response_flag_filter`: one of these flags is set; with none given, any flag.
     ResponseFlag(Vec<Flag>),
-    /// `grpc_status_filter`: the status is one of these, or with `exclude` none of these.
-    GrpcStatus { codes: Vec<u32>, exclude: bool },
     /// `and_filter`.
     And(Vec<LogFilter>),
     /// `or_filter`.
@@ -100,14 +97,14 @@ pub enum LogFilter {
 
 /// `config.accesslog.v3.ComparisonFilter`: the exchange's number on the left side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Comparison {
+pub(crate) struct Comparison {
     pub operation: Operation,
     /// `value.default_value`.
     pub value: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub(crate) enum Operation {
     /// `EQ`.
     Equal,
     /// `GE`.
@@ -120,7 +117,7 @@ pub enum Operation {
 
 impl LogFilter {
     /// Whether the exchange is logged.
-    pub fn passes(&self, context: &Context<'_>) -> bool {
+    pub(crate) fn passes(&self, context: &Context<'_>) -> bool {
         let info = context.info;
         match self {
             Self::StatusCode(comparison) => comparison.holds(u64::from(info.status)),
@@ -131,7 +128,6 @@ impl LogFilter {
             Self::Header(matcher) => context.request.is_some_and(|head| matcher.matches(head)),
             Self::ResponseFlag(flags) if flags.is_empty() => !info.flags.is_empty(),
             Self::ResponseFlag(flags) => flags.iter().any(|flag| info.flags.has(*flag)),
-            Self::GrpcStatus { codes, exclude } => codes.contains(&grpc_status(context)) != *exclude,
             Self::And(filters) => filters.iter().all(|filter| filter.passes(context)),
             Self::Or(filters) => filters.iter().any(|filter| filter.passes(context)),
         }
@@ -149,16 +145,6 @@ impl Comparison {
     }
 }
 
-/// The gRPC status of the response, or else the one for its HTTP status.
-fn grpc_status(context: &Context<'_>) -> u32 {
-    let in_trailers = context.response_trailers.and_then(|fields| fields.get(Known::GrpcStatus));
-    let in_head = || context.response.and_then(|head| head.fields.get(Known::GrpcStatus));
-    let sent = in_trailers.or_else(in_head).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-    sent.unwrap_or_else(|| match context.info.status {
-        200 if !context.request.is_some_and(RequestHead::is_grpc) => 0,
-        status => crate::grpc::status_of_http(status),
-    })
-}
-
 #[cfg(test)]
+#[path = "../../tests/unit/access_log.rs"]
 mod tests;

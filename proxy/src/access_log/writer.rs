@@ -48,7 +48,7 @@ impl fmt::Debug for Sink {
 /// A log file that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot open the log file {path}: {source}")]
-pub struct OpenError {
+pub(crate) struct OpenError {
     pub path: String,
     pub source: io::Error,
 }
@@ -114,7 +114,7 @@ impl LogWriter {
     }
 
     /// A sink for a file, made if it is missing and appended to. The same path is the same sink.
-    pub fn open(&self, path: &Path) -> Result<Sink, OpenError> {
+    pub(crate) fn open(&self, path: &Path) -> Result<Sink, OpenError> {
         let target = Target::File(path.to_owned());
         let mut sinks = lock(&self.shared.sinks);
         if let Some(sink) = sinks.get(&target) {
@@ -124,16 +124,16 @@ impl LogWriter {
         Ok(self.insert(&mut sinks, target, Some(file)))
     }
 
-    pub fn stdout(&self) -> Sink {
+    pub(crate) fn stdout(&self) -> Sink {
         self.standard(Target::Stdout)
     }
 
-    pub fn stderr(&self) -> Sink {
+    pub(crate) fn stderr(&self) -> Sink {
         self.standard(Target::Stderr)
     }
 
     /// Writes everything that was logged before the call, and returns when it is written. Blocks: for the shutdown.
-    pub fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let mut orders = lock(&self.shared.orders);
         orders.flushes_asked += 1;
         let wanted = orders.flushes_asked;
@@ -144,7 +144,7 @@ impl LogWriter {
     }
 
     /// Opens the files again before the next line, after they were moved away (SIGUSR1).
-    pub fn reopen(&self) {
+    pub(crate) fn reopen(&self) {
         lock(&self.shared.orders).reopen = true;
         self.shared.wake.notify_one();
     }

@@ -85,13 +85,13 @@ pub struct CommandLine {
 /// A command, and a channel for its completion; the response to the client waits for that.
 #[derive(Debug)]
 pub struct Order {
-    pub command: Command,
+    pub(crate) command: Command,
     pub done: oneshot::Sender<()>,
 }
 
 /// Commands of the admin interface to `app`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     /// `/drain_listeners`: stop listening; with `graceful` only after the drain time, with `skip_exit` drain connections but listen on.
     Drain { inbound_only: bool, graceful: bool, skip_exit: bool },
     /// `/healthcheck/fail` (true) and `/healthcheck/ok`.
@@ -317,4 +317,5 @@ impl Admin {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/admin.rs"]
 mod tests;

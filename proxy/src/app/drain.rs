@@ -17,7 +17,7 @@ const ANNOUNCED: Duration = Duration::from_secs(2);
 const LAST_RECORDS: Duration = Duration::from_millis(100);
 
 /// Drains everything, at most for `limit`. True when nothing was cut off.
-pub async fn drain(state: &ServerState, limit: Duration) -> bool {
+pub(crate) async fn drain(state: &ServerState, limit: Duration) -> bool {
     let deadline = Instant::now() + limit;
     state.set_phase(Phase::Draining);
     state.set_drain(Direction::Inbound, Drain::Announce);

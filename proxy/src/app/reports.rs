@@ -8,18 +8,18 @@ use xds::{Diagnostic, Severity};
 use crate::args::{Args, DiagnosticsFormat};
 
 /// An error that ends the process.
-pub fn failure(error: &anyhow::Error) {
+pub(super) fn failure(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }
 
 /// A file that cannot be used: everything that is wrong with it.
-pub fn refused(args: &Args, diagnostics: &[Diagnostic], text: &str) -> u8 {
+pub(super) fn refused(args: &Args, diagnostics: &[Diagnostic], text: &str) -> u8 {
     print(args, diagnostics, text);
     exit::FAILED
 }
 
 /// The output of `--mode validate`.
-pub fn validated(args: &Args, name: &str, findings: &[Diagnostic], text: &str) -> u8 {
+pub(super) fn validated(args: &Args, name: &str, findings: &[Diagnostic], text: &str) -> u8 {
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     if args.format == DiagnosticsFormat::Json || !findings.is_empty() {
         print(args, findings, text);
@@ -34,7 +34,7 @@ pub fn validated(args: &Args, name: &str, findings: &[Diagnostic], text: &str) -
 }
 
 /// What is worth a look in a file that is used.
-pub fn warnings(args: &Args, warnings: &[Diagnostic], text: &str) {
+pub(super) fn warnings(args: &Args, warnings: &[Diagnostic], text: &str) {
     if !warnings.is_empty() {
         print(args, warnings, text);
     }
@@ -48,14 +48,14 @@ fn print(args: &Args, diagnostics: &[Diagnostic], text: &str) {
 }
 
 /// Flags that are accepted and have no effect.
-pub fn ignored_flags(args: &Args) {
+pub(super) fn ignored_flags(args: &Args) {
     for flag in args.ignored.given() {
         tracing::warn!(flag, "this flag of Envoy's has no meaning here and is ignored");
     }
 }
 
 /// What helps when an address cannot be bound.
-pub fn remedy(address: SocketAddr) -> String {
+pub(super) fn remedy(address: SocketAddr) -> String {
     let port = address.port();
     if port < 1024 && port != 0 {
         format!("port {port} may need privileges; another process may hold it too")

@@ -29,7 +29,7 @@ use crate::route::{
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A route to a cluster.
-pub fn forward(
+pub(super) fn forward(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     message: &RouteAction,
@@ -210,7 +210,7 @@ fn host_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Ho
 }
 
 /// A redirect.
-pub fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAction) -> Option<Redirect> {
+pub(super) fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAction) -> Option<Redirect> {
     let text = |text: &String| (!text.is_empty()).then(|| Box::<str>::from(text.as_str()));
     let scheme = match &message.scheme_rewrite_specifier {
         Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
@@ -246,7 +246,7 @@ pub fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAction) ->
 }
 
 /// A direct response.
-pub fn direct(
+pub(super) fn direct(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     message: &DirectResponseAction,

@@ -11,7 +11,7 @@ use super::{Cx, logs, values};
 use crate::access_log::{AccessLog, LogFormat};
 
 /// Where the admin interface listens; `None` without one.
-pub fn address(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
+pub(super) fn address(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
     let admin = bootstrap.admin.as_ref()?;
     let place = Place::ROOT.field("admin");
     let place = place.field("address");
@@ -37,7 +37,7 @@ pub fn address(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Option<SocketAddr> {
 }
 
 /// `access_log`, and the older `access_log_path`. A path that cannot be opened is no reason not to start.
-pub fn access_log(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Vec<Arc<AccessLog>> {
+pub(super) fn access_log(cx: &mut Cx<'_>, bootstrap: &Bootstrap) -> Vec<Arc<AccessLog>> {
     let Some(admin) = &bootstrap.admin else { return Vec::new() };
     let mut all = logs::access_logs(cx, &Place::ROOT.field("admin"), &admin.access_log);
     let path = &admin.access_log_path;

@@ -13,7 +13,12 @@ use crate::matcher::Cidr;
 use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// The chains of a listener, if nothing essential is wrong with them.
-pub fn chains(cx: &mut Cx<'_>, place: &Place<'_>, message: &Listener, prefix: &str) -> Option<FilterChains> {
+pub(super) fn chains(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &Listener,
+    prefix: &str,
+) -> Option<FilterChains> {
     if message.filter_chains.is_empty() && message.default_filter_chain.is_none() {
         cx.error(&place.field("filter_chains"), Code::MissingField, "a listener needs a filter chain");
         return None;
@@ -100,13 +105,13 @@ fn uninspected(cx: &mut Cx<'_>, place: &Place<'_>, message: &FilterChainMatch) {
 }
 
 /// Ranges of addresses.
-pub fn ranges(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, messages: &[CidrRange]) -> Vec<Cidr> {
+pub(super) fn ranges(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, messages: &[CidrRange]) -> Vec<Cidr> {
     let all = messages.iter().enumerate();
     all.filter_map(|(at, message)| range(cx, &place.item(field, at), message)).collect()
 }
 
 /// A range of addresses.
-pub fn range(cx: &mut Cx<'_>, place: &Place<'_>, message: &CidrRange) -> Option<Cidr> {
+pub(super) fn range(cx: &mut Cx<'_>, place: &Place<'_>, message: &CidrRange) -> Option<Cidr> {
     if let Ok(address) = message.address_prefix.parse::<IpAddr>() {
         return Some(Cidr::new(address, message.prefix_len.unwrap_or(0)));
     }

@@ -40,14 +40,14 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
 /// Reading takes several MiB for a moment, mostly for the schema and the parsed file. On its own
 /// thread they come from one region of the allocator, and as that thread frees them, the region goes
 /// back to the system as a whole. Anywhere else they would stay resident between what is kept.
-pub struct ReadApart {
+pub(crate) struct ReadApart {
     pub read: Arc<Read<Bootstrap>>,
     reader: Option<(mpsc::Sender<Infallible>, JoinHandle<()>)>,
 }
 
 impl ReadApart {
     /// Reads as [`read`] does.
-    pub fn new(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Self, Vec<Diagnostic>> {
+    pub(crate) fn new(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Self, Vec<Diagnostic>> {
         let (sender, result) = mpsc::sync_channel(1);
         let (end, ended) = mpsc::channel::<Infallible>();
         let (own_name, own_text) = (name.to_owned(), text.to_owned());
@@ -68,7 +68,7 @@ impl ReadApart {
     }
 
     /// Frees it all, unless the caller has kept `read`.
-    pub fn free(self) {
+    pub(crate) fn free(self) {
         drop(self.read);
         if let Some((end, reader)) = self.reader {
             drop(end);
@@ -95,7 +95,7 @@ pub fn check(read: &Read<Bootstrap>, flavor: Flavor, pod: bool) -> Vec<Diagnosti
 }
 
 /// By place; what has none comes first.
-pub fn sort(findings: &mut [Diagnostic]) {
+pub(crate) fn sort(findings: &mut [Diagnostic]) {
     findings.sort_by_key(|finding| (finding.line, finding.column));
 }
 

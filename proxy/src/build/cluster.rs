@@ -29,7 +29,7 @@ use crate::{http1, http2};
 const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// A cluster's policy; `selectable_by_header` is decided by `build`.
-pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
+pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
     let http = http_options(cx, place, message);
     let common = http.common.unwrap_or_default();
     let buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
@@ -210,12 +210,12 @@ fn fingerprint(policy: &ClusterPolicy) -> u64 {
 }
 
 /// A cluster's statistics.
-pub fn stats(cx: &Cx<'_>, message: &Message) -> Arc<Scope<ClusterStats>> {
+pub(super) fn stats(cx: &Cx<'_>, message: &Message) -> Arc<Scope<ClusterStats>> {
     cx.registry.scope(&prefix(message))
 }
 
 /// The statistics of a cluster's health checks, if it has any.
-pub fn health_stats(
+pub(super) fn health_stats(
     cx: &Cx<'_>,
     message: &Message,
     policy: &ClusterPolicy,

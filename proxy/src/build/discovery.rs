@@ -30,8 +30,8 @@ pub enum Discovery {
 pub struct Dns {
     /// Only the first address is used, and open connections outlive a change.
     pub logical: bool,
-    pub names: Vec<Name>,
-    pub family: Family,
+    pub(crate) names: Vec<Name>,
+    pub(crate) family: Family,
     /// Between two look-ups (5 s).
     pub refresh: Duration,
     /// Between two look-ups after a failure: first and longest wait.
@@ -44,7 +44,7 @@ pub struct Dns {
 
 /// A host name (or an address, which needs no look-up) with what its endpoints are like.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Name {
+pub(crate) struct Name {
     pub host: String,
     /// Its address has the port; the IP is replaced by each that the name has.
     pub template: Endpoint,
@@ -52,7 +52,7 @@ pub struct Name {
 
 /// Which address families a name is looked up in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Family {
+pub(crate) enum Family {
     /// IPv6 first, IPv4 if there is none.
     #[default]
     Auto,
@@ -85,7 +85,7 @@ pub struct File {
 }
 
 /// The discovery of a cluster.
-pub fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discovery> {
+pub(crate) fn discovery(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discovery> {
     let kind = match message.cluster_discovery_type {
         Some(ClusterDiscoveryType::Type(kind)) => {
             DiscoveryType::try_from(kind).unwrap_or(DiscoveryType::Static)
@@ -122,7 +122,11 @@ fn fixed(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Vec<Endpoint>
 }
 
 /// Endpoints whose addresses are IPs.
-pub fn endpoints(cx: &mut Cx<'_>, place: &Place<'_>, assignment: &ClusterLoadAssignment) -> Vec<Endpoint> {
+pub(crate) fn endpoints(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    assignment: &ClusterLoadAssignment,
+) -> Vec<Endpoint> {
     let names = names(cx, place, assignment);
     let mut endpoints = Vec::with_capacity(names.len());
     for (path, name) in names {
@@ -139,7 +143,7 @@ pub fn endpoints(cx: &mut Cx<'_>, place: &Place<'_>, assignment: &ClusterLoadAss
 }
 
 /// The endpoint that a template makes at an address.
-pub fn at(template: &Endpoint, ip: IpAddr) -> Endpoint {
+pub(crate) fn at(template: &Endpoint, ip: IpAddr) -> Endpoint {
     Endpoint { address: SocketAddr::new(ip, template.address.port()), ..template.clone() }
 }
 
@@ -303,7 +307,7 @@ fn sds_v1(
 }
 
 /// The clusters that a source of configuration is asked through.
-pub fn backing_clusters(source: &ConfigSource) -> impl Iterator<Item = &str> {
+pub(crate) fn backing_clusters(source: &ConfigSource) -> impl Iterator<Item = &str> {
     let api = match &source.config_source_specifier {
         Some(ConfigSourceSpecifier::ApiConfigSource(api)) => Some(api),
         _ => None,

@@ -18,7 +18,7 @@ pub enum Flavor {
 const MAX_CONNECTIONS: u32 = 10_000;
 
 impl Flavor {
-    pub fn max_connections(self) -> Option<u32> {
+    pub(crate) fn max_connections(self) -> Option<u32> {
         match self {
             Self::Sidecar => None,
             Self::Edge => Some(MAX_CONNECTIONS),
@@ -26,7 +26,7 @@ impl Flavor {
     }
 
     /// The connection manager with this flavor's defaults in place of what its file leaves out.
-    pub fn complete(self, message: &HttpConnectionManager) -> HttpConnectionManager {
+    pub(crate) fn complete(self, message: &HttpConnectionManager) -> HttpConnectionManager {
         let mut message = message.clone();
         if self == Self::Sidecar {
             return message;

@@ -13,7 +13,7 @@ const SIZE_LIMIT: u64 = 16 << 20;
 
 /// The state of a file, to notice changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stamp {
+pub(crate) struct Stamp {
     target: PathBuf,
     inode: (u64, u64),
     modified: (i64, i64),
@@ -22,7 +22,7 @@ pub struct Stamp {
 
 impl Stamp {
     /// The state of a file now; `None` when there is none.
-    pub fn of(path: &Path) -> Option<Self> {
+    pub(crate) fn of(path: &Path) -> Option<Self> {
         let target = path.canonicalize().ok()?;
         let meta = target.metadata().ok()?;
         Some(Self {
@@ -35,7 +35,7 @@ impl Stamp {
 }
 
 /// Files with the state that they had just before they were read.
-pub type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+pub(crate) type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
 /// The files that a build takes data from (`filename` of a data source).
 #[derive(Debug, Default)]
@@ -47,13 +47,13 @@ impl Files {
         stamps.entry(path.to_owned()).or_insert_with(|| Stamp::of(path));
     }
 
-    pub fn into_stamps(self) -> Stamps {
+    pub(crate) fn into_stamps(self) -> Stamps {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The bytes of a file within the limit. A device without end is only too large.
-pub fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     let file = std::fs::File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(Error::new(ErrorKind::IsADirectory, "it is a directory: name the file in it"));

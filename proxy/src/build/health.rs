@@ -25,7 +25,7 @@ use crate::message::Method;
 const BODY_LIMIT: u64 = 1024;
 
 /// The cluster's outlier detection, if it has one.
-pub fn outlier(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Arc<outlier::Policy>> {
+pub(super) fn outlier(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Arc<outlier::Policy>> {
     let prefix = super::cluster::prefix(message);
     let message = message.outlier_detection.as_ref()?;
     let stats = cx.registry.scope(&format!("{prefix}outlier_detection."));
@@ -75,7 +75,7 @@ fn enforcing(message: &OutlierDetection) -> Enforcing {
 }
 
 /// The cluster's health checks, if it has any.
-pub fn checks(
+pub(super) fn checks(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     cluster: &Message,
@@ -252,7 +252,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
 }
 
 /// How one endpoint is checked.
-pub fn target(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&HealthCheckConfig>) -> Target {
+pub(super) fn target(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&HealthCheckConfig>) -> Target {
     let Some(message) = message else { return Target::default() };
     let place_of_address = place.field("address");
     let address = message.address.as_ref().and_then(|address| {

@@ -27,10 +27,10 @@ mod health_check;
 mod local_rate_limit;
 mod rbac;
 
-pub use local_rate_limit::bucket;
+pub(super) use local_rate_limit::bucket;
 
 /// The filters of a connection manager, and whether the router keeps its `x-envoy-*` fields to itself.
-pub fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> (Chain, bool) {
+pub(super) fn chain(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> (Chain, bool) {
     let mut chain = Chain::default();
     let mut suppress = false;
     // A chain without any filter is said as a lint: the router is added.
@@ -100,7 +100,7 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
 
 /// The filter settings on one level of the routes; `cors` is the older form of the policy for that
 /// filter.
-pub fn overrides(
+pub(super) fn overrides(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     by_name: &BTreeMap<String, Any>,

@@ -11,7 +11,7 @@ use crate::snapshot::Listener;
 use crate::state::Direction;
 
 /// A listener, if nothing essential is wrong with it.
-pub fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Listener> {
+pub(super) fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Listener> {
     values::only_tcp(cx, &place.field("address"), message.address.as_ref());
     let address = match values::ip_address(cx, &place.field("address"), message.address.as_ref()) {
         Ok(address) => Some(address),

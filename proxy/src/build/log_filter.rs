@@ -10,7 +10,7 @@ use crate::access_log::{Comparison, LogFilter, Operation};
 use crate::error::Flag;
 
 /// A filter; `None` when it is wrong, and reported.
-pub fn filter(cx: &mut Cx<'_>, place: &Place<'_>, message: &AccessLogFilter) -> Option<LogFilter> {
+pub(super) fn filter(cx: &mut Cx<'_>, place: &Place<'_>, message: &AccessLogFilter) -> Option<LogFilter> {
     match message.filter_specifier.as_ref()? {
         FilterSpecifier::StatusCodeFilter(filter) => {
             comparison(cx, filter.comparison.as_ref()).map(LogFilter::StatusCode)

@@ -25,7 +25,7 @@ use crate::headers::Changes;
 use crate::local_reply::{BodyFormat, Mapper, Mappers};
 
 /// The access logs of a connection manager or `tcp_proxy`.
-pub fn access_logs(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[Message]) -> Vec<Arc<AccessLog>> {
+pub(super) fn access_logs(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[Message]) -> Vec<Arc<AccessLog>> {
     let each = messages.iter().enumerate();
     each.filter_map(|(at, message)| access_log(cx, &place.item("access_log", at), message))
         .map(Arc::new)
@@ -135,7 +135,7 @@ fn parsed<T>(cx: &mut Cx<'_>, place: &Place<'_>, result: Result<T, String>) -> O
 }
 
 /// What local replies look like.
-pub fn local_reply(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&LocalReplyConfig>) -> Mappers {
+pub(super) fn local_reply(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&LocalReplyConfig>) -> Mappers {
     let Some(message) = message else { return Mappers::default() };
     let body_format = message.body_format.as_ref();
     let body_format =

@@ -23,7 +23,7 @@ use crate::snapshot::{Codec, HttpManager, Limits, Timeouts, Underscores};
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A connection manager on the listener whose statistics begin with `listener_prefix`.
-pub fn manager(
+pub(super) fn manager(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     message: &HttpConnectionManager,
@@ -173,7 +173,7 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
 }
 
 /// How HTTP/1 heads are written, for both sides.
-pub fn encode(message: Option<&Http1ProtocolOptions>) -> EncodeOptions {
+pub(super) fn encode(message: Option<&Http1ProtocolOptions>) -> EncodeOptions {
     EncodeOptions {
         proper_case: message.is_some_and(|options| options.header_key_format.is_some()),
         enable_trailers: message.is_some_and(|options| options.enable_trailers),
@@ -195,7 +195,7 @@ fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptio
 }
 
 /// HTTP/2 options, for both sides.
-pub fn http2(message: Option<&Http2ProtocolOptions>) -> crate::http2::Options {
+pub(super) fn http2(message: Option<&Http2ProtocolOptions>) -> crate::http2::Options {
     let message = message.cloned().unwrap_or_default();
     crate::http2::Options {
         max_concurrent_streams: message.max_concurrent_streams.unwrap_or(1024),

@@ -1,5 +1,7 @@
 //! Envoy's matcher messages -> `matcher`.
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use xds::envoy::config::core::v3::RuntimeFractionalPercent;
 use xds::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier as Header;
 use xds::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier as Query;
@@ -9,21 +11,22 @@ use xds::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use xds::envoy::r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, StringMatcher};
 use xds::envoy::r#type::v3::FractionalPercent;
 use xds::envoy::r#type::v3::fractional_percent::DenominatorType;
+use xds::re2;
 
 use super::Cx;
 use super::place::{Code, Place};
 use crate::matcher::{
-    FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch, regex,
+    FractionMatcher, HeaderMatcher, HeaderRule, QueryMatcher, QueryRule, Rewrite, StringMatch,
 };
 
 /// The header conditions of a message; those that are wrong are left out and reported.
-pub fn headers(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[HeaderMessage]) -> Vec<HeaderMatcher> {
+pub(super) fn headers(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[HeaderMessage]) -> Vec<HeaderMatcher> {
     let each = messages.iter().enumerate();
     each.filter_map(|(at, message)| header(cx, &place.item("headers", at), message)).collect()
 }
 
 /// One header condition.
-pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Option<HeaderMatcher> {
+pub(super) fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Option<HeaderMatcher> {
     let text = |text: &String| Box::<str>::from(text.as_str());
     let rule = match &message.header_match_specifier {
         None => HeaderRule::Present(true),
@@ -58,7 +61,11 @@ pub fn header(cx: &mut Cx<'_>, place: &Place<'_>, message: &HeaderMessage) -> Op
 }
 
 /// The conditions on parameters of the URL.
-pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatcher]) -> Vec<QueryMatcher> {
+pub(super) fn query(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    messages: &[QueryParameterMatcher],
+) -> Vec<QueryMatcher> {
     let mut matchers = Vec::with_capacity(messages.len());
     for (at, message) in messages.iter().enumerate() {
         let place = place.item("query_parameters", at);
@@ -75,7 +82,7 @@ pub fn query(cx: &mut Cx<'_>, place: &Place<'_>, messages: &[QueryParameterMatch
 }
 
 /// A condition on a string.
-pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
+pub(super) fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
     let ignore_case = message.ignore_case;
     let text = |text: &String| Box::<str>::from(text.as_str());
     match message.match_pattern.as_ref()? {
@@ -94,13 +101,15 @@ pub fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Op
 }
 
 /// An expression for a whole text; `place` is that of its message.
-pub fn full_regex(
-    cx: &mut Cx<'_>,
-    place: &Place<'_>,
-    message: &RegexMatcher,
-) -> Option<::regex::bytes::Regex> {
-    let compiled = regex::full(&message.regex, most_instructions(cx, message));
+pub(super) fn full_regex(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatcher) -> Option<Regex> {
+    let compiled = compile(&message.regex, re2::full(&message.regex, most_instructions(cx, message)));
     compiled.map_err(|problem| cx.error(&place.field("regex"), Code::BadValue, problem)).ok()
+}
+
+/// An expression that Envoy takes, as it was written out for the `regex` crate.
+fn compile(original: &str, translated: Result<String, String>) -> Result<Regex, String> {
+    let built = RegexBuilder::new(&translated?).unicode(false).build();
+    built.map_err(|error| format!("`{original}` is not a regular expression: {error}"))
 }
 
 /// The largest program that RE2 may make of an expression.
@@ -109,27 +118,31 @@ fn most_instructions(cx: &Cx<'_>, message: &RegexMatcher) -> u32 {
         Some(EngineType::GoogleRe2(settings)) => settings.max_program_size,
         None => None,
     };
-    given.or_else(|| cx.runtime.number("re2.max_program_size.error_level")).unwrap_or(regex::MAX_PROGRAM)
+    given.or_else(|| cx.runtime.number("re2.max_program_size.error_level")).unwrap_or(re2::MAX_PROGRAM)
 }
 
 /// A replacement by expression.
-pub fn rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RegexMatchAndSubstitute) -> Option<Rewrite> {
+pub(super) fn rewrite(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &RegexMatchAndSubstitute,
+) -> Option<Rewrite> {
     let pattern = message.pattern.as_ref()?;
-    let compiled = regex::part(&pattern.regex, most_instructions(cx, pattern));
+    let compiled = compile(&pattern.regex, re2::part(&pattern.regex, most_instructions(cx, pattern)));
     let compiled = compiled
         .map_err(|problem| cx.error(&place.field("pattern").field("regex"), Code::BadValue, problem))
         .ok()?;
-    let rewrite = regex::rewrite(compiled, &message.substitution);
+    let rewrite = Rewrite::new(compiled, &message.substitution);
     rewrite.map_err(|problem| cx.error(&place.field("substitution"), Code::BadValue, problem)).ok()
 }
 
 /// A share of requests; its runtime key is looked up now.
-pub fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
+pub(super) fn fraction(cx: &Cx<'_>, message: &RuntimeFractionalPercent) -> FractionMatcher {
     share(cx, &message.runtime_key, message.default_value.as_ref())
 }
 
 /// The same, with the share apart from its key; without any it is none.
-pub fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> FractionMatcher {
+pub(super) fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> FractionMatcher {
     let default = default.copied().unwrap_or_default();
     let denominator = match DenominatorType::try_from(default.denominator) {
         Ok(DenominatorType::TenThousand) => 10_000,
@@ -143,6 +156,6 @@ pub fn share(cx: &Cx<'_>, key: &str, default: Option<&FractionalPercent>) -> Fra
 }
 
 /// Every request.
-pub fn all() -> FractionMatcher {
+pub(super) fn all() -> FractionMatcher {
     FractionMatcher { numerator: 100, denominator: 100, ..FractionMatcher::default() }
 }

@@ -25,7 +25,7 @@ enum Part {
 }
 
 /// The filters of a chain: those that let in, and the last.
-pub fn filters(
+pub(super) fn filters(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     filters: &[Filter],

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-pub use xds::Code;
+pub(super) use xds::Code;
 use xds::{Diagnostic, MAX_FINDINGS, Positions};
 
 /// Bytes of a message.
@@ -12,7 +12,7 @@ const MAX_MESSAGE: usize = 1024;
 
 /// A field path from the root of the file, in the names of the schema.
 #[derive(Clone, Copy)]
-pub struct Place<'p> {
+pub(crate) struct Place<'p> {
     before: Option<&'p Place<'p>>,
     step: Step<'p>,
 }
@@ -26,20 +26,20 @@ enum Step<'p> {
 }
 
 impl<'p> Place<'p> {
-    pub const ROOT: Place<'static> = Place { before: None, step: Step::Root };
+    pub(crate) const ROOT: Place<'static> = Place { before: None, step: Step::Root };
 
     #[must_use]
-    pub fn field(&'p self, name: &'p str) -> Place<'p> {
+    pub(crate) fn field(&'p self, name: &'p str) -> Place<'p> {
         Place { before: Some(self), step: Step::Field(name) }
     }
 
     #[must_use]
-    pub fn item(&'p self, name: &'p str, at: usize) -> Place<'p> {
+    pub(crate) fn item(&'p self, name: &'p str, at: usize) -> Place<'p> {
         Place { before: Some(self), step: Step::Item(name, at) }
     }
 
     #[must_use]
-    pub fn key(&'p self, name: &'p str, key: &'p str) -> Place<'p> {
+    pub(crate) fn key(&'p self, name: &'p str, key: &'p str) -> Place<'p> {
         Place { before: Some(self), step: Step::Key(name, key) }
     }
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Place<'_> {
 
 /// What is wrong at a place; its code says whether it refuses the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     pub path: String,
     pub code: Code,
     pub message: String,
@@ -73,7 +73,7 @@ pub struct Finding {
 
 /// The findings of one build, of errors and of warnings `MAX_FINDINGS` at most; the others are counted.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub(super) struct Findings {
     kept: Vec<Finding>,
     errors: usize,
     warnings: usize,
@@ -82,12 +82,12 @@ pub struct Findings {
 }
 
 impl Findings {
-    pub fn add(&mut self, place: &Place<'_>, code: Code, message: impl Into<String>) -> &mut Finding {
+    pub(super) fn add(&mut self, place: &Place<'_>, code: Code, message: impl Into<String>) -> &mut Finding {
         let path = if self.is_full(code) { String::new() } else { place.to_string() };
         self.add_at(path, code, message)
     }
 
-    pub fn add_at(&mut self, path: String, code: Code, message: impl Into<String>) -> &mut Finding {
+    pub(super) fn add_at(&mut self, path: String, code: Code, message: impl Into<String>) -> &mut Finding {
         let full = self.is_full(code);
         let count = if code.is_warning() { &mut self.warnings } else { &mut self.errors };
         *count += 1;
@@ -101,17 +101,17 @@ impl Findings {
     }
 
     /// Whether one more finding of this kind would only be counted: no need to look for its remedy.
-    pub fn is_full(&self, code: Code) -> bool {
+    pub(super) fn is_full(&self, code: Code) -> bool {
         let count = if code.is_warning() { self.warnings } else { self.errors };
         count >= MAX_FINDINGS
     }
 
-    pub fn has_errors(&self) -> bool {
+    pub(super) fn has_errors(&self) -> bool {
         self.errors > 0
     }
 
     /// Those that are kept, and how many are not.
-    pub fn into_kept(self) -> (Vec<Finding>, usize) {
+    pub(super) fn into_kept(self) -> (Vec<Finding>, usize) {
         let left_out = (self.errors + self.warnings).saturating_sub(self.kept.len());
         (self.kept, left_out)
     }
@@ -128,12 +128,12 @@ fn clipped(mut message: String) -> String {
 
 impl Finding {
     /// Adds the remedy.
-    pub fn suggest(&mut self, suggestion: impl Into<String>) {
+    pub(crate) fn suggest(&mut self, suggestion: impl Into<String>) {
         self.suggestion = Some(suggestion.into());
     }
 
     /// As a diagnostic at its place in the file.
-    pub fn diagnostic(self, positions: &Positions) -> Diagnostic {
+    pub(crate) fn diagnostic(self, positions: &Positions) -> Diagnostic {
         let diagnostic = if self.code.is_warning() {
             positions.warning(&self.path, self.code, self.message)
         } else {

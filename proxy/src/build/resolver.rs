@@ -25,7 +25,7 @@ pub struct Resolver {
 }
 
 /// The resolver of a cluster.
-pub fn of_cluster(cx: &mut Cx<'_>, place: &Place<'_>, message: &Cluster) -> Resolver {
+pub(crate) fn of_cluster(cx: &mut Cx<'_>, place: &Place<'_>, message: &Cluster) -> Resolver {
     let mut resolver = if let Some(typed) = &message.typed_dns_resolver_config {
         typed_resolver(cx, &place.field("typed_dns_resolver_config"), typed)
     } else if let Some(config) = &message.dns_resolution_config {
@@ -43,7 +43,7 @@ pub fn of_cluster(cx: &mut Cx<'_>, place: &Place<'_>, message: &Cluster) -> Reso
 }
 
 /// The resolver that a bootstrap names for all clusters.
-pub fn of_bootstrap(
+pub(crate) fn of_bootstrap(
     cx: &mut Cx<'_>,
     typed: Option<&TypedExtensionConfig>,
     config: Option<&DnsResolutionConfig>,

@@ -12,7 +12,7 @@ use crate::matcher::HeaderMatcher;
 use crate::retry::{BASE_INTERVAL, RateLimitedBackOff, ResetHeader, RetryOn, RetryPolicy};
 
 /// A retry policy.
-pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<RetryPolicy> {
+pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<RetryPolicy> {
     let back_off = message.retry_back_off.as_ref();
     let base = back_off.and_then(|interval| duration(interval.base_interval.as_ref()));
     // Envoy counts whole milliseconds, at least one.

@@ -20,14 +20,14 @@ use crate::route::{
 };
 
 /// What the routes of one table share.
-pub struct TableOptions {
+pub(super) struct TableOptions {
     /// A route to an unknown cluster is an error.
     pub check_clusters: bool,
     pub max_direct_body: usize,
 }
 
 /// A route table.
-pub fn table(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteConfiguration) -> RouteTable {
+pub(super) fn table(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteConfiguration) -> RouteTable {
     let options = TableOptions {
         check_clusters: message.validate_clusters.unwrap_or(true),
         max_direct_body: message.max_direct_response_body_size_bytes.unwrap_or(4096) as usize,

@@ -14,7 +14,7 @@ pub struct Runtime(BTreeMap<String, f64>);
 
 impl Runtime {
     /// `overrides` are what the admin layer holds; without one in the file they have no place.
-    pub fn new(layers: Option<&LayeredRuntime>, overrides: &[(String, String)]) -> Self {
+    pub(crate) fn new(layers: Option<&LayeredRuntime>, overrides: &[(String, String)]) -> Self {
         let mut values = BTreeMap::new();
         for layer in layers.into_iter().flat_map(|layers| &layers.layers) {
             match &layer.layer_specifier {
@@ -32,14 +32,14 @@ impl Runtime {
 
     /// The whole number under a key.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just before
-    pub fn number(&self, key: &str) -> Option<u32> {
+    pub(crate) fn number(&self, key: &str) -> Option<u32> {
         let value = *self.0.get(key)?;
         (0.0..=f64::from(u32::MAX)).contains(&value).then_some(value as u32)
     }
 
     /// The whole numbers whose keys begin like this.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just before
-    pub fn below(&self, prefix: &str) -> BTreeMap<String, u64> {
+    pub(crate) fn below(&self, prefix: &str) -> BTreeMap<String, u64> {
         let all = self.0.iter().filter(|(key, _)| key.starts_with(prefix));
         let whole = all.filter(|(_, value)| (0.0..=f64::from(u32::MAX)).contains(*value));
         whole.map(|(key, value)| (key.clone(), *value as u64)).collect()

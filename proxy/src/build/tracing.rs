@@ -18,7 +18,11 @@ use super::place::{Code, Place};
 use crate::trace::{Collector, Decorator, Outbox, Sampling, Tag, Tracing};
 
 /// How a connection manager traces; `None` where it does not.
-pub fn tracing(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager) -> Option<Tracing> {
+pub(super) fn tracing(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &HttpConnectionManager,
+) -> Option<Tracing> {
     let settings = message.tracing.as_ref()?;
     let place = place.field("tracing");
     // Without a tracer Envoy makes no spans, and changes nothing.
@@ -104,7 +108,7 @@ fn hundredths(percent: f64) -> u32 {
 }
 
 /// The shares of a route.
-pub fn of_route(message: &RouteTracing) -> Sampling {
+pub(super) fn of_route(message: &RouteTracing) -> Sampling {
     let share = |fraction: Option<&FractionalPercent>| {
         fraction.map_or((100, 100), |fraction| {
             let denominator = match fraction.denominator {
@@ -123,6 +127,6 @@ pub fn of_route(message: &RouteTracing) -> Sampling {
 }
 
 /// The name of spans.
-pub fn decorator(message: &DecoratorMessage) -> Decorator {
+pub(super) fn decorator(message: &DecoratorMessage) -> Decorator {
     Decorator { operation: message.operation.as_str().into(), propagate: message.propagate.unwrap_or(true) }
 }

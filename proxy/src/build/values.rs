@@ -14,16 +14,16 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 use super::place::{Code, Finding, Place};
 use super::{Cx, files};
 use crate::format::Format;
-use crate::headers::{Addition, Append, Changes, Mutations};
+use crate::headers::{Addition, AppendAction, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
 
 /// A duration, if it is present and valid.
-pub fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {
+pub(super) fn duration(value: Option<&prost_types::Duration>) -> Option<Duration> {
     Duration::try_from(*value?).ok()
 }
 
 /// A limit: absent is the default, zero is none.
-pub fn limit(value: Option<&prost_types::Duration>, default: Option<Duration>) -> Option<Duration> {
+pub(super) fn limit(value: Option<&prost_types::Duration>, default: Option<Duration>) -> Option<Duration> {
     match duration(value) {
         None => default,
         Some(Duration::ZERO) => None,
@@ -32,7 +32,7 @@ pub fn limit(value: Option<&prost_types::Duration>, default: Option<Duration>) -
 }
 
 /// The socket address in a message, as it is written.
-pub fn socket_address<'a>(
+pub(super) fn socket_address<'a>(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     address: Option<&'a Address>,
@@ -51,7 +51,7 @@ pub fn socket_address<'a>(
 }
 
 /// Refuses UDP, which only DNS servers may have.
-pub fn only_tcp(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&Address>) {
+pub(super) fn only_tcp(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&Address>) {
     let udp = matches!(
         address.and_then(|address| address.address.as_ref()),
         Some(AddressKind::SocketAddress(address)) if address.protocol == Protocol::Udp as i32
@@ -64,7 +64,7 @@ pub fn only_tcp(cx: &mut Cx<'_>, place: &Place<'_>, address: Option<&Address>) {
 }
 
 /// An address that must be an IP.
-pub fn ip_address(
+pub(super) fn ip_address(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     address: Option<&Address>,
@@ -77,13 +77,13 @@ pub fn ip_address(
 }
 
 /// Whether an IPv6 socket serves IPv4 as well.
-pub fn ipv4_compat(address: Option<&Address>) -> bool {
+pub(super) fn ipv4_compat(address: Option<&Address>) -> bool {
     let kind = address.and_then(|address| address.address.as_ref());
     matches!(kind, Some(AddressKind::SocketAddress(address)) if address.ipv4_compat)
 }
 
 /// The port; the reader has checked its bounds.
-pub fn port(address: &SocketAddress) -> u16 {
+pub(super) fn port(address: &SocketAddress) -> u16 {
     match address.port_specifier {
         Some(PortSpecifier::PortValue(port)) => u16::try_from(port).unwrap_or_default(),
         _ => 0,
@@ -91,7 +91,7 @@ pub fn port(address: &SocketAddress) -> u16 {
 }
 
 /// The bytes of a data source; a file is read now.
-pub fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> Vec<u8> {
+pub(super) fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> Vec<u8> {
     match &source.specifier {
         Some(Specifier::InlineString(text)) => text.clone().into_bytes(),
         Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
@@ -120,7 +120,7 @@ pub fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> Vec<u8> 
 }
 
 /// The header changes of one level, as all levels spell them.
-pub struct Level<'m> {
+pub(super) struct Level<'m> {
     pub request_add: &'m [HeaderValueOption],
     pub request_remove: &'m [String],
     pub response_add: &'m [HeaderValueOption],
@@ -141,7 +141,7 @@ macro_rules! level {
 pub(super) use level;
 
 /// The header changes of one level.
-pub fn mutations(cx: &mut Cx<'_>, place: &Place<'_>, level: &Level<'_>) -> Mutations {
+pub(super) fn mutations(cx: &mut Cx<'_>, place: &Place<'_>, level: &Level<'_>) -> Mutations {
     Mutations {
         request: Changes {
             add: additions(cx, place, "request_headers_to_add", level.request_add),
@@ -155,7 +155,7 @@ pub fn mutations(cx: &mut Cx<'_>, place: &Place<'_>, level: &Level<'_>) -> Mutat
 }
 
 /// A list of fields to add.
-pub fn additions(
+pub(super) fn additions(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     field: &str,
@@ -185,17 +185,22 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
         HeaderAppendAction::try_from(option.append_action).unwrap_or(HeaderAppendAction::AppendIfExistsOrAdd);
     let action = match (option.append, action) {
         (Some(false), HeaderAppendAction::AppendIfExistsOrAdd)
-        | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => Append::OverwriteIfExistsOrAdd,
-        (_, HeaderAppendAction::AppendIfExistsOrAdd) => Append::AppendIfExistsOrAdd,
-        (_, HeaderAppendAction::AddIfAbsent) => Append::AddIfAbsent,
-        (_, HeaderAppendAction::OverwriteIfExists) => Append::OverwriteIfExists,
+        | (_, HeaderAppendAction::OverwriteIfExistsOrAdd) => AppendAction::OverwriteIfExistsOrAdd,
+        (_, HeaderAppendAction::AppendIfExistsOrAdd) => AppendAction::AppendIfExistsOrAdd,
+        (_, HeaderAppendAction::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (_, HeaderAppendAction::OverwriteIfExists) => AppendAction::OverwriteIfExists,
     };
     let name = header_name(cx, &place_of_header.field("key"), &header.key)?;
     Some(Addition { name, value, action, keep_empty: option.keep_empty_value })
 }
 
 /// A list of headers to remove.
-pub fn removals(cx: &mut Cx<'_>, place: &Place<'_>, field: &str, names: &[String]) -> Vec<FieldNameBuf> {
+pub(super) fn removals(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    field: &str,
+    names: &[String],
+) -> Vec<FieldNameBuf> {
     for (at, name) in names.iter().enumerate().filter(|(_, name)| fixed(name)) {
         let message = format!("`{name}` cannot be removed: every request needs it");
         cx.error(&place.item(field, at), Code::BadValue, message);
@@ -211,7 +216,7 @@ fn header_name(cx: &mut Cx<'_>, place: &Place<'_>, name: &str) -> Option<FieldNa
 }
 
 /// A configured value of a header.
-pub fn header_value(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> FieldValueBuf {
+pub(super) fn header_value(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> FieldValueBuf {
     FieldValueBuf::new(text).unwrap_or_else(|_| {
         cx.error(
             place,
@@ -223,7 +228,7 @@ pub fn header_value(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> FieldValu
 }
 
 /// A configured host.
-pub fn authority(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> Authority {
+pub(super) fn authority(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> Authority {
     Authority::new(text).unwrap_or_else(|_| {
         cx.error(place, Code::BadValue, format!("{text:?} is not a host with or without a port"));
         Authority::default()
@@ -235,7 +240,12 @@ fn fixed(name: &str) -> bool {
 }
 
 impl Cx<'_> {
-    pub fn error(&mut self, place: &Place<'_>, kind: Code, message: impl Into<String>) -> &mut Finding {
+    pub(crate) fn error(
+        &mut self,
+        place: &Place<'_>,
+        kind: Code,
+        message: impl Into<String>,
+    ) -> &mut Finding {
         self.findings.add(place, kind, message)
     }
 }

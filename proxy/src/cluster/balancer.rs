@@ -16,7 +16,7 @@ use super::{EndpointView, Host};
 
 /// How a cluster balances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Policy {
+pub(crate) enum Policy {
     #[default]
     RoundRobin,
     /// The least busy of that many drawn at random. Hosts of unequal weight: by weight over active
@@ -29,7 +29,7 @@ pub enum Policy {
 
 /// One worker's place in the rotation of one cluster.
 #[derive(Debug, Default)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     started: bool,
     next: usize,
     /// One for each set of hosts that was picked from.
@@ -79,7 +79,7 @@ impl Eq for Turn {}
 /// The host of the next attempt, and whether it was picked in panic. Hosts whose id is in `avoid`
 /// are passed over while another can be found in `max_tries` picks. `None` when the cluster has no
 /// host to use.
-pub fn pick<'v>(
+pub(crate) fn pick<'v>(
     view: &'v EndpointView,
     policy: Policy,
     cursor: &mut Cursor,
@@ -202,4 +202,5 @@ fn below(random: &mut impl FnMut(u64) -> u64, count: usize) -> usize {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/balancer.rs"]
 mod tests;

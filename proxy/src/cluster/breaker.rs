@@ -26,14 +26,14 @@ pub struct Thresholds {
     pub max_requests: u32,
     pub max_retries: u32,
     /// Instead of `max_retries`.
-    pub retry_budget: Option<RetryBudget>,
+    pub(crate) retry_budget: Option<RetryBudget>,
     /// Whether gauges show what remains (`track_remaining`).
     pub track_remaining: bool,
 }
 
 /// Retries as a share of what the cluster is doing.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RetryBudget {
+pub(crate) struct RetryBudget {
     /// Of the active and waiting requests (20).
     pub percent: f64,
     /// That many are always allowed (3).
@@ -57,15 +57,15 @@ impl Default for Thresholds {
 /// What is in use at the moment, for one cluster and priority; kept over reloads.
 #[derive(Debug, Default)]
 pub struct Breaker {
-    pub connections: Arc<Count>,
-    pub pending: Arc<Count>,
-    pub requests: Arc<Count>,
-    pub retries: Arc<Count>,
+    pub(crate) connections: Arc<Count>,
+    pub(crate) pending: Arc<Count>,
+    pub(crate) requests: Arc<Count>,
+    pub(crate) retries: Arc<Count>,
 }
 
 /// A count with permits.
 #[derive(Debug, Default)]
-pub struct Count {
+pub(crate) struct Count {
     used: AtomicU32,
     /// How many wait for a permit, on all workers.
     wanted: AtomicU32,
@@ -75,18 +75,18 @@ pub struct Count {
 
 /// One unit of a count; returns on drop.
 #[derive(Debug)]
-pub struct Permit(Arc<Count>);
+pub(crate) struct Permit(Arc<Count>);
 
 /// Requests that wait for permits; over on drop.
 #[derive(Debug)]
-pub struct Want {
+pub(crate) struct Want {
     count: Arc<Count>,
     many: u32,
 }
 
 impl Breaker {
     /// How many retries there may be at this moment.
-    pub fn retry_limit(&self, limits: &Thresholds) -> u32 {
+    pub(crate) fn retry_limit(&self, limits: &Thresholds) -> u32 {
         let Some(budget) = limits.retry_budget else { return limits.max_retries };
         let active = f64::from(self.requests.used()) + f64::from(self.pending.used());
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share of a count, rounded down
@@ -97,7 +97,7 @@ impl Breaker {
 
 impl Count {
     /// A permit, unless `limit` of them are out.
-    pub fn acquire(self: &Arc<Self>, limit: u32) -> Option<Permit> {
+    pub(crate) fn acquire(self: &Arc<Self>, limit: u32) -> Option<Permit> {
         // Never above the limit, not even for a moment: another worker would wait for the end of a
         // permit that is not there.
         let one_more = |used: u32| (used < limit).then(|| used.saturating_add(1));
@@ -106,36 +106,36 @@ impl Count {
     }
 
     /// A permit past any limit.
-    pub fn take(self: &Arc<Self>) -> Permit {
+    pub(crate) fn take(self: &Arc<Self>) -> Permit {
         self.used.fetch_add(1, Ordering::SeqCst);
         Permit(Arc::clone(self))
     }
 
     /// How many permits are out.
-    pub fn used(&self) -> u32 {
+    pub(crate) fn used(&self) -> u32 {
         self.used.load(Ordering::Relaxed)
     }
 
     /// Makes it known that `many` requests wait.
-    pub fn want(self: &Arc<Self>, many: u32) -> Want {
+    pub(crate) fn want(self: &Arc<Self>, many: u32) -> Want {
         self.wanted.fetch_add(many, Ordering::SeqCst);
         Want { count: Arc::clone(self), many }
     }
 
     /// How many requests wait.
-    pub fn wanted(&self) -> u32 {
+    pub(crate) fn wanted(&self) -> u32 {
         self.wanted.load(Ordering::SeqCst)
     }
 
     /// Notified when a permit returns. Only while a `Want` lives.
-    pub fn room(&self) -> &Notify {
+    pub(crate) fn room(&self) -> &Notify {
         &self.room
     }
 }
 
 impl Want {
     /// How many wait has changed.
-    pub fn set(&mut self, many: u32) {
+    pub(crate) fn set(&mut self, many: u32) {
         // Up before down, so that it is never 0 in between.
         self.count.wanted.fetch_add(many, Ordering::SeqCst);
         self.count.wanted.fetch_sub(self.many, Ordering::SeqCst);
@@ -145,7 +145,7 @@ impl Want {
 
 impl Permit {
     /// How many requests wait for a permit of this count.
-    pub fn wanted(&self) -> u32 {
+    pub(crate) fn wanted(&self) -> u32 {
         self.0.wanted()
     }
 }

@@ -9,7 +9,7 @@ pub struct HealthFlags(u16);
 /// One flag; printed in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
-pub enum HealthFlag {
+pub(crate) enum HealthFlag {
     FailedActiveHc = 1,
     FailedOutlierCheck = 1 << 1,
     FailedEdsHealth = 1 << 2,
@@ -28,7 +28,7 @@ pub enum HealthFlag {
 
 /// What the flags come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coarse {
+pub(crate) enum Coarse {
     Healthy,
     Degraded,
     Unhealthy,
@@ -36,7 +36,7 @@ pub enum Coarse {
 
 impl HealthFlag {
     /// Every flag with its name in `/clusters`.
-    pub const ALL: [(Self, &'static str); 10] = [
+    pub(crate) const ALL: [(Self, &'static str); 10] = [
         (Self::FailedActiveHc, "failed_active_hc"),
         (Self::FailedOutlierCheck, "failed_outlier_check"),
         (Self::FailedEdsHealth, "failed_eds_health"),
@@ -51,11 +51,11 @@ impl HealthFlag {
 }
 
 impl HealthFlags {
-    pub fn has(self, flag: HealthFlag) -> bool {
+    pub(crate) fn has(self, flag: HealthFlag) -> bool {
         self.0 & flag as u16 != 0
     }
 
-    pub fn set(&mut self, flag: HealthFlag, on: bool) {
+    pub(crate) fn set(&mut self, flag: HealthFlag, on: bool) {
         if on {
             self.0 |= flag as u16;
         } else {
@@ -64,12 +64,12 @@ impl HealthFlags {
     }
 
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
     /// What discovery says.
-    pub fn of_discovery(health: Health) -> Self {
+    pub(crate) fn of_discovery(health: Health) -> Self {
         match health {
             Health::Healthy => Self::default(),
             Health::Degraded => Self(HealthFlag::DegradedEdsHealth as u16),
@@ -78,7 +78,7 @@ impl HealthFlags {
         }
     }
 
-    pub fn coarse(self) -> Coarse {
+    pub(crate) fn coarse(self) -> Coarse {
         use HealthFlag::{
             DegradedActiveHc, DegradedEdsHealth, EdsStatusDraining, FailedActiveHc, FailedEdsHealth,
             FailedOutlierCheck,
@@ -96,7 +96,7 @@ impl HealthFlags {
     }
 
     /// Whether a host counts in no sum: neither toward panic nor toward the share of its priority.
-    pub fn is_excluded(self) -> bool {
+    pub(crate) fn is_excluded(self) -> bool {
         use HealthFlag::{EdsStatusDraining, ExcludedViaImmediateHcFail, PendingActiveHc};
         [PendingActiveHc, ExcludedViaImmediateHcFail, EdsStatusDraining]
             .into_iter()
@@ -104,7 +104,7 @@ impl HealthFlags {
     }
 
     /// Whether requests or checks found it failing, so that its connections are worth nothing.
-    pub fn is_failing(self) -> bool {
+    pub(crate) fn is_failing(self) -> bool {
         self.has(HealthFlag::FailedActiveHc) || self.has(HealthFlag::FailedOutlierCheck)
     }
 }

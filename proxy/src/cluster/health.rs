@@ -17,11 +17,12 @@ use crate::matcher::StringMatch;
 use crate::message::Method;
 
 #[cfg(test)]
+#[path = "../../tests/unit/health.rs"]
 mod tests;
 
 /// Everything about health checks that a file says.
 #[derive(Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub timeout: Duration,
     pub intervals: Intervals,
     pub unhealthy_threshold: u32,
@@ -39,7 +40,7 @@ pub struct Settings {
 
 /// Waits between the checks of one host.
 #[derive(Clone, Copy, Debug)]
-pub struct Intervals {
+pub(crate) struct Intervals {
     pub interval: Duration,
     pub unhealthy: Duration,
     pub unhealthy_edge: Duration,
@@ -55,14 +56,14 @@ pub struct Intervals {
 
 /// How a host is asked.
 #[derive(Debug)]
-pub enum Probe {
+pub(crate) enum Probe {
     Http(Arc<HttpProbe>),
     Tcp(Arc<TcpProbe>),
     Grpc(Arc<GrpcProbe>),
 }
 
 #[derive(Debug)]
-pub struct HttpProbe {
+pub(crate) struct HttpProbe {
     /// `host`; the endpoint's own name for checks comes first.
     pub host: Box<str>,
     pub path: Box<str>,
@@ -81,13 +82,13 @@ pub struct HttpProbe {
 }
 
 #[derive(Debug)]
-pub struct TcpProbe {
+pub(crate) struct TcpProbe {
     pub send: Vec<u8>,
     pub receive: Vec<Vec<u8>>,
 }
 
 #[derive(Debug)]
-pub struct GrpcProbe {
+pub(crate) struct GrpcProbe {
     pub authority: Box<str>,
     pub service: String,
     pub headers: Changes,
@@ -95,7 +96,7 @@ pub struct GrpcProbe {
 
 /// How the health of one endpoint is checked (`health_check_config`).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Target {
+pub(crate) struct Target {
     /// Where, when it is not the endpoint's own address.
     pub address: Option<SocketAddr>,
     pub port: Option<u16>,
@@ -105,7 +106,7 @@ pub struct Target {
 
 impl Target {
     /// The address to ask.
-    pub fn of(&self, endpoint: SocketAddr) -> SocketAddr {
+    pub(crate) fn of(&self, endpoint: SocketAddr) -> SocketAddr {
         let address = self.address.unwrap_or(endpoint);
         SocketAddr::new(address.ip(), self.port.unwrap_or(address.port()))
     }
@@ -133,7 +134,7 @@ pub enum Outcome {
 
 /// What a result did to the health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transition {
+pub(crate) enum Transition {
     Unchanged,
     Changed,
     /// A change needs more results of this kind.
@@ -142,7 +143,7 @@ pub enum Transition {
 
 /// One host under checks.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     flags: HealthFlags,
     first: bool,
     passed: u32,
@@ -151,28 +152,28 @@ pub struct Session {
 
 impl Session {
     /// Unhealthy before its first check.
-    pub fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         let mut flags = HealthFlags::default();
         flags.set(HealthFlag::FailedActiveHc, true);
         flags.set(HealthFlag::PendingActiveHc, settings.ignore_new_hosts);
         Self { flags, first: true, passed: 0, failed: 0 }
     }
 
-    pub fn flags(&self) -> HealthFlags {
+    pub(crate) fn flags(&self) -> HealthFlags {
         self.flags
     }
 
     /// Whether there has been no result yet.
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.first
     }
 
-    pub fn is_healthy(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         !self.flags.has(HealthFlag::FailedActiveHc)
     }
 
     /// Takes a result. `flags` are up to date afterwards, for every transition.
-    pub fn take(&mut self, settings: &Settings, outcome: Outcome) -> Transition {
+    pub(crate) fn take(&mut self, settings: &Settings, outcome: Outcome) -> Transition {
         let changed = match outcome {
             Outcome::Passed { degraded } => self.pass(settings, degraded),
             Outcome::Failed { retriable, exclude } => {
@@ -240,7 +241,7 @@ impl Session {
 
 impl Intervals {
     /// How long to wait before the next check. `traffic` is whether the cluster ever had a connection.
-    pub fn after(
+    pub(crate) fn after(
         &self,
         passed: bool,
         transition: Transition,
@@ -262,7 +263,7 @@ impl Intervals {
     }
 
     /// How long to wait before the first check.
-    pub fn first(&self, random: &mut impl FnMut(u64) -> u64) -> Duration {
+    pub(crate) fn first(&self, random: &mut impl FnMut(u64) -> u64) -> Duration {
         part(self.initial_jitter, random)
     }
 }
@@ -279,7 +280,7 @@ fn part(longest: Duration, random: &mut impl FnMut(u64) -> u64) -> Duration {
 }
 
 /// Whether a string contains all pieces, in this order; other bytes may be between them.
-pub fn holds(text: &[u8], pieces: &[Vec<u8>]) -> bool {
+pub(crate) fn holds(text: &[u8], pieces: &[Vec<u8>]) -> bool {
     let mut rest = text;
     pieces.iter().all(|piece| match find(rest, piece) {
         Some(at) => {

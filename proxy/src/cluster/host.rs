@@ -34,7 +34,7 @@ pub struct Host {
     pub locality_weight: u32,
     pub canary: bool,
     /// What discovery says.
-    pub health: Health,
+    pub(crate) health: Health,
     /// Its health according to discovery and health checks.
     checked: HealthFlags,
     pub stats: Arc<HostStats>,
@@ -67,8 +67,8 @@ impl Host {
 pub struct HostStats {
     shards: Box<[HostShard]>,
     /// Failures in a row.
-    pub tally: Tally,
-    pub ejection: Ejection,
+    pub(crate) tally: Tally,
+    pub(crate) ejection: Ejection,
     /// The host left the cluster: no new requests, its connections are closed when they are idle.
     removed: AtomicBool,
 }
@@ -76,7 +76,7 @@ pub struct HostStats {
 /// One worker's counts of one host.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct HostShard {
+pub(crate) struct HostShard {
     pub cx_active: Gauge,
     pub cx_connect_fail: Counter,
     pub cx_total: Counter,
@@ -92,7 +92,7 @@ pub struct HostShard {
 
 /// Successes and all there were.
 #[derive(Debug, Default)]
-pub struct Rate {
+pub(crate) struct Rate {
     total: Counter,
     successes: Counter,
 }
@@ -119,7 +119,7 @@ impl HostStats {
     }
 
     /// The counts of a worker.
-    pub fn shard(&self, worker: usize) -> &HostShard {
+    pub(crate) fn shard(&self, worker: usize) -> &HostShard {
         // There is a shard for every worker, so that the index always exists; the last one is used
         // instead of a panic.
         let last = self.shards.len().saturating_sub(1);
@@ -127,12 +127,12 @@ impl HostStats {
     }
 
     /// The sum of one counter over the workers.
-    pub fn total(&self, counter: impl Fn(&HostShard) -> &Counter) -> u64 {
+    pub(crate) fn total(&self, counter: impl Fn(&HostShard) -> &Counter) -> u64 {
         self.shards.iter().map(|shard| counter(shard).get()).sum()
     }
 
     /// The sum of one gauge over the workers.
-    pub fn level(&self, gauge: impl Fn(&HostShard) -> &Gauge) -> i64 {
+    pub(crate) fn level(&self, gauge: impl Fn(&HostShard) -> &Gauge) -> i64 {
         self.shards.iter().map(|shard| gauge(shard).get()).sum()
     }
 
@@ -154,17 +154,17 @@ impl HostStats {
 pub struct EndpointView {
     pub hosts: Vec<Arc<Host>>,
     /// The priorities in order, each with the indices of its hosts.
-    pub priorities: Vec<PrioritySet>,
+    pub(crate) priorities: Vec<PrioritySet>,
     /// What discovery said last (SDS version, DNS serial); empty when it has none.
     pub version: String,
     /// No other view of this process has it but the empty one.
     pub generation: u64,
     /// How much of the load each priority takes, and whether it is so ill that all of its hosts are used.
-    pub shares: Shares,
+    pub(crate) shares: Shares,
     balance: Balance,
     /// For how many workers hosts have counts.
     workers: usize,
-    /// The one host keeps its identity when its address changes (`LOGICAL_DNS`).
+    /// The first endpoint alone is a host (`LOGICAL_DNS`).
     logical: bool,
     /// Of all views of this cluster.
     ejections: Arc<Ejections>,
@@ -174,7 +174,7 @@ pub struct EndpointView {
 
 /// The hosts of one priority.
 #[derive(Clone, Debug, Default)]
-pub struct PrioritySet {
+pub(crate) struct PrioritySet {
     pub healthy: Vec<usize>,
     pub degraded: Vec<usize>,
     /// Healthy, degraded and unhealthy ones: what panic mode picks from.
@@ -187,33 +187,34 @@ pub struct PrioritySet {
 
 impl EndpointView {
     /// No members yet; hosts that come will have counts for that many workers.
-    pub fn empty(workers: usize) -> Self {
+    pub(crate) fn empty(workers: usize) -> Self {
         Self { workers, ..Self::default() }
     }
 
     /// The same members, whose health is weighed like this.
     #[must_use]
-    pub fn balanced(mut self, balance: Balance) -> Self {
+    pub(crate) fn balanced(mut self, balance: Balance) -> Self {
         self.shares = Shares::of(&self.priorities, balance);
         self.balance = balance;
         self
     }
 
-    /// The same members, of which there is one whose address may change.
+    /// The same members, of which the first one that discovery names is a host. It keeps its identity under another address while its
+    /// former one is still named.
     #[must_use]
-    pub fn logical(mut self) -> Self {
+    pub(crate) fn logical(mut self) -> Self {
         self.logical = true;
         self
     }
 
     /// The view after discovery said `endpoints`, of whose health nothing else is known.
-    pub fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
+    pub(crate) fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
         self.update_with(endpoints, version, |_| HealthFlags::default())
     }
 
     /// The view after discovery said `endpoints`, with what else is known of each one's health: hosts that stay keep their identity and
     /// counts. Repeated addresses are one host.
-    pub fn update_with(
+    pub(crate) fn update_with(
         &self,
         endpoints: &[Endpoint],
         version: String,
@@ -221,9 +222,14 @@ impl EndpointView {
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
-        if let (true, [before_host], [endpoint]) = (self.logical, &*self.hosts, endpoints) {
-            before.clear();
-            before.insert(endpoint.address, before_host);
+        let mut endpoints = endpoints;
+        if let (true, [first, ..]) = (self.logical, endpoints) {
+            // Servers rotate their answers: that is no reason to close connections.
+            let is_named = |host: &&Arc<Host>| endpoints.iter().any(|named| named.address == host.address);
+            if let Some(host) = self.hosts.first().filter(is_named) {
+                before = HashMap::from([(first.address, host)]);
+            }
+            endpoints = std::slice::from_ref(first);
         }
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
@@ -244,18 +250,13 @@ impl EndpointView {
 
     /// The same hosts as their ejections are now.
     #[must_use]
-    pub fn refreshed(&self) -> Self {
+    pub(crate) fn refreshed(&self) -> Self {
         self.of(self.hosts.clone(), self.version.clone())
     }
 
     /// Whether hosts were ejected or un-ejected since the view was made.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.epoch != self.ejections.epoch()
-    }
-
-    /// How many hosts are ejected.
-    pub fn ejected(&self) -> u64 {
-        self.ejections.ejected()
     }
 
     fn of(&self, hosts: Vec<Arc<Host>>, version: String) -> Self {
@@ -281,11 +282,11 @@ impl EndpointView {
         self.count(|flags| flags.coarse() == Coarse::Healthy)
     }
 
-    pub fn degraded_count(&self) -> usize {
+    pub(crate) fn degraded_count(&self) -> usize {
         self.count(|flags| flags.coarse() == Coarse::Degraded)
     }
 
-    pub fn excluded_count(&self) -> usize {
+    pub(crate) fn excluded_count(&self) -> usize {
         self.count(HealthFlags::is_excluded)
     }
 
@@ -375,11 +376,18 @@ mod tests {
     }
 
     #[test]
-    fn a_logical_host_keeps_its_identity_when_its_address_changes() {
-        let first = EndpointView::default().logical().update(&[endpoint("127.0.0.1:1")], String::new());
-        let second = first.update(&[endpoint("127.0.0.2:1")], String::new());
+    fn a_logical_host_keeps_its_identity_while_its_address_is_named() {
+        let [one, two] = [endpoint("127.0.0.1:1"), endpoint("127.0.0.2:1")];
+        let view = EndpointView::default().logical();
+        let first = view.update(&[one.clone(), two.clone()], String::new());
+        let second = first.update(&[two.clone(), one.clone()], String::new());
+        assert_eq!((first.hosts.len(), second.hosts.len()), (1, 1));
         assert_eq!((second.hosts[0].id, second.hosts[0].stats.is_removed()), (first.hosts[0].id, false));
-        assert_eq!(second.hosts[0].address, "127.0.0.2:1".parse().unwrap());
+        assert_eq!(second.hosts[0].address, two.address);
+        // As in Envoy, the host of an address that is gone is gone.
+        let third = second.update(&[one], String::new());
+        assert_ne!(third.hosts[0].id, first.hosts[0].id);
+        assert!(second.hosts[0].stats.is_removed());
         let strict = EndpointView::default().update(&[endpoint("127.0.0.1:1")], String::new());
         assert_ne!(strict.update(&[endpoint("127.0.0.2:1")], String::new()).hosts[0].id, strict.hosts[0].id);
     }

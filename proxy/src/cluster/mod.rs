@@ -8,16 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-pub mod balancer;
-pub mod breaker;
-pub mod flags;
-pub mod health;
+pub(crate) mod balancer;
+pub(crate) mod breaker;
+pub(crate) mod flags;
+pub(crate) mod health;
 mod host;
 pub mod outlier;
 pub mod report;
-pub mod shares;
+pub(crate) mod shares;
 
-pub use host::{EndpointView, Host, HostShard, HostStats, Locality, PrioritySet};
+pub(crate) use host::{EndpointView, Host, HostShard, HostStats, Locality, PrioritySet};
 
 /// Everything about a cluster but its endpoints.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct ClusterPolicy {
     pub name: Arc<str>,
     pub connect_timeout: Duration,
     pub protocol: UpstreamProtocol,
-    pub balancer: balancer::Policy,
+    pub(crate) balancer: balancer::Policy,
     /// An upstream connection without requests is closed after this long (1 h in Envoy); `None` is never.
     pub idle_timeout: Option<Duration>,
     /// Requests after which an upstream connection is closed; `None` is no limit.
@@ -35,16 +35,16 @@ pub struct ClusterPolicy {
     /// Default and high priority.
     pub breakers: [breaker::Thresholds; 2],
     /// How the health of its endpoints is weighed.
-    pub balance: shares::Balance,
+    pub(crate) balance: shares::Balance,
     /// Ejection of hosts that fail requests.
     pub outlier: Option<Arc<outlier::Policy>>,
     /// Active health checks.
-    pub health: Option<Arc<health::Settings>>,
+    pub(crate) health: Option<Arc<health::Settings>>,
     /// HTTP/1 options of upstream connections.
     pub http1: crate::http1::ClientOptions,
     /// HTTP/2 options of upstream connections.
     pub http2: crate::http2::Options,
-    pub tcp_keepalive: Option<TcpKeepalive>,
+    pub(crate) tcp_keepalive: Option<TcpKeepalive>,
     /// Same when connections made under one policy may serve another.
     pub fingerprint: u64,
     /// Whether `cluster_header` may select it: false for clusters that the file names as a configuration source or collector.
@@ -62,7 +62,7 @@ pub enum UpstreamProtocol {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TcpKeepalive {
+pub(crate) struct TcpKeepalive {
     pub probes: Option<u32>,
     pub time: Option<Duration>,
     pub interval: Option<Duration>,
@@ -79,14 +79,14 @@ pub struct Endpoint {
     pub locality: Locality,
     pub locality_weight: u32,
     pub canary: bool,
-    pub health: Health,
+    pub(crate) health: Health,
     /// How its health is checked.
-    pub check: health::Target,
+    pub(crate) check: health::Target,
 }
 
 /// The health that the configuration or discovery says (`health_status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum Health {
+pub(crate) enum Health {
     #[default]
     Healthy,
     Degraded,

@@ -18,13 +18,14 @@ use crate::stats::{OutlierStats, Scope};
 
 mod detector;
 #[cfg(test)]
+#[path = "../../tests/unit/outlier.rs"]
 mod tests;
 
-pub use detector::Detector;
+pub(crate) use detector::Detector;
 
 /// Everything about outlier detection that a file says.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub consecutive_5xx: u32,
     pub consecutive_gateway_failure: u32,
     pub consecutive_local_origin_failure: u32,
@@ -49,7 +50,7 @@ pub struct Settings {
 
 /// The chance of an ejection in percent, by what was detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enforcing {
+pub(crate) struct Enforcing {
     pub consecutive_5xx: u32,
     pub consecutive_gateway_failure: u32,
     pub consecutive_local_origin_failure: u32,
@@ -62,25 +63,25 @@ pub struct Enforcing {
 /// What detection of one cluster is made of, for workers and `/clusters`.
 #[derive(Debug)]
 pub struct Policy {
-    pub settings: Settings,
+    pub(crate) settings: Settings,
     pub stats: Arc<Scope<OutlierStats>>,
     /// Responses, then what happened before a response.
-    pub averages: [Averages; 2],
+    pub(crate) averages: [Averages; 2],
 }
 
 /// The mean of the success rates at the last sweep, and the rate below which hosts were ejected; -1 when there were too few hosts.
 #[derive(Debug)]
-pub struct Averages {
+pub(crate) struct Averages {
     pub mean: Percent,
     pub threshold: Percent,
 }
 
 /// A share that one thread writes and others read.
 #[derive(Debug)]
-pub struct Percent(AtomicU64);
+pub(crate) struct Percent(AtomicU64);
 
 impl Percent {
-    pub fn get(&self) -> f64 {
+    pub(crate) fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Relaxed))
     }
 
@@ -96,7 +97,7 @@ impl Default for Percent {
 }
 
 impl Policy {
-    pub fn new(settings: Settings, stats: Arc<Scope<OutlierStats>>) -> Self {
+    pub(crate) fn new(settings: Settings, stats: Arc<Scope<OutlierStats>>) -> Self {
         let averages = [(); 2].map(|()| Averages { mean: Percent::default(), threshold: Percent::default() });
         Self { settings, stats, averages }
     }
@@ -104,7 +105,7 @@ impl Policy {
 
 /// Failures in a row of one host, over all workers; and its success rates of the last interval, -1 when there were too few requests.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub(crate) struct Tally {
     consecutive_5xx: AtomicU64,
     consecutive_gateway_failure: AtomicU64,
     consecutive_local_origin_failure: AtomicU64,
@@ -114,7 +115,7 @@ pub struct Tally {
 
 /// What a worker saw of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// A response, by its status (or the one for its gRPC status).
     Response(u16),
     /// A connection; its response is still to come.
@@ -140,11 +141,11 @@ pub enum Kind {
 }
 
 /// Which thresholds one observation reached; at most two.
-pub type Crossed = [Option<Kind>; 2];
+pub(crate) type Crossed = [Option<Kind>; 2];
 
 /// Counts what a worker saw of a host, and says which thresholds of failures in a row it reached. A host that works costs no write that
 /// another worker would notice.
-pub fn observe(settings: &Settings, host: &HostStats, worker: usize, seen: Seen) -> Crossed {
+pub(crate) fn observe(settings: &Settings, host: &HostStats, worker: usize, seen: Seen) -> Crossed {
     let tally = &host.tally;
     let shard = host.shard(worker);
     match (settings.split, seen) {
@@ -207,7 +208,7 @@ impl Tally {
     }
 
     /// Restarts all counts: as many failures in a row as before are another detection.
-    pub fn restart_all(&self) {
+    pub(crate) fn restart_all(&self) {
         reset(&self.consecutive_5xx);
         reset(&self.consecutive_gateway_failure);
         reset(&self.consecutive_local_origin_failure);
@@ -216,7 +217,7 @@ impl Tally {
 
 /// How many hosts of one cluster are ejected, exact over all workers.
 #[derive(Debug, Default)]
-pub struct Ejections {
+pub(crate) struct Ejections {
     /// The hosts in the upper half, those of them that are ejected in the lower: one word, so that the limit holds at all times.
     counts: AtomicU64,
     /// Changes with each ejection and each end of one.
@@ -224,12 +225,8 @@ pub struct Ejections {
 }
 
 impl Ejections {
-    pub fn ejected(&self) -> u64 {
-        self.counts.load(Relaxed) & LOWER
-    }
-
     /// Differs from an earlier one when hosts were ejected or un-ejected since. Read it before the flags of the hosts.
-    pub fn epoch(&self) -> u64 {
+    pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
     }
 
@@ -266,7 +263,7 @@ fn allows(settings: &Settings, counts: u64) -> bool {
 
 /// Whether one host is ejected.
 #[derive(Debug)]
-pub struct Ejection {
+pub(crate) struct Ejection {
     state: AtomicU8,
     cluster: Arc<Ejections>,
 }
@@ -283,12 +280,12 @@ impl Ejection {
         Self { state: AtomicU8::new(IN), cluster }
     }
 
-    pub fn is_ejected(&self) -> bool {
+    pub(crate) fn is_ejected(&self) -> bool {
         self.state.load(Acquire) == EJECTED
     }
 
     /// Ends an ejection. True when there was one.
-    pub fn uneject(&self) -> bool {
+    pub(crate) fn uneject(&self) -> bool {
         let ended = self.change(EJECTED, IN);
         if ended {
             self.cluster.give_back();

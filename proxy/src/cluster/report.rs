@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::outlier::Kind;
 
 /// Reports that control may have in its queue. One that finds it full is dropped and counted.
-pub const WAITING_REPORTS: usize = 256;
+pub(crate) const WAITING_REPORTS: usize = 256;
 
 /// One report.
 #[derive(Debug)]

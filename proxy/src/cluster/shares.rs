@@ -9,7 +9,7 @@ use super::PrioritySet;
 
 /// How health is weighed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Balance {
+pub(crate) struct Balance {
     /// Below this share of healthy hosts all are used (percent; Envoy's default is 50).
     pub panic_threshold: f64,
     /// Percent by which a priority is held to be larger than it is (Envoy's default is 140).
@@ -24,11 +24,11 @@ impl Default for Balance {
 
 /// The load of each priority; the parts add up to 100.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Shares(Vec<Share>);
+pub(crate) struct Shares(Vec<Share>);
 
 /// One priority's part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Share {
+pub(crate) struct Share {
     /// Percent of the requests for its healthy hosts, and for its degraded ones.
     pub healthy: u32,
     pub degraded: u32,
@@ -38,7 +38,7 @@ pub struct Share {
 
 /// What a request of a priority may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Among {
+pub(crate) enum Among {
     Healthy,
     Degraded,
     /// Panic.
@@ -47,7 +47,7 @@ pub enum Among {
 
 impl Shares {
     /// The shares of priorities in order.
-    pub fn of(priorities: &[PrioritySet], balance: Balance) -> Self {
+    pub(crate) fn of(priorities: &[PrioritySet], balance: Balance) -> Self {
         let mut shares = vec![Share::default(); priorities.len()];
         let health: Vec<(u32, u32)> =
             priorities.iter().map(|set| availability(set, balance.overprovisioning)).collect();
@@ -69,7 +69,7 @@ impl Shares {
     }
 
     /// The priority of a request, and which of its hosts; `random` draws below a bound, and only where there is a choice.
-    pub fn draw(&self, random: &mut impl FnMut(u64) -> u64) -> Option<(usize, Among)> {
+    pub(crate) fn draw(&self, random: &mut impl FnMut(u64) -> u64) -> Option<(usize, Among)> {
         let whole = self.0.iter().position(|share| share.healthy == 100);
         let at = match whole {
             Some(at) => return Some((at, self.0.get(at)?.among(Among::Healthy))),

@@ -42,7 +42,7 @@ pub(super) struct Built {
 
 impl Builder {
     /// Begins a build beside control.
-    pub fn start(
+    pub(super) fn start(
         &self,
         input: Input,
         runtime: Vec<(String, String)>,
@@ -76,7 +76,7 @@ impl Builder {
     }
 
     /// The graph of a file that was read, for the node that the flags or the file name.
-    pub fn graph(
+    pub(super) fn graph(
         &self,
         read: &Read<Bootstrap>,
         files: &Files,

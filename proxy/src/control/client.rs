@@ -19,20 +19,20 @@ use crate::cluster::balancer::{self, Cursor};
 use crate::snapshot::Cluster;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
-pub type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
+pub(super) type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
 
 /// Bytes of a response that is not read.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Asks clusters.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub(super) struct Client {
     directory: Directory,
 }
 
 /// What is asked.
 #[derive(Clone, Debug)]
-pub struct Get<'a> {
+pub(super) struct Get<'a> {
     pub cluster: &'a str,
     pub path: &'a str,
     /// From the connection to the last byte.
@@ -43,7 +43,7 @@ pub struct Get<'a> {
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub struct Post<'a> {
+pub(super) struct Post<'a> {
     pub cluster: &'a str,
     pub host: &'a str,
     pub path: &'a str,
@@ -54,14 +54,14 @@ pub struct Post<'a> {
 
 /// The response.
 #[derive(Clone, Debug)]
-pub struct Response {
+pub(super) struct Response {
     pub status: u16,
     pub body: Bytes,
 }
 
 /// Why there is no response.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     #[error("there is no cluster `{0}`")]
     NoCluster(String),
     #[error("the cluster `{0}` has no endpoint")]
@@ -73,17 +73,17 @@ pub enum Error {
 }
 
 impl Client {
-    pub fn new(directory: Directory) -> Self {
+    pub(super) fn new(directory: Directory) -> Self {
         Self { directory }
     }
 
     /// Sends a GET to the next endpoint of the cluster and waits for the whole response.
-    pub async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
+    pub(super) async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
     }
 
     /// Sends JSON to the next endpoint of the cluster.
-    pub async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
+    pub(super) async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         let request = http::Request::post(post.path)
             .header(http::header::HOST, post.host)
             .header(http::header::CONTENT_TYPE, "application/json")

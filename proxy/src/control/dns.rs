@@ -79,7 +79,9 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
                 if found.ips.is_empty() {
                     stats.update_empty.inc();
                 }
-                known.resolved = found;
+                if !(dns.logical && found.ips.is_empty()) {
+                    known.resolved = found;
+                }
                 known.failing = false;
             }
             Err(problem) => {
@@ -96,7 +98,6 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
 }
 
 fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
-    let most = if dns.logical { 1 } else { usize::MAX };
     let mut all: Vec<Endpoint> = Vec::new();
     for known in names {
         let mut ips = known.resolved.ips.clone();
@@ -105,7 +106,7 @@ fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
             ips.sort_unstable();
             ips.dedup();
         }
-        all.extend(ips.into_iter().take(most).map(|ip| at(&known.name.template, ip)));
+        all.extend(ips.into_iter().map(|ip| at(&known.name.template, ip)));
     }
     all
 }

@@ -56,7 +56,7 @@ impl Drop for Source {
 
 impl Member {
     /// A cluster with a source that is not started; static ones are warm at once.
-    pub fn new(part: ClusterPart, id: u64, workers: usize) -> Self {
+    pub(super) fn new(part: ClusterPart, id: u64, workers: usize) -> Self {
         let (endpoints, phase) = match &*part.discovery {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
@@ -75,17 +75,17 @@ impl Member {
     }
 
     /// Whether its endpoints are known and each of them was checked once.
-    pub fn is_warm(&self) -> bool {
+    pub(super) fn is_warm(&self) -> bool {
         self.has_endpoints() && self.watched.is_warm()
     }
 
     /// Whether its endpoints are known.
-    pub fn has_endpoints(&self) -> bool {
+    pub(super) fn has_endpoints(&self) -> bool {
         self.source.phase == Phase::Warm
     }
 
     /// Builds the view from the endpoints and all that is known of their health.
-    pub fn renew(&mut self, shard: usize) {
+    pub(super) fn renew(&mut self, shard: usize) {
         let version = self.view.version.clone();
         self.renew_as(&version, shard);
     }
@@ -101,7 +101,7 @@ impl Member {
     }
 
     /// The cluster that must be warm before this one can be asked for.
-    pub fn depends_on(&self) -> Option<&str> {
+    pub(super) fn depends_on(&self) -> Option<&str> {
         match &*self.part.discovery {
             Discovery::SdsV1(sds) => Some(&sds.cluster),
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::File(_) => None,
@@ -109,7 +109,7 @@ impl Member {
     }
 
     /// Starts the source.
-    pub fn start(&mut self, client: &Client, reporter: Reporter) {
+    pub(super) fn start(&mut self, client: &Client, reporter: Reporter) {
         let now = Instant::now();
         let (limit, task) = match &*self.part.discovery {
             Discovery::Static(_) => return,
@@ -126,7 +126,7 @@ impl Member {
     }
 
     /// Takes what discovery said; hosts that stay keep their identity. False when nothing changed.
-    pub fn update(&mut self, endpoints: Vec<Endpoint>, version: &str, shard: usize) -> bool {
+    pub(super) fn update(&mut self, endpoints: Vec<Endpoint>, version: &str, shard: usize) -> bool {
         self.source.phase = Phase::Warm;
         if endpoints == self.endpoints && version == self.view.version {
             return false;
@@ -142,7 +142,7 @@ impl Member {
     }
 
     /// Takes over the hosts of the cluster that this one replaces.
-    pub fn replace(&mut self, before: &mut Member, shard: usize) {
+    pub(super) fn replace(&mut self, before: &mut Member, shard: usize) {
         let version = self.view.version.clone();
         self.watched.inherit(&mut before.watched);
         self.view = Arc::new((*before.view).clone().balanced(self.part.policy.balance));
@@ -151,7 +151,7 @@ impl Member {
     }
 
     /// The same members under another policy.
-    pub fn adopt(mut self, part: ClusterPart, shard: usize) -> Self {
+    pub(super) fn adopt(mut self, part: ClusterPart, shard: usize) -> Self {
         if !Arc::ptr_eq(&self.part.policy, &part.policy) {
             let mut watched = Watched::new(&part, crate::time::now());
             watched.inherit(&mut self.watched);
@@ -166,7 +166,7 @@ impl Member {
     }
 
     /// A checker's result: how long to wait, and whether the view changed.
-    pub fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<NextCheck> {
+    pub(super) fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<NextCheck> {
         let cluster = (&*self.part.policy.name, &*self.part.stats);
         let next = self.watched.checked(host, outcome, cluster, shard)?;
         self.changed(next.changed, shard);
@@ -174,13 +174,13 @@ impl Member {
     }
 
     /// A worker's report. True when the view changed.
-    pub fn reported(&mut self, host: SocketAddr, what: What, shard: usize) -> bool {
+    pub(super) fn reported(&mut self, host: SocketAddr, what: What, shard: usize) -> bool {
         let changed = self.watched.reported(host, what, &self.part.policy.name, shard);
         self.changed(changed, shard)
     }
 
     /// Ends an interval of outlier detection, if it is over. True when the view changed.
-    pub fn sweep(&mut self, now: std::time::Instant, shard: usize) -> bool {
+    pub(super) fn sweep(&mut self, now: std::time::Instant, shard: usize) -> bool {
         let changed = self.watched.sweep(now, &self.part.policy.name, shard);
         self.changed(changed, shard)
     }
@@ -194,12 +194,12 @@ impl Member {
     }
 
     /// Marks every host as gone; the cluster is removed.
-    pub fn retire(&self) {
+    pub(super) fn retire(&self) {
         self.view.update(&[], String::new());
     }
 
     /// Sets the gauges of membership and warming.
-    pub fn show(&self, shard: usize) {
+    pub(super) fn show(&self, shard: usize) {
         if !self.watched.is_live() {
             return;
         }

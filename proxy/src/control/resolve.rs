@@ -32,7 +32,7 @@ pub(super) enum Resolver {
 }
 
 impl Resolver {
-    pub fn new(settings: &Settings) -> Result<Self, String> {
+    pub(super) fn new(settings: &Settings) -> Result<Self, String> {
         if settings.servers.is_empty() {
             return Ok(Self::System);
         }
@@ -44,7 +44,7 @@ impl Resolver {
     }
 
     /// The addresses of a name in the families asked for.
-    pub async fn look_up(&self, host: &str, family: Family) -> Result<Resolved, String> {
+    pub(super) async fn look_up(&self, host: &str, family: Family) -> Result<Resolved, String> {
         match self {
             Self::System => system(host, family).await,
             Self::Servers(resolver) => match family {

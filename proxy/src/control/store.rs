@@ -47,7 +47,7 @@ struct Warming {
 
 impl Store {
     /// Tasks that send requests of the proxy itself.
-    pub fn client(&self) -> &Client {
+    pub(super) fn client(&self) -> &Client {
         &self.sources.client
     }
 }
@@ -80,7 +80,7 @@ pub(super) struct Changes {
 }
 
 impl Store {
-    pub fn new(sources: Sources) -> Self {
+    pub(super) fn new(sources: Sources) -> Self {
         Self {
             current: BTreeMap::new(),
             names: HashMap::new(),
@@ -93,17 +93,17 @@ impl Store {
     }
 
     /// The graph in use, for the next build to share with.
-    pub fn graph(&self) -> Option<&Arc<Graph>> {
+    pub(super) fn graph(&self) -> Option<&Arc<Graph>> {
         self.graph.as_ref()
     }
 
     /// The graph that warms, else the one in use.
-    pub fn candidate(&self) -> Option<&Graph> {
+    pub(super) fn candidate(&self) -> Option<&Graph> {
         self.warming.as_ref().map(|warming| &warming.graph).or(self.graph.as_ref()).map(|graph| &**graph)
     }
 
     /// Begins to warm a graph; one that was warming is given up.
-    pub fn begin(&mut self, graph: Graph) {
+    pub(super) fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();
         for (name, part) in &graph.clusters {
             // Other health checks are begun beside those in use, and no host is unhealthy without a
@@ -125,7 +125,7 @@ impl Store {
     }
 
     /// Starts the sources that nothing keeps from starting.
-    pub fn start_sources(&mut self) {
+    pub(super) fn start_sources(&mut self) {
         let Some(warming) = &mut self.warming else { return };
         let warm = |name: &str| match warming.fresh.get(name) {
             Some(member) => member.is_warm(),
@@ -149,7 +149,7 @@ impl Store {
     }
 
     /// Takes an update of a source; one of a replaced source is dropped.
-    pub fn update(&mut self, source: u64, update: Update) -> Effect {
+    pub(super) fn update(&mut self, source: u64, update: Update) -> Effect {
         let shard = self.sources.shard;
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
         let of_source = |member: &&mut Member| member.source.id == source;
@@ -175,7 +175,12 @@ impl Store {
     }
 
     /// Takes a checker's result: what it did, and how long the checker is to wait.
-    pub fn checked(&mut self, source: u64, host: SocketAddr, outcome: Outcome) -> (Effect, Option<Duration>) {
+    pub(super) fn checked(
+        &mut self,
+        source: u64,
+        host: SocketAddr,
+        outcome: Outcome,
+    ) -> (Effect, Option<Duration>) {
         let shard = self.sources.shard;
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
         let of_source = |member: &&mut Member| member.source.id == source;
@@ -196,7 +201,7 @@ impl Store {
     }
 
     /// Takes a worker's report of a host.
-    pub fn reported(&mut self, cluster: &str, host: SocketAddr, what: What) -> Effect {
+    pub(super) fn reported(&mut self, cluster: &str, host: SocketAddr, what: What) -> Effect {
         let shard = self.sources.shard;
         let Some(member) = self.current.get_mut(cluster) else { return Effect::Nothing };
         if !member.reported(host, what, shard) {
@@ -207,7 +212,7 @@ impl Store {
     }
 
     /// Ends the intervals of outlier detection that are over.
-    pub fn sweep(&mut self, now: Instant) -> Effect {
+    pub(super) fn sweep(&mut self, now: Instant) -> Effect {
         let shard = self.sources.shard;
         for (name, member) in &mut self.current {
             if member.sweep(now.into_std(), shard) {
@@ -218,7 +223,7 @@ impl Store {
     }
 
     /// Lets the clusters go on that have waited as long as they may. True when there were any.
-    pub fn expire(&mut self, now: Instant) -> bool {
+    pub(super) fn expire(&mut self, now: Instant) -> bool {
         let mut expired = false;
         for member in self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut()) {
             if matches!(member.source.phase, Phase::Waiting(Some(deadline)) if deadline <= now) {
@@ -234,7 +239,7 @@ impl Store {
     }
 
     /// When `expire` or `sweep` has something to do.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
         let sweeps = self.current.values().filter_map(|member| member.watched.next_sweep());
         let sweep = sweeps.min().map(Instant::from_std);
         self.next_expiry().into_iter().chain(sweep).min()
@@ -250,20 +255,20 @@ impl Store {
     }
 
     /// The clusters that wait for their first endpoints.
-    pub fn waiting(&self) -> Vec<Arc<str>> {
+    pub(super) fn waiting(&self) -> Vec<Arc<str>> {
         let fresh = self.warming.iter().flat_map(|warming| &warming.fresh);
         fresh.filter(|(_, member)| !member.is_warm()).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     /// Whether the clusters that depend only on DNS are known.
-    pub fn primaries_are_warm(&self) -> bool {
+    pub(super) fn primaries_are_warm(&self) -> bool {
         let mut fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
         fresh.all(|member| member.is_warm() || member.depends_on().is_some())
     }
 
     /// Puts the warming graph in use, once everything in it is warm: what it changed of clusters and of listeners, and the filter
     /// chains that are no longer configured.
-    pub fn commit(&mut self) -> Option<(Changes, Changes, Vec<Retired>)> {
+    pub(super) fn commit(&mut self) -> Option<(Changes, Changes, Vec<Retired>)> {
         if !self.warming.as_ref()?.fresh.values().all(Member::is_warm) {
             return None;
         }
@@ -301,13 +306,13 @@ impl Store {
     }
 
     /// The listeners in use.
-    pub fn listeners(&self) -> Vec<Arc<Listener>> {
+    pub(super) fn listeners(&self) -> Vec<Arc<Listener>> {
         let graph = self.graph.iter().flat_map(|graph| &graph.listeners);
         graph.map(|part| Arc::clone(&part.listener)).collect()
     }
 
     /// The clusters in use: the map that was published last, with those that changed since.
-    pub fn clusters(&mut self) -> Arc<Clusters> {
+    pub(super) fn clusters(&mut self) -> Arc<Clusters> {
         if !self.changed.is_empty() {
             let all = Arc::make_mut(&mut self.shown);
             for name in self.changed.drain(..) {
@@ -320,7 +325,7 @@ impl Store {
     }
 
     /// The clusters that `control` itself may ask: those in use and, before them, those that are warming.
-    pub fn directory(&mut self) -> Arc<Clusters> {
+    pub(super) fn directory(&mut self) -> Arc<Clusters> {
         let mut all = self.clusters();
         let fresh = self.warming.iter().flat_map(|warming| &warming.fresh);
         let mut fresh = fresh.map(shown).peekable();

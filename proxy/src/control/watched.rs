@@ -66,7 +66,7 @@ pub(super) struct NextCheck {
 }
 
 impl Watched {
-    pub fn new(part: &ClusterPart, now: Instant) -> Self {
+    pub(super) fn new(part: &ClusterPart, now: Instant) -> Self {
         let checks = part.policy.health.as_ref().zip(part.health_stats.as_ref());
         Self {
             detection: part.policy.outlier.as_ref().map(|policy| Detection {
@@ -83,7 +83,7 @@ impl Watched {
     }
 
     /// Takes over the ejections of the cluster that this one replaces, if it detects by the same settings; else they end.
-    pub fn inherit(&mut self, before: &mut Self) {
+    pub(super) fn inherit(&mut self, before: &mut Self) {
         match (&mut self.detection, before.detection.take()) {
             (Some(detection), Some(before)) => detection.detector.inherit(before.detector),
             (None, Some(before)) => before.detector.end(),
@@ -92,17 +92,17 @@ impl Watched {
     }
 
     /// From now on it sets the gauges.
-    pub fn go_live(&mut self, shard: usize) {
+    pub(super) fn go_live(&mut self, shard: usize) {
         self.live = true;
         self.show(shard);
     }
 
-    pub fn is_live(&self) -> bool {
+    pub(super) fn is_live(&self) -> bool {
         self.live
     }
 
     /// Takes over the checks as well: only the rest of the policy changed.
-    pub fn inherit_checks(&mut self, before: &mut Self) {
+    pub(super) fn inherit_checks(&mut self, before: &mut Self) {
         self.live = before.live;
         if let (Some(checks), Some(before)) = (&mut self.checks, before.checks.take()) {
             checks.hosts = before.hosts;
@@ -110,7 +110,7 @@ impl Watched {
     }
 
     /// The members as discovery has them, and those that stay a while because they pass their checks.
-    pub fn members(&mut self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
+    pub(super) fn members(&mut self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
         let mut members = endpoints.to_vec();
         if let Some(checks) = &mut self.checks {
             checks.follow(endpoints);
@@ -121,7 +121,7 @@ impl Watched {
     }
 
     /// Takes over the hosts of a view, which keep their counts.
-    pub fn follow(&mut self, view: &EndpointView, shard: usize) {
+    pub(super) fn follow(&mut self, view: &EndpointView, shard: usize) {
         if let Some(detection) = &mut self.detection {
             detection.detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
         }
@@ -129,7 +129,7 @@ impl Watched {
     }
 
     /// The results of health checks of a host.
-    pub fn flags(&self, host: SocketAddr) -> HealthFlags {
+    pub(super) fn flags(&self, host: SocketAddr) -> HealthFlags {
         let checked = self.checks.as_ref().and_then(|checks| checks.hosts.get(&host));
         let mut flags = checked.map(|checked| checked.session.flags()).unwrap_or_default();
         flags.set(HealthFlag::PendingDynamicRemoval, checked.is_some_and(|checked| checked.leaving));
@@ -137,13 +137,13 @@ impl Watched {
     }
 
     /// Whether every host that is checked has had a result.
-    pub fn is_warm(&self) -> bool {
+    pub(super) fn is_warm(&self) -> bool {
         let mut hosts = self.checks.iter().flat_map(|checks| checks.hosts.values());
         hosts.all(|host| !host.session.is_new())
     }
 
     /// Starts the checkers of hosts that have none.
-    pub fn start(&mut self, reporter: &Reporter) {
+    pub(super) fn start(&mut self, reporter: &Reporter) {
         let Some(Checks { settings, stats, hosts }) = &mut self.checks else { return };
         for (address, host) in hosts.iter_mut().filter(|(_, host)| host.task.is_none()) {
             let check = Check {
@@ -158,7 +158,7 @@ impl Watched {
     }
 
     /// A checker's result; `None` when the host is not checked any more.
-    pub fn checked(
+    pub(super) fn checked(
         &mut self,
         host: SocketAddr,
         outcome: Outcome,
@@ -180,7 +180,7 @@ impl Watched {
     }
 
     /// A worker's report. True when flags changed.
-    pub fn reported(&mut self, host: SocketAddr, what: What, cluster: &str, shard: usize) -> bool {
+    pub(super) fn reported(&mut self, host: SocketAddr, what: What, cluster: &str, shard: usize) -> bool {
         match what {
             What::FailNow => {
                 let taken = self
@@ -203,12 +203,12 @@ impl Watched {
     }
 
     /// When `sweep` has something to do.
-    pub fn next_sweep(&self) -> Option<Instant> {
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
         self.detection.as_ref().map(|detection| detection.detector.next_sweep())
     }
 
     /// Ends an interval of detection, if it is over. True when somebody came or went.
-    pub fn sweep(&mut self, now: Instant, cluster: &str, shard: usize) -> bool {
+    pub(super) fn sweep(&mut self, now: Instant, cluster: &str, shard: usize) -> bool {
         let due = |detection: &&mut Detection| detection.detector.next_sweep() <= now;
         let Some(Detection { detector, .. }) = self.detection.as_mut().filter(due) else { return false };
         let changed = detector.sweep(now, &mut random, shard);

@@ -176,18 +176,18 @@ impl Control {
     }
 
     /// The addresses of the first configuration's listeners.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let listeners = self.store.candidate().into_iter().flat_map(|graph| &graph.listeners);
         listeners.filter(|part| part.listener.bind).map(|part| part.listener.address).collect()
     }
 
     /// Where the first configuration wants its admin interface.
-    pub fn admin(&self) -> Option<SocketAddr> {
+    pub(crate) fn admin(&self) -> Option<SocketAddr> {
         self.store.candidate()?.admin
     }
 
     /// Where it logs its requests.
-    pub fn admin_log(&self) -> Vec<Arc<AccessLog>> {
+    pub(crate) fn admin_log(&self) -> Vec<Arc<AccessLog>> {
         self.store.candidate().map(|graph| graph.admin_log.clone()).unwrap_or_default()
     }
 

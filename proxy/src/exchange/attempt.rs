@@ -267,8 +267,10 @@ impl<'x> Exchange<'x> {
             self.timers.touch();
             match read.map_err(Failure::Upstream)? {
                 HeadKind::Final { end } => return Ok(end),
-                // As in Envoy, the first one and no more.
-                HeadKind::Interim if std::mem::take(&mut pass_interim) => {
+                // As in Envoy, the first one that is known, and no more.
+                HeadKind::Interim
+                    if matches!(head.status, 100 | 102..=104) && std::mem::take(&mut pass_interim) =>
+                {
                     flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
                 }
                 HeadKind::Interim => {}

@@ -37,7 +37,7 @@ pub(super) struct Record<'x> {
 
 impl Record<'_> {
     /// The head of a response is about to be sent.
-    pub fn response(&mut self, status: u16, request_end: bool) {
+    pub(super) fn response(&mut self, status: u16, request_end: bool) {
         self.info.status = status;
         let http = self.context.http();
         http.downstream_rq_completed.inc();
@@ -51,7 +51,7 @@ impl Record<'_> {
     }
 
     /// Counts a response of the cluster, or one made in its place.
-    pub fn charge(&self, stats: &ClusterStats, status: u16) {
+    pub(super) fn charge(&self, stats: &ClusterStats, status: u16) {
         stats.upstream_rq_completed.inc();
         stats.upstream_rq_codes.record(status);
         if self.internal {
@@ -64,7 +64,7 @@ impl Record<'_> {
     }
 
     /// Counts a response that a host of the cluster gave.
-    pub fn charge_host(&self, stats: &ClusterStats, status: u16, canary: bool) {
+    pub(super) fn charge_host(&self, stats: &ClusterStats, status: u16, canary: bool) {
         self.charge(stats, status);
         let time = millis(self.forwarded.elapsed());
         stats.upstream_rq_time.record(time);
@@ -81,7 +81,7 @@ impl Record<'_> {
     }
 
     /// Counts a timeout; its flag and its response code detail.
-    pub fn expiry(&self, expiry: Expiry) -> (Flag, &'static str) {
+    pub(super) fn expiry(&self, expiry: Expiry) -> (Flag, &'static str) {
         let http = self.context.http();
         let cluster = self.info.cluster.as_deref().and_then(|name| self.context.local.clusters.get(name));
         match expiry {
@@ -109,7 +109,7 @@ impl Record<'_> {
     }
 
     /// The client left before it had its response.
-    pub fn client_left(&mut self, error: DownstreamError) {
+    pub(super) fn client_left(&mut self, error: DownstreamError) {
         self.context.http().downstream_rq_rx_reset.inc();
         let (flag, details) = match error {
             DownstreamError::Disconnected => {

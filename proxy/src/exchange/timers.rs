@@ -22,7 +22,7 @@ use crate::time;
 
 /// Which timeout ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Expiry {
+pub(super) enum Expiry {
     /// The route's `timeout`, from the end of the request.
     Route,
     /// The retry policy's `per_try_timeout`.
@@ -39,7 +39,7 @@ pub enum Expiry {
 
 /// Why a wait ended early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interrupt {
+pub(super) enum Interrupt {
     /// The client left, or broke the protocol.
     Client(DownstreamError),
     Expired(Expiry),
@@ -47,14 +47,14 @@ pub enum Interrupt {
 
 /// Which of two futures was ready first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum First<A, B> {
+pub(super) enum First<A, B> {
     One(A),
     Other(B),
 }
 
 /// Deadlines of one exchange; each is set while it applies.
 #[derive(Debug)]
-pub struct Timers<'t> {
+pub(super) struct Timers<'t> {
     timer: RefCell<Pin<&'t mut Sleep>>,
     route: Cell<Option<Instant>>,
     per_try: Cell<Option<Instant>>,
@@ -69,12 +69,12 @@ pub struct Timers<'t> {
 }
 
 /// A timer for [`Timers::new`]; it is registered only when something waits for it.
-pub fn timer(now: Instant) -> Sleep {
+pub(super) fn timer(now: Instant) -> Sleep {
     sleep_until((now + Duration::from_secs(86_400)).into())
 }
 
 /// Waits for `work` unless the client leaves.
-pub async fn unless_left<T>(
+pub(super) async fn unless_left<T>(
     body: &mut RequestBody<'_>,
     work: impl Future<Output = T>,
 ) -> Result<T, DownstreamError> {
@@ -86,7 +86,7 @@ pub async fn unless_left<T>(
 }
 
 /// Waits for the next piece of the request or for `work`. The read notices a client that leaves.
-pub async fn next_or<T>(
+pub(super) async fn next_or<T>(
     body: &mut RequestBody<'_>,
     work: impl Future<Output = T>,
 ) -> First<Result<Frame, DownstreamError>, T> {
@@ -94,7 +94,7 @@ pub async fn next_or<T>(
 }
 
 /// The first of two futures, as work for a race; `one` wins when both are ready.
-pub async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
+pub(super) async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output = B>) -> First<A, B> {
     tokio::select! {
         biased;
         done = one => First::One(done),
@@ -103,19 +103,19 @@ pub async fn first<A, B>(one: impl Future<Output = A>, other: impl Future<Output
 }
 
 /// Waits for the client to leave, and for nothing else.
-pub async fn departure(body: &mut RequestBody<'_>) -> DownstreamError {
+pub(super) async fn departure(body: &mut RequestBody<'_>) -> DownstreamError {
     body.closed().await
 }
 
 /// In place of the client's departure where `work`, or what runs beside it, reads from the client and
 /// so notices it.
-pub async fn noticed_elsewhere() -> DownstreamError {
+pub(super) async fn noticed_elsewhere() -> DownstreamError {
     pending().await
 }
 
 impl<'t> Timers<'t> {
     /// At the beginning of an exchange.
-    pub fn new(timer: Pin<&'t mut Sleep>, now: Instant) -> Self {
+    pub(super) fn new(timer: Pin<&'t mut Sleep>, now: Instant) -> Self {
         Self {
             timer: RefCell::new(timer),
             route: Cell::default(),
@@ -131,12 +131,12 @@ impl<'t> Timers<'t> {
     }
 
     /// When the exchange began, as long as nothing was touched.
-    pub fn start(&self) -> Instant {
+    pub(super) fn start(&self) -> Instant {
         self.active.get()
     }
 
     /// The timeouts of the listener, from the beginning of the exchange.
-    pub fn limit(&self, idle: Option<Duration>, request: Option<Duration>, max: Option<Duration>) {
+    pub(super) fn limit(&self, idle: Option<Duration>, request: Option<Duration>, max: Option<Duration>) {
         let start = self.active.get();
         self.idle.set(idle);
         self.request.set(after(start, request));
@@ -145,7 +145,7 @@ impl<'t> Timers<'t> {
 
     /// Waits for `work` unless the client leaves or a timeout runs out. `client` resolves when the
     /// client has left.
-    pub async fn race<T>(
+    pub(super) async fn race<T>(
         &self,
         client: impl Future<Output = DownstreamError>,
         work: impl Future<Output = T>,
@@ -160,18 +160,18 @@ impl<'t> Timers<'t> {
     }
 
     /// The idle timeout of the route instead of the listener's.
-    pub fn set_idle(&self, idle: Option<Duration>) {
+    pub(super) fn set_idle(&self, idle: Option<Duration>) {
         self.idle.set(idle);
     }
 
     /// The smaller of the listener's and the route's longest stream.
-    pub fn limit_duration(&self, start: Instant, max: Option<Duration>) {
+    pub(super) fn limit_duration(&self, start: Instant, max: Option<Duration>) {
         let new = after(start, max);
         self.max.set(self.max.get().into_iter().chain(new).min());
     }
 
     /// The request has come whole: its own timeout ends, the route's begins, once for all attempts.
-    pub fn request_complete(&self, now: Instant, route: Option<Duration>) {
+    pub(super) fn request_complete(&self, now: Instant, route: Option<Duration>) {
         self.request.set(None);
         self.complete.set(true);
         self.per_try.set(self.per_try.get().or(after(now, self.per_try_limit.get())));
@@ -179,7 +179,7 @@ impl<'t> Timers<'t> {
     }
 
     /// An attempt has its stream.
-    pub fn begin_attempt(&self, now: Instant, limits: &Limits) {
+    pub(super) fn begin_attempt(&self, now: Instant, limits: &Limits) {
         self.per_try_limit.set(limits.per_try);
         self.per_try.set(after(now, limits.per_try.filter(|_| self.complete.get())));
         self.per_try_idle.set(limits.per_try_idle);
@@ -189,19 +189,19 @@ impl<'t> Timers<'t> {
     }
 
     /// The head of the response to the attempt has come.
-    pub fn end_per_try(&self) {
+    pub(super) fn end_per_try(&self) {
         self.per_try_limit.set(None);
         self.per_try.set(None);
     }
 
     /// The attempt is over.
-    pub fn end_attempt(&self) {
+    pub(super) fn end_attempt(&self) {
         self.end_per_try();
         self.per_try_idle.set(None);
     }
 
     /// A byte went in some direction.
-    pub fn touch(&self) {
+    pub(super) fn touch(&self) {
         if self.idle.get().is_some() || self.per_try_idle.get().is_some() {
             self.active.set(time::now());
         }
@@ -252,7 +252,7 @@ fn after(now: Instant, limit: Option<Duration>) -> Option<Instant> {
 /// The timeouts of one request's attempts: the route's, as the headers of a trusted client change
 /// them.
 #[derive(Debug)]
-pub struct Limits {
+pub(super) struct Limits {
     /// From the end of the request; `None` is no limit.
     pub timeout: Option<Duration>,
     pub per_try: Option<Duration>,
@@ -263,7 +263,7 @@ pub struct Limits {
 impl Limits {
     /// Reads and removes the control headers (those of untrusted clients are gone by now), and
     /// announces the time limit to the upstream.
-    pub fn of(request: &mut RequestHead, forward: &Forward, rules: &Rules) -> Self {
+    pub(super) fn of(request: &mut RequestHead, forward: &Forward, rules: &Rules) -> Self {
         let mut timeout = forward.timeout;
         let mut max_duration = forward.max_stream_duration;
         if let Some(longest) = forward.grpc_timeout_header_max

@@ -16,7 +16,7 @@ use crate::upstream::RequestWriter;
 /// What was read of a request's body so far. Pieces share their memory with those sent; past the
 /// limit the copy is dropped, and with it the retries.
 #[derive(Debug)]
-pub struct Replay {
+pub(super) struct Replay {
     pieces: Vec<Bytes>,
     trailers: Option<Fields>,
     size: usize,
@@ -27,12 +27,12 @@ pub struct Replay {
 
 impl Replay {
     /// A copy of at most `limit` bytes, or none at all.
-    pub fn new(keep: bool, limit: usize) -> Self {
+    pub(super) fn new(keep: bool, limit: usize) -> Self {
         Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep }
     }
 
     /// True when the copy is given up with this piece.
-    pub fn push(&mut self, piece: &Bytes) -> bool {
+    pub(super) fn push(&mut self, piece: &Bytes) -> bool {
         if self.keep && self.size.saturating_add(piece.len()) <= self.limit {
             self.size += piece.len();
             self.pieces.push(piece.clone());
@@ -42,21 +42,21 @@ impl Replay {
         std::mem::take(&mut self.keep)
     }
 
-    pub fn set_trailers(&mut self, trailers: &Fields) {
+    pub(super) fn set_trailers(&mut self, trailers: &Fields) {
         if self.keep {
             self.trailers = Some(trailers.clone());
         }
     }
 
     /// Nothing of a body was read so far.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.trailers.is_none()
     }
 }
 
 /// What the other side of the exchange may see of the upload.
 #[derive(Debug, Default)]
-pub struct Progress {
+pub(super) struct Progress {
     /// The whole request has been received and handed on.
     pub sent: Cell<Option<Instant>>,
     /// The whole request has been received.
@@ -67,7 +67,7 @@ pub struct Progress {
 }
 
 /// Everything that an upload uses.
-pub struct Upload<'u, 'c, 't> {
+pub(super) struct Upload<'u, 'c, 't> {
     pub body: &'u mut RequestBody<'c>,
     pub tx: &'u mut RequestWriter,
     pub replay: &'u mut Replay,
@@ -80,14 +80,14 @@ pub struct Upload<'u, 'c, 't> {
 
 /// The limits of headers, which trailers obey as well.
 #[derive(Clone, Copy, Debug)]
-pub struct TrailerLimits {
+pub(super) struct TrailerLimits {
     pub bytes: usize,
     pub fields: usize,
 }
 
 impl TrailerLimits {
     /// The error is Envoy's response code detail.
-    pub fn check(self, trailers: &Fields) -> Result<(), &'static str> {
+    pub(super) fn check(self, trailers: &Fields) -> Result<(), &'static str> {
         if trailers.len() > self.fields {
             Err("http2.too_many_headers")
         } else if trailers.byte_size() > self.bytes {
@@ -118,7 +118,7 @@ impl From<UpstreamError> for Stopped {
 
 impl Upload<'_, '_, '_> {
     /// Sends the request, then waits for the client to leave; it returns only then.
-    pub async fn run(mut self) -> DownstreamError {
+    pub(super) async fn run(mut self) -> DownstreamError {
         match self.send_body().await {
             Ok(()) => self.progress.sent.set(Some(time::now())),
             Err(Stopped::Client(error)) => return error,

@@ -18,11 +18,11 @@ use crate::stream_info::StreamInfo;
 
 /// The filters before the router, in the file's order.
 #[derive(Debug, Default)]
-pub struct Chain(pub Vec<Filter>);
+pub(crate) struct Chain(pub Vec<Filter>);
 
 /// One filter.
 #[derive(Debug)]
-pub struct Filter {
+pub(crate) struct Filter {
     /// By which routes name it.
     pub name: Box<str>,
     /// Off, unless a route switches it on.
@@ -31,7 +31,7 @@ pub struct Filter {
 }
 
 #[derive(Debug)]
-pub enum Settings {
+pub(crate) enum Settings {
     Fault(fault::Fault),
     HealthCheck(health_check::HealthCheck),
     Cors(cors::Cors),
@@ -43,7 +43,7 @@ pub enum Settings {
 
 /// The settings of filters on one level (table, virtual host, route, entry of a weighted cluster).
 #[derive(Debug, Default)]
-pub struct Overrides {
+pub(crate) struct Overrides {
     /// By the filter's name.
     pub by_name: Vec<(Box<str>, Override)>,
     /// The `cors` field of a route or virtual host, which counts when no level has a policy under the filter's name.
@@ -52,13 +52,13 @@ pub struct Overrides {
 
 /// The setting for one filter.
 #[derive(Debug)]
-pub struct Override {
+pub(crate) struct Override {
     pub disabled: bool,
     pub settings: Option<RouteSettings>,
 }
 
 #[derive(Debug)]
-pub enum RouteSettings {
+pub(crate) enum RouteSettings {
     Fault(Box<fault::Settings>),
     Cors(Arc<cors::Policy>),
     /// `None`: bodies are not waited for.
@@ -68,10 +68,10 @@ pub enum RouteSettings {
 }
 
 /// The levels of a request's route that say something, the most specific one first.
-pub type Levels<'x> = SmallVec<[&'x Overrides; 4]>;
+pub(crate) type Levels<'x> = SmallVec<[&'x Overrides; 4]>;
 
 /// What filters may know and change of an exchange.
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     pub request: &'a mut RequestHead,
     pub info: &'a mut StreamInfo,
     /// Whether the route sends the request to the cluster of that name.
@@ -89,14 +89,14 @@ pub struct Facts<'a> {
 
 /// What filters may know when a response is about to be sent.
 #[derive(Clone, Copy, Debug)]
-pub struct Responding {
+pub(crate) struct Responding {
     pub now: Instant,
     pub health_failed: bool,
 }
 
 /// What a filter wants done before the next one.
 #[derive(Debug)]
-pub enum FilterStatus {
+pub(crate) enum FilterStatus {
     Continue,
     /// Wait, then ask the filter again.
     Wait(Duration),
@@ -111,7 +111,7 @@ pub enum FilterStatus {
 }
 
 /// One request on its way through the filters.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     steps: SmallVec<[Step<'x>; 4]>,
 }
 
@@ -125,7 +125,7 @@ enum Step<'x> {
 }
 
 impl Overrides {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_name.is_empty() && self.cors.is_none()
     }
 
@@ -136,7 +136,7 @@ impl Overrides {
 
 impl Chain {
     /// The filters that run for a request on a route with these levels. `forwards`: the route leads to a cluster.
-    pub fn begin<'x>(&'x self, levels: &Levels<'x>, forwards: bool) -> Running<'x> {
+    pub(crate) fn begin<'x>(&'x self, levels: &Levels<'x>, forwards: bool) -> Running<'x> {
         let mut steps = SmallVec::new();
         for filter in &self.0 {
             let said = |level: &&'x Overrides| level.of(&filter.name);
@@ -211,16 +211,12 @@ fn policies<'x>(
 }
 
 impl Running<'_> {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.steps.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// The decision of the filter at a place about the request's headers.
-    pub fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.request(facts),
             Some(Step::HealthCheck(check)) => check.request(facts),
@@ -233,7 +229,7 @@ impl Running<'_> {
     }
 
     /// What the filter says when that for which it wanted to wait is over.
-    pub fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.resume(facts),
             Some(Step::HealthCheck(check)) => check.resume(facts),
@@ -242,7 +238,7 @@ impl Running<'_> {
     }
 
     /// Changes the head of the response, from the last filter to the first.
-    pub fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
+    pub(crate) fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
         for step in self.steps.iter_mut().rev() {
             match step {
                 Step::Fault(_) | Step::Buffer(_) | Step::Rbac(_) => {}
@@ -254,7 +250,7 @@ impl Running<'_> {
     }
 
     /// How fast the body of the response may go.
-    pub fn pace(&mut self) -> Option<&mut Pace> {
+    pub(crate) fn pace(&mut self) -> Option<&mut Pace> {
         self.steps.iter_mut().find_map(|step| match step {
             Step::Fault(fault) => fault.pace.as_mut(),
             _ => None,

@@ -11,13 +11,13 @@ use crate::stats::{CorsStats, Scope};
 
 /// The filter of one connection manager; its policies are those of the routes.
 #[derive(Debug)]
-pub struct Cors {
+pub(crate) struct Cors {
     pub stats: Arc<Scope<CorsStats>>,
 }
 
 /// A policy of one level. What it leaves out, the next level may say.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     pub origins: Vec<StringMatch>,
     pub methods: FieldValueBuf,
     pub headers: FieldValueBuf,
@@ -32,10 +32,10 @@ pub struct Policy {
 }
 
 /// The policies of a request's route, the most specific one first.
-pub type Policies<'x> = SmallVec<[&'x Policy; 4]>;
+pub(crate) type Policies<'x> = SmallVec<[&'x Policy; 4]>;
 
 /// One request.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     cors: &'x Cors,
     policies: Policies<'x>,
     /// The origin that may read the response.
@@ -43,13 +43,13 @@ pub struct Running<'x> {
 }
 
 impl Cors {
-    pub fn begin<'x>(&'x self, policies: Policies<'x>) -> Running<'x> {
+    pub(crate) fn begin<'x>(&'x self, policies: Policies<'x>) -> Running<'x> {
         Running { cors: self, policies, origin: None }
     }
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let Some(first) = self.policies.first() else { return FilterStatus::Continue };
         let enabled = first.enabled.matches((facts.random)());
         let shadow = !enabled && first.shadow.as_ref().is_some_and(|share| share.matches((facts.random)()));
@@ -85,7 +85,7 @@ impl Running<'_> {
         FilterStatus::Respond(head)
     }
 
-    pub fn response(&mut self, response: &mut ResponseHead) {
+    pub(crate) fn response(&mut self, response: &mut ResponseHead) {
         let Some(origin) = self.origin.as_ref() else { return };
         let fields = &mut response.fields;
         fields.set("access-control-allow-origin", origin);

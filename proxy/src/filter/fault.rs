@@ -17,7 +17,7 @@ const TEXT: &str = "fault filter abort";
 
 /// The filter of one connection manager.
 #[derive(Debug)]
-pub struct Fault {
+pub(crate) struct Fault {
     pub stats: Arc<Scope<FaultStats>>,
     /// Counts by the name in `x-envoy-downstream-service-cluster`.
     pub by_cluster: ByCluster,
@@ -25,14 +25,14 @@ pub struct Fault {
 }
 
 /// The counts of single downstream clusters, made when a cluster's first fault is injected.
-pub struct ByCluster(Box<ScopeOf>);
+pub(crate) struct ByCluster(Box<ScopeOf>);
 
 /// The counts of a cluster; `None` when there are enough of them.
 type ScopeOf = dyn Fn(&str) -> Option<Arc<Scope<FaultClusterStats>>> + Send + Sync;
 
 /// The filter's settings, or those of a route.
 #[derive(Debug, Default)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub delay: Option<Delay>,
     pub abort: Option<Abort>,
     pub limit: Option<Limit>,
@@ -49,7 +49,7 @@ pub struct Settings {
 }
 
 #[derive(Debug)]
-pub struct Delay {
+pub(crate) struct Delay {
     /// `None`: as the request says.
     pub fixed: Option<Duration>,
     pub share: FractionMatcher,
@@ -58,7 +58,7 @@ pub struct Delay {
 }
 
 #[derive(Debug)]
-pub struct Abort {
+pub(crate) struct Abort {
     pub kind: AbortKind,
     pub share: FractionMatcher,
     /// What the runtime says in place of an HTTP or a gRPC status.
@@ -69,7 +69,7 @@ pub struct Abort {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AbortKind {
+pub(crate) enum AbortKind {
     Http(u16),
     Grpc(u32),
     /// As the request says.
@@ -77,14 +77,14 @@ pub enum AbortKind {
 }
 
 #[derive(Debug)]
-pub struct Limit {
+pub(crate) struct Limit {
     /// KiB a second; `None`: as the request says.
     pub fixed: Option<u64>,
     pub share: FractionMatcher,
 }
 
 /// One request.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     fault: &'x Fault,
     settings: &'x Settings,
     shard: usize,
@@ -95,7 +95,7 @@ pub struct Running<'x> {
 }
 
 impl ByCluster {
-    pub fn new(
+    pub(crate) fn new(
         scope: impl Fn(&str) -> Option<Arc<Scope<FaultClusterStats>>> + Send + Sync + 'static,
     ) -> Self {
         Self(Box::new(scope))
@@ -110,7 +110,7 @@ impl std::fmt::Debug for ByCluster {
 
 impl Fault {
     /// `own` are the settings of the request's route.
-    pub fn begin<'x>(&'x self, own: Option<&'x Settings>) -> Running<'x> {
+    pub(crate) fn begin<'x>(&'x self, own: Option<&'x Settings>) -> Running<'x> {
         Running { fault: self, settings: own.unwrap_or(&self.settings), shard: 0, active: false, pace: None }
     }
 }
@@ -150,7 +150,7 @@ impl Settings {
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         self.shard = facts.shard;
         if !self.settings.means(facts) {
             return FilterStatus::Continue;
@@ -168,7 +168,7 @@ impl Running<'_> {
     }
 
     /// After the delay: an abort or nothing.
-    pub fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let Some(reply) = self.abort(facts) else { return FilterStatus::Continue };
         if !self.activate() {
             return FilterStatus::Continue;

@@ -14,7 +14,7 @@ use crate::stats::{HealthCheckFilterStats, Scope};
 
 /// The filter of one connection manager.
 #[derive(Debug)]
-pub struct HealthCheck {
+pub(crate) struct HealthCheck {
     pub stats: Arc<Scope<HealthCheckFilterStats>>,
     /// The upstream responds.
     pub pass_through: bool,
@@ -30,7 +30,7 @@ pub struct HealthCheck {
 /// The upstream's last response; it holds until the next multiple of the time from the filter's
 /// beginning on, as in Envoy.
 #[derive(Debug)]
-pub struct Cache {
+pub(crate) struct Cache {
     time: Duration,
     begin: Begin,
     /// The period it came in, from 1 on, and the status; 0 before the first.
@@ -41,7 +41,7 @@ pub struct Cache {
 struct Begin(Instant);
 
 /// One request.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     filter: &'x HealthCheck,
     is_check: bool,
     /// The upstream's response is to be kept.
@@ -58,7 +58,7 @@ impl std::fmt::Debug for Begin {
 }
 
 impl Cache {
-    pub fn new(time: Duration, now: Instant) -> Self {
+    pub(crate) fn new(time: Duration, now: Instant) -> Self {
         Self { time, begin: Begin(now), last: AtomicU64::new(0) }
     }
 
@@ -79,13 +79,13 @@ impl Cache {
 }
 
 impl HealthCheck {
-    pub fn begin(&self) -> Running<'_> {
+    pub(crate) fn begin(&self) -> Running<'_> {
         Running { filter: self, is_check: false, keep: false, cached: None }
     }
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         self.is_check = self.filter.headers.iter().all(|header| header.matches(facts.request));
         if !self.is_check {
             return FilterStatus::Continue;
@@ -100,7 +100,7 @@ impl Running<'_> {
     }
 
     /// The whole request has come.
-    pub fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let (status, details) = self.own_response(facts);
         let good = (200..300).contains(&status);
         let stats = self.filter.stats.shard(facts.shard);
@@ -146,7 +146,7 @@ impl Running<'_> {
         (200, "health_check_ok_cluster_healthy")
     }
 
-    pub fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
+    pub(crate) fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
         if self.is_check {
             if let Some(cache) = self.filter.cache.as_ref().filter(|_| self.keep) {
                 cache.set(response.status, responding.now);

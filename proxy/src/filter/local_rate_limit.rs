@@ -18,7 +18,7 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// The filter's settings, or those of a route with a bucket of its own.
 #[derive(Debug)]
-pub struct Limit {
+pub(crate) struct Limit {
     pub stats: Arc<Scope<HttpLocalRateLimitStats>>,
     pub status: u16,
     /// `None` limits nothing.
@@ -36,7 +36,7 @@ pub struct Limit {
 }
 
 /// Tokens that come back steadily. Shared by all workers; what they take is exact.
-pub struct TokenBucket {
+pub(crate) struct TokenBucket {
     max: f64,
     /// Tokens a second.
     rate: f64,
@@ -47,7 +47,7 @@ pub struct TokenBucket {
 
 /// What a bucket said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub(crate) struct Taken {
     pub taken: bool,
     pub remaining: u64,
     /// Seconds until there is a token again.
@@ -55,7 +55,7 @@ pub struct Taken {
 }
 
 /// One request.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     limit: &'x Limit,
     said: Option<Taken>,
     /// The values of the response's headers, when the request was refused.
@@ -66,14 +66,14 @@ pub struct Running<'x> {
 const ROUNDING: f64 = 1e-6;
 
 impl TokenBucket {
-    pub fn new(max: u32, tokens: u32, interval: Duration, now: Instant) -> Self {
+    pub(crate) fn new(max: u32, tokens: u32, interval: Duration, now: Instant) -> Self {
         let rate = f64::from(tokens) / interval.as_secs_f64();
         let empty_at = AtomicU64::new((-f64::from(max) / rate).to_bits());
         Self { max: f64::from(max), rate, begin: now, empty_at }
     }
 
     /// Takes a token if there is a whole one.
-    pub fn take(&self, now: Instant) -> Taken {
+    pub(crate) fn take(&self, now: Instant) -> Taken {
         let now = now.saturating_duration_since(self.begin).as_secs_f64();
         let mut before = self.empty_at.load(Relaxed);
         loop {
@@ -115,13 +115,13 @@ impl std::fmt::Debug for TokenBucket {
 }
 
 impl Limit {
-    pub fn begin(&self) -> Running<'_> {
+    pub(crate) fn begin(&self) -> Running<'_> {
         Running { limit: self, said: None, refused: None }
     }
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let limit = self.limit;
         let among =
             |share: &Option<FractionMatcher>| share.as_ref().is_some_and(|s| s.matches((facts.random)()));
@@ -152,7 +152,7 @@ impl Running<'_> {
         FilterStatus::Reply(LocalReply { flag: Some(Flag::RateLimited), grpc_status, ..reply })
     }
 
-    pub fn response(&mut self, response: &mut ResponseHead) {
+    pub(crate) fn response(&mut self, response: &mut ResponseHead) {
         if let Some(values) = self.refused.take() {
             self.limit.response.apply(&mut response.fields, &values);
             if let Some(said) = self.said.filter(|_| self.limit.retry_after) {

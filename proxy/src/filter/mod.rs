@@ -1,11 +1,12 @@
 //! The HTTP filters of a configuration file: a module for each, and `chain`, which runs them in their order.
 
-pub mod chain;
-pub mod cors;
-pub mod fault;
-pub mod health_check;
-pub mod local_rate_limit;
-pub mod pace;
-pub mod rbac;
+pub(crate) mod chain;
+pub(crate) mod cors;
+pub(crate) mod fault;
+pub(crate) mod health_check;
+pub(crate) mod local_rate_limit;
+pub(crate) mod pace;
+pub(crate) mod rbac;
 #[cfg(test)]
+#[path = "../../tests/unit/filter.rs"]
 mod tests;

@@ -12,7 +12,7 @@ const INTERVAL: Duration = Duration::from_millis(63);
 
 /// A slice each sixteenth of a second; the first at once, unused ones are saved up for a second.
 #[derive(Debug)]
-pub struct Pace {
+pub(crate) struct Pace {
     /// Bytes.
     slice: usize,
     /// Bytes left of the slice that was begun.
@@ -22,13 +22,13 @@ pub struct Pace {
 }
 
 impl Pace {
-    pub fn new(kib_per_second: u64, now: Instant) -> Self {
+    pub(crate) fn new(kib_per_second: u64, now: Instant) -> Self {
         let slice = kib_per_second.saturating_mul(1024) / u64::from(SLICES);
         Self { slice: usize::try_from(slice).unwrap_or(usize::MAX).max(1), left: 0, due: now }
     }
 
     /// The next part of a piece that may go, or how long to wait for it.
-    pub fn next(&mut self, piece: &mut Bytes, now: Instant) -> Result<Bytes, Duration> {
+    pub(crate) fn next(&mut self, piece: &mut Bytes, now: Instant) -> Result<Bytes, Duration> {
         if self.left == 0 {
             if now < self.due {
                 return Err(self.due - now);

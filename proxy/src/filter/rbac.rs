@@ -9,7 +9,7 @@ use crate::stats::{RbacStats, Scope};
 
 /// The filter of one connection manager.
 #[derive(Debug)]
-pub struct Rbac {
+pub(crate) struct Rbac {
     /// Counts of the rules, and of those that are only counted.
     pub stats: Arc<Scope<RbacStats>>,
     pub shadow_stats: Arc<Scope<RbacStats>>,
@@ -18,20 +18,20 @@ pub struct Rbac {
 
 /// The rules of the filter or of a route.
 #[derive(Debug, Default)]
-pub struct Engines {
+pub(crate) struct Engines {
     pub rules: Option<Rules>,
     pub shadow: Option<Rules>,
 }
 
 #[derive(Debug)]
-pub struct Rules {
+pub(crate) struct Rules {
     pub action: Action,
     /// In the order of their names.
     pub policies: Vec<Policy>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     Allow,
     Deny,
     /// Allows everything.
@@ -40,7 +40,7 @@ pub enum Action {
 
 /// One of the permissions and one of the principals must match.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     pub name: Box<str>,
     pub permissions: Vec<Condition>,
     pub principals: Vec<Condition>,
@@ -48,7 +48,7 @@ pub struct Policy {
 
 /// A permission or a principal.
 #[derive(Debug)]
-pub enum Condition {
+pub(crate) enum Condition {
     Any,
     All(Vec<Condition>),
     AnyOf(Vec<Condition>),
@@ -62,7 +62,7 @@ pub enum Condition {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Whose {
+pub(crate) enum Whose {
     /// That the client connected to.
     Ours,
     Peer,
@@ -71,13 +71,13 @@ pub enum Whose {
 }
 
 /// One request.
-pub struct Running<'x> {
+pub(crate) struct Running<'x> {
     rbac: &'x Rbac,
     engines: &'x Engines,
 }
 
 impl Rbac {
-    pub fn begin<'x>(&'x self, own: Option<&'x Engines>) -> Running<'x> {
+    pub(crate) fn begin<'x>(&'x self, own: Option<&'x Engines>) -> Running<'x> {
         Running { rbac: self, engines: own.unwrap_or(&self.engines) }
     }
 }
@@ -126,7 +126,7 @@ impl Condition {
 }
 
 impl Running<'_> {
-    pub fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         if let Some(shadow) = &self.engines.shadow {
             let stats = self.rbac.shadow_stats.shard(facts.shard);
             let (allowed, _) = shadow.decide(facts);

@@ -6,7 +6,7 @@ use super::{Context, Format};
 
 /// A parsed `json_format`. Its value is one line with a line feed at its end.
 #[derive(Clone, Debug)]
-pub struct JsonFormat {
+pub(crate) struct JsonFormat {
     root: Node,
     omit_empty: bool,
 }
@@ -23,13 +23,13 @@ enum Node {
 
 impl JsonFormat {
     /// The format of a `json_format` struct. With `omit_empty` (`omit_empty_values`), keys without a value are left out.
-    pub fn parse(root: &serde_json::Value, omit_empty: bool) -> Result<Self, String> {
+    pub(crate) fn parse(root: &serde_json::Value, omit_empty: bool) -> Result<Self, String> {
         let node = node(root, omit_empty, &mut String::new())?;
         Ok(Self { root: node, omit_empty })
     }
 
     /// Appends the line.
-    pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         if !self.root.write(context, self.omit_empty, out) {
             out.extend_from_slice(b"{}");
         }

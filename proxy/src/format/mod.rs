@@ -12,17 +12,17 @@ mod operator;
 mod time;
 mod value;
 
-pub use json::JsonFormat;
+pub(crate) use json::JsonFormat;
 use operator::Operator;
 
 /// The access log format of a log that names none (Envoy's).
-pub const DEFAULT_LOG_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
+pub(crate) const DEFAULT_LOG_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
     %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
     \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 
 /// What a format may read. Parts that do not exist (yet) print as `-`.
 #[derive(Clone, Copy, Debug)]
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     pub info: &'a StreamInfo,
     pub request: Option<&'a RequestHead>,
     pub response: Option<&'a ResponseHead>,
@@ -33,14 +33,14 @@ pub struct Context<'a> {
 
 impl<'a> Context<'a> {
     /// What is known before there are heads.
-    pub fn new(info: &'a StreamInfo) -> Self {
+    pub(crate) fn new(info: &'a StreamInfo) -> Self {
         Self { info, request: None, response: None, response_trailers: None, local_reply_body: "" }
     }
 }
 
 /// A parsed format.
 #[derive(Clone, Debug, Default)]
-pub struct Format {
+pub(crate) struct Format {
     pieces: Vec<Piece>,
     omit_empty: bool,
 }
@@ -54,7 +54,7 @@ enum Piece {
 impl Format {
     /// A format whose missing values print as `-`, as in log lines. The error says what is wrong,
     /// where, and suggests a name.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
         let mut rest = text;
@@ -84,7 +84,7 @@ impl Format {
     }
 
     /// A format for a header value: what does not exist prints as nothing (and an empty value is not added).
-    pub fn parse_header(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse_header(text: &str) -> Result<Self, String> {
         let format = Self::parse(text)?.omit_empty();
         let fixed = format.pieces.iter().filter_map(|piece| match piece {
             Piece::Text(text) => Some(text),
@@ -96,26 +96,21 @@ impl Format {
         Ok(format)
     }
 
-    /// A string without operators.
-    pub fn literal(text: &str) -> Self {
-        Self { pieces: vec![Piece::Text(text.as_bytes().into())], omit_empty: true }
-    }
-
     /// Missing values print as nothing (`omit_empty_values`).
     #[must_use]
-    pub fn omit_empty(mut self) -> Self {
+    pub(crate) fn omit_empty(mut self) -> Self {
         self.omit_empty = true;
         self
     }
 
     /// Appends the value.
-    pub fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         self.write_pieces(context, out, |_, _| {});
     }
 
     /// Appends the value as a line of a log, where control characters of a client are escaped (`\x0d`): Envoy writes them as they
     /// are, and so lets a client forge a line.
-    pub fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
+    pub(crate) fn write_line(&self, context: &Context<'_>, out: &mut Vec<u8>) {
         self.write_pieces(context, out, escape_controls);
     }
 
@@ -142,7 +137,7 @@ impl Format {
     }
 
     /// The value as bytes.
-    pub fn bytes(&self, context: &Context<'_>) -> Vec<u8> {
+    pub(crate) fn bytes(&self, context: &Context<'_>) -> Vec<u8> {
         let mut out = Vec::new();
         self.write(context, &mut out);
         out
@@ -220,4 +215,5 @@ pub(crate) fn every_operator() -> Vec<String> {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/format.rs"]
 mod tests;

@@ -7,39 +7,40 @@ use crate::matcher::Cidr;
 use crate::message::{FieldValueBuf, Fields, Known, work};
 
 mod mutation;
-pub mod path;
-pub mod request;
-pub mod response;
+pub(crate) mod path;
+pub(crate) mod request;
+pub(crate) mod response;
 #[cfg(test)]
+#[path = "../../tests/unit/headers.rs"]
 mod tests;
 
-pub use mutation::{Addition, Append, Changes, Mutations, Values};
+pub(crate) use mutation::{Addition, AppendAction, Changes, Mutations, Values};
 
 /// All rules of one connection manager.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    pub addresses: Addresses,
+    pub(crate) addresses: Addresses,
     pub request_id: RequestId,
-    pub path: PathOptions,
-    pub server: ServerHeader,
+    pub(crate) path: PathOptions,
+    pub(crate) server: ServerHeader,
     /// Appended to `via` of requests and responses; empty for none.
-    pub via: FieldValueBuf,
+    pub(crate) via: FieldValueBuf,
     pub add_user_agent: bool,
     /// The router adds no `x-envoy-*` headers to requests and responses.
     pub suppress_envoy_headers: bool,
-    pub strip_port: StripPort,
+    pub(crate) strip_port: StripPort,
     /// `example.com.` is `example.com` (`strip_trailing_host_dot`).
     pub strip_dot: bool,
     /// Headers that only internal clients may send (the route table's `internal_only_headers`), in lower case.
     pub internal_only: Vec<Box<str>>,
     /// `--service-cluster` and `--service-node`, for `x-envoy-downstream-service-*` with `add_user_agent`.
-    pub service_cluster: FieldValueBuf,
-    pub service_node: FieldValueBuf,
+    pub(crate) service_cluster: FieldValueBuf,
+    pub(crate) service_node: FieldValueBuf,
 }
 
 /// Which of a client's own statements about addresses are trusted.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
+pub(crate) struct Addresses {
     /// The peer is the client: `x-forwarded-for` and `x-forwarded-proto` are set from it (`use_remote_address`).
     pub use_remote: bool,
     pub trusted_hops: u32,
@@ -64,14 +65,14 @@ pub struct RequestId {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PathOptions {
+pub(crate) struct PathOptions {
     pub normalize: bool,
     pub merge_slashes: bool,
     pub escaped_slashes: EscapedSlashes,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EscapedSlashes {
+pub(crate) enum EscapedSlashes {
     #[default]
     Keep,
     Reject,
@@ -80,14 +81,14 @@ pub enum EscapedSlashes {
 }
 
 #[derive(Clone, Debug)]
-pub enum ServerHeader {
+pub(crate) enum ServerHeader {
     Overwrite(FieldValueBuf),
     AppendIfAbsent(FieldValueBuf),
     PassThrough,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum StripPort {
+pub(crate) enum StripPort {
     #[default]
     Keep,
     /// Only the listener's own port.

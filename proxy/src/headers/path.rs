@@ -8,7 +8,7 @@ use crate::message::work;
 
 /// What became of a path.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Normalized {
+pub(crate) enum Normalized {
     Unchanged,
     Changed(Vec<u8>),
     /// Redirect the client to this path (307).
@@ -18,7 +18,7 @@ pub enum Normalized {
 }
 
 /// Normalises a request's path; its query stays as it is.
-pub fn normalize(path: &[u8], options: PathOptions) -> Normalized {
+pub(crate) fn normalize(path: &[u8], options: PathOptions) -> Normalized {
     let end = path.iter().position(|&byte| byte == b'?').unwrap_or(path.len());
     let (only, query) = path.split_at(end);
     if only.first() != Some(&b'/') {

@@ -8,7 +8,7 @@ use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Ve
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// The client as far as it can be trusted.
     pub remote: SocketAddr,
     /// Its `x-envoy-*` headers were kept, and its responses count as internal.
@@ -17,7 +17,7 @@ pub struct Client {
 
 /// The connection that a request came on.
 #[derive(Clone, Copy, Debug)]
-pub struct Origin {
+pub(crate) struct Origin {
     pub peer: SocketAddr,
     pub local: SocketAddr,
     /// The transport is TLS. What the client says about its scheme is another field.
@@ -27,7 +27,7 @@ pub struct Origin {
 }
 
 /// Applies all rules to a request's head.
-pub fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
+pub(crate) fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
     hop_by_hop(head);
     head.fields.join_repeated();
     claims(head, &rules.addresses);
@@ -70,7 +70,7 @@ fn claims(head: &mut RequestHead, rules: &Addresses) {
 }
 
 /// Whether a request asks to leave HTTP on its connection (RFC 9110, 7.8). That for HTTP/2 in the clear is ignored, as RFC 9113 lets us.
-pub fn is_upgrade(head: &RequestHead) -> bool {
+pub(crate) fn is_upgrade(head: &RequestHead) -> bool {
     let asked = |value: &[u8]| list(value).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
     head.fields.get_all(Known::Connection).any(asked)
         && head.fields.get(Known::Upgrade).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))

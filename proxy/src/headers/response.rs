@@ -4,7 +4,7 @@ use super::{Rules, ServerHeader};
 use crate::message::{FieldValue, Known, ResponseHead};
 
 /// Applies the rules to a response's head.
-pub fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
+pub(crate) fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     super::remove_nominated(&mut head.fields);
     for name in
         [Known::Connection, Known::KeepAlive, Known::ProxyConnection, Known::TransferEncoding, Known::Upgrade]
@@ -16,7 +16,7 @@ pub fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
 }
 
 /// The headers of every response, local replies included.
-pub fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
+pub(crate) fn set_own(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     if let Ok(date) = FieldValue::new(date) {
         head.fields.set(Known::Date, date);
     }

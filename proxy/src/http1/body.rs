@@ -382,7 +382,7 @@ impl Input {
 }
 
 /// Waits until the peer has ended or reset a connection; what it sent before stays unread.
-pub async fn peer_closed(stream: &TcpStream) {
+pub(crate) async fn peer_closed(stream: &TcpStream) {
     // Tokio reports a closed reading side to waits for urgent data, which is otherwise unused.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let closed = Interest::PRIORITY;

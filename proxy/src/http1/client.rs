@@ -19,7 +19,7 @@ use crate::message::{Fields, Frame, HeadKind, Method, RequestHead, ResponseHead}
 /// How a connection to an upstream writes and what it reads at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
-    pub encode: EncodeOptions,
+    pub(crate) encode: EncodeOptions,
     pub limits: HeadLimits,
     /// Bytes read at once at most (`per_connection_buffer_limit_bytes`); 0 for the default.
     pub read_limit: usize,
@@ -35,7 +35,7 @@ impl Default for ClientOptions {
 
 /// A connection between two requests.
 #[derive(Debug)]
-pub struct ClientConnection {
+pub(crate) struct ClientConnection {
     input: Input,
     output: Output,
     options: ClientOptions,
@@ -43,7 +43,7 @@ pub struct ClientConnection {
 
 /// Where the request goes.
 #[derive(Debug)]
-pub struct RequestWriter {
+pub(crate) struct RequestWriter {
     output: Output,
     options: ClientOptions,
     state: Writing,
@@ -51,7 +51,7 @@ pub struct RequestWriter {
 
 /// Where the response comes from.
 #[derive(Debug)]
-pub struct ResponseReader {
+pub(crate) struct ResponseReader {
     input: Input,
     options: ClientOptions,
     asked: Asked,
@@ -78,7 +78,7 @@ enum Writing {
 const MAX_INTERIM: u32 = 32;
 
 impl ClientConnection {
-    pub fn new(stream: TcpStream, options: ClientOptions) -> Self {
+    pub(crate) fn new(stream: TcpStream, options: ClientOptions) -> Self {
         let (read, write) = stream.into_split();
         Self {
             input: Input::new(read, BytesMut::new()).limited(options.read_limit),
@@ -88,7 +88,7 @@ impl ClientConnection {
     }
 
     /// The two sides of the next request; `head` is the one that will be written.
-    pub fn start(self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
+    pub(crate) fn start(self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
         let asked = Asked {
             head: head.method == Method::Head,
             connect: head.method == Method::Connect,
@@ -110,7 +110,7 @@ impl ClientConnection {
 
     /// The connection again, when the request was sent whole, the response received whole, and both sides keep it alive; or when nothing
     /// was sent at all.
-    pub fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
+    pub(crate) fn rejoin(writer: RequestWriter, mut reader: ResponseReader) -> Option<Self> {
         let unused = writer.state == Writing::Head && reader.untouched();
         if !(unused || (writer.is_complete() && reader.reusable())) {
             return None;
@@ -120,19 +120,14 @@ impl ClientConnection {
     }
 
     /// Whether an idle connection was closed by the upstream, or holds bytes that were not asked for. No system call while nothing came.
-    pub fn is_stale(&self) -> bool {
+    pub(crate) fn is_stale(&self) -> bool {
         self.input.is_disturbed()
-    }
-
-    /// Waits until an idle connection is closed by the upstream (or disturbed).
-    pub async fn closed(&mut self) {
-        poll_fn(|cx| self.input.poll_ready(cx)).await;
     }
 }
 
 impl RequestWriter {
     /// The request's head; with `end` it is whole and sent at once. Without, it waits for the first data or a `flush`.
-    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
         if self.state == Writing::Head {
             let body = encode::request_head(self.output.buffer(), head, end, self.options.encode);
             self.state = if body == BodyWriter::Done { Writing::Complete } else { Writing::Body(body) };
@@ -141,7 +136,7 @@ impl RequestWriter {
     }
 
     /// Trailers, which end the request.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
         if self.state == Writing::Body(BodyWriter::Chunked) {
             encode::last_chunk(self.output.buffer(), Some(trailers), self.options.encode);
             self.state = Writing::Complete;
@@ -152,17 +147,17 @@ impl RequestWriter {
     }
 
     /// The upgrade was accepted: data now goes as it is; its end ends our side of the connection.
-    pub fn tunnel(&mut self) {
+    pub(crate) fn tunnel(&mut self) {
         self.state = Writing::Tunnel;
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    pub(crate) fn needs_flush(&self) -> bool {
         !self.output.is_empty()
     }
 
     /// Sends what waits.
-    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), UpstreamError> {
         let sent = poll_fn(|cx| self.output.poll_flush(cx)).await;
         match (sent, self.state) {
             (Err(_), _) => Err(UpstreamError::ConnectionTermination),
@@ -172,23 +167,17 @@ impl RequestWriter {
     }
 
     /// The request was sent whole.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.state == Writing::Complete && self.output.is_empty()
     }
 
-    /// Ends our side of a tunnel.
-    pub async fn shutdown(&mut self) {
-        // The peer learns it, or is gone already.
-        let _ = poll_fn(|cx| self.output.poll_shutdown(cx)).await;
-    }
-
     /// Bytes sent since the last call.
-    pub fn take_sent(&mut self) -> u64 {
+    pub(crate) fn take_sent(&mut self) -> u64 {
         self.output.take_sent()
     }
 
     /// Takes a piece of the body; `flush` sends it. One piece at a time waits without being copied.
-    pub fn take(&mut self, data: Bytes, end: bool) {
+    pub(crate) fn take(&mut self, data: Bytes, end: bool) {
         match self.state {
             Writing::Tunnel => self.output.push(data),
             Writing::Body(BodyWriter::Length(left)) => {
@@ -220,7 +209,7 @@ impl RequestWriter {
 
 impl ResponseReader {
     /// The next head, into a reused one; whether it is interim and whether the response ends with it.
-    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         let read = poll_fn(|cx| self.poll_head(cx, head)).await;
         self.scan = EndScan::default();
         let meta = read.inspect_err(|_| self.failed = true)?;
@@ -239,17 +228,17 @@ impl ResponseReader {
     }
 
     /// Whether the whole response has been received.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.meta.is_some() && self.decoder.is_end()
     }
 
     /// The next piece of the body; `Frame::End` or trailers come once, at the end.
-    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, UpstreamError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Bytes received since the last call.
-    pub fn take_received(&mut self) -> u64 {
+    pub(crate) fn take_received(&mut self) -> u64 {
         self.input.take_received()
     }
 

@@ -237,7 +237,7 @@ const OTHER_METHODS: [&[u8]; 25] = [
     b"UNSUBSCRIBE",
 ];
 
-/// Reads a head into `head` (cleared before). On an error, `head` holds what was understood, for the access log.
+/// Reads a head into `head` (cleared before).
 pub(super) fn request(
     bytes: &[u8],
     head: &mut RequestHead,

@@ -11,13 +11,13 @@ mod encode;
 mod head;
 mod server;
 
-pub use body::peer_closed;
-pub use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
-pub use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
+pub(crate) use body::peer_closed;
+pub(crate) use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
+pub(crate) use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
 /// How heads are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EncodeOptions {
+pub(crate) struct EncodeOptions {
     /// `Content-Length` instead of `content-length` (Envoy's `proper_case_words`).
     pub proper_case: bool,
     /// Trailers are passed on; by default they are read and dropped, as in Envoy.
@@ -27,7 +27,7 @@ pub struct EncodeOptions {
 /// What a server connection accepts.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    pub encode: EncodeOptions,
+    pub(crate) encode: EncodeOptions,
     pub accept_http10: bool,
     /// The host of HTTP/1.0 requests that name none; empty for a refusal.
     pub default_host: Authority,
@@ -73,36 +73,51 @@ impl Default for HeadLimits {
 
 /// Why a request is answered by the codec: what the local reply and the access log say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     pub status: u16,
     pub body: &'static str,
     /// Envoy's response code detail.
     pub details: &'static str,
     /// `DownstreamProtocolError` where the client broke the protocol.
     pub flag: Option<Flag>,
+    /// Whether the head was read whole before it was refused. Else nothing of it is known, as in Envoy.
+    pub keeps_head: bool,
 }
 
 impl Refusal {
     /// `request_timeout` ran out before the head was whole.
-    pub const TIMEOUT: Self =
-        Self { status: 408, body: "request timeout", details: "request_overall_timeout", flag: None };
+    pub(crate) const TIMEOUT: Self =
+        Self::without_head(408, "request timeout", "request_overall_timeout", None);
     /// `stream_idle_timeout` ran out before the head was whole.
-    pub const IDLE_TIMEOUT: Self = Self {
-        status: 408,
-        body: "stream timeout",
-        details: "stream_idle_timeout",
-        flag: Some(Flag::StreamIdleTimeout),
-    };
+    pub(crate) const IDLE_TIMEOUT: Self =
+        Self::without_head(408, "stream timeout", "stream_idle_timeout", Some(Flag::StreamIdleTimeout));
     /// `request_headers_timeout` ran out.
-    pub const HEADER_TIMEOUT: Self =
-        Self { status: 408, body: "request header timeout", details: "request_header_timeout", flag: None };
+    pub(crate) const HEADER_TIMEOUT: Self =
+        Self::without_head(408, "request header timeout", "request_header_timeout", None);
     /// A request without an authority.
-    pub const MISSING_HOST: Self = Malformed::MissingHost.refusal();
+    pub(crate) const MISSING_HOST: Self = Malformed::MissingHost.refusal();
     /// A header name with an underscore where the configuration rejects them.
-    pub const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
+    pub(crate) const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
+
+    const fn without_head(
+        status: u16,
+        body: &'static str,
+        details: &'static str,
+        flag: Option<Flag>,
+    ) -> Self {
+        Self { status, body, details, flag, keeps_head: false }
+    }
+
+    const fn of_codec(status: u16, body: &'static str, details: &'static str) -> Self {
+        Self::without_head(status, body, details, Some(Flag::DownstreamProtocolError))
+    }
 
     const fn bad_request(details: &'static str) -> Self {
-        Self { status: 400, body: "Bad Request", details, flag: Some(Flag::DownstreamProtocolError) }
+        Self::of_codec(400, "Bad Request", details)
+    }
+
+    const fn of_whole_head(details: &'static str) -> Self {
+        Self { status: 400, body: "", details, flag: None, keeps_head: true }
     }
 }
 
@@ -147,31 +162,17 @@ impl Malformed {
             }
             Self::Characters => Refusal::bad_request("http1.invalid_characters"),
             Self::Target => Refusal::bad_request("http1.invalid_url"),
-            Self::HttpsOnPlaintext => Refusal {
-                status: 403,
-                body: "Forbidden",
-                details: "http1.https_url_on_plaintext_connection",
-                flag: Some(Flag::DownstreamProtocolError),
-            },
+            Self::HttpsOnPlaintext => {
+                Refusal::of_codec(403, "Forbidden", "http1.https_url_on_plaintext_connection")
+            }
             Self::LengthAndEncoding => Refusal::bad_request("http1.content_length_and_chunked_not_allowed"),
             Self::BodyNotAllowed => Refusal::bad_request("http1.body_disallowed"),
             Self::TooLarge => too_large("http1.headers_too_large"),
             Self::TooManyFields => too_large("http1.too_many_headers"),
-            Self::Encoding => Refusal {
-                status: 501,
-                body: "Not Implemented",
-                details: "http1.invalid_transfer_encoding",
-                flag: Some(Flag::DownstreamProtocolError),
-            },
-            Self::Version => {
-                Refusal { status: 426, body: "Upgrade Required", details: "low_version", flag: None }
-            }
-            Self::MissingHost => {
-                Refusal { status: 400, body: "", details: "missing_host_header", flag: None }
-            }
-            Self::Fragment => {
-                Refusal { status: 400, body: "", details: "path_normalization_failed", flag: None }
-            }
+            Self::Encoding => Refusal::of_codec(501, "Not Implemented", "http1.invalid_transfer_encoding"),
+            Self::Version => Refusal::of_codec(426, "Upgrade Required", "low_version"),
+            Self::MissingHost => Refusal::of_whole_head("missing_host_header"),
+            Self::Fragment => Refusal::of_whole_head("path_normalization_failed"),
         }
     }
 
@@ -199,13 +200,9 @@ impl Malformed {
 }
 
 const fn too_large(details: &'static str) -> Refusal {
-    Refusal {
-        status: 431,
-        body: "Request Header Fields Too Large",
-        details,
-        flag: Some(Flag::DownstreamProtocolError),
-    }
+    Refusal::of_codec(431, "Request Header Fields Too Large", details)
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/http1/mod.rs"]
 mod tests;

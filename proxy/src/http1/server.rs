@@ -18,7 +18,7 @@ use crate::message::{Fields, Frame, Known, Method, RequestHead, ResponseHead, Ve
 
 /// A client's connection, one request after the other.
 #[derive(Debug)]
-pub struct ServerConnection {
+pub(crate) struct ServerConnection {
     input: Input,
     output: Output,
     decoder: BodyDecoder,
@@ -30,7 +30,7 @@ pub struct ServerConnection {
 
 /// What came instead of, or as, a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HeadEvent {
+pub(crate) enum HeadEvent {
     Request,
     /// The client closed the connection.
     Closed,
@@ -40,7 +40,7 @@ pub enum HeadEvent {
 
 /// What a connection begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FirstBytes {
+pub(crate) enum FirstBytes {
     /// The preface of HTTP/2 with prior knowledge.
     Http2,
     Other,
@@ -78,7 +78,7 @@ enum Progress {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ServerConnection {
-    pub fn new(stream: TcpStream, limits: HeadLimits, encode: EncodeOptions) -> Self {
+    pub(crate) fn new(stream: TcpStream, limits: HeadLimits, encode: EncodeOptions) -> Self {
         let (read, write) = stream.into_split();
         Self {
             input: Input::new(read, BytesMut::new()),
@@ -92,7 +92,7 @@ impl ServerConnection {
     }
 
     /// Reads until it is certain whether the client speaks HTTP/2. For the first bytes of a connection alone.
-    pub async fn first_bytes(&mut self) -> FirstBytes {
+    pub(crate) async fn first_bytes(&mut self) -> FirstBytes {
         poll_fn(|cx| {
             loop {
                 let rest = &self.input.rest;
@@ -111,14 +111,14 @@ impl ServerConnection {
     }
 
     /// The socket and what was read of it, for another protocol.
-    pub fn into_stream(self) -> Option<(TcpStream, Bytes)> {
+    pub(crate) fn into_stream(self) -> Option<(TcpStream, Bytes)> {
         let (read, rest) = self.input.into_half();
         let stream = read.reunite(self.output.into_half()).ok()?;
         Some((stream, rest.freeze()))
     }
 
     /// Waits for the first byte of the next request, or the end.
-    pub async fn readable(&mut self) {
+    pub(crate) async fn readable(&mut self) {
         self.input.release();
         if self.input.rest.is_empty() {
             poll_fn(|cx| self.input.poll_ready(cx)).await;
@@ -126,14 +126,14 @@ impl ServerConnection {
     }
 
     /// Reads the next head into a reused one.
-    pub async fn read_head(&mut self, head: &mut RequestHead, options: &ServerOptions) -> HeadEvent {
+    pub(crate) async fn read_head(&mut self, head: &mut RequestHead, options: &ServerOptions) -> HeadEvent {
         let event = poll_fn(|cx| self.poll_head(cx, head, options)).await;
         self.scan = EndScan::default();
         event
     }
 
     /// The two sides of the exchange whose head was read.
-    pub fn split(&mut self) -> (RequestBody<'_>, ResponseWriter<'_>) {
+    pub(crate) fn split(&mut self) -> (RequestBody<'_>, ResponseWriter<'_>) {
         let body = RequestBody { input: &mut self.input, decoder: &mut self.decoder, shared: &self.shared };
         let writer = ResponseWriter {
             output: &mut self.output,
@@ -145,37 +145,32 @@ impl ServerConnection {
     }
 
     /// Whether another request may follow: both sides are whole and neither asked to close.
-    pub fn reusable(&self) -> bool {
+    pub(crate) fn reusable(&self) -> bool {
         self.shared.request_done.get() && self.responded() && !self.shared.close.get()
     }
 
     /// Whether the response was given whole (perhaps not yet sent).
-    pub fn responded(&self) -> bool {
+    pub(crate) fn responded(&self) -> bool {
         self.shared.response.get() == Progress::Complete
     }
 
-    /// Whether bytes of the client are known to be unread, or may still come.
-    pub fn expects_input(&self) -> bool {
-        !self.shared.request_done.get() || !self.input.rest.is_empty()
-    }
-
     /// Whether the client broke the protocol, for statistics.
-    pub fn protocol_error(&self) -> bool {
+    pub(crate) fn protocol_error(&self) -> bool {
         self.shared.protocol_error.get()
     }
 
     /// Whether the client went away first, for statistics.
-    pub fn client_gone(&self) -> bool {
+    pub(crate) fn client_gone(&self) -> bool {
         self.shared.gone.get()
     }
 
     /// The connection ends with the next response, which says so.
-    pub fn close_after(&self) {
+    pub(crate) fn close_after(&self) {
         self.shared.close.set(true);
     }
 
     /// Gives up on a request: the response is its refusal, and the last of the connection.
-    pub fn give_up_head(&mut self) {
+    pub(crate) fn give_up_head(&mut self) {
         self.shared.head.set(false);
         self.shared.connect.set(false);
         self.shared.upgrade.set(false);
@@ -185,12 +180,12 @@ impl ServerConnection {
     }
 
     /// Sends what waits.
-    pub async fn flush(&mut self) -> Result<(), DownstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), DownstreamError> {
         poll_fn(|cx| self.output.poll_flush(cx)).await.map_err(|_| DownstreamError::Disconnected)
     }
 
     /// Ends our side and reads until the client ends its own: closing a socket with unread bytes would destroy the response on its way.
-    pub async fn linger(&mut self) {
+    pub(crate) async fn linger(&mut self) {
         if poll_fn(|cx| self.output.poll_shutdown(cx)).await.is_err() {
             return;
         }
@@ -205,7 +200,7 @@ impl ServerConnection {
     }
 
     /// Bytes received and sent since the last call.
-    pub fn take_counts(&mut self) -> (u64, u64) {
+    pub(crate) fn take_counts(&mut self) -> (u64, u64) {
         (self.input.take_received(), self.output.take_sent())
     }
 
@@ -302,7 +297,7 @@ fn skip_blank(bytes: &mut BytesMut) {
 
 /// Where the request's body comes from.
 #[derive(Debug)]
-pub struct RequestBody<'c> {
+pub(crate) struct RequestBody<'c> {
     input: &'c mut Input,
     decoder: &'c mut BodyDecoder,
     shared: &'c Shared,
@@ -310,7 +305,7 @@ pub struct RequestBody<'c> {
 
 /// Where the response goes.
 #[derive(Debug)]
-pub struct ResponseWriter<'c> {
+pub(crate) struct ResponseWriter<'c> {
     output: &'c mut Output,
     shared: &'c Shared,
     encode: EncodeOptions,
@@ -322,17 +317,17 @@ const MAX_AHEAD: usize = 16 * 1024;
 
 impl RequestBody<'_> {
     /// Whether the whole request has been received (true at once for one without a body).
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.decoder.is_end()
     }
 
     /// The next piece; `Frame::End` or trailers come once, at the end.
-    pub async fn next(&mut self) -> Result<Frame, DownstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, DownstreamError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// The upgrade was accepted: from here on everything received is data, until the client ends its side.
-    pub fn tunnel(&mut self) {
+    pub(crate) fn tunnel(&mut self) {
         *self.decoder = BodyDecoder::new(Framing::UntilClose, false, HeadLimits::default());
         self.shared.request_done.set(false);
         self.shared.close.set(true);
@@ -340,7 +335,7 @@ impl RequestBody<'_> {
 
     /// Waits until the client leaves; a half-close counts as that, as in Envoy. Also before the end of
     /// the request: what is read meanwhile is kept for `next`.
-    pub async fn closed(&mut self) -> DownstreamError {
+    pub(crate) async fn closed(&mut self) -> DownstreamError {
         poll_fn(|cx| self.poll_read_ahead(cx)).await;
         if !self.shared.gone.get() {
             self.input.peer_closed().await;
@@ -395,7 +390,7 @@ impl RequestBody<'_> {
 
 impl ResponseWriter<'_> {
     /// Sends an interim (1xx) head at once.
-    pub async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
+    pub(crate) async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         // HTTP/1.0 has none (RFC 9110, 15.2).
         if !self.shared.http10.get() {
             let responding_to = RespondingTo::default();
@@ -405,12 +400,12 @@ impl ResponseWriter<'_> {
     }
 
     /// The connection ends with this response, which says so when its head is still to come. True when that is new.
-    pub fn close_after(&mut self) -> bool {
+    pub(crate) fn close_after(&mut self) -> bool {
         !self.shared.close.replace(true)
     }
 
     /// The head of the response; with `end` it is whole and sent. Without, it waits for the first data or a `flush`.
-    pub async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
+    pub(crate) async fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         if self.shared.response.get() == Progress::NotBegun {
             self.begin(head, end);
         }
@@ -418,7 +413,7 @@ impl ResponseWriter<'_> {
     }
 
     /// Trailers, which end the response.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match self.body {
             BodyWriter::Chunked => {
                 encode::last_chunk(self.output.buffer(), Some(trailers), self.encode);
@@ -431,12 +426,12 @@ impl ResponseWriter<'_> {
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    pub(crate) fn needs_flush(&self) -> bool {
         !self.output.is_empty()
     }
 
     /// Sends what waits.
-    pub async fn flush(&mut self) -> Result<(), DownstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), DownstreamError> {
         poll_fn(|cx| self.output.poll_flush(cx)).await.map_err(|_| {
             self.shared.close.set(true);
             self.shared.gone.set(true);
@@ -445,7 +440,7 @@ impl ResponseWriter<'_> {
     }
 
     /// Gives up on the response: the connection will be closed in the middle of it.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.shared.close.set(true);
         self.body = BodyWriter::Done;
     }
@@ -479,7 +474,7 @@ impl ResponseWriter<'_> {
     /// Takes a piece of the body; `flush` sends it. One piece at a time waits without being copied.
     ///
     /// More or less than the announced length is a broken response: the connection is closed in the middle of it.
-    pub fn take(&mut self, data: Bytes, end: bool) -> Result<(), DownstreamError> {
+    pub(crate) fn take(&mut self, data: Bytes, end: bool) -> Result<(), DownstreamError> {
         match self.body {
             BodyWriter::Done | BodyWriter::Swallow => {}
             BodyWriter::UntilClose => self.output.push(data),

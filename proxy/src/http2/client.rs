@@ -19,7 +19,7 @@ use crate::message::{Fields, Frame, HeadKind, Invalid, RequestHead, ResponseHead
 
 /// A connection to an upstream, shared by many requests; it closes when it is dropped and the last of
 /// them has ended.
-pub struct ClientConnection {
+pub(crate) struct ClientConnection {
     send: RefCell<SendRequest<Bytes>>,
     counts: Counts,
     max_head_bytes: usize,
@@ -27,10 +27,10 @@ pub struct ClientConnection {
 }
 
 /// Drives a connection until it ends; to be spawned on the worker's thread.
-pub struct Driver(h2::client::Connection<Io, Bytes>);
+pub(crate) struct Driver(h2::client::Connection<Io, Bytes>);
 
 /// Where the request goes.
-pub struct RequestWriter {
+pub(crate) struct RequestWriter {
     send: SendRequest<Bytes>,
     stream: Option<SendStream<Bytes>>,
     outgoing: Outgoing,
@@ -38,7 +38,7 @@ pub struct RequestWriter {
 }
 
 /// The receiving side: the response.
-pub struct ResponseReader {
+pub(crate) struct ResponseReader {
     response: Rc<RefCell<PendingResponse>>,
     body: Option<RecvStream>,
     done: bool,
@@ -57,7 +57,10 @@ struct PendingResponse {
 
 impl ClientConnection {
     /// Prepares the connection; nothing is sent before the driver runs.
-    pub async fn handshake(stream: TcpStream, options: &Options) -> Result<(Self, Driver), UpstreamError> {
+    pub(crate) async fn handshake(
+        stream: TcpStream,
+        options: &Options,
+    ) -> Result<(Self, Driver), UpstreamError> {
         let io = Io::new(stream, Bytes::new(), Side::Client);
         let counts = io.counts.clone();
         let mut builder = h2::client::Builder::new();
@@ -78,28 +81,28 @@ impl ClientConnection {
 
     /// Whether new requests may be started: false once the upstream said GOAWAY or the connection
     /// ended.
-    pub fn is_usable(&self) -> bool {
+    pub(crate) fn is_usable(&self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         !matches!(self.send.borrow_mut().poll_ready(&mut cx), Poll::Ready(Err(_)))
     }
 
     /// How many requests the upstream allows at once; 1 until it has said so.
-    pub fn max_streams(&self) -> usize {
+    pub(crate) fn max_streams(&self) -> usize {
         self.send.borrow().current_max_send_streams()
     }
 
     /// Bytes received and sent since the last call.
-    pub fn take_counts(&self) -> (u64, u64) {
+    pub(crate) fn take_counts(&self) -> (u64, u64) {
         self.counts.take()
     }
 
     /// Frames received and sent since the last call.
-    pub fn take_frames(&self) -> Frames {
+    pub(crate) fn take_frames(&self) -> Frames {
         self.counts.take_frames()
     }
 
     /// The two sides of a request; `head` is the one that will be written.
-    pub fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
+    pub(crate) fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
         let response = Rc::<RefCell<PendingResponse>>::default();
         let writer = RequestWriter {
             send: self.send.borrow().clone(),
@@ -125,7 +128,7 @@ impl Future for Driver {
 
 impl RequestWriter {
     /// The request's head; with `end` it is whole.
-    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
         if self.stream.is_some() {
             return Ok(());
         }
@@ -145,12 +148,12 @@ impl RequestWriter {
     }
 
     /// Takes a piece of the body; `flush` sends it.
-    pub fn take(&mut self, data: Bytes, end: bool) {
+    pub(crate) fn take(&mut self, data: Bytes, end: bool) {
         self.outgoing.take(data, end);
     }
 
     /// Trailers, which end the request.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
         match convert::trailers_out(trailers) {
             Some(trailers) => self.outgoing.take_trailers(trailers),
             None => self.outgoing.take(Bytes::new(), true),
@@ -159,43 +162,31 @@ impl RequestWriter {
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    pub(crate) fn needs_flush(&self) -> bool {
         self.outgoing.is_waiting()
     }
 
     /// Sends what waits, as the upstream's window opens.
-    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), UpstreamError> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
         poll_fn(|cx| self.outgoing.poll_send(stream, cx)).await.map_err(|error| upstream(&error))
-    }
-
-    /// The request was given whole to the connection.
-    pub fn is_complete(&self) -> bool {
-        self.outgoing.is_done()
-    }
-
-    /// Gives up on the request (RST_STREAM, CANCEL).
-    pub fn reset(&mut self) {
-        if let Some(stream) = &mut self.stream {
-            stream.send_reset(Reason::CANCEL);
-        }
     }
 }
 
 impl ResponseReader {
     /// The next head, into a reused one; whether it is interim and whether the response ends with
     /// it.
-    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         poll_fn(|cx| self.poll_head(cx, head)).await
     }
 
     /// Whether the whole response has been received.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.done || self.body.as_ref().is_some_and(RecvStream::is_end_stream)
     }
 
     /// The next piece of the body; taking it opens the window for more.
-    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, UpstreamError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 

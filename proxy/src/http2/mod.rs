@@ -17,8 +17,8 @@ mod convert;
 mod sender;
 mod server;
 
-pub use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
-pub use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
+pub(crate) use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
+pub(crate) use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
 
 /// Connection options (`http2_protocol_options`), Envoy's defaults.
 #[derive(Clone, Debug)]
@@ -63,11 +63,11 @@ impl Options {
 
 /// What went through a connection; shared with the code that counts it.
 #[derive(Clone, Debug, Default)]
-pub struct Counts(Rc<(Cell<u64>, Cell<u64>, Cell<Frames>)>);
+pub(crate) struct Counts(Rc<(Cell<u64>, Cell<u64>, Cell<Frames>)>);
 
 /// Frames that statistics or pools want to know of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Frames {
+pub(crate) struct Frames {
     pub rx_reset: u64,
     pub tx_reset: u64,
     pub rx_goaway: u64,
@@ -77,19 +77,19 @@ pub struct Frames {
 }
 
 impl Frames {
-    pub fn is_any(&self) -> bool {
+    pub(crate) fn is_any(&self) -> bool {
         *self != Self::default()
     }
 }
 
 impl Counts {
     /// Bytes received and sent since the last call.
-    pub fn take(&self) -> (u64, u64) {
+    pub(crate) fn take(&self) -> (u64, u64) {
         (self.0.0.take(), self.0.1.take())
     }
 
     /// Frames received and sent since the last call.
-    pub fn take_frames(&self) -> Frames {
+    pub(crate) fn take_frames(&self) -> Frames {
         self.0.2.take()
     }
 
@@ -256,4 +256,5 @@ impl AsyncWrite for Io {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/http2.rs"]
 mod tests;

@@ -17,7 +17,7 @@ use crate::error::DownstreamError;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead};
 
 /// A client's connection.
-pub struct ServerConnection {
+pub(crate) struct ServerConnection {
     inner: h2::server::Connection<Io, Bytes>,
     counts: Counts,
     max_head_bytes: usize,
@@ -25,7 +25,7 @@ pub struct ServerConnection {
 }
 
 /// What `accept` found.
-pub enum Accepted {
+pub(crate) enum Accepted {
     /// Its head is in the one that was given.
     Request(RequestBody, ResponseWriter),
     /// A head over the limits; its stream was reset.
@@ -37,14 +37,14 @@ pub enum Accepted {
 }
 
 /// Where the request's body comes from.
-pub struct RequestBody {
+pub(crate) struct RequestBody {
     stream: RecvStream,
     sending: Rc<RefCell<Sending>>,
     done: bool,
 }
 
 /// Where the response goes.
-pub struct ResponseWriter {
+pub(crate) struct ResponseWriter {
     sending: Rc<RefCell<Sending>>,
     outgoing: Outgoing,
     extended_connect: bool,
@@ -58,7 +58,7 @@ enum Sending {
 
 impl ServerConnection {
     /// `front` are bytes that were read from the socket already, the preface among them.
-    pub async fn handshake(
+    pub(crate) async fn handshake(
         stream: TcpStream,
         front: Bytes,
         options: &Options,
@@ -82,12 +82,12 @@ impl ServerConnection {
     }
 
     /// Bytes received and sent, shared: it outlives the connection.
-    pub fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts.clone()
     }
 
     /// Drives the connection until the next request, whose head goes into a reused one. May be dropped while it waits.
-    pub async fn accept(&mut self, head: &mut RequestHead) -> Accepted {
+    pub(crate) async fn accept(&mut self, head: &mut RequestHead) -> Accepted {
         let (request, mut respond) = match poll_fn(|cx| self.inner.poll_accept(cx)).await {
             None => return Accepted::Closed { protocol_error: false },
             Some(Err(error)) => {
@@ -113,29 +113,29 @@ impl ServerConnection {
     }
 
     /// Announces the end (GOAWAY): accepted streams are finished, then `accept` says closed.
-    pub fn graceful_shutdown(&mut self) {
+    pub(crate) fn graceful_shutdown(&mut self) {
         self.inner.graceful_shutdown();
     }
 
     /// Ends the connection at once.
-    pub fn abort(&mut self) {
+    pub(crate) fn abort(&mut self) {
         self.inner.abrupt_shutdown(Reason::NO_ERROR);
     }
 }
 
 impl RequestBody {
     /// Whether the whole request has been received.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         self.done || self.stream.is_end_stream()
     }
 
     /// The next piece; taking it opens the window for more.
-    pub async fn next(&mut self) -> Result<Frame, DownstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, DownstreamError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
     /// Waits until the client resets the stream or the connection ends; also while the body is unread.
-    pub async fn closed(&mut self) -> DownstreamError {
+    pub(crate) async fn closed(&mut self) -> DownstreamError {
         poll_fn(|cx| {
             let mut sending = self.sending.borrow_mut();
             let reset = match &mut *sending {
@@ -183,7 +183,7 @@ impl RequestBody {
 
 impl ResponseWriter {
     /// Sends an interim (1xx) head.
-    pub fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
+    pub(crate) fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         let Some(response) = convert::response_out(head, false) else { return Ok(()) };
         match &mut *self.sending.borrow_mut() {
             Sending::Head(respond) => {
@@ -194,7 +194,7 @@ impl ResponseWriter {
     }
 
     /// The head of the response; with `end`, the response is whole.
-    pub fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
+    pub(crate) fn head(&mut self, head: &ResponseHead, end: bool) -> Result<(), DownstreamError> {
         let mut sending = self.sending.borrow_mut();
         let Sending::Head(respond) = &mut *sending else { return Ok(()) };
         let Some(response) = convert::response_out(head, self.extended_connect) else {
@@ -210,12 +210,12 @@ impl ResponseWriter {
     }
 
     /// Takes a piece of the body; `flush` sends it.
-    pub fn take(&mut self, data: Bytes, end: bool) {
+    pub(crate) fn take(&mut self, data: Bytes, end: bool) {
         self.outgoing.take(data, end);
     }
 
     /// Trailers, which end the response.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), DownstreamError> {
         match convert::trailers_out(trailers) {
             Some(trailers) => self.outgoing.take_trailers(trailers),
             None => self.outgoing.take(Bytes::new(), true),
@@ -224,17 +224,12 @@ impl ResponseWriter {
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    pub(crate) fn needs_flush(&self) -> bool {
         self.outgoing.is_waiting()
     }
 
-    /// Whether the whole response was given to the connection.
-    pub fn is_complete(&self) -> bool {
-        self.outgoing.is_done()
-    }
-
     /// Sends what waits, as the client's window opens.
-    pub async fn flush(&mut self) -> Result<(), DownstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), DownstreamError> {
         let Self { sending, outgoing, .. } = self;
         poll_fn(|cx| match &mut *sending.borrow_mut() {
             Sending::Head(_) => Poll::Ready(Ok(())),
@@ -251,7 +246,7 @@ impl ResponseWriter {
     }
 
     /// Gives up on the response: resets the stream.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         if !self.outgoing.is_done() {
             match &mut *self.sending.borrow_mut() {
                 Sending::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),

@@ -11,7 +11,7 @@ use crate::snapshot::{Conditions, FilterChain, FilterChains, Source};
 
 /// What is known of a connection when its chain is chosen.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     /// The address that the client connected to.
     pub local: SocketAddr,
     /// The client.
@@ -25,7 +25,7 @@ pub struct Facts<'a> {
 
 impl FilterChains {
     /// The only chain, if it takes every connection.
-    pub fn only(&self) -> Option<&Arc<FilterChain>> {
+    pub(crate) fn only(&self) -> Option<&Arc<FilterChain>> {
         match &*self.chains {
             [only] if only.conditions == Conditions::default() => Some(only),
             _ => None,
@@ -33,7 +33,7 @@ impl FilterChains {
     }
 
     /// The chain of a connection.
-    pub fn choose(&self, facts: &Facts<'_>) -> Option<&Arc<FilterChain>> {
+    pub(crate) fn choose(&self, facts: &Facts<'_>) -> Option<&Arc<FilterChain>> {
         let mut left: Vec<&Arc<FilterChain>> = self.chains.iter().collect();
         for fit in FITS {
             let best = left.iter().filter_map(|chain| fit(&chain.conditions, facts)).max();
@@ -104,4 +104,5 @@ fn is_local(facts: &Facts<'_>) -> bool {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/chain.rs"]
 mod tests;

@@ -16,7 +16,7 @@ use crate::message::{FieldValue, FieldValueBuf, Known, Method, Name, RequestHead
 
 /// A response of our own, before `local_reply_config` has had its say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalReply {
+pub(crate) struct LocalReply {
     pub status: u16,
     pub body: Bytes,
     /// Envoy's response code detail.
@@ -31,7 +31,7 @@ pub struct LocalReply {
 
 /// `local_reply_config`.
 #[derive(Debug, Default)]
-pub struct Mappers {
+pub(crate) struct Mappers {
     /// The first whose filter passes applies.
     pub mappers: Vec<Mapper>,
     /// How every local reply's body looks, unless its mapper says otherwise.
@@ -40,7 +40,7 @@ pub struct Mappers {
 
 /// `ResponseMapper`: what becomes of the replies that the filter means.
 #[derive(Debug)]
-pub struct Mapper {
+pub(crate) struct Mapper {
     pub filter: LogFilter,
     pub status: Option<u16>,
     pub body: Option<Bytes>,
@@ -51,7 +51,7 @@ pub struct Mapper {
 
 /// `SubstitutionFormatString` of a body.
 #[derive(Debug)]
-pub struct BodyFormat {
+pub(crate) struct BodyFormat {
     pub format: LogFormat,
     /// `content_type`; `None` for `text/plain`, or `application/json` with a JSON format.
     pub content_type: Option<FieldValueBuf>,
@@ -59,7 +59,7 @@ pub struct BodyFormat {
 
 /// What is to be sent. `head.status` is the status to be logged.
 #[derive(Debug)]
-pub struct Rendered {
+pub(crate) struct Rendered {
     pub head: ResponseHead,
     /// Empty for HEAD and gRPC: the head is the whole response.
     pub body: Bytes,
@@ -77,7 +77,7 @@ impl BodyFormat {
 
 /// Makes the response. `context` is the current one of the exchange (status and flag of the reply
 /// need not be in it yet); `context.request` may be missing when the request could not be read.
-pub fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
+pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
     let mut head = ResponseHead::new(reply.status);
     head.version = context.info.version;
     for (name, value) in &reply.headers {
@@ -167,7 +167,7 @@ const DEADLINE_EXCEEDED: u32 = 4;
 
 impl LocalReply {
     /// A response with a body of our own.
-    pub fn new(status: u16, text: &'static str, details: &'static str) -> Self {
+    pub(crate) fn new(status: u16, text: &'static str, details: &'static str) -> Self {
         Self {
             status,
             body: Bytes::from_static(text.as_bytes()),
@@ -179,21 +179,21 @@ impl LocalReply {
     }
 
     /// No virtual host or no route matched.
-    pub fn route_not_found() -> Self {
+    pub(crate) fn route_not_found() -> Self {
         Self::new(404, "", "route_not_found").flagged(Flag::NoRouteFound)
     }
 
     /// The route's cluster does not exist; `status` is the route's `cluster_not_found_response_code` (503).
-    pub fn cluster_not_found(status: u16) -> Self {
+    pub(crate) fn cluster_not_found(status: u16) -> Self {
         Self::new(status, "", "cluster_not_found").flagged(Flag::NoClusterFound)
     }
 
-    pub fn no_healthy_upstream() -> Self {
+    pub(crate) fn no_healthy_upstream() -> Self {
         Self::new(503, "no healthy upstream", "no_healthy_upstream").flagged(Flag::NoHealthyUpstream)
     }
 
     /// The last attempt failed before anything of a response was sent. `retried`: it was not the first.
-    pub fn upstream(error: &UpstreamError, retried: bool) -> Self {
+    pub(crate) fn upstream(error: &UpstreamError, retried: bool) -> Self {
         let reason = error.reason();
         let which = if retried { "retried and the latest reset reason" } else { "reset reason" };
         let text = format!("upstream connect error or disconnect/reset before headers. {which}: {reason}");
@@ -218,74 +218,69 @@ impl LocalReply {
     }
 
     /// The route's timeout has passed before a response began.
-    pub fn upstream_timeout() -> Self {
+    pub(crate) fn upstream_timeout() -> Self {
         Self::new(504, "upstream request timeout", "response_timeout").flagged(Flag::UpstreamRequestTimeout)
     }
 
     /// The last attempt's `per_try_timeout` has passed.
-    pub fn per_try_timeout() -> Self {
+    pub(crate) fn per_try_timeout() -> Self {
         Self::new(504, "upstream request timeout", "upstream_per_try_timeout")
             .flagged(Flag::UpstreamRequestTimeout)
     }
 
     /// The route's or attempt's upstream answered nothing for its `per_try_idle_timeout`.
-    pub fn per_try_idle_timeout() -> Self {
+    pub(crate) fn per_try_idle_timeout() -> Self {
         Self::new(504, "upstream request timeout", "upstream_per_try_idle_timeout")
             .flagged(Flag::StreamIdleTimeout)
     }
 
     /// No byte in either direction for the stream's idle timeout. 408 while the request is still coming, else 504.
-    pub fn stream_idle_timeout(request_complete: bool) -> Self {
+    pub(crate) fn stream_idle_timeout(request_complete: bool) -> Self {
         Self::new(late(request_complete), "stream timeout", "stream_idle_timeout")
             .flagged(Flag::StreamIdleTimeout)
     }
 
     /// The request did not come whole within the connection manager's `request_timeout`.
-    pub fn request_timeout() -> Self {
+    pub(crate) fn request_timeout() -> Self {
         Self::new(408, "request timeout", "request_overall_timeout")
     }
 
-    /// The request's head did not come within `request_headers_timeout`.
-    pub fn request_header_timeout() -> Self {
-        Self::new(408, "request header timeout", "request_header_timeout")
-    }
-
     /// The exchange lasted longer than `max_stream_duration` (or `grpc-timeout`, where the route looks at it).
-    pub fn max_duration(request_complete: bool) -> Self {
+    pub(crate) fn max_duration(request_complete: bool) -> Self {
         let reply = Self::new(late(request_complete), "downstream duration timeout", "max_duration_timeout");
         Self { grpc_status: Some(DEADLINE_EXCEEDED), ..reply.flagged(Flag::DurationTimeout) }
     }
 
     /// The request's body is larger than may be buffered.
-    pub fn payload_too_large() -> Self {
+    pub(crate) fn payload_too_large() -> Self {
         Self::new(413, "Payload Too Large", "request_payload_too_large")
     }
 
     /// A request that the codec or the connection manager refuses; the body is the status's own.
     /// `details` such as `http1.codec_error`.
-    pub fn refused(status: u16, details: &'static str) -> Self {
+    pub(crate) fn refused(status: u16, details: &'static str) -> Self {
         Self::new(status, reason_phrase(status), details).flagged(Flag::DownstreamProtocolError)
     }
 
     /// A request without a host, with a bad path or the like: 400 without a body. `details` such as
     /// `missing_host_header`.
-    pub fn bad_request(details: &'static str) -> Self {
+    pub(crate) fn bad_request(details: &'static str) -> Self {
         Self::new(400, "", details)
     }
 
     /// The client broke the protocol of HTTP/1 behind the head of its request.
-    pub fn codec_error(details: &'static str) -> Self {
+    pub(crate) fn codec_error(details: &'static str) -> Self {
         Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(400, "Bad Request", details) }
     }
 
     /// The trailers of a request of HTTP/1 are over the limits.
-    pub fn trailers_too_large(details: &'static str) -> Self {
+    pub(crate) fn trailers_too_large(details: &'static str) -> Self {
         let text = "Request Header Fields Too Large";
         Self { flag: Some(Flag::DownstreamProtocolError), ..Self::new(431, text, details) }
     }
 
     /// A header that the configuration evaluates to what no header may hold, or a target that is none.
-    pub fn invalid_header_value(name: Name<'_>) -> Self {
+    pub(crate) fn invalid_header_value(name: Name<'_>) -> Self {
         let text = format!("invalid header value for: {}", String::from_utf8_lossy(name.as_bytes()));
         let details = format!("filter_removed_required_request_headers{{{}}}", text.replace(' ', "_"));
         let reply = Self { body: text.into(), details: details.into(), ..Self::new(503, "", "") };
@@ -293,17 +288,17 @@ impl LocalReply {
     }
 
     /// An upgrade that the route does not allow.
-    pub fn upgrade_failed() -> Self {
+    pub(crate) fn upgrade_failed() -> Self {
         Self::new(403, "", "upgrade_failed")
     }
 
     /// A route's `direct_response`.
-    pub fn direct(status: u16, body: Bytes, location: Option<Vec<u8>>) -> Self {
+    pub(crate) fn direct(status: u16, body: Bytes, location: Option<Vec<u8>>) -> Self {
         Self { body, headers: self::location(location), ..Self::new(status, "", "direct_response") }
     }
 
     /// A redirection to `location`.
-    pub fn redirect(status: u16, location: Vec<u8>) -> Self {
+    pub(crate) fn redirect(status: u16, location: Vec<u8>) -> Self {
         Self { headers: self::location(Some(location)), ..Self::new(status, "", "direct_response") }
     }
 
@@ -320,7 +315,7 @@ fn location(location: Option<Vec<u8>>) -> Vec<(Known, FieldValueBuf)> {
 }
 
 /// The response code detail of a response that was cut off after its head.
-pub fn details_after_response(error: &UpstreamError) -> String {
+pub(crate) fn details_after_response(error: &UpstreamError) -> String {
     reset_details("upstream_reset_after_response_started", error)
 }
 
@@ -350,4 +345,5 @@ fn reason_phrase(status: u16) -> &'static str {
 }
 
 #[cfg(test)]
+#[path = "../../tests/unit/local_reply.rs"]
 mod tests;

@@ -10,7 +10,7 @@ use super::work;
 /// Names are tokens in lower case and values are checked: `FieldName` and `FieldValue` are the only way in. Replacing or removing
 /// leaves the old bytes in the buffer until `clear`; a head lives for one request.
 #[derive(Clone, Default)]
-pub struct Fields {
+pub(crate) struct Fields {
     bytes: Vec<u8>,
     list: Vec<Field>,
 }
@@ -30,13 +30,13 @@ struct Span {
 }
 
 impl Fields {
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
     }
 
     /// Gives back buffers that a large head has made large. Only for a list that was cleared.
-    pub fn shrink(&mut self) {
+    pub(crate) fn shrink(&mut self) {
         if self.bytes.capacity() > super::KEEP {
             self.bytes = Vec::new();
         }
@@ -45,23 +45,27 @@ impl Fields {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Appends a header; an earlier one of the same name stays.
-    pub fn push<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
+    pub(crate) fn push<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
         let (known, name) = self.store_name(name.into());
         let value = self.store(value.into());
         self.list.push(Field { known, name, value });
     }
 
     /// Appends a header as an HTTP/1 peer sent it: its name is checked here and may hold capitals. Which well-known name it is.
-    pub fn push_received(&mut self, name: &[u8], value: FieldValue<'_>) -> Result<Option<Known>, Invalid> {
+    pub(crate) fn push_received(
+        &mut self,
+        name: &[u8],
+        value: FieldValue<'_>,
+    ) -> Result<Option<Known>, Invalid> {
         let start = self.bytes.len();
         let mut valid = !name.is_empty();
         self.bytes.extend(name.iter().map(|&byte| {
@@ -87,35 +91,43 @@ impl Fields {
     }
 
     /// The first value of a name.
-    pub fn get<'a>(&self, name: impl Into<Name<'a>>) -> Option<&[u8]> {
+    pub(crate) fn get<'a>(&self, name: impl Into<Name<'a>>) -> Option<&[u8]> {
         let name = name.into();
         self.list.iter().find(|field| self.is(field, name)).map(|field| self.slice(field.value))
     }
 
     /// The first value of a name, to be put elsewhere.
-    pub fn value<'a>(&self, name: impl Into<Name<'a>>) -> Option<FieldValue<'_>> {
+    pub(crate) fn value<'a>(&self, name: impl Into<Name<'a>>) -> Option<FieldValue<'_>> {
         self.get(name).map(FieldValue::checked)
     }
 
     /// All values of a name, in order.
-    pub fn get_all<'s, 'a: 's>(&'s self, name: impl Into<Name<'a>>) -> impl Iterator<Item = &'s [u8]> + 's {
+    pub(crate) fn get_all<'s, 'a: 's>(
+        &'s self,
+        name: impl Into<Name<'a>>,
+    ) -> impl Iterator<Item = &'s [u8]> + 's {
         let name = name.into();
         self.list.iter().filter(move |field| self.is(field, name)).map(|field| self.slice(field.value))
     }
 
-    pub fn contains<'a>(&self, name: impl Into<Name<'a>>) -> bool {
+    pub(crate) fn contains<'a>(&self, name: impl Into<Name<'a>>) -> bool {
         self.get(name).is_some()
     }
 
     /// Makes `value` the only value of a name: in the place of the first, or appended.
-    pub fn set<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
+    pub(crate) fn set<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
         let name = name.into();
         let value = self.store(value.into());
         self.set_stored(name, value);
     }
 
     /// Appends `item` to the comma-separated list that a name's values make together.
-    pub fn append<'v>(&mut self, name: Known, separator: &'static str, item: impl Into<FieldValue<'v>>) {
+    pub(crate) fn append<'v>(
+        &mut self,
+        name: Known,
+        separator: &'static str,
+        item: impl Into<FieldValue<'v>>,
+    ) {
         let start = self.bytes.len();
         let mut separate: &[u8] = b"";
         for at in 0..self.list.len() {
@@ -135,7 +147,7 @@ impl Fields {
     }
 
     /// Removes every value of a name; whether there was one.
-    pub fn remove<'a>(&mut self, name: impl Into<Name<'a>>) -> bool {
+    pub(crate) fn remove<'a>(&mut self, name: impl Into<Name<'a>>) -> bool {
         let name = name.into();
         let before = self.list.len();
         self.retain_fields(|fields, field| !fields.is(field, name));
@@ -143,12 +155,12 @@ impl Fields {
     }
 
     /// Keeps the headers for which `keep(name, value)` says so.
-    pub fn retain(&mut self, mut keep: impl FnMut(Name<'_>, &[u8]) -> bool) {
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(Name<'_>, &[u8]) -> bool) {
         self.retain_fields(|fields, field| keep(fields.name(field), fields.slice(field.value)));
     }
 
     /// Joins repeated headers whose names are kept once (RFC 9110, 5.3), each into the place of its first.
-    pub fn join_repeated(&mut self) {
+    pub(crate) fn join_repeated(&mut self) {
         let (mut seen, mut repeated) = (0_u128, 0_u128);
         for known in self.list.iter().filter_map(|field| field.known).filter(|known| known.is_joined()) {
             repeated |= seen & known.bit();
@@ -182,12 +194,12 @@ impl Fields {
     }
 
     /// Names and values in order.
-    pub fn iter(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Name<'_>, &[u8])> {
         self.list.iter().map(|field| (self.name(field), self.slice(field.value)))
     }
 
     /// Bytes of all names and values, as Envoy counts them for its limits and `%REQUEST_HEADERS_BYTES%`.
-    pub fn byte_size(&self) -> usize {
+    pub(crate) fn byte_size(&self) -> usize {
         self.iter().map(|(name, value)| name.as_bytes().len() + value.len()).sum()
     }
 

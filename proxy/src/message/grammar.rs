@@ -4,7 +4,7 @@
 use super::work;
 
 /// The byte that `%XX` at the start of `text` stands for.
-pub fn escape(text: &[u8]) -> Option<u8> {
+pub(crate) fn escape(text: &[u8]) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     match text {
         [b'%', high, low, ..] => Some(digit(*high)? * 16 + digit(*low)?),
@@ -13,7 +13,7 @@ pub fn escape(text: &[u8]) -> Option<u8> {
 }
 
 /// Replaces each escape for which `replace` has a byte; other escapes and broken ones stay.
-pub fn map_escapes(text: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8> {
+pub(crate) fn map_escapes(text: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8> {
     work::step(text.len());
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -26,12 +26,12 @@ pub fn map_escapes(text: &[u8], replace: impl Fn(&[u8]) -> Option<u8>) -> Vec<u8
 }
 
 /// Decodes every escape (RFC 3986, 2.1). A `+` stays one, as in Envoy.
-pub fn decode_percent(text: &[u8]) -> Vec<u8> {
+pub(crate) fn decode_percent(text: &[u8]) -> Vec<u8> {
     map_escapes(text, escape)
 }
 
 /// A path without its query, and the query without its `?`.
-pub fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
+pub(crate) fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr::memchr(b'?', path) {
         Some(at) => (path.get(..at).unwrap_or_default(), path.get(at + 1..)),
         None => (path, None),
@@ -39,7 +39,7 @@ pub fn split_query(path: &[u8]) -> (&[u8], Option<&[u8]>) {
 }
 
 /// An authority without its port.
-pub fn without_port(authority: &[u8]) -> &[u8] {
+pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
     let Some(colon) = memchr::memrchr(b':', authority) else { return authority };
     let (host, port) = authority.split_at(colon);
     // A colon before a closing bracket belongs to an IPv6 address.
@@ -47,13 +47,13 @@ pub fn without_port(authority: &[u8]) -> &[u8] {
 }
 
 /// The port that an authority names.
-pub fn port(authority: &[u8]) -> Option<u16> {
+pub(crate) fn port(authority: &[u8]) -> Option<u16> {
     let rest = authority.get(without_port(authority).len() + 1..)?;
     std::str::from_utf8(rest).ok()?.parse().ok()
 }
 
 /// A version 4 UUID (RFC 9562, 5.4) from random bits.
-pub fn uuid([high, low]: [u64; 2]) -> [u8; 36] {
+pub(crate) fn uuid([high, low]: [u64; 2]) -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62;
     let mut text = [b'-'; 36];

@@ -11,18 +11,18 @@ macro_rules! known_names {
         /// A header name that the proxy itself reads or writes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[repr(u8)]
-        pub enum Known { $($variant),+ }
+        pub(crate) enum Known { $($variant),+ }
 
         impl Known {
             pub(super) const COUNT: usize = [$(Self::$variant),+].len();
 
             /// The name in lower case, as HTTP/2 sends it.
-            pub const fn as_str(self) -> &'static str {
+            pub(crate) const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
 
             /// The well-known name spelled `lower` (which must be in lower case already).
-            pub fn find(lower: &[u8]) -> Option<Self> {
+            pub(crate) fn find(lower: &[u8]) -> Option<Self> {
                 match std::str::from_utf8(lower).ok()? {
                     $($text => Some(Self::$variant),)+
                     _ => None,
@@ -108,25 +108,25 @@ impl Known {
 
     /// Whether repeated lines are joined by commas into one, as Envoy keeps the headers that it knows. Those that may not be joined, and
     /// those that Envoy does not know, stay as they came.
-    pub fn is_joined(self) -> bool {
+    pub(crate) fn is_joined(self) -> bool {
         !matches!(self, Self::Cookie | Self::SetCookie | Self::AcceptLanguage | Self::Location)
     }
 }
 
 /// A header name: well-known, or its bytes in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Name<'a> {
+pub(crate) enum Name<'a> {
     Known(Known),
     Other(&'a [u8]),
 }
 
 impl<'a> Name<'a> {
     /// The name spelled `lower` (in lower case).
-    pub fn of(lower: &'a [u8]) -> Self {
+    pub(crate) fn of(lower: &'a [u8]) -> Self {
         Known::find(lower).map_or(Self::Other(lower), Self::Known)
     }
 
-    pub fn as_bytes(&self) -> &'a [u8] {
+    pub(crate) fn as_bytes(&self) -> &'a [u8] {
         match self {
             Self::Known(known) => known.as_str().as_bytes(),
             Self::Other(bytes) => bytes,
@@ -153,7 +153,7 @@ pub struct Invalid;
 
 /// A value that may be written as a header: visible characters, spaces, tabs and bytes above ASCII (RFC 9110, 5.5).
 #[derive(Clone, Copy, Debug)]
-pub struct FieldValue<'a>(Kind<'a>);
+pub(crate) struct FieldValue<'a>(Kind<'a>);
 
 #[derive(Clone, Copy, Debug)]
 enum Kind<'a> {
@@ -163,7 +163,7 @@ enum Kind<'a> {
 }
 
 impl<'a> FieldValue<'a> {
-    pub fn new(bytes: &'a [u8]) -> Result<Self, Invalid> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Result<Self, Invalid> {
         if is_value(bytes) { Ok(Self(Kind::Bytes(bytes))) } else { Err(Invalid) }
     }
 
@@ -264,20 +264,20 @@ impl<'a> From<&'a http::HeaderValue> for FieldValue<'a> {
 
 /// A `FieldValue` that is kept: configured, or evaluated and not yet in its place.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FieldValueBuf(Vec<u8>);
+pub(crate) struct FieldValueBuf(Vec<u8>);
 
 impl FieldValueBuf {
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, Invalid> {
+    pub(crate) fn new(bytes: impl Into<Vec<u8>>) -> Result<Self, Invalid> {
         let bytes = bytes.into();
         if is_value(&bytes) { Ok(Self(bytes)) } else { Err(Invalid) }
     }
 
     /// What of a configured text may be a value. The reader has refused anything else before.
-    pub fn lossy(text: &str) -> Self {
+    pub(crate) fn lossy(text: &str) -> Self {
         Self(text.bytes().filter(|&byte| VALUE[usize::from(byte)]).collect())
     }
 
-    pub fn of(value: FieldValue<'_>) -> Self {
+    pub(crate) fn of(value: FieldValue<'_>) -> Self {
         let mut bytes = Vec::new();
         value.write(&mut bytes);
         Self(bytes)
@@ -301,7 +301,7 @@ impl Deref for FieldValueBuf {
 
 /// A name that may be written as a header: a token in lower case (RFC 9110, 5.6.2).
 #[derive(Clone, Copy, Debug)]
-pub struct FieldName<'a>(pub(super) Name<'a>);
+pub(crate) struct FieldName<'a>(pub(super) Name<'a>);
 
 impl From<Known> for FieldName<'_> {
     fn from(known: Known) -> Self {
@@ -337,18 +337,18 @@ impl<'a> TryFrom<&'a http::HeaderName> for FieldName<'a> {
 
 /// A `FieldName` that is kept: configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FieldNameBuf {
+pub(crate) enum FieldNameBuf {
     Known(Known),
     Other(OtherName),
 }
 
 /// A name that is not well known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherName(Box<[u8]>);
+pub(crate) struct OtherName(Box<[u8]>);
 
 impl FieldNameBuf {
     /// A configured name, in any case.
-    pub fn new(name: &str) -> Result<Self, Invalid> {
+    pub(crate) fn new(name: &str) -> Result<Self, Invalid> {
         let lower = name.to_ascii_lowercase();
         if !is_lower_token(lower.as_bytes()) {
             return Err(Invalid);
@@ -357,7 +357,7 @@ impl FieldNameBuf {
             .map_or_else(|| Self::Other(OtherName(lower.into_bytes().into())), Self::Known))
     }
 
-    pub fn as_name(&self) -> Name<'_> {
+    pub(crate) fn as_name(&self) -> Name<'_> {
         match self {
             Self::Known(known) => Name::Known(*known),
             Self::Other(OtherName(bytes)) => Name::Other(bytes),

@@ -6,7 +6,7 @@ use crate::error::UpstreamError;
 
 /// A set of conditions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RetryOn(u32);
+pub(crate) struct RetryOn(u32);
 
 /// gRPC's codes that can be conditions, with their bits.
 const GRPC: [(&str, u32, RetryOn); 5] = [
@@ -18,18 +18,18 @@ const GRPC: [(&str, u32, RetryOn); 5] = [
 ];
 
 impl RetryOn {
-    pub const FIVE_XX: Self = Self(1);
-    pub const GATEWAY_ERROR: Self = Self(1 << 1);
-    pub const RESET: Self = Self(1 << 2);
-    pub const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
-    pub const CONNECT_FAILURE: Self = Self(1 << 4);
-    pub const ENVOY_RATELIMITED: Self = Self(1 << 5);
-    pub const RETRIABLE_4XX: Self = Self(1 << 6);
-    pub const REFUSED_STREAM: Self = Self(1 << 7);
-    pub const RETRIABLE_STATUS_CODES: Self = Self(1 << 8);
-    pub const RETRIABLE_HEADERS: Self = Self(1 << 9);
+    pub(crate) const FIVE_XX: Self = Self(1);
+    pub(crate) const GATEWAY_ERROR: Self = Self(1 << 1);
+    pub(crate) const RESET: Self = Self(1 << 2);
+    pub(crate) const RESET_BEFORE_REQUEST: Self = Self(1 << 3);
+    pub(crate) const CONNECT_FAILURE: Self = Self(1 << 4);
+    pub(crate) const ENVOY_RATELIMITED: Self = Self(1 << 5);
+    pub(crate) const RETRIABLE_4XX: Self = Self(1 << 6);
+    pub(crate) const REFUSED_STREAM: Self = Self(1 << 7);
+    pub(crate) const RETRIABLE_STATUS_CODES: Self = Self(1 << 8);
+    pub(crate) const RETRIABLE_HEADERS: Self = Self(1 << 9);
     /// Known, and never met without HTTP/3.
-    pub const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 10);
+    pub(crate) const HTTP3_POST_CONNECT_FAILURE: Self = Self(1 << 10);
 
     const HTTP: [(&str, Self); 11] = [
         ("5xx", Self::FIVE_XX),
@@ -47,46 +47,46 @@ impl RetryOn {
 
     /// The conditions of HTTP in a comma-separated list; other names have no effect, as in Envoy (a
     /// lint warns about them).
-    pub fn of_http(text: &str) -> Self {
+    pub(crate) fn of_http(text: &str) -> Self {
         names(text).fold(Self::default(), |on, name| {
             Self::HTTP.iter().find(|(known, _)| *known == name).map_or(on, |(_, condition)| on | *condition)
         })
     }
 
     /// The conditions of gRPC in a comma-separated list.
-    pub fn of_grpc(text: &str) -> Self {
+    pub(crate) fn of_grpc(text: &str) -> Self {
         names(text).fold(Self::default(), |on, name| {
             GRPC.iter().find(|(known, ..)| *known == name).map_or(on, |(.., condition)| on | *condition)
         })
     }
 
     /// The conditions of a `retry_on`, of either kind.
-    pub fn parse(text: &str) -> Self {
+    pub(crate) fn parse(text: &str) -> Self {
         Self::of_http(text) | Self::of_grpc(text)
     }
 
-    pub fn has(self, condition: Self) -> bool {
+    pub(crate) fn has(self, condition: Self) -> bool {
         self.0 & condition.0 != 0
     }
 
-    pub fn has_grpc(self) -> bool {
+    pub(crate) fn has_grpc(self) -> bool {
         GRPC.iter().any(|(.., condition)| self.has(*condition))
     }
 
     /// Whether a response with this gRPC code is retried.
-    pub fn covers_grpc(self, code: u32) -> bool {
+    pub(crate) fn covers_grpc(self, code: u32) -> bool {
         GRPC.iter().any(|(_, known, condition)| *known == code && self.has(*condition))
     }
 
     /// Whether a response with this status is retried, independent of its headers.
-    pub fn covers_status(self, status: u16) -> bool {
+    pub(crate) fn covers_status(self, status: u16) -> bool {
         (self.has(Self::FIVE_XX) && (500..600).contains(&status))
             || (self.has(Self::GATEWAY_ERROR) && (502..=504).contains(&status))
             || (self.has(Self::RETRIABLE_4XX) && status == 409)
     }
 
     /// Whether an error is among the conditions; `sent` when something of the request may have reached an upstream.
-    pub fn covers_error(self, error: &UpstreamError, sent: bool) -> bool {
+    pub(crate) fn covers_error(self, error: &UpstreamError, sent: bool) -> bool {
         match error {
             // What a circuit breaker refused is not helped by more of it.
             UpstreamError::Overflow | UpstreamError::Unsendable => false,
@@ -101,7 +101,7 @@ impl RetryOn {
     }
 
     /// Whether an attempt without a response in time is retried: the proxy resets it.
-    pub fn covers_timeout(self, sent: bool) -> bool {
+    pub(crate) fn covers_timeout(self, sent: bool) -> bool {
         self.has(Self::RESET | Self::FIVE_XX | Self::GATEWAY_ERROR)
             || (self.has(Self::RESET_BEFORE_REQUEST) && !sent)
     }

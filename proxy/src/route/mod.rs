@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::filter::chain::Overrides;
-use crate::format::Format;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
 use crate::message::Authority;
@@ -18,38 +17,39 @@ use crate::trace::{Decorator, Sampling};
 mod rewrite;
 mod table;
 #[cfg(test)]
+#[path = "../../tests/unit/route.rs"]
 mod tests;
 
-pub use rewrite::{Chosen, direct_location, to_tls};
-pub use table::{Decision, Domains};
+pub(crate) use rewrite::{Chosen, direct_location, to_tls};
+pub(crate) use table::{Decision, Domains};
 
 /// A compiled route configuration.
 #[derive(Debug, Default)]
 pub struct RouteTable {
     pub name: Arc<str>,
-    pub domains: Domains,
+    pub(crate) domains: Domains,
     pub virtual_hosts: Vec<VirtualHost>,
-    pub mutations: Mutations,
+    pub(crate) mutations: Mutations,
     /// The table's mutations are applied last, so that the more specific ones win (Envoy's `most_specific_header_mutations_wins`).
     pub most_specific_wins: bool,
     pub ignore_port_in_host: bool,
-    pub filters: Overrides,
+    pub(crate) filters: Overrides,
 }
 
 #[derive(Debug)]
 pub struct VirtualHost {
     pub name: Arc<str>,
     pub routes: Vec<Arc<Route>>,
-    pub mutations: Mutations,
-    pub require_tls: RequireTls,
+    pub(crate) mutations: Mutations,
+    pub(crate) require_tls: RequireTls,
     pub include_request_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
-    pub virtual_clusters: Vec<VirtualCluster>,
-    pub filters: Overrides,
+    pub(crate) virtual_clusters: Vec<VirtualCluster>,
+    pub(crate) filters: Overrides,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum RequireTls {
+pub(crate) enum RequireTls {
     #[default]
     None,
     ExternalOnly,
@@ -58,7 +58,7 @@ pub enum RequireTls {
 
 /// Statistics of a part of a virtual host's requests, by header match.
 #[derive(Debug)]
-pub struct VirtualCluster {
+pub(crate) struct VirtualCluster {
     pub name: Arc<str>,
     pub headers: Vec<HeaderMatcher>,
     pub stats: Arc<Scope<VirtualClusterStats>>,
@@ -70,26 +70,26 @@ pub struct Route {
     pub name: Arc<str>,
     /// Where the route has a `stat_prefix`.
     pub stats: Option<Arc<Scope<VirtualClusterStats>>>,
-    pub path: PathMatch,
-    pub headers: Vec<HeaderMatcher>,
-    pub query: Vec<QueryMatcher>,
+    pub(crate) path: PathMatch,
+    pub(crate) headers: Vec<HeaderMatcher>,
+    pub(crate) query: Vec<QueryMatcher>,
     pub fraction: Option<FractionMatcher>,
     /// Only gRPC requests match.
     pub grpc: bool,
     pub action: Action,
-    pub mutations: Mutations,
+    pub(crate) mutations: Mutations,
     /// `metadata.filter_metadata`, for `%METADATA(ROUTE:…)%`.
     pub metadata: Option<Arc<serde_json::Value>>,
-    pub filters: Overrides,
+    pub(crate) filters: Overrides,
     /// Shares of traced requests, where the route has its own.
-    pub sampling: Option<Sampling>,
+    pub(crate) sampling: Option<Sampling>,
     /// The name of spans.
-    pub decorator: Option<Decorator>,
+    pub(crate) decorator: Option<Decorator>,
 }
 
 /// How a route matches the path (always without the query).
 #[derive(Debug)]
-pub enum PathMatch {
+pub(crate) enum PathMatch {
     Prefix {
         text: Box<str>,
         ignore_case: bool,
@@ -122,8 +122,8 @@ pub struct Forward {
     pub target: Target,
     /// The status when the cluster does not exist (503 unless set).
     pub not_found_status: u16,
-    pub path: PathRewrite,
-    pub host: HostRewrite,
+    pub(crate) path: PathRewrite,
+    pub(crate) host: HostRewrite,
     pub append_x_forwarded_host: bool,
     /// From the end of the request to the end of the response; `None` is no limit, the default is
     /// 15 s.
@@ -135,19 +135,19 @@ pub struct Forward {
     pub grpc_timeout_header_max: Option<Duration>,
     /// Taken from a trusted `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
     pub grpc_timeout_header_offset: Option<Duration>,
-    pub retry: Option<Arc<RetryPolicy>>,
-    pub body_buffer: BodyBuffer,
-    pub upgrades: Upgrades,
-    pub priority: Priority,
+    pub(crate) retry: Option<Arc<RetryPolicy>>,
+    pub(crate) body_buffer: BodyBuffer,
+    pub(crate) upgrades: Upgrades,
+    pub(crate) priority: Priority,
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
 #[derive(Debug, Default)]
-pub struct Upgrades(pub Vec<(Box<str>, bool)>);
+pub(crate) struct Upgrades(pub Vec<(Box<str>, bool)>);
 
 /// How much of a request's body is kept for sending it again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum BodyBuffer {
+pub(crate) enum BodyBuffer {
     /// What the listener buffers.
     #[default]
     Listener,
@@ -168,16 +168,16 @@ pub enum Target {
 
 #[derive(Debug)]
 pub struct Weighted {
-    pub cluster: ClusterName,
+    pub(crate) cluster: ClusterName,
     pub weight: u32,
-    pub mutations: Mutations,
+    pub(crate) mutations: Mutations,
     pub host_rewrite: Option<Authority>,
-    pub filters: Overrides,
+    pub(crate) filters: Overrides,
 }
 
 /// How an entry of a weighted choice names its cluster.
 #[derive(Debug)]
-pub enum ClusterName {
+pub(crate) enum ClusterName {
     Given(Arc<str>),
     /// By this request header.
     Header(Box<str>),
@@ -185,14 +185,14 @@ pub enum ClusterName {
 
 /// Which of a cluster's two sets of circuit breakers counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Priority {
+pub(crate) enum Priority {
     #[default]
     Default,
     High,
 }
 
 #[derive(Debug, Default)]
-pub enum PathRewrite {
+pub(crate) enum PathRewrite {
     #[default]
     Keep,
     /// Replaces what the prefix or exact match matched.
@@ -201,7 +201,7 @@ pub enum PathRewrite {
 }
 
 #[derive(Debug, Default)]
-pub enum HostRewrite {
+pub(crate) enum HostRewrite {
     #[default]
     Keep,
     Literal(Authority),
@@ -215,13 +215,13 @@ pub struct Redirect {
     pub scheme: Option<Box<str>>,
     pub host: Option<Box<str>>,
     pub port: Option<u16>,
-    pub path: RedirectPath,
+    pub(crate) path: RedirectPath,
     pub status: u16,
     pub strip_query: bool,
 }
 
 #[derive(Debug, Default)]
-pub enum RedirectPath {
+pub(crate) enum RedirectPath {
     #[default]
     Keep,
     /// Replaces path and, unless it carries its own, keeps the query.
@@ -229,6 +229,3 @@ pub enum RedirectPath {
     Prefix(Box<str>),
     Regex(Rewrite),
 }
-
-/// A body written by operators, for direct responses and local replies.
-pub type BodyFormat = Arc<Format>;

@@ -6,7 +6,7 @@ use crate::message::grammar::{port, split_query, without_port};
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]
-pub struct Chosen<'t, 'h> {
+pub(crate) struct Chosen<'t, 'h> {
     /// Its name; it need not exist.
     pub cluster: &'h str,
     /// The request named it, by a header.
@@ -17,7 +17,7 @@ pub struct Chosen<'t, 'h> {
 
 impl Target {
     /// The cluster for a request that drew `random`; `None` when it names none.
-    pub fn choose<'t: 'h, 'h>(&'t self, head: &'h RequestHead, random: u64) -> Option<Chosen<'t, 'h>> {
+    pub(crate) fn choose<'t: 'h, 'h>(&'t self, head: &'h RequestHead, random: u64) -> Option<Chosen<'t, 'h>> {
         match self {
             Self::Cluster(cluster) => Some(Chosen { cluster, by_header: false, weighted: None }),
             Self::Header(name) => {
@@ -53,7 +53,7 @@ fn draw(entries: &[Weighted], random: u64) -> Option<&Weighted> {
 
 impl Forward {
     /// The path to send upstream, if the route rewrites it (even when the new one is the same).
-    pub fn rewrite_path(&self, matched: &PathMatch, path: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn rewrite_path(&self, matched: &PathMatch, path: &[u8]) -> Option<Vec<u8>> {
         let (only, query) = split_query(path);
         let mut new = match &self.path {
             PathRewrite::Keep => return None,
@@ -67,7 +67,7 @@ impl Forward {
 
 impl Redirect {
     /// The `location` of the response to a request.
-    pub fn location(&self, route: &Route, head: &RequestHead) -> Vec<u8> {
+    pub(crate) fn location(&self, route: &Route, head: &RequestHead) -> Vec<u8> {
         let old_scheme = head.scheme();
         let scheme = self.scheme.as_deref().unwrap_or(old_scheme);
         let mut location = Vec::with_capacity(scheme.len() + head.authority.len() + head.path.len() + 16);
@@ -113,12 +113,12 @@ impl Redirect {
 }
 
 /// Where a virtual host that wants TLS sends a request.
-pub fn to_tls(head: &RequestHead) -> Vec<u8> {
+pub(crate) fn to_tls(head: &RequestHead) -> Vec<u8> {
     [b"https://", &*head.authority, &*head.path].concat()
 }
 
 /// The `location` of a direct response: Envoy names the request's own URL with 201 and 3xx.
-pub fn direct_location(status: u16, head: &RequestHead) -> Option<Vec<u8>> {
+pub(crate) fn direct_location(status: u16, head: &RequestHead) -> Option<Vec<u8>> {
     let named = status == 201 || (300..400).contains(&status);
     named.then(|| [head.scheme().as_bytes(), b"://", &head.authority, &head.path].concat())
 }

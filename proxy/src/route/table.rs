@@ -12,16 +12,16 @@ use crate::message::{Known, Method, RequestHead};
 
 /// The decision of a route table for a request.
 #[derive(Debug)]
-pub enum Decision<'t> {
+pub(crate) enum Decision<'t> {
     /// The first route that matches.
     Route { virtual_host: &'t VirtualHost, route: &'t Arc<Route> },
     /// The virtual host requires TLS: the response is a redirect to `redirect::to_tls`.
-    RequireTls(&'t VirtualHost),
+    RequireTls,
 }
 
 /// Virtual hosts by domain, without regard to case; each value is the place of a virtual host in its table.
 #[derive(Default)]
-pub struct Domains {
+pub(crate) struct Domains {
     exact: Places,
     /// Of `*.example.com`: what follows the star.
     suffixes: Wildcards,
@@ -55,17 +55,17 @@ impl fmt::Debug for Domains {
 
 impl RouteTable {
     /// What to do with a request that drew `random`; `None` when no domain or no route matches.
-    pub fn decide(&self, head: &RequestHead, random: u64) -> Option<Decision<'_>> {
+    pub(crate) fn decide(&self, head: &RequestHead, random: u64) -> Option<Decision<'_>> {
         let virtual_host = self.virtual_host(&head.authority)?;
         if virtual_host.demands_tls(head) {
-            return Some(Decision::RequireTls(virtual_host));
+            return Some(Decision::RequireTls);
         }
         let route = virtual_host.routes.iter().find(|route| route.matches(head, random))?;
         Some(Decision::Route { virtual_host, route })
     }
 
     /// The virtual host of a request's authority.
-    pub fn virtual_host(&self, authority: &[u8]) -> Option<&VirtualHost> {
+    pub(crate) fn virtual_host(&self, authority: &[u8]) -> Option<&VirtualHost> {
         let host = if self.ignore_port_in_host { without_port(authority) } else { authority };
         self.virtual_hosts.get(self.domains.find(host)?)
     }
@@ -73,7 +73,7 @@ impl RouteTable {
 
 impl VirtualHost {
     /// The part of this host's requests that a request belongs to, for statistics.
-    pub fn virtual_cluster(&self, head: &RequestHead) -> Option<&VirtualCluster> {
+    pub(crate) fn virtual_cluster(&self, head: &RequestHead) -> Option<&VirtualCluster> {
         self.virtual_clusters.iter().find(|part| part.headers.iter().all(|header| header.matches(head)))
     }
 
@@ -90,7 +90,7 @@ impl VirtualHost {
 
 impl Route {
     /// Whether every condition of the route holds for a request that drew `random`.
-    pub fn matches(&self, head: &RequestHead, random: u64) -> bool {
+    pub(crate) fn matches(&self, head: &RequestHead, random: u64) -> bool {
         let (path, query) = split_query(&head.path);
         self.path.matches(head, path)
             && (!self.grpc || head.is_grpc())
@@ -117,7 +117,7 @@ impl PathMatch {
 
 impl Domains {
     /// Adds a domain of the virtual host at `place`; false when another has it already.
-    pub fn insert(&mut self, domain: &str, place: usize) -> bool {
+    pub(crate) fn insert(&mut self, domain: &str, place: usize) -> bool {
         let domain = domain.to_ascii_lowercase();
         if domain == "*" {
             return self.any.replace(place).is_none();
@@ -132,7 +132,7 @@ impl Domains {
     }
 
     /// The place of the virtual host for a host: exact, then the longest suffix, then the longest prefix, then `*`.
-    pub fn find(&self, host: &[u8]) -> Option<usize> {
+    pub(crate) fn find(&self, host: &[u8]) -> Option<usize> {
         let host = if host.iter().any(u8::is_ascii_uppercase) {
             Cow::Owned(host.to_ascii_lowercase())
         } else {

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{AnyScope, Registry, Sample, Summary};
 
 /// Statistics by full name.
-pub type Collected = BTreeMap<String, Stat>;
+pub(crate) type Collected = BTreeMap<String, Stat>;
 
 /// A statistic, and where its name within its scope begins: names of clusters may have dots.
 #[derive(Clone, Debug)]
-pub struct Stat {
+pub(crate) struct Stat {
     /// Length of the scope's prefix (`cluster.pet.` is 12).
     pub prefix: usize,
     pub value: Value,
@@ -17,7 +17,7 @@ pub struct Stat {
 
 /// A statistic's value.
 #[derive(Clone, Debug)]
-pub enum Value {
+pub(crate) enum Value {
     Counter(u64),
     /// `set` is false for one that was never set.
     Gauge {
@@ -29,7 +29,7 @@ pub enum Value {
 
 impl Value {
     /// Whether anything was counted, set or recorded (`usedonly`).
-    pub fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         match self {
             Self::Counter(count) => *count > 0,
             Self::Gauge { set, .. } => *set,
@@ -60,7 +60,7 @@ impl Value {
 
 impl Registry {
     /// Every statistic that Envoy would show.
-    pub fn collect(&self) -> Collected {
+    pub(crate) fn collect(&self) -> Collected {
         let mut all = Collected::new();
         for scope in self.scopes() {
             collect_scope(&*scope, &mut all);
@@ -70,7 +70,7 @@ impl Registry {
 
     /// Every histogram with a value, by its full name. Nothing else is named or copied, so that this
     /// may be done at intervals.
-    pub fn histograms(&self) -> BTreeMap<String, Summary> {
+    pub(crate) fn histograms(&self) -> BTreeMap<String, Summary> {
         let mut all = BTreeMap::new();
         for scope in self.scopes() {
             scope.visit(&mut |name, sample| match sample {

@@ -15,7 +15,7 @@ pub struct Histogram(OnceLock<Box<[AtomicU64]>>);
 
 impl Histogram {
     /// Records a value: milliseconds for times, otherwise bytes or a count, as Envoy has them.
-    pub fn record(&self, value: u64) {
+    pub(crate) fn record(&self, value: u64) {
         let cells = self.0.get_or_init(|| (0..=BUCKETS).map(|_| AtomicU64::new(0)).collect());
         for (at, more) in [(bucket_of(value), 1), (BUCKETS, value)] {
             if let Some(cell) = cells.get(at) {
@@ -25,12 +25,12 @@ impl Histogram {
     }
 
     /// Whether a value was recorded.
-    pub fn is_used(&self) -> bool {
+    pub(crate) fn is_used(&self) -> bool {
         self.0.get().is_some()
     }
 
     /// Adds this shard to a summary.
-    pub fn add_to(&self, summary: &mut Summary) {
+    pub(crate) fn add_to(&self, summary: &mut Summary) {
         let Some((sum, buckets)) = self.0.get().and_then(|cells| cells.split_last()) else { return };
         summary.buckets.resize(BUCKETS, 0);
         for (total, bucket) in summary.buckets.iter_mut().zip(buckets) {
@@ -42,18 +42,18 @@ impl Histogram {
 
 /// The sum of a histogram's shards; without buckets while nothing was recorded.
 #[derive(Clone, Debug, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     buckets: Vec<u64>,
     pub sum: u64,
 }
 
 impl Summary {
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
     /// The value below which that share (0 to 1) of the recorded values lies; `None` when there are none.
-    pub fn quantile(&self, share: f64) -> Option<f64> {
+    pub(crate) fn quantile(&self, share: f64) -> Option<f64> {
         let count = self.count();
         if count == 0 {
             return None;
@@ -75,12 +75,12 @@ impl Summary {
     }
 
     /// How many values were at most `bound`; exact where `bound` is a bucket's border.
-    pub fn count_up_to(&self, bound: u64) -> u64 {
+    pub(crate) fn count_up_to(&self, bound: u64) -> u64 {
         self.buckets.iter().take(bucket_of(bound) + 1).sum()
     }
 
     /// What this summary holds beyond an earlier one of the same histogram.
-    pub fn since(&self, earlier: &Self) -> Self {
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
         let before = earlier.buckets.iter().copied().chain(std::iter::repeat(0));
         let buckets = self.buckets.iter().zip(before).map(|(now, then)| now.saturating_sub(then)).collect();
         Self { buckets, sum: self.sum.saturating_sub(earlier.sum) }

@@ -14,7 +14,7 @@ use crate::stream_info::StreamInfo;
 
 /// The span of a request that is on its way.
 #[derive(Debug)]
-pub struct Span {
+pub(crate) struct Span {
     pub ids: TraceContext,
     /// The name, where it is not the request's host.
     pub operation: Option<Arc<str>>,
@@ -25,7 +25,7 @@ pub struct Span {
 
 impl Span {
     /// Ends the span: what was sampled goes to the collector.
-    pub fn end(&self, tracing: &Tracing, shard: usize, info: &StreamInfo, head: &RequestHead) {
+    pub(crate) fn end(&self, tracing: &Tracing, shard: usize, info: &StreamInfo, head: &RequestHead) {
         if self.ids.sampling != Sampling::Drop {
             tracing.outbox.put(shard, self.json(tracing, info, head));
         }

@@ -15,13 +15,13 @@ use crate::stats::{ClusterStats, Scope};
 
 /// All clusters by name.
 #[derive(Default)]
-pub struct Clusters {
+pub(crate) struct Clusters {
     by_name: RefCell<HashMap<Arc<str>, Rc<LocalCluster>>>,
 }
 
 /// One cluster as a request uses it: the policy stays for the request's whole life, the hosts are
 /// read again by each attempt.
-pub struct LocalCluster {
+pub(crate) struct LocalCluster {
     pub policy: Arc<ClusterPolicy>,
     breakers: Arc<[Breaker; 2]>,
     stats: Arc<Scope<ClusterStats>>,
@@ -39,7 +39,7 @@ struct Members {
 }
 
 /// What control publishes of one cluster.
-pub struct Update<'s> {
+pub(crate) struct Update<'s> {
     pub policy: &'s Arc<ClusterPolicy>,
     pub endpoints: &'s Arc<EndpointView>,
     pub stats: &'s Arc<Scope<ClusterStats>>,
@@ -47,12 +47,12 @@ pub struct Update<'s> {
 }
 
 impl Clusters {
-    pub fn get(&self, name: &str) -> Option<Rc<LocalCluster>> {
+    pub(crate) fn get(&self, name: &str) -> Option<Rc<LocalCluster>> {
         self.by_name.borrow().get(name).cloned()
     }
 
     /// Takes over one cluster's latest version; what is unchanged has the same pointer.
-    pub fn update(&self, update: &Update<'_>, shard: usize) {
+    pub(crate) fn update(&self, update: &Update<'_>, shard: usize) {
         let mut by_name = self.by_name.borrow_mut();
         let known = by_name.get(&update.policy.name);
         let cluster = match known {
@@ -77,7 +77,7 @@ impl Clusters {
     }
 
     /// Forgets the clusters that `keep` does not name; their connections close when they are idle.
-    pub fn retain(&self, keep: impl Fn(&str) -> bool) {
+    pub(crate) fn retain(&self, keep: impl Fn(&str) -> bool) {
         self.by_name.borrow_mut().retain(|name, cluster| {
             let stays = keep(name);
             if !stays {
@@ -89,7 +89,7 @@ impl Clusters {
 
     /// Closes idle connections that their host has closed, and those that keep other requests from
     /// opening one.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         for cluster in self.by_name.borrow().values() {
             for host in cluster.members.hosts.borrow().values() {
                 host.sweep();
@@ -99,12 +99,12 @@ impl Clusters {
 }
 
 impl LocalCluster {
-    pub fn stats(&self) -> &ClusterStats {
+    pub(crate) fn stats(&self) -> &ClusterStats {
         self.stats.shard(self.shard)
     }
 
     /// How many members there are, and how many of them are healthy or degraded; as the statistics say.
-    pub fn membership(&self) -> (u64, u64) {
+    pub(crate) fn membership(&self) -> (u64, u64) {
         let sum = |level: fn(&ClusterStats) -> i64| {
             u64::try_from(self.stats.shards().map(level).sum::<i64>()).unwrap_or(0)
         };
@@ -113,7 +113,7 @@ impl LocalCluster {
     }
 
     /// This worker's number, for the counts of hosts.
-    pub fn shard(&self) -> usize {
+    pub(crate) fn shard(&self) -> usize {
         self.shard
     }
 
@@ -122,7 +122,7 @@ impl LocalCluster {
         (Arc::clone(&self.stats), self.shard)
     }
 
-    pub fn breaker(&self, priority: Priority) -> (&Breaker, &Thresholds) {
+    pub(crate) fn breaker(&self, priority: Priority) -> (&Breaker, &Thresholds) {
         let [default, high] = &*self.breakers;
         let [default_limits, high_limits] = &self.policy.breakers;
         match priority {
@@ -133,7 +133,7 @@ impl LocalCluster {
 
     /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
     /// found in `draws` draws.
-    pub fn pick(
+    pub(crate) fn pick(
         &self,
         random: &mut impl FnMut(u64) -> u64,
         avoid: &[u64],

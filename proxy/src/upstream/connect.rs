@@ -15,7 +15,7 @@ use crate::stats::{ClusterStats, Scope};
 use crate::time::{self, millis};
 
 /// What a connection holds while it is open; everything returns on drop.
-pub struct Opened {
+pub(crate) struct Opened {
     stats: (Arc<Scope<ClusterStats>>, usize),
     host: Arc<Host>,
     at: Instant,
@@ -23,7 +23,7 @@ pub struct Opened {
 }
 
 impl Opened {
-    pub fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+    pub(crate) fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
         cluster.stats().upstream_cx_active.inc();
         host.stats.shard(cluster.shard()).cx_active.inc();
         Self { stats: cluster.stats_scope(), host: Arc::clone(host), at: time::now(), permit }
@@ -50,7 +50,7 @@ impl Drop for Opened {
 }
 
 /// Connects to `host` within the cluster's `connect_timeout`, and counts a failure.
-pub async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpStream, UpstreamError> {
+pub(crate) async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpStream, UpstreamError> {
     let (policy, stats) = (&cluster.policy, cluster.stats());
     let counts = host.stats.shard(cluster.shard());
     let begun = time::now();

@@ -9,10 +9,11 @@ mod pool;
 mod queue;
 mod stream;
 
-pub use clusters::{Clusters, LocalCluster, Update};
-pub use connect::{Opened, connect};
-pub use pool::LocalHost;
-pub use stream::{RequestWriter, ResponseReader, UpstreamStream};
+pub(crate) use clusters::{Clusters, LocalCluster, Update};
+pub(crate) use connect::{Opened, connect};
+pub(crate) use pool::LocalHost;
+pub(crate) use stream::{RequestWriter, ResponseReader, UpstreamStream};
 
 #[cfg(test)]
+#[path = "../../tests/unit/upstream.rs"]
 mod tests;

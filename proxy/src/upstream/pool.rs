@@ -29,7 +29,7 @@ use crate::{http1, http2};
 const MAX_TURNS: u32 = 3;
 
 /// A host with this worker's connections to it.
-pub struct LocalHost {
+pub(crate) struct LocalHost {
     pub host: Arc<Host>,
     /// The host's name where it has one: this worker's own copy, which costs no shared count.
     pub hostname: Option<Rc<str>>,
@@ -84,7 +84,7 @@ impl Drop for Task {
 }
 
 impl LocalHost {
-    pub fn new(host: Arc<Host>) -> Self {
+    pub(crate) fn new(host: Arc<Host>) -> Self {
         Self { hostname: hostname(&host), host, pools: Rc::default() }
     }
 
@@ -95,7 +95,7 @@ impl LocalHost {
     }
 
     /// A stream, as soon as a connection has room for it.
-    pub async fn stream(
+    pub(crate) async fn stream(
         &self,
         cluster: &Rc<LocalCluster>,
         version: Version,
@@ -111,20 +111,20 @@ impl LocalHost {
     }
 
     /// Closes what is idle and keeps nothing; requests that wait still get a connection.
-    pub fn retire(&self) {
+    pub(crate) fn retire(&self) {
         self.pools.retired.set(true);
         self.pools.each(|pool| pool.retired.set(true));
         self.close_all_idle();
     }
 
     /// Closes what is idle, and starts no stream on the other connections.
-    pub fn close_all_idle(&self) {
+    pub(crate) fn close_all_idle(&self) {
         self.pools.each(Pool::drain);
     }
 
     /// Closes connections that the host has closed, and those that keep other requests from opening
     /// one.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         self.pools.each(Pool::sweep);
     }
 }
@@ -272,6 +272,11 @@ impl Pool {
                     pool.open(cluster, host, permit);
                 }
                 pool.grow();
+                // The end of the want aborts this task at its next wait, which never comes while
+                // there are permits to be had.
+                if pool.wanting.borrow().is_none() {
+                    return;
+                }
             }
         });
         *wanting = Some(Wanting { want, _task: Task(task.abort_handle()) });

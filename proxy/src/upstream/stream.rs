@@ -16,12 +16,12 @@ use super::connect::Opened;
 use super::pool::Pool;
 use crate::cluster::ClusterPolicy;
 use crate::error::UpstreamError;
-pub use crate::message::HeadKind;
+pub(super) use crate::message::HeadKind;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead, Version};
 use crate::{http1, http2};
 
 /// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
-pub struct UpstreamStream {
+pub(crate) struct UpstreamStream {
     pub tx: RequestWriter,
     pub rx: ResponseReader,
     pub version: Version,
@@ -69,13 +69,13 @@ pub(super) enum Codec {
 
 impl UpstreamStream {
     /// The host ended the connection under the stream.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.lease.lost = true;
     }
 
     /// Ends a stream whose response is whole: an HTTP/1 connection serves another request when this
     /// request was sent whole, too.
-    pub fn finish(self) {
+    pub(crate) fn finish(self) {
         if let (RequestWriter::Http1(mut tx), ResponseReader::Http1(mut rx)) = (self.tx, self.rx) {
             self.lease.connection.count_bytes(rx.take_received(), tx.take_sent());
             if let Codec::Http1(codec) = &self.lease.connection.codec {
@@ -305,20 +305,20 @@ impl Drop for Connection {
 }
 
 /// Where the request goes.
-pub enum RequestWriter {
+pub(crate) enum RequestWriter {
     Http1(http1::RequestWriter),
     Http2(http2::RequestWriter),
 }
 
 /// The receiving side: the response.
-pub enum ResponseReader {
+pub(crate) enum ResponseReader {
     Http1(http1::ResponseReader),
     Http2(http2::ResponseReader),
 }
 
 impl RequestWriter {
     /// The request's head; with `end`, it is whole and sent at once. Without, it may wait for the first data or a `flush`.
-    pub async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &RequestHead, end: bool) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(writer) => writer.head(head, end).await,
             Self::Http2(writer) => writer.head(head, end).await,
@@ -326,7 +326,7 @@ impl RequestWriter {
     }
 
     /// A piece of the body: taken at once, even if the future is dropped. Waits while the upstream does not take it.
-    pub fn data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), UpstreamError>> {
+    pub(crate) fn data(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<(), UpstreamError>> {
         match self {
             Self::Http1(writer) => writer.take(data, end),
             Self::Http2(writer) => writer.take(data, end),
@@ -335,7 +335,7 @@ impl RequestWriter {
     }
 
     /// Trailers, which end the request.
-    pub async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
+    pub(crate) async fn trailers(&mut self, trailers: &Fields) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(writer) => writer.trailers(trailers).await,
             Self::Http2(writer) => writer.trailers(trailers).await,
@@ -343,7 +343,7 @@ impl RequestWriter {
     }
 
     /// Whether something waits for a `flush`.
-    pub fn needs_flush(&self) -> bool {
+    pub(crate) fn needs_flush(&self) -> bool {
         match self {
             Self::Http1(writer) => writer.needs_flush(),
             Self::Http2(writer) => writer.needs_flush(),
@@ -351,12 +351,12 @@ impl RequestWriter {
     }
 
     /// Sends what waits; never resolves when there is nothing.
-    pub async fn flush_waiting(&mut self) -> Result<(), UpstreamError> {
+    pub(crate) async fn flush_waiting(&mut self) -> Result<(), UpstreamError> {
         if self.needs_flush() { self.flush().await } else { std::future::pending().await }
     }
 
     /// Sends what waits.
-    pub async fn flush(&mut self) -> Result<(), UpstreamError> {
+    pub(crate) async fn flush(&mut self) -> Result<(), UpstreamError> {
         match self {
             Self::Http1(writer) => writer.flush().await,
             Self::Http2(writer) => writer.flush().await,
@@ -364,25 +364,17 @@ impl RequestWriter {
     }
 
     /// The upgrade was accepted: data is now sent as it is, and its end ends our side.
-    pub fn tunnel(&mut self) {
+    pub(crate) fn tunnel(&mut self) {
         match self {
             Self::Http1(writer) => writer.tunnel(),
             Self::Http2(_) => {}
-        }
-    }
-
-    /// Gives up on the request: HTTP/1 closes the connection when both sides are dropped, HTTP/2 resets the stream.
-    pub fn reset(&mut self) {
-        match self {
-            Self::Http1(_) => {}
-            Self::Http2(writer) => writer.reset(),
         }
     }
 }
 
 impl ResponseReader {
     /// The next head, into a reused one.
-    pub async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
+    pub(crate) async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         match self {
             Self::Http1(reader) => reader.head(head).await,
             Self::Http2(reader) => reader.head(head).await,
@@ -391,7 +383,7 @@ impl ResponseReader {
 
     /// Whether the whole response has been received: known with the last data where the framing
     /// says so.
-    pub fn is_end(&self) -> bool {
+    pub(crate) fn is_end(&self) -> bool {
         match self {
             Self::Http1(reader) => reader.is_end(),
             Self::Http2(reader) => reader.is_end(),
@@ -399,7 +391,7 @@ impl ResponseReader {
     }
 
     /// The next piece of the body; `Frame::End` or trailers come once, at the end.
-    pub async fn next(&mut self) -> Result<Frame, UpstreamError> {
+    pub(crate) async fn next(&mut self) -> Result<Frame, UpstreamError> {
         match self {
             Self::Http1(reader) => reader.next().await,
             Self::Http2(reader) => reader.next().await,

@@ -265,9 +265,6 @@ fn instead(case: &str, envoys: &str) -> Option<String> {
         let length = if case.contains("h1 GET") || case.contains("h1 POST") { "length " } else { "" };
         return Some(format!("{asked}502 {length}{body}"));
     }
-    if list == "199" && case.contains("true") {
-        return Some(envoys.replacen("200", "199 200", 1));
-    }
     None
 }
 

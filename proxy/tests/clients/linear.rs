@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::http1;
 use super::injection::report;
-use super::proxy::{Proxy, at, cluster, config, free_port, http, router, typed};
+use super::proxy::{Proxy, at, cluster, config, free_port, http, router, typed, wait};
 use super::upstream;
 
 /// Four times the work for twice the input is quadratic; measured over a fixed cost it is a little
@@ -19,8 +19,17 @@ const MOST: f64 = 3.0;
 const REQUESTS: usize = 4;
 const ROUNDS: usize = 3;
 
-/// CPU time of all threads.
+/// CPU time of all threads, once they rest: the kernel counts what a running thread used only later.
 fn cpu(proxy: &Proxy) -> Option<u64> {
+    let mut last = cpu_now(proxy)?;
+    wait("the proxy to rest", || {
+        let before = std::mem::replace(&mut last, cpu_now(proxy)?);
+        (before == last).then_some(())
+    });
+    Some(last)
+}
+
+fn cpu_now(proxy: &Proxy) -> Option<u64> {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", proxy.id())).ok()?;
     let each = tasks.flatten().map(|task| {
         let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;

@@ -10,7 +10,9 @@ use serde_json::json;
 use super::http1;
 use super::http2::{self, DATA, END_STREAM, Fields, HEADERS, fields};
 use super::injection::report;
-use super::proxy::{Proxy, at, cluster, config, free_port, http, poll, route, speaks_http2};
+use super::proxy::{
+    DEADLINE, Logs, Proxy, access_log, at, cluster, config, free_port, http, poll, route, speaks_http2,
+};
 use super::upstream;
 
 /// A host that keeps what it gets, with trailers, as text.
@@ -397,4 +399,45 @@ fn a_slow_client_of_the_admin_port_blocks_no_other() {
         let page = poll(Duration::from_secs(5), || proxy.page("/ready"));
         assert!(page.is_some_and(|page| page.contains("LIVE")), "no page beside {} slow clients", slow.len());
     }
+}
+
+/// As Envoy 1.40 does; it takes two hosts, which petmesh refuses.
+#[test]
+fn nothing_is_logged_of_a_head_that_the_codec_refuses() {
+    let cases = [
+        ("GET /bad HTTP/1.1\r\nhost: h\r\na: 1\r\nx y: z\r\n\r\n", "- - - - 400 DPE"),
+        ("GET /bad HTTP/1.1\r\nhost: h\r\na: 1\r\nhost: i\r\n\r\n", "- - - - 400 DPE"),
+        ("GET /bad HTTP/1.1\r\nhost: h\r\na: 1\r\ntransfer-encoding: gzip\r\n\r\n", "- - - - 501 DPE"),
+        ("GET /bad HTTP/1.0\r\nhost: h\r\na: 1\r\n\r\n", "- - - - 426 DPE"),
+        ("GET /bad HTTP/1.1\r\nhost: h\r\na: 1\r\nx_y: z\r\n\r\n", "- - - - 400 DPE"),
+        ("GET /bad HTTP/1.1\r\nhost: h\r\na: 1\r\nb: 1\r\nc: 1\r\nd: 1\r\n\r\n", "- - - - 431 DPE"),
+        ("GET bad HTTP/1.1\r\nhost: h\r\na: 1\r\n\r\n", "- - - - 400 DPE"),
+        ("FOO /bad HTTP/1.1\r\nhost: h\r\na: 1\r\n\r\n", "- - - - 400 DPE"),
+        ("GET /late HTTP/1.1\r\nhost: h\r\na: 1\r\n", "- - - - 408 -"),
+        ("GET /whole HTTP/1.1\r\na: 1\r\n\r\n", "GET /whole - 1 400 -"),
+        ("GET /whole#x HTTP/1.1\r\nhost: h\r\na: 1\r\n\r\n", "GET /whole#x h 1 400 -"),
+    ];
+    let (port, logs) = (free_port(), Logs::new());
+    let format =
+        json!("%REQ(:METHOD)% %REQ(:PATH)% %REQ(:AUTHORITY)% %REQ(A)% %RESPONSE_CODE% %RESPONSE_FLAGS%\n");
+    let more = json!({
+        "access_log": [access_log(&logs.path("log"), &format)],
+        "request_headers_timeout": "0.5s",
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST", "max_headers_count": 4,
+        },
+    });
+    let routes = json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 200 } }]);
+    let _proxy = Proxy::start(&config(&[http("one", port, &routes, more)], &[]));
+    let mut faults = Vec::new();
+    for (at_case, (request, expected)) in cases.iter().enumerate() {
+        let mut client = http1::Connection::new(at(port));
+        client.send(request);
+        let _ = client.response();
+        let line = poll(DEADLINE, || logs.read("log").lines().nth(at_case).map(str::to_owned));
+        if line.as_deref() != Some(*expected) {
+            faults.push(format!("{request:?}: {line:?}, not {expected}"));
+        }
+    }
+    report(&faults, cases.len());
 }

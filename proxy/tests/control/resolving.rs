@@ -47,9 +47,24 @@ async fn a_failed_look_up_keeps_the_last_addresses() {
 
 #[tokio::test]
 async fn logical_dns_has_the_first_address_only() {
-    let (server, _zone) = dns(addresses(&[7, 1])).await;
+    let (server, zone) = dns(addresses(&[7, 1])).await;
     let mut running = start(&named("LOGICAL_DNS", server, "svc.test"), None);
-    running.hosts("one", &["127.0.0.7:80"]).await;
+    let first = running.hosts("one", &["127.0.0.7:80"]).await;
+    let id = |snapshot: &Snapshot| snapshot.clusters["one"].endpoints.hosts[0].id;
+    // A rotated answer is no reason to close connections; an address that is gone is.
+    *zone.lock().unwrap() = addresses(&[1, 7]);
+    let rotated = running.hosts("one", &["127.0.0.1:80"]).await;
+    assert_eq!(id(&rotated), id(&first));
+    *zone.lock().unwrap() = addresses(&[4]);
+    let other = running.hosts("one", &["127.0.0.4:80"]).await;
+    assert_ne!(id(&other), id(&first));
+    // As in Envoy, a name without addresses keeps what it had.
+    *zone.lock().unwrap() = Zone::NoSuchName;
+    let stats = running.stats("one");
+    while stats.shard(1).update_empty.get() < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(running.handles.snapshots.borrow().version, other.version);
 }
 
 #[tokio::test]

@@ -44,8 +44,20 @@ fn long_tests_live_in_a_file_of_their_own() -> Result<(), Findings> {
         let lines = in_file_tests(&code(&tree.text(file)?));
         if lines > MOST_TEST_LINES {
             findings.add(format!(
-                "{file}: {lines} lines of tests: move those beyond {MOST_TEST_LINES} to a sibling `tests.rs`"
+                "{file}: {lines} lines of tests: more than {MOST_TEST_LINES} live in a file of their own: in the proxy below tests/unit, elsewhere a sibling `tests.rs`"
             ));
+        }
+    }
+    findings.none_or()
+}
+
+#[test]
+fn the_proxys_sources_hold_no_files_of_tests() -> Result<(), Findings> {
+    let tree = Tree::read()?;
+    let mut findings = Findings::default();
+    for file in tree.with_extension("proxy/src/", "rs") {
+        if file.ends_with("/tests.rs") || file.contains("/tests/") {
+            findings.add(format!("{file}: move it to proxy/tests/unit and name it there with `#[path]`"));
         }
     }
     findings.none_or()

@@ -11,12 +11,12 @@ use super::Place;
 use crate::filter::cors::{Cors, Policy};
 
 /// The filter, which has statistics and no settings.
-pub fn cors(cx: &Cx<'_>, prefix: &str) -> Cors {
+pub(super) fn cors(cx: &Cx<'_>, prefix: &str) -> Cors {
     Cors { stats: cx.registry.scope(&format!("{prefix}cors.")) }
 }
 
 /// The policy of one level.
-pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &CorsPolicy) -> Arc<Policy> {
+pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &CorsPolicy) -> Arc<Policy> {
     let mut origins = Vec::with_capacity(message.allow_origin_string_match.len());
     for (at, origin) in message.allow_origin_string_match.iter().enumerate() {
         origins.extend(matchers::string(cx, &place.item("allow_origin_string_match", at), origin));
@@ -38,7 +38,7 @@ pub fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &CorsPolicy) -> Arc<P
 }
 
 /// The older form, which says the same.
-pub fn old_policy(cx: &mut Cx<'_>, place: &Place<'_>, old: &Old) -> Arc<Policy> {
+pub(super) fn old_policy(cx: &mut Cx<'_>, place: &Place<'_>, old: &Old) -> Arc<Policy> {
     let old = old.clone();
     let message = CorsPolicy {
         allow_origin_string_match: old.allow_origin_string_match,

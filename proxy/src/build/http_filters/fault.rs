@@ -19,7 +19,7 @@ use crate::stats::{FaultClusterStats, Scope};
 const MAX_CLUSTERS: usize = 256;
 
 /// The filter of the connection manager whose statistics begin with `prefix`.
-pub fn fault(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpFault, prefix: &str) -> Fault {
+pub(super) fn fault(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpFault, prefix: &str) -> Fault {
     Fault {
         stats: cx.registry.scope(&format!("{prefix}fault.")),
         by_cluster: by_cluster(cx, prefix),
@@ -45,7 +45,7 @@ fn by_cluster(cx: &Cx<'_>, prefix: &str) -> ByCluster {
 }
 
 /// The settings of the filter, or those of a route.
-pub fn settings(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpFault) -> Settings {
+pub(super) fn settings(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpFault) -> Settings {
     let max_active = or(&message.max_active_faults_runtime, "fault.http.max_active_faults");
     Settings {
         delay: message.delay.as_ref().and_then(|delay| self::delay(cx, message, delay)),

@@ -9,7 +9,12 @@ use crate::message::FieldValueBuf;
 use crate::time;
 
 /// The filter of the connection manager whose statistics begin with `prefix`.
-pub fn health_check(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> HealthCheck {
+pub(super) fn health_check(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    message: &Message,
+    prefix: &str,
+) -> HealthCheck {
     let pass_through = message.pass_through_mode.unwrap_or(false);
     let cache = values::duration(message.cache_time.as_ref()).filter(|time| time.as_millis() > 0);
     if cache.is_some() && !pass_through {

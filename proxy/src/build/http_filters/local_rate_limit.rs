@@ -16,7 +16,7 @@ use crate::time;
 const SHORTEST: Duration = Duration::from_millis(50);
 
 /// A limit; that of a single route needs a bucket.
-pub fn limit(cx: &mut Cx<'_>, place: &Place<'_>, message: &LocalRateLimit, of_route: bool) -> Limit {
+pub(super) fn limit(cx: &mut Cx<'_>, place: &Place<'_>, message: &LocalRateLimit, of_route: bool) -> Limit {
     if of_route && message.token_bucket.is_none() {
         let text = "a route's own limit needs a `token_bucket`";
         cx.error(&place.field("token_bucket"), Code::MissingField, text);
@@ -47,7 +47,7 @@ pub fn limit(cx: &mut Cx<'_>, place: &Place<'_>, message: &LocalRateLimit, of_ro
 }
 
 /// A bucket of tokens; Envoy refuses one that is filled more often than each 50 ms.
-pub fn bucket(cx: &mut Cx<'_>, place: &Place<'_>, message: &TokenBucketMessage) -> TokenBucket {
+pub(crate) fn bucket(cx: &mut Cx<'_>, place: &Place<'_>, message: &TokenBucketMessage) -> TokenBucket {
     let interval = values::duration(message.fill_interval.as_ref()).unwrap_or(SHORTEST);
     if interval < SHORTEST {
         let text = format!("{} ms is too short to fill a bucket", interval.as_millis());

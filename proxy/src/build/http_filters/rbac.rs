@@ -14,7 +14,7 @@ use super::{Code, Place};
 use crate::filter::rbac::{Action, Condition, Engines, Policy, Rbac, Rules, Whose};
 
 /// The filter of the connection manager whose statistics begin with `prefix`.
-pub fn rbac(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> Rbac {
+pub(super) fn rbac(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str) -> Rbac {
     let scope = |own: &str| cx.registry.scope(&format!("{prefix}rbac.{own}"));
     Rbac {
         stats: scope(&message.rules_stat_prefix),
@@ -24,7 +24,7 @@ pub fn rbac(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message, prefix: &str)
 }
 
 /// The rules of the filter or of a route.
-pub fn engines(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Engines {
+pub(super) fn engines(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Engines {
     Engines {
         rules: message.rules.as_ref().map(|one| rules(cx, &place.field("rules"), one)),
         shadow: message.shadow_rules.as_ref().map(|one| rules(cx, &place.field("shadow_rules"), one)),

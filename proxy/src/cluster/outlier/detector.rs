@@ -12,7 +12,7 @@ use crate::stats::{Counter, OutlierStats};
 
 /// The hosts of one cluster as detection knows them.
 #[derive(Debug)]
-pub struct Detector {
+pub(crate) struct Detector {
     policy: Arc<Policy>,
     monitors: BTreeMap<SocketAddr, Monitor>,
     next_sweep: Instant,
@@ -43,13 +43,13 @@ enum Origin {
 type Rated = (SocketAddr, f64);
 
 impl Detector {
-    pub fn new(policy: Arc<Policy>, now: Instant) -> Self {
+    pub(crate) fn new(policy: Arc<Policy>, now: Instant) -> Self {
         let next_sweep = now + policy.settings.interval;
         Self { policy, monitors: BTreeMap::new(), next_sweep }
     }
 
     /// Takes over the hosts of a detector with the same settings, whose ejections last; under other settings they end.
-    pub fn inherit(&mut self, before: Self) {
+    pub(crate) fn inherit(&mut self, before: Self) {
         if before.policy.settings == self.policy.settings {
             self.monitors = before.monitors;
             self.next_sweep = before.next_sweep;
@@ -59,24 +59,24 @@ impl Detector {
     }
 
     /// Ends all ejections: the cluster has no detection any more.
-    pub fn end(mut self) {
+    pub(crate) fn end(mut self) {
         for monitor in self.monitors.values_mut() {
             monitor.uneject(self.next_sweep);
         }
     }
 
     /// When to call `sweep`.
-    pub fn next_sweep(&self) -> Instant {
+    pub(crate) fn next_sweep(&self) -> Instant {
         self.next_sweep
     }
 
     /// How many hosts are ejected.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.monitors.values().filter(|monitor| monitor.stats.ejection.is_ejected()).count()
     }
 
     /// Takes over the hosts of the cluster; those that left are dropped.
-    pub fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
+    pub(crate) fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
         let mut before = std::mem::take(&mut self.monitors);
         for (address, stats) in hosts {
             let known = before.remove(&address).filter(|monitor| Arc::ptr_eq(&monitor.stats, stats));
@@ -85,13 +85,18 @@ impl Detector {
     }
 
     /// A worker ejected a host: from here on the ejection has an end. False when that is known or over.
-    pub fn ejected(&mut self, host: SocketAddr, now: Instant, random: &mut impl FnMut(u64) -> u64) -> bool {
+    pub(crate) fn ejected(
+        &mut self,
+        host: SocketAddr,
+        now: Instant,
+        random: &mut impl FnMut(u64) -> u64,
+    ) -> bool {
         let settings = self.policy.settings;
         self.monitors.get_mut(&host).is_some_and(|monitor| monitor.begin(&settings, now, random))
     }
 
     /// An active health check passed. True when that ended an ejection.
-    pub fn passed_health_check(&mut self, host: SocketAddr, now: Instant) -> bool {
+    pub(crate) fn passed_health_check(&mut self, host: SocketAddr, now: Instant) -> bool {
         let unejects = self.policy.settings.health_check_unejects;
         let monitor = self.monitors.get_mut(&host).filter(|_| unejects);
         monitor.is_some_and(|monitor| monitor.uneject(now))
@@ -99,7 +104,7 @@ impl Detector {
 
     /// The end of an interval: which hosts return, and which are ejected by its rates. True if any
     /// host changed.
-    pub fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, shard: usize) -> bool {
+    pub(crate) fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, shard: usize) -> bool {
         let settings = self.policy.settings;
         self.next_sweep = now + settings.interval;
         let mut changed = false;

@@ -41,7 +41,7 @@ impl Drop for Connection {
 impl Connection {
     /// The connection of the last check, or a new one; `None` when there is none to be had. Between two checks a host may close the
     /// connection: that alone says nothing about its health.
-    pub async fn kept_or_new(kept: Option<Self>, address: SocketAddr, http2: bool) -> Option<Self> {
+    pub(super) async fn kept_or_new(kept: Option<Self>, address: SocketAddr, http2: bool) -> Option<Self> {
         if let Some(mut connection) = kept
             && connection.is_ready().await
         {
@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// Whether another request can be sent.
-    pub async fn is_ready(&mut self) -> bool {
+    pub(super) async fn is_ready(&mut self) -> bool {
         match &mut self.sender {
             Sender::Http1(sender) => sender.ready().await.is_ok(),
             Sender::Http2(sender) => sender.ready().await.is_ok(),
@@ -76,7 +76,7 @@ impl Connection {
     }
 
     /// Sends a request; the head of the response and its body to come.
-    pub async fn send(&mut self, head: &RequestHead, body: Bytes) -> Option<http::Response<Incoming>> {
+    pub(super) async fn send(&mut self, head: &RequestHead, body: Bytes) -> Option<http::Response<Incoming>> {
         let http2 = matches!(self.sender, Sender::Http2(_));
         let request = request(head, body, http2)?;
         match &mut self.sender {

@@ -46,7 +46,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub fn new(
+    pub(super) fn new(
         probe: Arc<GrpcProbe>,
         address: SocketAddr,
         hostname: &str,
@@ -67,11 +67,11 @@ impl Checker {
         Self { probe, address, head, reuse, connection: None }
     }
 
-    pub fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         self.connection = None;
     }
 
-    pub async fn ask(&mut self) -> Outcome {
+    pub(super) async fn ask(&mut self) -> Outcome {
         let opened = Connection::kept_or_new(self.connection.take(), self.address, true).await;
         let Some(mut connection) = opened else { return Outcome::Network };
         let mut head = self.head.clone();

@@ -25,7 +25,7 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub fn new(
+    pub(super) fn new(
         probe: Arc<HttpProbe>,
         address: SocketAddr,
         hostname: &str,
@@ -42,11 +42,11 @@ impl Checker {
         Self { probe, address, head, reuse, stats, connection: None }
     }
 
-    pub fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         self.connection = None;
     }
 
-    pub async fn ask(&mut self) -> Outcome {
+    pub(super) async fn ask(&mut self) -> Outcome {
         let opened = Connection::kept_or_new(self.connection.take(), self.address, self.probe.http2).await;
         let Some(mut connection) = opened else { return Outcome::Network };
         let (head, body) = self.request();

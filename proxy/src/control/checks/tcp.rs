@@ -19,11 +19,11 @@ pub(super) struct Checker {
 }
 
 impl Checker {
-    pub fn new(probe: Arc<TcpProbe>, address: SocketAddr, reuse: bool) -> Self {
+    pub(super) fn new(probe: Arc<TcpProbe>, address: SocketAddr, reuse: bool) -> Self {
         Self { probe, address, reuse, connection: None }
     }
 
-    pub async fn ask(&mut self) -> Outcome {
+    pub(super) async fn ask(&mut self) -> Outcome {
         match self.exchange().await {
             Ok(()) => Outcome::Passed { degraded: false },
             Err(_) => {
@@ -33,12 +33,12 @@ impl Checker {
         }
     }
 
-    pub fn give_up(&mut self) {
+    pub(super) fn give_up(&mut self) {
         self.connection = None;
     }
 
     /// Waits until the connection that is kept ends. Unexpected bytes are dropped.
-    pub async fn broken(&mut self) {
+    pub(super) async fn broken(&mut self) {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         let mut buffer = [0; 1024];
         while matches!(connection.read(&mut buffer).await, Ok(1..)) {}

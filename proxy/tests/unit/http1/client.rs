@@ -164,14 +164,15 @@ async fn a_response_before_the_whole_request_ends_the_connection() {
 async fn an_idle_connection_that_was_closed_or_spoken_to_is_stale() {
     for speak in [true, false] {
         let (client, mut upstream) = pair().await;
-        let mut idle = connection(client);
+        let idle = connection(client);
         assert!(!idle.is_stale());
         if speak {
             upstream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
         } else {
             drop(upstream);
         }
-        idle.closed().await;
-        assert!(idle.is_stale());
+        while !idle.is_stale() {
+            tokio::task::yield_now().await;
+        }
     }
 }

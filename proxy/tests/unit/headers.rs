@@ -124,7 +124,7 @@ impl Hostile {
     }
 }
 
-fn adding(format: &str, action: Append) -> Changes {
+fn adding(format: &str, action: AppendAction) -> Changes {
     let value = Format::parse_header(format).unwrap();
     let addition = Addition { name: FieldNameBuf::new("X-Added").unwrap(), value, action, keep_empty: true };
     Changes { add: vec![addition], remove: Vec::new() }
@@ -142,10 +142,10 @@ proptest! {
         for operator in every_operator() {
             let format = format!("a{operator}b");
             for action in [
-                Append::AppendIfExistsOrAdd,
-                Append::AddIfAbsent,
-                Append::OverwriteIfExistsOrAdd,
-                Append::OverwriteIfExists,
+                AppendAction::AppendIfExistsOrAdd,
+                AppendAction::AddIfAbsent,
+                AppendAction::OverwriteIfExistsOrAdd,
+                AppendAction::OverwriteIfExists,
             ] {
                 let changes = adding(&format, action);
                 let values = changes.evaluate(&context);
@@ -156,7 +156,7 @@ proptest! {
                 let mut response = exchange.response.fields.clone();
                 changes.apply(&mut response, &values);
                 prop_assert!(stays_in_line(&request) && stays_in_line(&response), "{}", operator);
-                let added = valid && action != Append::OverwriteIfExists;
+                let added = valid && action != AppendAction::OverwriteIfExists;
                 prop_assert_eq!(response.contains("x-added"), added, "{}", operator);
             }
             let json = serde_json::json!({ "key": operator.as_str(), "two": format!("-{operator}") });

@@ -4,7 +4,7 @@
 
 use regex_syntax::hir::{Class, HirKind};
 
-use super::re2::Reader;
+use super::syntax::Reader;
 
 const POSIX: &[&str] = &[
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space",

@@ -3,8 +3,12 @@
 //! Tests of `route`.
 
 use super::*;
-use crate::matcher::{HeaderRule, QueryRule, StringMatch, regex};
+use crate::matcher::{HeaderRule, QueryRule, Rewrite, StringMatch};
 use crate::message::{Authority, Path, RequestHead};
+
+fn regex(pattern: &str) -> regex::bytes::Regex {
+    regex::bytes::Regex::new(pattern).unwrap()
+}
 
 fn request(authority: &str, path: &str) -> RequestHead {
     RequestHead {
@@ -74,7 +78,7 @@ fn status(table: &RouteTable, head: &RequestHead) -> Option<u16> {
             Action::Direct { status, .. } => Some(status),
             _ => None,
         },
-        Decision::RequireTls(_) => Some(301),
+        Decision::RequireTls => Some(301),
     }
 }
 
@@ -131,7 +135,7 @@ fn the_first_route_whose_path_matches_wins() {
     let routes = vec![
         direct(exact("/exact"), 200),
         direct(PathMatch::Separated { text: "/api/v1".into(), ignore_case: false }, 201),
-        direct(PathMatch::Regex(regex::full("/r/[0-9]+/item", 100).unwrap()), 202),
+        direct(PathMatch::Regex(regex("^/r/[0-9]+/item$")), 202),
         direct(PathMatch::Prefix { text: "/PRE".into(), ignore_case: true }, 203),
         direct(prefix("/"), 204),
     ];
@@ -242,7 +246,7 @@ fn a_redirect_replaces_the_path_and_keeps_the_query_by_default() {
     assert_eq!(check(exact("/p"), to(RedirectPath::Path("/o?f=1".into())), "/p?q=2"), "http://o/o?f=1");
     assert_eq!(check(prefix("/p/"), to(RedirectPath::Prefix("/n/".into())), "/p/a?q"), "http://o/n/a?q");
     assert_eq!(check(exact("/p"), Redirect { strip_query: true, ..redirect() }, "/p?q"), "http://o/p");
-    let regex = regex::rewrite(regex::part("^/rx/([^/]+)/(.*)$", 100).unwrap(), r"/\2/\1").unwrap();
+    let regex = Rewrite::new(regex("^/rx/([^/]+)/(.*)$"), r"/\2/\1").unwrap();
     assert_eq!(check(prefix("/rx"), to(RedirectPath::Regex(regex)), "/rx/a/b/c?z=1"), "http://o/b/c/a?z=1");
 }
 
@@ -277,9 +281,9 @@ fn a_rewrite_replaces_what_the_match_matched() {
     assert_eq!(check(exact("/exact"), to("/new"), "/exact?q=1").unwrap(), "/new?q=1");
     let any_case = PathMatch::Prefix { text: "/Ci".into(), ignore_case: true };
     assert_eq!(check(any_case, to("/x"), "/cI/z").unwrap(), "/x/z");
-    let regex = || PathRewrite::Regex(regex::rewrite(regex::part("b+", 100).unwrap(), "c").unwrap());
-    assert_eq!(check(prefix("/"), regex(), "/abba?bb").unwrap(), "/aca?bb");
-    assert_eq!(check(prefix("/"), regex(), "/x").unwrap(), "/x");
+    let rewrite = || PathRewrite::Regex(Rewrite::new(regex("b+"), "c").unwrap());
+    assert_eq!(check(prefix("/"), rewrite(), "/abba?bb").unwrap(), "/aca?bb");
+    assert_eq!(check(prefix("/"), rewrite(), "/x").unwrap(), "/x");
     assert_eq!(check(prefix("/"), PathRewrite::Keep, "/x"), None);
 }
 

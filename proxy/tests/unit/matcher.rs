@@ -76,8 +76,8 @@ fn texts_match_in_each_way_with_and_without_case() {
     assert!(!check(StringMatch::Suffix { text: text.clone(), ignore_case: false }, "id"));
     assert!(check(StringMatch::Contains { text: text.clone(), ignore_case: true }, "amidst"));
     assert!(!check(StringMatch::Contains { text, ignore_case: false }, "amidst"));
-    assert!(check(StringMatch::Regex(regex::full("[a-z]{3}", 100).unwrap()), "abc"));
-    assert!(!check(StringMatch::Regex(regex::full("[a-z]{3}", 100).unwrap()), "abcd"));
+    assert!(check(StringMatch::Regex(regex("^[a-z]{3}$")), "abc"));
+    assert!(!check(StringMatch::Regex(regex("^[a-z]{3}$")), "abcd"));
 }
 
 #[test]
@@ -105,141 +105,21 @@ fn a_fraction_takes_its_share_of_the_random_numbers() {
     assert_eq!((0..1000).filter(|&random| half.matches(random)).count(), 500);
 }
 
-#[test]
-fn expressions_are_read_as_re2_reads_them() {
-    assert!(regex::full("[^[/]+", 100).unwrap().is_match(b"abc"));
-    assert!(!regex::full(r"\d", 100).unwrap().is_match("٣".as_bytes()));
-    assert!(regex::full("[]a]+", 100).unwrap().is_match(b"]a"));
-    assert!(regex::full("[[:alpha:]&&]+", 100).unwrap().is_match(b"a&"));
-    assert!(regex::full("a|bc", 100).unwrap().is_match(b"bc"));
-    assert!(!regex::full("a|bc", 100).unwrap().is_match(b"abc"));
-    let error = regex::full("[", 100).unwrap_err();
-    assert!(error.starts_with("`[` is not a regular expression: "), "{error}");
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).unwrap()
 }
 
 #[test]
 fn a_substitution_names_groups_with_a_backslash() {
     let check = |pattern: &str, substitution: &str, text: &str| {
-        let rewrite = regex::rewrite(regex::part(pattern, 100).unwrap(), substitution).unwrap();
+        let rewrite = Rewrite::new(regex(pattern), substitution).unwrap();
         String::from_utf8(rewrite.apply(text.as_bytes()).into_owned()).unwrap()
     };
     assert_eq!(check("^/rx/([^/]+)/(.*)$", r"/\2/\1", "/rx/aa/bb/cc"), "/bb/cc/aa");
     assert_eq!(check("(r)", r"\\-\0-\1", "/rr"), r"/\-r-r\-r-r");
     assert_eq!(check("a", "$0", "/a"), "/$0");
-    assert!(regex::rewrite(regex::part("a", 100).unwrap(), r"\1").is_err());
-    assert!(regex::rewrite(regex::part("a", 100).unwrap(), r"\x").is_err());
-}
-
-/// What Envoy 1.40 says to these, with `[q-z]{100}` behind them so that it says the size at all.
-#[test]
-fn programs_are_as_large_as_those_of_re2() {
-    for (pattern, size) in [
-        ("abc", 107),
-        ("(abc|abd)", 109),
-        ("a*", 105),
-        ("a?", 106),
-        ("(a|b)*c", 108),
-        ("(get|put|list)-1(/.*)?", 124),
-        ("^/a$", 105),
-        ("(?i)abc", 107),
-        (r"[A-Za-z0-9_.-]+@[a-z]+\.(com|org|net)", 124),
-        ("(foo|foobar|fob)", 114),
-        (r"(.*)\.(js|css|png|jpe?g)", 124),
-        ("(ab){2,5}", 127),
-        ("(a*)*", 111),
-        ("(a|)+", 109),
-        (r"\bfoo\b", 109),
-        ("(one|two|three|four|five|six)", 126),
-        (r"\pL+", 112),
-        ("^a|^b", 104),
-        ("a|bc|d", 108),
-    ] {
-        let error = regex::full(&format!("{pattern}[q-z]{{100}}"), 100).unwrap_err();
-        assert!(error.contains(&format!("makes {size} instructions")), "{pattern}: {error}");
-    }
-    assert!(regex::full("[a-z]{96}", 100).is_ok());
-    assert!(regex::full("[a-z]{97}", 100).is_err());
-    assert!(regex::full("[a-z]{97}", 101).is_ok());
-}
-
-/// Expressions that Envoy 1.40 takes, RE2's syntax in the bytes of Latin-1.
-const TAKEN: &[&str] = &[
-    r"\C",
-    r"\Q.+\E",
-    "(?<n>a)",
-    "(?P<n>a)",
-    "(?U)a+",
-    r"\b{start}",
-    r"\x41",
-    r"\101",
-    "[[:word:]]",
-    r"\p{Greek}",
-    "a{,5}",
-    "{",
-    "}",
-    "]",
-    "[a&&b]",
-    "[a~~b]",
-    "[[a]b]",
-    r"[\pN_]",
-    r"\a\f\v\t\n\r",
-    r"\<",
-    r"\_",
-    "é",
-    r"[\w-z]",
-    "[]a]",
-    "(?-s).",
-];
-/// And those that it refuses.
-const REFUSED: &[&str] = &[
-    "(?=a)",
-    "a**",
-    "a*+",
-    "a{2}{3}",
-    r"\Z",
-    r"\x{100}",
-    r"\u0041",
-    r"\8",
-    r"\1",
-    "[[:foo:]]",
-    r"[a-\d]",
-    "[z-a]",
-    r"\p{Alphabetic}",
-    r"\p{Script=Greek}",
-    "(",
-    ")",
-    "*",
-    "+a",
-    "a|*",
-    "(?x)a b",
-    "(?R)a",
-    "[a--b]",
-    r"\e",
-    r"\cA",
-    r"\é",
-    "(?#c)a",
-    "(?>a)",
-    "a(?!b)",
-    r"\G",
-    r"\R",
-    "[]",
-    "a{1001}",
-    "(a{100}){11}",
-    "a\\",
-];
-
-#[test]
-fn the_syntax_is_that_of_re2() {
-    for pattern in TAKEN {
-        assert!(regex::full(pattern, 100).is_ok(), "{pattern}: {:?}", regex::full(pattern, 100));
-    }
-    for pattern in REFUSED {
-        let error = regex::full(pattern, 100).unwrap_err();
-        assert!(error.starts_with(&format!("`{pattern}` is not a regular expression: ")), "{error}");
-    }
-    let matches = |pattern: &str, text: &str| regex::full(pattern, 100).unwrap().is_match(text.as_bytes());
-    assert!(matches("a{,5}", "a{,5}") && matches(r"\Qa.b\Ec", "a.bc") && matches(r"\<a\>", "<a>"));
-    assert!(matches("[a&&b]+", "a&b") && matches("é+", "é"));
+    assert!(Rewrite::new(regex("a"), r"\1").is_err());
+    assert!(Rewrite::new(regex("a"), r"\x").is_err());
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 use super::*;
 use crate::access_log::{Comparison, Operation};
 use crate::format::{Format, JsonFormat};
-use crate::headers::{Addition, Append};
+use crate::headers::{Addition, AppendAction};
 use crate::message::FieldNameBuf;
 use crate::stream_info::{ConnectionInfo, StreamInfo};
 
@@ -118,7 +118,7 @@ fn mappers_change_status_body_format_and_headers_of_matching_replies() {
             add: vec![Addition {
                 name: FieldNameBuf::new("x-local").unwrap(),
                 value: Format::parse_header("%RESPONSE_CODE%").unwrap(),
-                action: Append::AppendIfExistsOrAdd,
+                action: AppendAction::AppendIfExistsOrAdd,
                 keep_empty: false,
             }],
             remove: Vec::new(),

@@ -330,6 +330,22 @@ async fn idle_connections_are_closed_for_another_worker_one_for_each_request_tha
     .await;
 }
 
+/// A task that went on for as long as there were permits kept its worker from doing anything else.
+#[tokio::test]
+async fn more_permits_than_requests_that_wait_end_the_wait() {
+    local(async {
+        let [one, other] = Fixture::workers(Server::silent().await, Version::Http11, policy(connections(3)));
+        let (first, second) = (one.stream().await.unwrap(), one.stream().await.unwrap());
+        let _third = other.stream().await.unwrap();
+        let mut fourth = pin!(other.stream());
+        waits!(fourth);
+        drop((first, second));
+        let _fourth = fourth.await.unwrap();
+        assert_eq!((other.connections().1, other.breaker().connections.wanted()), (2, 0));
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_request_that_has_given_up_waits_no_longer() {
     local(async {

@@ -1,0 +1,133 @@
+//! What Envoy takes and what it matches; programs of the size that RE2 says.
+
+use regex::bytes::{Regex, RegexBuilder};
+
+/// As the proxy compiles it.
+fn full(pattern: &str, most: u32) -> Result<Regex, String> {
+    let translated = super::full(pattern, most)?;
+    RegexBuilder::new(&translated).unicode(false).build().map_err(|error| error.to_string())
+}
+
+#[test]
+fn expressions_are_read_as_re2_reads_them() {
+    assert!(full("[^[/]+", 100).unwrap().is_match(b"abc"));
+    assert!(!full(r"\d", 100).unwrap().is_match("٣".as_bytes()));
+    assert!(full("[]a]+", 100).unwrap().is_match(b"]a"));
+    assert!(full("[[:alpha:]&&]+", 100).unwrap().is_match(b"a&"));
+    assert!(full("a|bc", 100).unwrap().is_match(b"bc"));
+    assert!(!full("a|bc", 100).unwrap().is_match(b"abc"));
+    let error = full("[", 100).unwrap_err();
+    assert!(error.starts_with("`[` is not a regular expression: "), "{error}");
+}
+
+/// What Envoy 1.40 says to these, with `[q-z]{100}` behind them so that it says the size at all.
+#[test]
+fn programs_are_as_large_as_those_of_re2() {
+    for (pattern, size) in [
+        ("abc", 107),
+        ("(abc|abd)", 109),
+        ("a*", 105),
+        ("a?", 106),
+        ("(a|b)*c", 108),
+        ("(get|put|list)-1(/.*)?", 124),
+        ("^/a$", 105),
+        ("(?i)abc", 107),
+        (r"[A-Za-z0-9_.-]+@[a-z]+\.(com|org|net)", 124),
+        ("(foo|foobar|fob)", 114),
+        (r"(.*)\.(js|css|png|jpe?g)", 124),
+        ("(ab){2,5}", 127),
+        ("(a*)*", 111),
+        ("(a|)+", 109),
+        (r"\bfoo\b", 109),
+        ("(one|two|three|four|five|six)", 126),
+        (r"\pL+", 112),
+        ("^a|^b", 104),
+        ("a|bc|d", 108),
+    ] {
+        let error = full(&format!("{pattern}[q-z]{{100}}"), 100).unwrap_err();
+        assert!(error.contains(&format!("makes {size} instructions")), "{pattern}: {error}");
+    }
+    assert!(full("[a-z]{96}", 100).is_ok());
+    assert!(full("[a-z]{97}", 100).is_err());
+    assert!(full("[a-z]{97}", 101).is_ok());
+}
+
+/// Expressions that Envoy 1.40 takes, RE2's syntax in the bytes of Latin-1.
+const TAKEN: &[&str] = &[
+    r"\C",
+    r"\Q.+\E",
+    "(?<n>a)",
+    "(?P<n>a)",
+    "(?U)a+",
+    r"\b{start}",
+    r"\x41",
+    r"\101",
+    "[[:word:]]",
+    r"\p{Greek}",
+    "a{,5}",
+    "{",
+    "}",
+    "]",
+    "[a&&b]",
+    "[a~~b]",
+    "[[a]b]",
+    r"[\pN_]",
+    r"\a\f\v\t\n\r",
+    r"\<",
+    r"\_",
+    "é",
+    r"[\w-z]",
+    "[]a]",
+    "(?-s).",
+];
+/// And those that it refuses.
+const REFUSED: &[&str] = &[
+    "(?=a)",
+    "a**",
+    "a*+",
+    "a{2}{3}",
+    r"\Z",
+    r"\x{100}",
+    r"\u0041",
+    r"\8",
+    r"\1",
+    "[[:foo:]]",
+    r"[a-\d]",
+    "[z-a]",
+    r"\p{Alphabetic}",
+    r"\p{Script=Greek}",
+    "(",
+    ")",
+    "*",
+    "+a",
+    "a|*",
+    "(?x)a b",
+    "(?R)a",
+    "[a--b]",
+    r"\e",
+    r"\cA",
+    r"\é",
+    "(?#c)a",
+    "(?>a)",
+    "a(?!b)",
+    r"\G",
+    r"\R",
+    "[]",
+    "a{1001}",
+    "(a{100}){11}",
+    "a\\",
+];
+
+#[test]
+fn the_syntax_is_that_of_re2() {
+    for pattern in TAKEN {
+        assert!(full(pattern, 100).is_ok(), "{pattern}: {:?}", full(pattern, 100));
+    }
+    for pattern in REFUSED {
+        let error = full(pattern, 100).unwrap_err();
+        assert!(error.starts_with(&format!("`{pattern}` is not a regular expression: ")), "{error}");
+    }
+    let matches = |pattern: &str, text: &str| full(pattern, 100).unwrap().is_match(text.as_bytes());
+    assert!(matches("a{,5}", "a{,5}") && matches(r"\Qa.b\Ec", "a.bc") && matches(r"\<a\>", "<a>"));
+    assert!(matches("[a&&b]+", "a&b") && matches("é+", "é"));
+}
