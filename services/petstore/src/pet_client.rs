@@ -93,7 +93,7 @@ impl PetClient {
     async fn fetch(&self, url: Url, span: &mut Span) -> Result<Vec<Pet>, PetError> {
         let fetch = async {
             let response = self.ask(url, span).await?;
-            span.answered(response.status());
+            span.responded(response.status());
             match response.status() {
                 StatusCode::OK => read_body(response).await,
                 other => Err(PetError::Answered(other)),
