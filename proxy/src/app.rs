@@ -275,13 +275,13 @@ impl Server<'_> {
             Command::FailHealthCheck(failed) => self.state.set_health_failed(*failed),
             Command::ReopenLogs => self.logs.reopen(),
             Command::SetRuntime(values) => {
-                // The writer answers, and is gone only when the process ends anyway.
+                // The writer always responds, unless the process is shutting down.
                 let _ = self.handles.events.send(Event::Runtime { values: values.clone(), done }).await;
                 return;
             }
             Command::Quit => {}
         }
-        // Whoever asked may have gone.
+        // The receiver may have gone.
         let _ = done.send(());
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, ValueEnum};
 
-/// Runs Envoy configuration files: today's v3, and the forms of 2017 that today's Envoy refuses.
+/// Runs Envoy configuration files: v3, and the forms of 2017 that current versions of Envoy refuse.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "proxy",
@@ -20,16 +20,16 @@ pub(crate) struct Args {
     /// Configuration file, YAML or JSON
     #[arg(short = 'c', long, value_name = "FILE")]
     pub config_path: Option<PathBuf>,
-    /// Configuration as text; stands alone (no file is merged with it)
+    /// Configuration as a YAML or JSON string; no file is merged with it
     #[arg(long, value_name = "TEXT", conflicts_with = "config_path")]
     pub config_yaml: Option<String>,
-    /// Serve, or only check the file and say what is wrong
+    /// Serve, or only check the configuration
     #[arg(long, value_enum, default_value_t = Mode::Serve)]
     pub mode: Mode,
-    /// The name of the service that this proxy stands for (`node.cluster`)
+    /// Name of the service that this proxy belongs to (`node.cluster`)
     #[arg(long, value_name = "NAME", default_value = "")]
     pub service_cluster: String,
-    /// The name of this instance of it (`node.id`)
+    /// Name of this proxy instance (`node.id`)
     #[arg(long, value_name = "NAME", default_value = "")]
     pub service_node: String,
     /// Worker threads [default: the CPUs this process may use]
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// Where log lines go [default: standard error]
     #[arg(long, value_name = "FILE")]
     pub log_path: Option<PathBuf>,
-    /// Seconds that requests in flight get when the proxy is told to end
+    /// Seconds that requests in flight get when the proxy shuts down
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub drain_time_s: u32,
     /// How errors in the configuration are printed
@@ -93,12 +93,12 @@ pub(crate) enum Source {
     Text(String),
 }
 
-/// Files that are tried when nothing names one.
+/// Default paths of the configuration file.
 const DEFAULT_FILES: [&str; 2] = ["/etc/envoy/envoy.yaml", "/etc/envoy.yaml"];
 
 impl Args {
-    /// From the process's own arguments and variables; wrong usage ends the process with code 2, `--help` with 0. `name` is what
-    /// `--version` says.
+    /// From the arguments and environment of the process; wrong usage exits with code 2, `--help`
+    /// with 0. `name` is what `--version` says.
     pub(crate) fn from_process(name: &'static str) -> Self {
         let startup = std::env::var("ENVOY_STARTUP_PARAMS").unwrap_or_default();
         let mut words = std::env::args_os();
@@ -109,7 +109,7 @@ impl Args {
         Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 
-    /// The configuration to run. The error says what was looked for.
+    /// The configuration to run. The error lists the paths that were searched.
     pub(crate) fn source(
         &self,
         variable: impl Fn(&str) -> Option<String>,
@@ -138,7 +138,8 @@ impl Args {
         Duration::from_secs(u64::from(self.drain_time_s))
     }
 
-    /// Worker threads: those asked for (0 and nothing mean as many as CPUs, the quota of a container honoured).
+    /// Worker threads: the requested number (0 and none mean one for each CPU within the
+    /// container's quota).
     pub(crate) fn workers(&self) -> usize {
         let cpus = || std::thread::available_parallelism().map_or(1, usize::from);
         self.concurrency.map(usize::from).filter(|count| *count > 0).unwrap_or_else(cpus)

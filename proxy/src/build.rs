@@ -165,7 +165,7 @@ pub(crate) struct Cx<'a> {
     /// Clusters that are asked for configuration.
     backing: BTreeSet<&'a str>,
     used: BTreeSet<String>,
-    /// A route takes the cluster's name from a header, so that any may be meant.
+    /// A route takes the cluster's name from a header, so any cluster may be used.
     any_by_header: bool,
     /// The listener that is built leads out of this service.
     egress: bool,
@@ -391,7 +391,8 @@ fn build_listeners(
     parts
 }
 
-/// Takes over the chains that did not change, if nothing of the listener but chains did: their connections stay.
+/// Keeps the chains that did not change, if only chains of the listener did: their connections
+/// stay.
 fn keep_chains(listener: &mut Listener, message: &ListenerMessage, before: &ListenerPart) {
     let old = before.message.unpack();
     let bare = |message: &ListenerMessage| {

@@ -1,4 +1,5 @@
-//! One downstream connection: which version it speaks, its timeouts, and how it ends; each request goes to `exchange`.
+//! One downstream connection: its protocol version, its timeouts and its shutdown; each request
+//! goes to `exchange`.
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
@@ -159,7 +160,7 @@ async fn serve_http1(
     }
 }
 
-/// Reads and answers a request; `None` when the connection goes on.
+/// Reads a request and responds; `None` if the connection continues.
 async fn one_request(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
@@ -226,7 +227,7 @@ async fn finish_http1(connection: &mut http1::ServerConnection, context: &Connec
         biased;
         () = async {
             // A response that was cut is sent as far as it came, and then the client must see the cut.
-            if connection.flush().await.is_ok() && connection.answered() {
+            if connection.flush().await.is_ok() && connection.responded() {
                 connection.linger().await;
             }
         } => {}
@@ -262,7 +263,7 @@ fn count_http1(connection: &mut http1::ServerConnection, context: &ConnectionCon
     context.http().downstream_cx_tx_bytes_total.add(sent);
 }
 
-/// Treats names with underscores as configured; false when the request is to be refused.
+/// Treats names with underscores as configured; false if the request is refused.
 fn underscores(context: &ConnectionContext, head: &mut RequestHead) -> bool {
     let manager = &context.manager;
     let has_one = |name: Name<'_>| name.as_bytes().contains(&b'_');
@@ -367,7 +368,7 @@ async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
 /// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised a response.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
-/// Waits until draining has come so far that idle connections are closed; later where none of its requests has come yet.
+/// Waits until the drain closes idle connections; later where no request has arrived yet.
 async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
     reached(drain, Drain::Closed).await;
     if requests == 0 {
@@ -375,7 +376,7 @@ async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
     }
 }
 
-/// Waits until the close is to be announced.
+/// Waits until the close must be announced.
 async fn announced(drain: &mut watch::Receiver<Drain>) {
     reached(drain, Drain::Announce).await;
 }

@@ -53,7 +53,7 @@ impl RequestBody<'_> {
     }
 
     /// Waits until the client leaves, and says how. At any time: also while the body is unread, which
-    /// is not lost. A client of HTTP/1 that ends its side counts as gone, as in Envoy.
+    /// is not lost. An HTTP/1 client that ends its side counts as gone, as in Envoy.
     pub(crate) async fn closed(&mut self) -> DownstreamError {
         match self {
             Self::Http1(body) => body.closed().await,
@@ -79,8 +79,8 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// The connection ends with this response, which says so when its head is still to come. HTTP/2 drains by GOAWAY instead.
-    /// True when that is new.
+    /// The connection closes after this response, which announces it unless its head was already
+    /// sent. HTTP/2 drains by GOAWAY instead. True when that is new.
     pub(crate) fn close_after(&mut self) -> bool {
         match self {
             Self::Http1(writer) => writer.close_after(),
@@ -136,7 +136,8 @@ impl ResponseWriter<'_> {
         }
     }
 
-    /// Gives up on an response that has begun: HTTP/1 will close the connection, HTTP/2 resets the stream.
+    /// Gives up on a response that has begun: HTTP/1 will close the connection, HTTP/2 resets the
+    /// stream.
     pub(crate) fn reset(&mut self) {
         match self {
             Self::Http1(writer) => writer.reset(),

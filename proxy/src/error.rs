@@ -95,7 +95,8 @@ impl Flags {
 /// Why an attempt ended before its response was whole: Envoy's reasons for a stream reset.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UpstreamError {
-    /// The connection could not be made; the text is the operating system's (`Connection refused`).
+    /// The connection could not be made; the string is the operating system's
+    /// (`Connection refused`).
     #[error("remote connection failure: {0}")]
     ConnectFailure(String),
     /// No connection within the cluster's `connect_timeout`.
@@ -116,7 +117,7 @@ pub(crate) enum UpstreamError {
     /// The upstream's protocol cannot carry the request: the client's error, not the upstream's.
     #[error("request cannot be sent")]
     Unsendable,
-    /// The upstream broke its protocol; the text says how.
+    /// The upstream broke its protocol; the string says how.
     #[error("protocol error: {0}")]
     Protocol(&'static str),
 }
@@ -178,10 +179,11 @@ pub(crate) enum DownstreamError {
     /// The client reset this stream (HTTP/2 RST_STREAM).
     #[error("downstream remote reset")]
     Reset,
-    /// The client broke the protocol in the middle of a request; the text is Envoy's response code detail.
+    /// The client broke the protocol in the middle of a request; the string is Envoy's response
+    /// code detail.
     #[error("downstream protocol error: {0}")]
     Protocol(&'static str),
-    /// The trailers are over the limits; the text is Envoy's response code detail.
+    /// The trailers are over the limits; the string is Envoy's response code detail.
     #[error("request trailers too large: {0}")]
     TooLarge(&'static str),
 }

@@ -134,7 +134,7 @@ pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down
         exchange.send_reply(&mut down, reply).await;
     }
     if exchange.response.phase == Phase::Waiting {
-        // Nobody is left to read a response, or the client broke the protocol of HTTP/2.
+        // The client has gone, or broke the protocol of HTTP/2: there is no response to send.
         down.tx.reset();
     }
     let keep_alive = exchange.response.phase == Phase::Complete;
@@ -243,7 +243,7 @@ impl<'x> Exchange<'x> {
         }
     }
 
-    /// Rules and route: what is to be done with the request.
+    /// Applies the rules and finds the route.
     fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.record.context;
         let manager = &*context.manager;

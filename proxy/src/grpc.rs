@@ -1,4 +1,4 @@
-//! gRPC's status codes: their names, and the code that stands for an HTTP status.
+//! gRPC's status codes: their names, and the code for an HTTP status.
 
 /// Names in the two spellings of `%GRPC_STATUS%`, by code.
 const NAMES: [(&str, &str); 17] = [
@@ -26,7 +26,8 @@ pub(crate) fn status_names(code: u32) -> Option<(&'static str, &'static str)> {
     NAMES.get(usize::try_from(code).ok()?).copied()
 }
 
-/// The gRPC code for an answer that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code Mapping").
+/// The gRPC code for a response that is plain HTTP (the table of gRPC's "HTTP to gRPC Status Code
+/// Mapping").
 pub(crate) fn status_of_http(status: u16) -> u32 {
     match status {
         400 => 13,
@@ -38,7 +39,7 @@ pub(crate) fn status_of_http(status: u16) -> u32 {
     }
 }
 
-/// The HTTP status that stands for a gRPC code (the inverse, as Envoy has it).
+/// The HTTP status for a gRPC code (the inverse, as Envoy has it).
 pub(crate) fn http_of_status(code: u32) -> u16 {
     match code {
         0 => 200,
@@ -56,7 +57,8 @@ pub(crate) fn http_of_status(code: u32) -> u16 {
     }
 }
 
-/// A message as the `grpc-message` field carries it: percent-encoded but for printable ASCII (the gRPC protocol's Percent-Encoded).
+/// A message as the `grpc-message` header carries it: percent-encoded except for printable ASCII
+/// (the gRPC protocol's Percent-Encoded).
 pub(crate) fn encode_message(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     for &byte in text {

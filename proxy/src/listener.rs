@@ -1,4 +1,4 @@
-//! (1) Sockets: bind, accept with back-off, connection limits, stop on drain.
+//! Sockets: bind, accept with back-off, connection limits, stop on drain.
 //!
 //! Each worker has its own socket for an address (`SO_REUSEPORT`, where the kernel spreads connections over them); elsewhere, and where
 //! a listener asks for it, the first worker accepts and hands over. A socket is kept when its listener changes.
@@ -29,7 +29,7 @@ pub(crate) type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
 /// One worker's socket of one listener.
 pub(crate) struct Acceptor {
     listener: RefCell<Arc<Listener>>,
-    /// Set to end the accepting.
+    /// Set to stop accepting.
     stop: watch::Sender<bool>,
 }
 
@@ -96,7 +96,7 @@ impl Acceptor {
         *self.listener.borrow_mut() = listener;
     }
 
-    /// Ends the accepting; what lies in the accept queue is still served.
+    /// Stops accepting; the connections in the accept queue are still served.
     pub(crate) fn stop(&self) {
         self.stop.send_replace(true);
     }
@@ -127,7 +127,7 @@ impl Acceptor {
                 }
             }
         }
-        // Closing the socket would reset whoever connected before now.
+        // Closing the socket would reset the connections in its queue.
         while let Some(Ok((stream, peer))) = ready(socket.accept()).await {
             self.dispatch(&local, &spread, &mut turn, stream, peer);
         }

@@ -15,7 +15,7 @@ use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
 
-/// How long a connection that is told of its deadline may write its last records. One that does not listen is ended then.
+/// After its deadline, how long a connection may still write its last records. Then it is aborted.
 const LAST_RECORDS: Duration = Duration::from_millis(20);
 
 /// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
@@ -54,9 +54,9 @@ impl Local {
         }
     }
 
-    /// Counts for outlier detection what was seen of a host, and ejects it where that is due. It never waits: the ejection is in
-    /// force for every worker's next pick, and control hears of it later.
-    pub(crate) fn judge(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
+    /// Counts the outcome for outlier detection, and ejects the host at a threshold. It never
+    /// waits: the ejection is in force for every worker's next pick, and control hears of it later.
+    pub(crate) fn report_outcome(&self, cluster: &LocalCluster, host: &LocalHost, seen: Seen) {
         let Some(policy) = &cluster.policy.outlier else { return };
         let crossed = observe(&policy.settings, &host.host.stats, cluster.shard(), seen);
         for kind in crossed.into_iter().flatten() {
@@ -67,7 +67,8 @@ impl Local {
         }
     }
 
-    /// Tells control of a host. A report that finds the queue full is dropped and counted: control finds ejections without it too.
+    /// Reports a host to control. If the queue is full, the report is dropped and counted; control
+    /// finds ejections without it too.
     pub(crate) fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let name = Arc::clone(&cluster.policy.name);
         if self.reports.try_send(HostReport { cluster: name, host: host.host.address, what }).is_err() {
@@ -110,7 +111,7 @@ impl Local {
         draining.connections.spawn_local(connection(draining.stage.subscribe()));
     }
 
-    /// Tells all connections how far draining has come, and ends those whose deadline has passed.
+    /// Passes the drain stage to all connections, and aborts those whose deadline has passed.
     pub(crate) fn relay_drain(&self) {
         let now = time::now();
         self.draining.borrow_mut().retain(|_, draining| {
@@ -154,7 +155,8 @@ mod tests {
     use super::*;
     use std::rc::Rc;
 
-    /// Serves connections that never end by themselves; what each has been told, and whether it still lives.
+    /// Serves connections that never end by themselves; the drain stage of each, and whether it is
+    /// still open.
     fn connect(local: &Local, generation: &Arc<Generation>) -> (watch::Receiver<Drain>, std::rc::Weak<()>) {
         let alive = Rc::new(());
         let (weak, mut told) = (Rc::downgrade(&alive), None);

@@ -104,23 +104,23 @@ impl StringMatch {
 }
 
 impl HeaderMatcher {
-    /// Whether a request matches. A field that came several times matches when one of its values does; an absent one never does, not even
-    /// inverted, unless it counts as empty.
+    /// Whether a request matches. A header that came several times matches if one of its values
+    /// does; an absent one never does, not even inverted, unless it counts as empty.
     pub(crate) fn matches(&self, head: &RequestHead) -> bool {
         let pseudo = self.name.starts_with(':') || &*self.name == "host";
         self.matches_either(pseudo.then(|| head.get(&self.name)), &head.fields)
     }
 
-    /// Whether an answer matches.
+    /// Whether a response matches.
     pub(crate) fn matches_response(&self, head: &ResponseHead) -> bool {
         let mut status = itoa::Buffer::new();
         let status = status.format(head.status).as_bytes();
         self.matches_either((&*self.name == ":status").then_some(Some(status)), &head.fields)
     }
 
-    /// By the value of a pseudo-field, or by the fields of that name.
+    /// By the value of a pseudo-header, or by the headers of that name.
     fn matches_either(&self, pseudo: Option<Option<&[u8]>>, fields: &Fields) -> bool {
-        let verdict = match &self.rule {
+        let result = match &self.rule {
             HeaderRule::Present(wanted) => {
                 let present = pseudo.unwrap_or_else(|| fields.get(&*self.name)).is_some();
                 return ((present || self.treat_missing_as_empty) == *wanted) != self.invert;
@@ -130,7 +130,7 @@ impl HeaderMatcher {
                 number(value).is_some_and(|number| (*start..*end).contains(&number))
             }),
         };
-        verdict.is_some_and(|matched| matched != self.invert)
+        result.is_some_and(|matched| matched != self.invert)
     }
 
     /// Whether a value satisfies `rule`; `None` when there is no value.
@@ -146,14 +146,14 @@ impl HeaderMatcher {
                 None => self.treat_missing_as_empty.then(|| rule(b"")),
             };
         }
-        let mut verdict = None;
+        let mut result = None;
         for value in fields.get_all(&*self.name) {
             if rule(value) {
                 return Some(true);
             }
-            verdict = Some(false);
+            result = Some(false);
         }
-        verdict.or_else(|| self.treat_missing_as_empty.then(|| rule(b"")))
+        result.or_else(|| self.treat_missing_as_empty.then(|| rule(b"")))
     }
 }
 

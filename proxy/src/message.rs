@@ -1,7 +1,8 @@
 //! Message heads: a request or response head with its headers in one buffer.
 //!
-//! A head is validated once by the codec that read it and always written anew, never forwarded as received bytes. Well-known
-//! names are small numbers (`Known`), so that a look-up compares a byte instead of a string.
+//! A head is validated once by the codec that read it and always written again, never forwarded as
+//! received bytes. Well-known names are small numbers (`Known`), so that a look-up compares a byte
+//! instead of a string.
 
 mod fields;
 pub(crate) mod grammar;
@@ -12,7 +13,7 @@ pub(crate) use parts::{
     Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path,
 };
 
-/// Buffers of a head that have grown beyond this are given back after it.
+/// Larger buffers are freed after a request.
 const KEEP: usize = 16 * 1024;
 
 /// Counts steps of work on input in tests, which show that it grows no faster than the input.
@@ -73,7 +74,7 @@ pub(crate) enum Method {
     Other(OtherMethod),
 }
 
-/// A token that is none of the usual methods.
+/// Any other method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OtherMethod(Box<str>);
 
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_is_told_from_grpc_web() {
+    fn grpc_differs_from_grpc_web() {
         assert!(is_grpc_content_type(Some(b"application/grpc+proto")));
         assert!(!is_grpc_content_type(Some(b"application/grpc-web")));
     }

@@ -60,7 +60,7 @@ pub(crate) struct RateLimitedBackOff {
     pub max_interval: Duration,
 }
 
-/// A field that says when a limit is lifted.
+/// A header that says when a limit is lifted.
 #[derive(Debug)]
 pub(crate) struct ResetHeader {
     /// In lower case.
@@ -147,7 +147,7 @@ impl Retries {
         })
     }
 
-    /// Whether the failure is one of those that are retried.
+    /// Whether the policy retries this failure.
     pub(crate) fn cover(&self, cause: Cause<'_>) -> bool {
         match cause {
             Cause::Error { error, sent } => self.on.covers_error(error, sent),

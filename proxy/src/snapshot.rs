@@ -79,7 +79,7 @@ pub struct FilterChain {
 #[derive(Debug, Default)]
 pub struct FilterChains {
     pub chains: Vec<Arc<FilterChain>>,
-    /// For connections that none of them takes.
+    /// For connections that match none of them.
     pub default: Option<Arc<FilterChain>>,
 }
 
@@ -88,7 +88,7 @@ pub struct FilterChains {
 pub(crate) struct Conditions {
     pub destination_port: Option<u16>,
     pub destinations: Vec<Cidr>,
-    /// In lower case; `.example.com` stands for `*.example.com`.
+    /// In lower case; `.example.com` means `*.example.com`.
     pub server_names: Vec<Box<str>>,
     pub transport: Box<str>,
     pub applications: Vec<Box<str>>,
@@ -168,7 +168,7 @@ pub struct TcpProxy {
     /// At most this share (1 is all of it) is added to `max_duration`.
     pub max_duration_jitter: f64,
     pub max_connect_attempts: u32,
-    /// The first and the longest wait between tries.
+    /// The first and the longest back-off between attempts.
     pub back_off: Option<(Duration, Duration)>,
     pub access_log: Vec<Arc<AccessLog>>,
     /// A line each time this has passed.
@@ -191,7 +191,7 @@ pub enum Codec {
 #[derive(Debug)]
 pub struct HttpManager {
     pub stats: Arc<Scope<HttpStats>>,
-    /// The listener's own counts of answers (`listener.<address>.http.<stat_prefix>.`).
+    /// The listener's own counts of responses (`listener.<address>.http.<stat_prefix>.`).
     pub listener_stats: Arc<Scope<ListenerHttpStats>>,
     /// Counts of the codecs, which all listeners share (`http1.`, `http2.`).
     pub http1_stats: Arc<Scope<Http1Stats>>,
@@ -203,7 +203,7 @@ pub struct HttpManager {
     pub access_log: Vec<Arc<AccessLog>>,
     pub(crate) local_reply: Mappers,
     pub(crate) tracing: Option<Tracing>,
-    /// What is believed, set and removed on the way in and out.
+    /// Which headers are trusted, set and removed, in both directions.
     pub rules: Rules,
     pub proxy_100_continue: bool,
     pub(crate) upgrades: crate::route::Upgrades,
@@ -237,7 +237,7 @@ pub struct Timeouts {
     pub request_headers: Option<Duration>,
     /// How long a draining connection lives on (5 s).
     pub drain: Duration,
-    /// How long a connection that was answered and is to be closed may flush (1 s).
+    /// How long a connection that is to be closed may flush its last response (1 s).
     pub delayed_close: Option<Duration>,
 }
 

@@ -48,11 +48,11 @@ pub enum Direction {
 pub(crate) enum Drain {
     /// Serving.
     No = 0,
-    /// Still accepting, but each answer announces the close.
+    /// Still accepting, but each response announces the close.
     Announce = 1,
     /// Not accepting any more; idle connections are closed.
     Closed = 2,
-    /// The time for draining has passed: connections are closed, whatever they carry.
+    /// The time for draining has passed: connections are closed, also those in use.
     Over = 3,
 }
 
@@ -151,7 +151,8 @@ impl ServerState {
         self.changed.send_replace(());
     }
 
-    /// Whether the listeners of a direction were told to accept no more (`/drain_listeners`); their connections go on.
+    /// Whether the listeners of a direction stopped accepting (`/drain_listeners`); their
+    /// connections continue.
     pub(crate) fn is_stopped(&self, direction: Direction) -> bool {
         self.facing(direction).stopped.load(Relaxed)
     }
@@ -166,7 +167,7 @@ impl ServerState {
         self.facing(direction).connections.load(SeqCst)
     }
 
-    /// Whether nothing of a direction is left: no connection, and no socket that may hold one.
+    /// Whether a direction has no connection left, and no socket whose queue may hold one.
     pub(crate) fn is_idle(&self, direction: Direction) -> bool {
         let facing = self.facing(direction);
         facing.acceptors.load(Acquire) == 0 && facing.connections.load(SeqCst) == 0
@@ -189,7 +190,7 @@ impl ServerState {
 
     pub(crate) fn connection_closed(&self, direction: Direction) {
         let before = self.facing(direction).connections.fetch_sub(1, SeqCst);
-        // A drain waits for the last connection; nobody else does.
+        // Only a drain waits for the last connection.
         if before == 1 && self.drain(direction) != Drain::No {
             self.changed.send_replace(());
         }
@@ -208,7 +209,7 @@ impl ServerState {
         self.unbound.subscribe()
     }
 
-    /// Wakes everyone who subscribed.
+    /// Wakes all subscribers.
     pub(crate) fn touch(&self) {
         self.changed.send_replace(());
     }

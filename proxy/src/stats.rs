@@ -55,7 +55,7 @@ impl Default for Gauge {
 }
 
 impl Gauge {
-    /// Marks a gauge that nobody has set: `usedonly` leaves it out.
+    /// Marks a gauge that was never set: `usedonly` leaves it out.
     const NEVER_SET: i64 = i64::MIN;
 
     pub(crate) fn inc(&self) {
@@ -160,7 +160,7 @@ impl<T: Group> Scope<T> {
 
     /// The shard of a thread: workers count from 0, `Registry` names the others.
     pub fn shard(&self, at: usize) -> &T {
-        // The index always exists; the last shard stands in rather than a panic.
+        // The index always exists; the last shard is used instead of a panic.
         let last = self.shards.len().saturating_sub(1);
         &self.shards[at.min(last)].get_or_init(Box::default).0
     }

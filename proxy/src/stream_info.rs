@@ -1,6 +1,6 @@
 //! What is known of one exchange as it goes on: the record that formats, access logs and header formatters read.
 //!
-//! Filled by `connection`, `exchange` and `attempt`; read by `format`. Calls nothing of ours but `error` and `message`.
+//! The connection and the exchange fill it; formats read it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -192,12 +192,12 @@ impl Session<'_> {
             self.info.attempts = self.info.attempts.saturating_add(1);
             match self.attempt(waits, &cluster, &host.host, permit).await? {
                 Ok(upstream) => {
-                    self.local.judge(&cluster, &host, Seen::Served);
+                    self.local.report_outcome(&cluster, &host, Seen::Served);
                     return Ok(Some(upstream));
                 }
                 Err(UpstreamError::Overflow) => {}
                 Err(error) => {
-                    self.local.judge(&cluster, &host, Seen::Failed);
+                    self.local.report_outcome(&cluster, &host, Seen::Failed);
                     self.info.flags.set(error.flag());
                     self.info.upstream.transport_failure = error.transport_failure();
                 }

@@ -22,7 +22,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The value of a `date` field, made anew once a second (RFC 9110, 5.6.7).
+/// The value of a `date` header, made once a second (RFC 9110, 5.6.7).
 #[derive(Debug, Default)]
 pub(crate) struct DateCache {
     second: Cell<u64>,

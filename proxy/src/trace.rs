@@ -35,7 +35,7 @@ pub(crate) struct Tracing {
 #[derive(Debug)]
 pub(crate) enum Tag {
     Fixed(Box<str>),
-    /// A field of the request, and the value without it.
+    /// A header of the request, and the value without it.
     Header(Box<str>, Box<str>),
 }
 
@@ -66,8 +66,8 @@ enum Reason {
 /// The place of that digit.
 const DIGIT: usize = 14;
 
-/// Begins the span of a request, and writes its context into the request's fields; `None` when the request's own context is broken.
-/// `random` are two numbers by chance, never 0 together.
+/// Begins the span of a request, and writes its context into the request's headers; `None` when the
+/// request's own context is broken. `random` are two numbers by chance, never 0 together.
 pub(crate) fn begin(
     tracing: &Tracing,
     shard: usize,
@@ -258,7 +258,7 @@ impl Outbox {
         Self { spans, taken: Mutex::new(Some(receiver)), collector }
     }
 
-    /// The spans, for the one who sends them: once.
+    /// The spans, for the sender; can be taken once.
     pub(crate) fn take(&self) -> Option<mpsc::Receiver<String>> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -1,6 +1,7 @@
 //! One worker: a thread with its own runtime, sockets, connections, pools and counters.
 //!
-//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs until it is told to end.
+//! It takes each new snapshot apart into what it uses, closes idle upstream connections, and runs
+//! until shutdown.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,7 +30,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(crate) struct Setup {
     pub local: LocalSetup,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Ends the worker with whatever it has.
+    /// Aborts the worker and its connections.
     pub end: CancellationToken,
     pub bound: Bound,
     inbox: mpsc::Receiver<Handed>,
@@ -87,7 +88,8 @@ pub(crate) fn setups(
     receivers.into_iter().enumerate().map(setup).collect()
 }
 
-/// Runs a worker on a thread of its own. However it ends, the others end with it: a process with half its workers would look healthy.
+/// Runs a worker on a thread of its own. If it ends, the others end too: a process with half its
+/// workers would look healthy.
 pub(crate) fn spawn(at: usize, setup: Setup) -> std::io::Result<std::thread::JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name(format!("worker-{at}")).spawn(move || {
@@ -203,7 +205,7 @@ impl Worker {
         }
     }
 
-    /// When a listener is to be bound again, or connections end.
+    /// When to bind a listener again, or to end connections.
     fn next_deadline(&self) -> Option<Instant> {
         let cut = self.local.next_deadline().map(Instant::from_std);
         self.unbound.values().map(|unbound| unbound.due).chain(cut).min()

@@ -27,7 +27,8 @@ impl Drop for Proxy {
     }
 }
 
-/// Answers each connection once. A path with `fail` gets 503 the first time that it is asked for, 200 later.
+/// Responds to each connection once. A path with `fail` gets 503 the first time that it is asked
+/// for, 200 later.
 fn upstream() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -35,13 +36,13 @@ fn upstream() -> u16 {
         let failed = Arc::new(AtomicBool::new(false));
         for stream in listener.incoming() {
             let failed = Arc::clone(&failed);
-            thread::spawn(move || answer(stream.unwrap(), &failed));
+            thread::spawn(move || respond(stream.unwrap(), &failed));
         }
     });
     port
 }
 
-fn answer(mut stream: TcpStream, failed: &AtomicBool) {
+fn respond(mut stream: TcpStream, failed: &AtomicBool) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut first, mut line) = (String::new(), String::new());
     let _read = reader.read_line(&mut first);
@@ -70,13 +71,13 @@ fn start(file: &str) -> Proxy {
     Proxy { child, port }
 }
 
-/// The whole answer to a request.
+/// The whole response to a request.
 fn get(proxy: &Proxy, path: &str) -> String {
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
+    let mut response = String::new();
+    stream.read_to_string(&mut response).unwrap();
+    response
 }
 
 const V2: &str = r#"

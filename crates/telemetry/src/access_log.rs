@@ -1,4 +1,5 @@
-//! One log line for each request that a service answers, with the id that joins it to the sidecars' access logs.
+//! One log line for each request to a service, with the id that joins it to the sidecars' access
+//! logs.
 
 use std::time::Instant;
 
@@ -94,10 +95,10 @@ mod tests {
     async fn a_client_that_goes_away_is_written_with_status_0() {
         let lines = Lines::default();
         let (_guard, _handle) = lines.capture(true);
-        let answer = tokio::spawn(router().oneshot(request("/slow")));
+        let response = tokio::spawn(router().oneshot(request("/slow")));
         tokio::task::yield_now().await;
-        answer.abort();
-        assert!(answer.await.is_err());
+        response.abort();
+        assert!(response.await.is_err());
         let line: serde_json::Value = serde_json::from_str(&lines.text()).expect("one JSON line");
         assert_eq!((&line["status"], &line["request_id"]), (&0.into(), &"id-7".into()));
     }

@@ -111,8 +111,8 @@ fn build(
     Ok((subscriber, LogHandle { filter: handle, level: Arc::new(Mutex::new(level)) }))
 }
 
-/// A bare level is ours; the libraries below us stay at `info`, else `debug` drowns in HTTP/2 frames. Whoever wants those
-/// writes directives (`debug,h2=trace`).
+/// A bare level is ours; the libraries below us stay at `info`, else `debug` drowns in HTTP/2
+/// frames. To see those writes directives (`debug,h2=trace`).
 fn parse(level: &str) -> Result<EnvFilter, Error> {
     let directives = match level.to_ascii_lowercase().as_str() {
         "off" => "off",

@@ -1,4 +1,4 @@
-//! Joins the requests that a service makes to the one that it is answering.
+//! Joins the requests that a service makes to the one that it is serving.
 //!
 //! A sidecar sees requests come in and go out but cannot know which belong together: only the service can say so, by
 //! passing on the headers below. That is all a service has to do for tracing. They are passed on as they came, unless the
@@ -40,25 +40,27 @@ pub struct Propagated {
     headers: HeaderMap,
 }
 
-/// Middleware (`axum::middleware::from_fn`): keeps the trace headers of the request for as long as it is answered, in the
-/// task that answers it. Work moved to another task with `tokio::spawn` has to take [`current`] along by itself.
+/// Middleware (`axum::middleware::from_fn`): keeps the trace headers of the request for as long as
+/// it is served, in the task that serves it. Work moved to another task with `tokio::spawn` has to
+/// take [`current`] along by itself.
 pub async fn capture_trace_context(request: Request, next: Next) -> Response {
     let propagated = Propagated::from_headers(request.headers());
     within(propagated, next.run(request)).await
 }
 
-/// Runs `answer` with `propagated` as what [`current`] gives.
-pub(crate) async fn within<F: Future>(propagated: Propagated, answer: F) -> F::Output {
-    CURRENT.scope(propagated, answer).await
+/// Runs `response` with `propagated` as what [`current`] gives.
+pub(crate) async fn within<F: Future>(propagated: Propagated, response: F) -> F::Output {
+    CURRENT.scope(propagated, response).await
 }
 
-/// The trace headers of the request being answered; none outside of [`capture_trace_context`].
+/// The trace headers of the current request; none outside of [`capture_trace_context`].
 #[must_use]
 pub fn current() -> Propagated {
     CURRENT.try_with(Clone::clone).unwrap_or_default()
 }
 
-/// Adds the trace headers of the request being answered to an outgoing one, in place of any with the same names.
+/// Adds the trace headers of the current request to an outgoing one, in place of any with the same
+/// names.
 pub fn propagate(outgoing: &mut HeaderMap) {
     // Outside of a request there is nothing to pass on.
     let _ = CURRENT.try_with(|propagated| propagated.apply(outgoing));

@@ -1,4 +1,4 @@
-//! One span for each request that a service answers and for each call that it makes, sent to Zipkin.
+//! One span for each request to a service and for each call that it makes, sent to Zipkin.
 //!
 //! Off unless `OTEL_EXPORTER_ZIPKIN_ENDPOINT` is set. The trace continues the caller's: its span is the parent, its
 //! decision not to sample is kept, and where no trace came one is begun. Names and tags are those of OpenTelemetry's
@@ -67,7 +67,7 @@ pub async fn trace_requests(State(spans): State<Spans>, request: Request, next: 
     };
     let response = within(context, next.run(request)).await;
     let status = response.status();
-    span.answered(status);
+    span.responded(status);
     if status.is_server_error() {
         span.failed(status.as_str());
     }
@@ -76,7 +76,7 @@ pub async fn trace_requests(State(spans): State<Spans>, request: Request, next: 
 
 impl Spans {
     /// Reads `OTEL_EXPORTER_ZIPKIN_ENDPOINT`. A value that is no endpoint is a line in the log and no spans: a service does
-    /// not fail because nobody watches it. Must be called inside a tokio runtime.
+    /// not fail because spans cannot be sent. Must be called inside a tokio runtime.
     #[must_use]
     pub fn from_environment(service: &'static str) -> Self {
         let Some(endpoint) = std::env::var_os(VARIABLE).filter(|endpoint| !endpoint.is_empty()) else {
@@ -106,7 +106,7 @@ impl Spans {
         Ok(Self(Some(Arc::new(Recording { tracer: provider.build().tracer("petmesh"), export }))))
     }
 
-    /// A call to `peer`, made for the request being answered.
+    /// A call to `peer`, made for the current request.
     #[must_use]
     pub fn client(&self, peer: &'static str, method: &Method, url: &str) -> Span {
         self.start(&current(), || {
@@ -159,8 +159,8 @@ impl Span {
         }
     }
 
-    /// The status of the answer.
-    pub fn answered(&mut self, status: StatusCode) {
+    /// The status of the response.
+    pub fn responded(&mut self, status: StatusCode) {
         if let Some(Recorded { span, .. }) = &mut self.0 {
             span.set_attribute(KeyValue::new("http.response.status_code", i64::from(status.as_u16())));
         }

@@ -113,7 +113,7 @@ impl TraceContext {
         headers
     }
 
-    /// Reads the `x-b3-*` headers; `get` answers with the value of a header by its lower-case name. Ids
+    /// Reads the `x-b3-*` headers; `get` gives the value of a header by its lower-case name. Ids
     /// without their leading zeros are accepted, as Envoy does.
     #[must_use]
     pub fn from_b3_multi<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {

@@ -26,7 +26,8 @@ pub struct AccessLog {
 /// How a line looks.
 #[derive(Clone, Debug)]
 pub(crate) enum LogFormat {
-    /// `text_format`, `text_format_source` and the old `format`: the text as given, line feed included where the text has one.
+    /// `text_format`, `text_format_source` and the old `format`: the string as given, line feed
+    /// included where the string has one.
     Text(Format),
     /// `json_format`, and the old `typed_json_format`.
     Json(JsonFormat),
@@ -35,7 +36,8 @@ pub(crate) enum LogFormat {
 impl Default for LogFormat {
     /// Envoy's line.
     fn default() -> Self {
-        // The text is a constant of ours (a test parses it); a log with empty lines would be the only harm.
+        // The format is a constant (a test parses it), so this cannot fail; it would only log empty
+        // lines.
         Self::Text(Format::parse(DEFAULT_LOG_FORMAT).unwrap_or_default())
     }
 }
@@ -73,7 +75,8 @@ impl AccessLog {
     }
 }
 
-/// `config.accesslog.v3.AccessLogFilter`, but for the kinds that are not known here (runtime, metadata, CEL, extensions).
+/// `config.accesslog.v3.AccessLogFilter`, without the kinds that are not implemented (runtime,
+/// metadata, CEL, extensions).
 #[derive(Debug)]
 pub(crate) enum LogFilter {
     /// `status_code_filter`: the status sent; 0 when none was.
@@ -113,7 +116,7 @@ pub(crate) enum Operation {
 }
 
 impl LogFilter {
-    /// Whether the exchange is meant.
+    /// Whether the exchange is logged.
     pub(crate) fn passes(&self, context: &Context<'_>) -> bool {
         let info = context.info;
         match self {

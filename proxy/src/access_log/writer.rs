@@ -88,7 +88,7 @@ enum Target {
 #[derive(Debug)]
 struct SinkBuffers {
     target: Target,
-    /// The open file; taken by the writer alone, but for the one that is opened.
+    /// The open file; only the writer uses it after it was opened.
     file: Mutex<Option<File>>,
     buffers: Box<[Mutex<Vec<u8>>]>,
     shared: Arc<Shared>,
@@ -143,7 +143,7 @@ impl LogWriter {
         }
     }
 
-    /// Opens the files anew before the next line, after they were moved away (SIGUSR1).
+    /// Opens the files again before the next line, after they were moved away (SIGUSR1).
     pub(crate) fn reopen(&self) {
         lock(&self.shared.orders).reopen = true;
         self.shared.wake.notify_one();
@@ -176,7 +176,7 @@ impl Drop for LogWriter {
         lock(&self.shared.orders).stop = true;
         self.shared.wake.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic of the writer has nobody left to tell.
+            // A panic of the writer cannot be reported.
             let _ = thread.join();
         }
         // Sinks hold the shared part and the shared part the sinks: cut the circle.

@@ -1,4 +1,5 @@
-//! What configuration is in force and where it came from, as the messages it was read from: what `/config_dump` shows.
+//! The current configuration and its source, as the messages that it was read from, for
+//! `/config_dump`.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -18,7 +18,7 @@ use crate::time;
 /// The two ends of a connection: the client's, and ours.
 pub(super) type Ends = (SocketAddr, SocketAddr);
 
-/// What is to be said of a request.
+/// What the access log of the admin interface knows of a request.
 pub(super) struct Line {
     start: SystemTime,
     began: Instant,

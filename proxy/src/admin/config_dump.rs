@@ -1,4 +1,4 @@
-//! `/config_dump`: the configuration in force, as the messages it was read from.
+//! `/config_dump`: the current configuration, as the messages that it was read from.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -174,7 +174,7 @@ fn lists(accepted: &Accepted, filter: Option<&Regex>) -> Lists {
     lists
 }
 
-/// The route configurations that stand in a listener's connection managers.
+/// The route configurations in a listener's connection managers.
 fn inline_routes(listener: &Value) -> Vec<Value> {
     let chains = listener.get("filter_chains").and_then(Value::as_array).into_iter().flatten();
     let chains = chains.chain(listener.get("default_filter_chain"));

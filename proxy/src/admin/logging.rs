@@ -1,4 +1,5 @@
-//! `/logging`: levels by logger. Envoy's logger names stand for the parts of this program that do the same.
+//! `/logging`: levels by logger. Envoy's logger names map to the modules of this program with the
+//! same task.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -43,7 +44,7 @@ const USAGE: &str = "usage: /logging?<name>=<level> (change single level)\n\
 pub(super) struct Levels(Mutex<[&'static str; LOGGERS.len()]>);
 
 impl Levels {
-    /// All at the level in force; at `info` where that is a list of directives.
+    /// All at the current level; at `info` if that is a list of directives.
     pub(super) fn new(log: Option<&LogHandle>) -> Self {
         let given = log.map(LogHandle::level).unwrap_or_default();
         let given = if given == "warn" { "warning".to_owned() } else { given.to_ascii_lowercase() };

@@ -1,9 +1,9 @@
 //! The admin interface: Envoy's paths, texts and content types.
 //!
-//! It runs on a thread of its own, so that a saturated data path still answers `/ready`. It reads the
-//! snapshot, the statistics and the state, and acts by sending commands to `app`. A slow client
-//! never keeps the others waiting: connections without progress are closed, and the slowest one
-//! makes room when there are too many.
+//! It runs on a thread of its own, so that a saturated data path still responds to `/ready`. It
+//! reads the snapshot, the statistics and the state, and acts by sending commands to `app`. A slow
+//! client never keeps the others waiting: connections without progress are closed, and the slowest
+//! one makes room when there are too many.
 
 use std::collections::VecDeque;
 use std::io;
@@ -82,14 +82,14 @@ pub struct CommandLine {
     pub drain_time: Duration,
 }
 
-/// A command and where to say that it was carried out; the answer to the client waits for that.
+/// A command, and a channel for its completion; the response to the client waits for that.
 #[derive(Debug)]
 pub struct Order {
     pub(crate) command: Command,
     pub done: oneshot::Sender<()>,
 }
 
-/// What `app` does when the admin interface is told to.
+/// Commands of the admin interface to `app`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Command {
     /// `/drain_listeners`: stop listening; with `graceful` only after the drain time, with `skip_exit` drain connections but listen on.
@@ -100,7 +100,8 @@ pub(crate) enum Command {
     ReopenLogs,
     /// `/runtime_modify`: these keys with their values are the whole admin layer now.
     SetRuntime(Vec<(String, String)>),
-    /// `/quitquitquit`: end at once, with status 0. Sent after its answer; nobody waits for `done`.
+    /// `/quitquitquit`: end at once, with status 0. Sent after its response; nothing waits for
+    /// `done`.
     Quit,
 }
 
@@ -279,7 +280,7 @@ async fn connection(admin: &Arc<Admin>, stream: TcpStream, progress: &Progress) 
         let quit = quit.clone();
         async move {
             progress.last.store(Progress::HANDLING, Relaxed);
-            let response = routes::answer(admin, request, &quit, (peer, local)).await;
+            let response = routes::respond(admin, request, &quit, (peer, local)).await;
             progress.note();
             Ok::<_, std::convert::Infallible>(response)
         }
@@ -301,12 +302,12 @@ impl Admin {
         self.http.shard(self.context.registry.admin_shard())
     }
 
-    /// Sends a command; returns what tells that it was carried out.
+    /// Sends a command; the result completes when it was carried out.
     async fn send(&self, command: Command) -> oneshot::Receiver<()> {
-        let (done, answered) = oneshot::channel();
-        // Without a receiver the process is ending: there is nothing to tell.
+        let (done, responded) = oneshot::channel();
+        // Without a receiver the process is shutting down.
         let _ = self.context.commands.send(Order { command, done }).await;
-        answered
+        responded
     }
 
     /// Sends a command and waits until it was carried out.

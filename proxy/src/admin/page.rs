@@ -1,4 +1,4 @@
-//! Requests and answers of the admin interface: parameters, content types, and whom it talks to.
+//! Requests and responses of the admin interface: parameters, content types, and allowed hosts.
 //!
 //! A web page must not reach the admin port through its visitor's browser: a request from another origin, or for a host name that
 //! public DNS could point here (DNS rebinding), is refused.
@@ -14,7 +14,7 @@ use hyper::{Response, StatusCode};
 
 use crate::message::grammar::decode_percent;
 
-/// An answer before it is one of hyper's.
+/// A response before it becomes one of hyper's.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Page {
     pub status: u16,
@@ -123,7 +123,7 @@ fn decode(text: &str) -> String {
     String::from_utf8_lossy(&decode_percent(text.as_bytes())).into_owned()
 }
 
-/// Why a request is refused before it is looked at; `None` when it is not.
+/// Why a request is refused before it is routed; `None` if it is not.
 pub(super) fn refusal(headers: &HeaderMap) -> Option<Page> {
     let value = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let host = value(&header::HOST).unwrap_or_default();
@@ -131,14 +131,14 @@ pub(super) fn refusal(headers: &HeaderMap) -> Option<Page> {
         return Some(Page::error(
             403,
             format!(
-                "The admin interface does not answer for the host {host}: ask for its IP address or localhost.\n"
+                "The admin interface does not serve the host {host}: ask for its IP address or localhost.\n"
             ),
         ));
     }
     let origin = value(&header::ORIGIN)?;
     let of_page = origin.split_once("://").map_or(origin, |(_, host)| host);
     let crosses = !of_page.eq_ignore_ascii_case(host);
-    crosses.then(|| Page::error(403, "The admin interface does not answer pages of another origin.\n"))
+    crosses.then(|| Page::error(403, "The admin interface does not serve pages of another origin.\n"))
 }
 
 /// Whether public DNS cannot make this host (with or without a port) point at us: an address, a name without a dot, or one below a name
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_that_public_dns_cannot_make_are_answered() {
+    fn only_hosts_that_public_dns_cannot_make_are_served() {
         for host in [
             "127.0.0.1:8081",
             "localhost",

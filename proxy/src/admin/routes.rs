@@ -16,7 +16,8 @@ use crate::stats::HttpStats;
 /// Bytes of a form that are read.
 const MAX_FORM: usize = 64 * 1024;
 
-/// A path: its name, what `/help` says of it, its parameters, and whether it changes something and so wants POST.
+/// A path: its name, its line in `/help`, its parameters, and whether it changes something and so
+/// needs POST.
 struct Entry {
     path: &'static str,
     help: &'static str,
@@ -159,8 +160,9 @@ const ENTRIES: &[Entry] = &[
     change("/stats/recentlookups/enable", "enable recording of reset stat-name lookup names", &[]),
 ];
 
-/// Answers a request. `/quitquitquit` leaves a word in `quit`, to be carried out when its answer has been sent.
-pub(super) async fn answer(
+/// Responds to a request. `/quitquitquit` leaves a command in `quit`, which runs after the
+/// response.
+pub(super) async fn respond(
     admin: &Arc<Admin>,
     request: Request<Incoming>,
     quit: &mpsc::Sender<()>,

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// What `server.state` and `/ready` say: a server that was told to fail its health checks counts as draining.
+/// What `server.state` and `/ready` say: a server that fails its health checks on command counts as
+/// draining.
 fn phase(context: &AdminContext) -> Phase {
     match context.state.phase() {
         Phase::Live if context.state.health_failed() => Phase::Draining,

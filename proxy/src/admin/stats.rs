@@ -107,7 +107,7 @@ impl Wanted {
         })
     }
 
-    /// The statistics that are asked for, as they stand.
+    /// The requested statistics with their current values.
     pub(super) fn collect(&self, admin: &Admin) -> Collected {
         server::refresh(admin);
         super::clusters::refresh(&admin.context);
@@ -125,7 +125,7 @@ impl Wanted {
     }
 }
 
-/// A regular expression of a parameter, or the answer that refuses it.
+/// A regular expression of a parameter, or the error response for it.
 pub(super) fn regex(text: &str) -> Result<Regex, Page> {
     let compiled = RegexBuilder::new(text).size_limit(1 << 20).build();
     compiled.map_err(|error| Page::error(400, format!("Invalid re2 regex: {error}")))

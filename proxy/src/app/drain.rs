@@ -1,7 +1,8 @@
 //! The ordered end: readiness, inbound, outbound.
 //!
-//! An application that finishes its last request still needs its own calls, so that outbound listeners drain only after the last
-//! inbound connection has ended. Announce, wait, close: who connects in the first two seconds is still served, and told to go elsewhere.
+//! An application that finishes its last request still needs its own calls, so that outbound
+//! listeners drain only after the last inbound connection has ended. Announce, wait, close:
+//! connections of the first two seconds are still served, with an announcement of the close.
 
 use std::time::Duration;
 

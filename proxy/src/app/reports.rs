@@ -1,4 +1,4 @@
-//! What the proxy tells the person who starts it: diagnostics, notices, and what to do about an address in use.
+//! What the proxy prints at its start: diagnostics, notices, and the remedy for an address in use.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ pub(super) fn refused(args: &Args, diagnostics: &[Diagnostic], text: &str) -> u8
     exit::FAILED
 }
 
-/// The answer of `--mode validate`.
+/// The output of `--mode validate`.
 pub(super) fn validated(args: &Args, name: &str, findings: &[Diagnostic], text: &str) -> u8 {
     let failed = findings.iter().any(|finding| finding.severity == Severity::Error);
     if args.format == DiagnosticsFormat::Json || !findings.is_empty() {
@@ -47,7 +47,7 @@ fn print(args: &Args, diagnostics: &[Diagnostic], text: &str) {
     }
 }
 
-/// Flags that are accepted and mean nothing.
+/// Flags that are accepted and have no effect.
 pub(super) fn ignored_flags(args: &Args) {
     for flag in args.ignored.given() {
         tracing::warn!(flag, "this flag of Envoy's has no meaning here and is ignored");

@@ -25,7 +25,7 @@ use crate::route::{
     Upgrades, Weighted,
 };
 
-/// How long a route waits for an answer unless it says otherwise.
+/// The default timeout of a route.
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A route to a cluster.
@@ -245,7 +245,7 @@ pub(super) fn redirect(cx: &mut Cx<'_>, place: &Place<'_>, message: &RedirectAct
     })
 }
 
-/// A fixed answer.
+/// A direct response.
 pub(super) fn direct(
     cx: &mut Cx<'_>,
     place: &Place<'_>,

@@ -90,7 +90,7 @@ fn conditions(cx: &mut Cx<'_>, place: &Place<'_>, message: &FilterChainMatch) ->
     }
 }
 
-/// Conditions on what only the first bytes of a connection tell.
+/// Conditions on the first bytes of a connection.
 fn uninspected(cx: &mut Cx<'_>, place: &Place<'_>, message: &FilterChainMatch) {
     let asked = [
         ("server_names", !message.server_names.is_empty()),

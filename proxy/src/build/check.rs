@@ -24,7 +24,7 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
         Ok(read) => return Ok(read),
         Err(refused) => refused,
     };
-    // More than anyone reads: the builder would say of each broken part again what follows from it.
+    // The builder would report the consequences of each broken part again.
     let full = findings.len() >= xds::MAX_FINDINGS;
     if let Some(partial) = partial.filter(|_| !full) {
         let further = check(&partial, flavor, pod);
@@ -110,7 +110,7 @@ fn follows(found: &Diagnostic, read: &[Diagnostic]) -> bool {
     errors.filter_map(|error| error.path.as_deref()).any(|error| within(path, error) || within(error, path))
 }
 
-/// Whether a path is another one or stands below it.
+/// Whether a path equals another one or is below it.
 fn within(path: &str, outer: &str) -> bool {
     path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

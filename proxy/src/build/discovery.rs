@@ -70,9 +70,9 @@ pub struct SdsV1 {
     pub cluster: String,
     pub service: String,
     pub refresh_delay: Duration,
-    /// For one answer (1 s).
+    /// For one response (1 s).
     pub request_timeout: Duration,
-    /// How long the cluster may wait for the first answer (15 s); `None` is for ever.
+    /// How long the cluster may wait for the first response (15 s); `None` is for ever.
     pub initial_fetch_timeout: Option<Duration>,
 }
 

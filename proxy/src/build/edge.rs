@@ -4,13 +4,13 @@ use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresA
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::PathWithEscapedSlashesAction;
 
-/// For whom a configuration is built.
+/// The kind of proxy that a configuration is built for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flavor {
-    /// Envoy's defaults: who connects is another proxy, or the application.
+    /// Envoy's defaults: clients are other proxies, or the application.
     #[default]
     Sidecar,
-    /// Who connects is anybody: nothing about the peer is believed, and every resource has a limit.
+    /// Clients come from outside: nothing that they say is trusted, and every resource has a limit.
     Edge,
 }
 
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edge_believes_nobody_and_keeps_what_the_file_says() {
+    fn the_edge_trusts_no_client_and_keeps_what_the_file_says() {
         let mut message =
             HttpConnectionManager { normalize_path: Some(false), ..HttpConnectionManager::default() };
         let edge = Flavor::Edge.complete(&message);

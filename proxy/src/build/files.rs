@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 /// The most that a file may have, in bytes.
 const SIZE_LIMIT: u64 = 16 << 20;
 
-/// The state of a file, to tell it from a later one.
+/// The state of a file, to notice changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     target: PathBuf,

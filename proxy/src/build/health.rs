@@ -21,7 +21,7 @@ use crate::cluster::outlier::{self, Enforcing};
 use crate::headers::Changes;
 use crate::message::Method;
 
-/// Bytes of an answer's body that are looked at unless a file says otherwise (Envoy's).
+/// Default for the bytes of a response body that are searched (Envoy's).
 const BODY_LIMIT: u64 = 1024;
 
 /// The cluster's outlier detection, if it has one.
@@ -157,7 +157,7 @@ fn http_probe(
     let limit = message.response_buffer_size.unwrap_or(BODY_LIMIT);
     let expected: usize = receive.iter().map(Vec::len).sum();
     if limit > 0 && expected as u64 > limit {
-        let text = format!("{expected} bytes are expected, and only {limit} of the answer are looked at");
+        let text = format!("{expected} bytes are expected, and only {limit} of the response are searched");
         cx.error(&place.field("receive"), Code::BadValue, text).suggest("a larger `response_buffer_size`");
     }
     let service_name = message.service_name_matcher.as_ref();

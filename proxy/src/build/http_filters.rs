@@ -1,4 +1,4 @@
-//! HTTP filters -> `filter::chain`, and what routes say of them.
+//! HTTP filters -> `filter::chain`, and their settings on routes.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +98,8 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
     None
 }
 
-/// What one level of the routes says of filters; `cors` is the older form of the policy for that filter.
+/// The filter settings on one level of the routes; `cors` is the older form of the policy for that
+/// filter.
 pub(super) fn overrides(
     cx: &mut Cx<'_>,
     place: &Place<'_>,

@@ -114,7 +114,7 @@ fn rules(cx: &mut Cx<'_>, place: &Place<'_>, message: &HttpConnectionManager, su
             append_forwarded_port: message.append_x_forwarded_port,
             mapped: message.represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
             // With trusted proxies before the edge, their word counts.
-            believe_nothing: cx.flavor == Flavor::Edge
+            trust_nothing: cx.flavor == Flavor::Edge
                 && message.use_remote_address == Some(true)
                 && message.xff_num_trusted_hops == 0
                 && !message.skip_xff_append,

@@ -81,7 +81,7 @@ pub(super) fn query(
     matchers
 }
 
-/// A condition on a text.
+/// A condition on a string.
 pub(super) fn string(cx: &mut Cx<'_>, place: &Place<'_>, message: &StringMatcher) -> Option<StringMatch> {
     let ignore_case = message.ignore_case;
     let text = |text: &String| Box::<str>::from(text.as_str());

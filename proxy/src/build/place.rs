@@ -1,6 +1,6 @@
-//! Where in a configuration something stands, and what was found there.
+//! Places in a configuration, and the findings there.
 //!
-//! A place is a chain on the stack that becomes a text only for a finding.
+//! A place is a chain on the stack that becomes a string only for a finding.
 
 use std::fmt;
 
@@ -77,7 +77,7 @@ pub(super) struct Findings {
     kept: Vec<Finding>,
     errors: usize,
     warnings: usize,
-    /// What is said of one too many goes here, and is forgotten.
+    /// Findings beyond the limit go here and are dropped.
     spare: Option<Finding>,
 }
 

@@ -19,9 +19,9 @@ pub struct Resolver {
     pub tcp_only: bool,
     /// Names are taken as they are, without the system's search domains.
     pub no_search: bool,
-    /// For one try (5 s).
+    /// For one attempt (5 s).
     pub timeout: Option<Duration>,
-    pub tries: Option<u32>,
+    pub attempts: Option<u32>,
 }
 
 /// The resolver of a cluster.
@@ -69,7 +69,7 @@ fn typed_resolver(cx: &mut Cx<'_>, place: &Place<'_>, typed: &TypedExtensionConf
         tcp_only: options.use_tcp_for_dns_lookups,
         no_search: options.no_default_search_domain,
         timeout: config.query_timeout_seconds.map(Duration::from_secs),
-        tries: config.query_tries,
+        attempts: config.query_tries,
     }
 }
 

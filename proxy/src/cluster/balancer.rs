@@ -3,7 +3,7 @@
 //!
 //! The priority comes first, by the shares of `shares`. Within it, hosts of equal weight take turns
 //! (round robin), or the least busy of a few drawn at random is taken (least request). Hosts of
-//! unequal weight stand in a schedule by earliest deadline, as in Envoy. Each worker starts at a
+//! unequal weight are in a schedule by earliest deadline, as in Envoy. Each worker starts at a
 //! random place of its own and keeps its place when the members change, so that many workers and
 //! frequent changes do not favour one host.
 

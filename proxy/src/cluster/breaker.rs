@@ -3,11 +3,11 @@
 //!
 //! Why: a slow cluster must not take the whole proxy with it. Past the limit a request fails at once.
 //! Triggers: a permit is asked for while the count is at its limit. Recovers: as soon as a permit is
-//! given back (on drop), which wakes one waiter, on whatever worker.
+//! returned (on drop), which wakes one waiter, on any worker.
 //! Unlike Envoy's, the counts are exact and one for all workers. `max_connections` does not stop a
-//! pool without a connection from opening one: nothing of its own could end its wait.
+//! pool without a connection from opening one: no connection of its own could end its wait.
 //!
-//! A permit that is given back and a request that begins to wait must not miss each other. The one
+//! A permit that returns and a request that begins to wait must not miss each other. The one
 //! lowers `used` and then reads `wanted`, the other raises `wanted` and then reads `used`; with
 //! sequentially consistent operations at least one of them sees what the other wrote. Weaker ones
 //! would let both read old values (on AArch64), and the request would wait for a wake-up that has
@@ -69,11 +69,11 @@ pub(crate) struct Count {
     used: AtomicU32,
     /// How many wait for a permit, on all workers.
     wanted: AtomicU32,
-    /// A permit was given back while some were waiting.
+    /// A permit returned while some were waiting.
     room: Notify,
 }
 
-/// One unit of a count; given back on drop.
+/// One unit of a count; returns on drop.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Count>);
 
@@ -127,7 +127,7 @@ impl Count {
         self.wanted.load(Ordering::SeqCst)
     }
 
-    /// Notified when a permit is given back. Only while a `Want` lives.
+    /// Notified when a permit returns. Only while a `Want` lives.
     pub(crate) fn room(&self) -> &Notify {
         &self.room
     }

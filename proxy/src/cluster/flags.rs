@@ -21,7 +21,7 @@ pub(crate) enum HealthFlag {
     PendingActiveHc = 1 << 6,
     /// It said itself that it is not to be used: left out of every sum.
     ExcludedViaImmediateHcFail = 1 << 7,
-    /// The last health check had no answer in time.
+    /// The last health check timed out.
     ActiveHcTimeout = 1 << 8,
     EdsStatusDraining = 1 << 9,
 }

@@ -1,9 +1,11 @@
 //! Active health checks: what a row of results says about a host, and when it is asked again.
 //!
-//! Why: a host that cannot answer should be found out before a request is. Triggers: failures in a row (`unhealthy_threshold`), or one
-//! answer that says so itself. Recovers: successes in a row (`healthy_threshold`), the first of all at once, so that a start is quick.
-//! Against Envoy: as there, the edge intervals are for results that have not changed the health yet.
-//! Belongs to the single writer in `control`, whose checkers do the asking; calls nothing above `mutation` and `matcher`.
+//! Why: a host that cannot respond should be found before a request goes to it. Triggers: failures
+//! in a row (`unhealthy_threshold`), or one response that says so itself. Recovers: successes in a
+//! row (`healthy_threshold`), the first of all at once, so that a start is quick. Against Envoy: as
+//! there, the edge intervals are for results that have not changed the health yet. Belongs to the
+//! single writer in `control`, whose checkers do the asking; calls nothing above `mutation` and
+//! `matcher`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -74,7 +76,7 @@ pub(crate) struct HttpProbe {
     pub retriable: Vec<(u16, u16)>,
     /// What the body must hold, in this order.
     pub receive: Vec<Vec<u8>>,
-    /// Bytes of the body that are looked at; `None` is all, up to our own limit.
+    /// Bytes of the body that are searched; `None` is all, up to our own limit.
     pub body_limit: Option<usize>,
     pub service_name: Option<StringMatch>,
 }
@@ -116,16 +118,17 @@ pub enum Outcome {
     Passed {
         degraded: bool,
     },
-    /// The host answered, and the answer is bad. `retriable` ones count toward the threshold, others fail the host at once.
+    /// The host responded, and the response is bad. `retriable` ones count toward the threshold,
+    /// others fail the host at once.
     Failed {
         retriable: bool,
         /// It asks not to be counted at all.
         exclude: bool,
     },
-    /// No connection, or one that broke.
+    /// No connection, or one that failed.
     Network,
     Timeout,
-    /// A worker saw an answer that says that the host is not to be used.
+    /// A worker saw a response that says that the host must not be used.
     Passive,
 }
 
@@ -169,7 +172,7 @@ impl Session {
         !self.flags.has(HealthFlag::FailedActiveHc)
     }
 
-    /// Takes a result. `flags` are up to date afterwards, whatever the transition says.
+    /// Takes a result. `flags` are up to date afterwards, for every transition.
     pub(crate) fn take(&mut self, settings: &Settings, outcome: Outcome) -> Transition {
         let changed = match outcome {
             Outcome::Passed { degraded } => self.pass(settings, degraded),
@@ -276,7 +279,7 @@ fn part(longest: Duration, random: &mut impl FnMut(u64) -> u64) -> Duration {
     }
 }
 
-/// Whether a text holds all pieces, in this order; other bytes may be between them.
+/// Whether a string contains all pieces, in this order; other bytes may be between them.
 pub(crate) fn holds(text: &[u8], pieces: &[Vec<u8>]) -> bool {
     let mut rest = text;
     pieces.iter().all(|piece| match find(rest, piece) {

@@ -35,7 +35,7 @@ pub struct Host {
     pub canary: bool,
     /// What discovery says.
     pub(crate) health: Health,
-    /// What discovery and health checks say of its health.
+    /// Its health according to discovery and health checks.
     checked: HealthFlags,
     pub stats: Arc<HostStats>,
 }
@@ -85,7 +85,7 @@ pub(crate) struct HostShard {
     pub rq_success: Counter,
     pub rq_timeout: Counter,
     pub rq_total: Counter,
-    /// Answers, and what happened before an answer; only counted for outlier detection.
+    /// Responses, and what happened before a response; only counted for outlier detection.
     pub external: Rate,
     pub local: Rate,
 }
@@ -120,7 +120,8 @@ impl HostStats {
 
     /// The counts of a worker.
     pub(crate) fn shard(&self, worker: usize) -> &HostShard {
-        // There is a shard for every worker, so that the index always exists; the last stands in rather than a panic.
+        // There is a shard for every worker, so that the index always exists; the last one is used
+        // instead of a panic.
         let last = self.shards.len().saturating_sub(1);
         &self.shards[worker.min(last)]
     }

@@ -1,6 +1,6 @@
 //! Clusters: the policy of one, its endpoints, and the pure decisions on them.
 //!
-//! A policy is immutable and kept by a request for its whole life; the endpoint view is read anew
+//! A policy is immutable and kept by a request for its whole life; the endpoint view is read again
 //! by each attempt.
 
 use std::net::SocketAddr;

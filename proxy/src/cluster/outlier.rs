@@ -1,9 +1,11 @@
 //! Outlier detection: hosts that fail real requests are ejected from load balancing for a while.
 //!
-//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures, counted and judged by the worker
-//! that sees them (`observe`, `eject`); or, at each interval, a success rate far below the mean, or too high a failure percentage
-//! (`Detector::sweep`). Recovers: after the ejection time, which grows with each ejection and shrinks with each quiet interval; or
-//! when an active health check passes. An ejection takes effect at the next pick of every worker, without waiting for control.
+//! Why: a host may pass its health checks and still fail requests. Triggers: consecutive failures,
+//! counted by the worker that sees them (`observe`, `eject`); or, at each interval, a success rate
+//! far below the mean, or too high a failure percentage (`Detector::sweep`). Recovers: after the
+//! ejection time, which grows with each ejection and shrinks with each quiet interval; or when an
+//! active health check passes. An ejection takes effect at the next pick of every worker, without
+//! waiting for control.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
@@ -27,7 +29,7 @@ pub(crate) struct Settings {
     pub consecutive_5xx: u32,
     pub consecutive_gateway_failure: u32,
     pub consecutive_local_origin_failure: u32,
-    /// Failures to connect, resets and timeouts are counted apart from answers.
+    /// Failures to connect, resets and timeouts are counted apart from responses.
     pub split: bool,
     pub interval: Duration,
     pub base_ejection_time: Duration,
@@ -114,15 +116,15 @@ pub(crate) struct Tally {
 /// What a worker saw of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// An answer, by its status (or the one that its gRPC status stands for).
-    Answer(u16),
-    /// A connection, over which an answer is still to come.
+    /// A response, by its status (or the one for its gRPC status).
+    Response(u16),
+    /// A connection; its response is still to come.
     Connected,
     /// A connection, which is all that was wanted (`tcp_proxy`).
     Served,
-    /// No connection, or one that ended before the answer did.
+    /// No connection, or one that ended before the response did.
     Failed,
-    /// No answer in time; the client was told this status.
+    /// No response in time; the client got this status.
     Timeout(u16),
 }
 
@@ -147,11 +149,11 @@ pub(crate) fn observe(settings: &Settings, host: &HostStats, worker: usize, seen
     let tally = &host.tally;
     let shard = host.shard(worker);
     match (settings.split, seen) {
-        (_, Seen::Answer(status)) => answer(settings, tally, &shard.external, status),
+        (_, Seen::Response(status)) => response(settings, tally, &shard.external, status),
         (false, Seen::Connected) => [None; 2],
-        (false, Seen::Served) => answer(settings, tally, &shard.external, 200),
-        (false, Seen::Failed) => answer(settings, tally, &shard.external, 503),
-        (false, Seen::Timeout(status)) => answer(settings, tally, &shard.external, status),
+        (false, Seen::Served) => response(settings, tally, &shard.external, 200),
+        (false, Seen::Failed) => response(settings, tally, &shard.external, 503),
+        (false, Seen::Timeout(status)) => response(settings, tally, &shard.external, status),
         (true, Seen::Connected | Seen::Served) => {
             shard.local.success();
             reset(&tally.consecutive_local_origin_failure);
@@ -166,7 +168,7 @@ pub(crate) fn observe(settings: &Settings, host: &HostStats, worker: usize, seen
     }
 }
 
-fn answer(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Crossed {
+fn response(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Crossed {
     if !(500..600).contains(&status) {
         rate.success();
         reset(&tally.consecutive_5xx);
@@ -195,7 +197,7 @@ fn reset(row: &AtomicU64) {
 }
 
 impl Tally {
-    /// Begins to count anew what a detection was about.
+    /// Restarts the count behind a detection.
     fn restart(&self, kind: Kind) {
         let row = match kind {
             Kind::ConsecutiveGatewayFailure => &self.consecutive_gateway_failure,
@@ -205,7 +207,7 @@ impl Tally {
         reset(row);
     }
 
-    /// Begins to count anew, whatever was detected: as many failures in a row as before are another detection.
+    /// Restarts all counts: as many failures in a row as before are another detection.
     pub(crate) fn restart_all(&self) {
         reset(&self.consecutive_5xx);
         reset(&self.consecutive_gateway_failure);

@@ -20,7 +20,7 @@ pub struct HostReport {
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// The worker ejected the host: every worker knows already, control ends it.
+    /// The worker ejected the host. Every worker already knows; control ends the ejection.
     Ejected { kind: Kind, at: Instant },
     /// The response had `x-envoy-immediate-health-check-fail`.
     FailNow,

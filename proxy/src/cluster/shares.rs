@@ -146,7 +146,7 @@ fn distribute(shares: &mut [Share], health: &[(u32, u32)], total: u32) {
 /// Every priority is in panic: each gets as much as it has of the hosts.
 fn by_size(shares: &mut [Share], priorities: &[PrioritySet]) {
     let hosts: usize = priorities.iter().map(counted).sum();
-    // Nobody counts: whoever is there is asked.
+    // No host has a weight: pick any that is left.
     let size = |set: &PrioritySet| if hosts == 0 { set.all.len() } else { counted(set) };
     let total: usize = priorities.iter().map(size).sum();
     let mut left = 100;
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_panic_threshold_nobody_is_better_than_an_ill_host() {
+    fn without_a_panic_threshold_unhealthy_hosts_are_not_used() {
         let balance = Balance { panic_threshold: 0.0, ..Balance::default() };
         assert_eq!(Shares::of(&[set(2, 0, 0, 0)], balance).draw(&mut |_| 0), Some((0, Among::Healthy)));
     }

@@ -91,9 +91,9 @@ struct Run<'c> {
 /// GOAWAY was sent: the connection ends with its last stream.
 #[derive(Clone, Copy)]
 struct Ending {
-    /// When a client that does not answer it is no longer waited for.
+    /// When to stop waiting for a client that does not respond to it.
     due: Instant,
-    /// Nothing more is waited for but that the last GOAWAY goes out.
+    /// Only the last GOAWAY is still to be sent.
     last: bool,
 }
 
@@ -105,7 +105,7 @@ struct Streams {
 }
 
 impl Run<'_> {
-    /// When the connection must be looked at again though nothing came.
+    /// When the connection must be checked again without new bytes.
     fn due(&self) -> Option<Instant> {
         if let Some(ending) = self.ending {
             return Some(ending.due);

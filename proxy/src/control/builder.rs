@@ -1,4 +1,5 @@
-//! Builds run on a thread of their own, so that control answers while one takes its time. One runs at a time; the newest wins.
+//! Builds run on a thread of their own, so control stays responsive. One runs at a time; the newest
+//! configuration wins.
 
 use std::sync::Arc;
 

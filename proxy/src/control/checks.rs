@@ -1,6 +1,8 @@
-//! Active health checks at work: one task for each host, which asks, tells the writer, and waits as long as the writer says.
+//! Active health checks at work: one task for each host, which checks, reports to the writer, and
+//! waits as long as the writer says.
 //!
-//! What a result means is decided by `cluster::health`. An answer is read up to a bound, and every check ends with its timeout.
+//! What a result means is decided by `cluster::health`. A response is read up to a limit, and every
+//! check ends with its timeout.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

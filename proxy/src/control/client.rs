@@ -1,4 +1,5 @@
-//! One request of our own to a cluster by name: a small answer, whole, in bounded time and size.
+//! One request of the proxy itself to a cluster by name: a small, whole response, in bounded time
+//! and size.
 //!
 //! A connection for each request: such requests are seconds apart.
 
@@ -20,7 +21,7 @@ use crate::snapshot::Cluster;
 /// The clusters that can be asked, as `control` knows them at the moment.
 pub(super) type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
 
-/// Bytes of an answer that nobody reads.
+/// Bytes of a response that is not read.
 const MAX_ANSWER: usize = 64 * 1024;
 
 /// Asks clusters.
@@ -36,7 +37,7 @@ pub(super) struct Get<'a> {
     pub path: &'a str,
     /// From the connection to the last byte.
     pub timeout: Duration,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub limit: usize,
 }
 
@@ -51,14 +52,14 @@ pub(super) struct Post<'a> {
     pub timeout: Duration,
 }
 
-/// The answer.
+/// The response.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
+pub(super) struct Response {
     pub status: u16,
     pub body: Bytes,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("there is no cluster `{0}`")]
@@ -67,7 +68,7 @@ pub(super) enum Error {
     NoHost(String),
     #[error("{host}: {problem}")]
     Failed { host: std::net::SocketAddr, problem: String },
-    #[error("{host}: no answer within {timeout:?}")]
+    #[error("{host}: no response within {timeout:?}")]
     Timeout { host: std::net::SocketAddr, timeout: Duration },
 }
 
@@ -76,13 +77,13 @@ impl Client {
         Self { directory }
     }
 
-    /// Sends a GET to the next endpoint of the cluster and waits for the whole answer.
-    pub(super) async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    /// Sends a GET to the next endpoint of the cluster and waits for the whole response.
+    pub(super) async fn get(&self, get: Get<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         self.exchange(get.cluster, request(&get), get.timeout, get.limit, cursor).await
     }
 
     /// Sends JSON to the next endpoint of the cluster.
-    pub(super) async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Answer, Error> {
+    pub(super) async fn post(&self, post: Post<'_>, cursor: &mut Cursor) -> Result<Response, Error> {
         let request = http::Request::post(post.path)
             .header(http::header::HOST, post.host)
             .header(http::header::CONTENT_TYPE, "application/json")
@@ -98,7 +99,7 @@ impl Client {
         timeout: Duration,
         limit: usize,
         cursor: &mut Cursor,
-    ) -> Result<Answer, Error> {
+    ) -> Result<Response, Error> {
         let (host, connect_timeout) = self.host(cluster, cursor)?;
         let address = host.address;
         let failed = |problem: String| Error::Failed { host: address, problem };
@@ -113,13 +114,14 @@ impl Client {
                 .await
                 .map_err(|error| failed(error.to_string()))?;
             let request = request.map_err(|error| failed(error.to_string()))?;
-            // The connection is driven beside the request and dropped with it. It may end first: the answer is whole then, or an error.
-            let answer = std::pin::pin!(answer(sender.send_request(request), limit));
-            let answer = match select(answer, std::pin::pin!(connection)).await {
-                Either::Left((answer, _)) => answer,
-                Either::Right((_, answer)) => answer.await,
+            // The connection is driven beside the request and dropped with it. It may end first:
+            // the response is whole then, or an error.
+            let response = std::pin::pin!(received(sender.send_request(request), limit));
+            let response = match select(response, std::pin::pin!(connection)).await {
+                Either::Left((response, _)) => response,
+                Either::Right((_, response)) => response.await,
             };
-            answer.map_err(failed)
+            response.map_err(failed)
         };
         let timed = tokio::time::timeout(timeout, exchange).await;
         timed.unwrap_or(Err(Error::Timeout { host: address, timeout }))
@@ -144,13 +146,13 @@ fn request(get: &Get<'_>) -> Result<http::Request<Full<Bytes>>, http::Error> {
         .body(Full::default())
 }
 
-async fn answer(
+async fn received(
     response: impl Future<Output = hyper::Result<http::Response<hyper::body::Incoming>>>,
     limit: usize,
-) -> Result<Answer, String> {
+) -> Result<Response, String> {
     let response = response.await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), limit).collect().await;
     let body = body.map_err(|error| format!("the body could not be read: {error}"))?;
-    Ok(Answer { status, body: body.to_bytes() })
+    Ok(Response { status, body: body.to_bytes() })
 }

@@ -1,16 +1,16 @@
 //! STRICT_DNS and LOGICAL_DNS: names looked up again and again.
 //!
-//! Strict: every address of every name is an endpoint, and a name that does not exist has none.
-//! Logical: the first address of the one name is the endpoint, and an empty answer changes nothing.
-//! A failed look-up keeps the last answer. A name that is an IP address is not looked up. The first
-//! round, whatever it brought, ends the cluster's warming.
+//! Strict: every address of every name is an endpoint. Logical: the first address of the one name.
+//! A name that does not exist has no endpoints; a failed look-up keeps its last addresses. A name
+//! that is an IP address is not looked up. The first round ends the cluster's, with any result,
+//! warming.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::resolve::{Answer, Resolver};
+use super::resolve::{Resolved, Resolver};
 use super::{Reporter, Update, jitter};
 use crate::build::discovery::{Dns, Name, at};
 use crate::cluster::Endpoint;
@@ -52,10 +52,10 @@ pub(super) async fn run(dns: Dns, reporter: Reporter) {
     }
 }
 
-/// A name and its last answer.
+/// A name and its last addresses.
 struct Known<'n> {
     name: &'n Name,
-    answer: Answer,
+    resolved: Resolved,
     fixed: bool,
     failing: bool,
 }
@@ -63,8 +63,8 @@ struct Known<'n> {
 impl<'n> Known<'n> {
     fn new(name: &'n Name) -> Self {
         let ip: Option<IpAddr> = name.host.parse().ok();
-        let answer = Answer { ips: ip.into_iter().collect(), ttl: None };
-        Self { name, answer, fixed: ip.is_some(), failing: false }
+        let resolved = Resolved { ips: ip.into_iter().collect(), ttl: None };
+        Self { name, resolved, fixed: ip.is_some(), failing: false }
     }
 }
 
@@ -74,13 +74,13 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
         let stats = reporter.stats();
         stats.update_attempt.inc();
         match resolver.look_up(&known.name.host, dns.family).await {
-            Ok(answer) => {
+            Ok(found) => {
                 stats.update_success.inc();
-                if answer.ips.is_empty() {
+                if found.ips.is_empty() {
                     stats.update_empty.inc();
                 }
-                if !(dns.logical && answer.ips.is_empty()) {
-                    known.answer = answer;
+                if !(dns.logical && found.ips.is_empty()) {
+                    known.resolved = found;
                 }
                 known.failing = false;
             }
@@ -100,8 +100,8 @@ async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter
 fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
     let mut all: Vec<Endpoint> = Vec::new();
     for known in names {
-        let mut ips = known.answer.ips.clone();
-        // Servers rotate their answers; the order must not look like a change.
+        let mut ips = known.resolved.ips.clone();
+        // Servers rotate their addresses; the order must not look like a change.
         if !dns.logical {
             ips.sort_unstable();
             ips.dedup();
@@ -115,7 +115,7 @@ fn wait(dns: &Dns, names: &[Known<'_>], failures: u32) -> Duration {
     let base = match (failures, dns.failure_refresh) {
         (1.., Some((base, longest))) => base.saturating_mul(1 << (failures - 1).min(16)).min(longest),
         (0, _) if dns.respect_ttl => {
-            let ttl = names.iter().filter_map(|known| known.answer.ttl).min();
+            let ttl = names.iter().filter_map(|known| known.resolved.ttl).min();
             ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(dns.refresh)
         }
         _ => dns.refresh,

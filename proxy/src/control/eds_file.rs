@@ -14,7 +14,7 @@ use crate::build::files::Stamp;
 use crate::build::{assignment, discovery::File};
 use crate::cluster::Endpoint;
 
-/// How often the file is looked at.
+/// How often the file is read.
 const PERIOD: Duration = Duration::from_millis(200);
 
 /// Follows the file until the writer has gone.

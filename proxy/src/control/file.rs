@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 use super::Event;
 use crate::build::files::{self, Stamp, Stamps};
 
-/// How often files are looked at.
+/// How often files are read.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Where the configuration comes from.

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::client::Client;
-use super::watched::{Verdict, Watched};
+use super::watched::{NextCheck, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
 use crate::build::ClusterPart;
 use crate::build::discovery::Discovery;
@@ -30,7 +30,7 @@ pub(super) struct Member {
 
 /// Where the members come from. The task ends with it.
 pub(super) struct Source {
-    /// Unique in this process, so that a late answer of a source that was replaced is told from the new one's.
+    /// Unique in this process, so that a late update of a replaced source is recognised.
     pub id: u64,
     pub phase: Phase,
     task: Option<AbortHandle>,
@@ -84,7 +84,7 @@ impl Member {
         self.source.phase == Phase::Warm
     }
 
-    /// Makes the view anew, of the endpoints and of all that is known of their health.
+    /// Builds the view from the endpoints and all that is known of their health.
     pub(super) fn renew(&mut self, shard: usize) {
         let version = self.view.version.clone();
         self.renew_as(&version, shard);
@@ -166,11 +166,11 @@ impl Member {
     }
 
     /// A checker's result: how long to wait, and whether the view changed.
-    pub(super) fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<Verdict> {
+    pub(super) fn checked(&mut self, host: SocketAddr, outcome: Outcome, shard: usize) -> Option<NextCheck> {
         let cluster = (&*self.part.policy.name, &*self.part.stats);
-        let verdict = self.watched.checked(host, outcome, cluster, shard)?;
-        self.changed(verdict.changed, shard);
-        Some(verdict)
+        let next = self.watched.checked(host, outcome, cluster, shard)?;
+        self.changed(next.changed, shard);
+        Some(next)
     }
 
     /// A worker's report. True when the view changed.

@@ -34,12 +34,13 @@ pub use writer::{Control, Handles, Start};
 /// Events that may wait for the writer; a source that finds the channel full waits.
 const WAITING_EVENTS: usize = 64;
 
-/// What a source or a person tells the writer.
+/// Events for the writer, from sources and people.
 #[derive(Debug)]
 pub enum Event {
-    /// A source's answer.
+    /// An update of a source.
     Endpoints { source: u64, update: Update },
-    /// A checker's result, of a cluster by its source; `next` is told how long to wait.
+    /// A checker's result, of a cluster by its source; `next` receives the time until the next
+    /// check.
     Checked { source: u64, host: SocketAddr, outcome: Outcome, next: oneshot::Sender<Duration> },
     /// The configuration's text as it is now.
     Configuration(std::io::Result<String>),
@@ -47,16 +48,17 @@ pub enum Event {
     DataChanged,
     /// Read the configuration again (SIGHUP).
     Reload,
-    /// The admin interface's runtime values are these now; `done` is told when they are in force or cannot be.
+    /// The admin interface's runtime values are these now; `done` completes when they are in force
+    /// or refused.
     Runtime { values: Vec<(String, String)>, done: oneshot::Sender<()> },
 }
 
-/// One answer of a source.
+/// One update of a source.
 #[derive(Debug)]
 pub enum Update {
     /// All endpoints of the cluster, and what discovery calls this version.
     Members { endpoints: Vec<Endpoint>, version: String },
-    /// There is no answer and the cluster need not wait for one.
+    /// There is no response and the cluster need not wait for one.
     GaveUp,
 }
 

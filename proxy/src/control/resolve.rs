@@ -1,6 +1,6 @@
 //! One look-up of one name: the system's resolver, or DNS servers that the file names.
 //!
-//! "The name does not exist" is an answer without addresses; not being told is a failure.
+//! "The name does not exist" is a result without addresses; no response is a failure.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -19,9 +19,9 @@ use crate::build::resolver::Resolver as Settings;
 
 /// The addresses of a name, in the order they came.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Answer {
+pub(super) struct Resolved {
     pub ips: Vec<IpAddr>,
-    /// How long the records may be believed; `None` when nobody said.
+    /// How long the records are valid; `None` if they do not say.
     pub ttl: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl Resolver {
     }
 
     /// The addresses of a name in the families asked for.
-    pub(super) async fn look_up(&self, host: &str, family: Family) -> Result<Answer, String> {
+    pub(super) async fn look_up(&self, host: &str, family: Family) -> Result<Resolved, String> {
         match self {
             Self::System => system(host, family).await,
             Self::Servers(resolver) => match family {
@@ -72,15 +72,15 @@ fn name_server(server: SocketAddr, tcp_only: bool) -> NameServerConfig {
 fn options(settings: &Settings) -> ResolverOpts {
     let mut options = ResolverOpts::default();
     options.timeout = settings.timeout.unwrap_or(Duration::from_secs(5));
-    options.attempts = settings.tries.map_or(4, |tries| tries as usize).saturating_sub(1);
+    options.attempts = settings.attempts.map_or(4, |attempts| attempts as usize).saturating_sub(1);
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Always;
     options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
     options
 }
 
-async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result<Answer, String> {
-    // As it is written: no search domain is tried.
+async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result<Resolved, String> {
+    // As it is written: search domains are not used.
     let name = format!("{}.", host.trim_end_matches('.'));
     match resolver.lookup(name, record).await {
         Ok(found) => {
@@ -91,25 +91,25 @@ async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result
                 _ => None,
             });
             let ttl = records.iter().map(|record| record.ttl).min();
-            Ok(Answer { ips: ips.collect(), ttl: ttl.map(|seconds| Duration::from_secs(seconds.into())) })
+            Ok(Resolved { ips: ips.collect(), ttl: ttl.map(|seconds| Duration::from_secs(seconds.into())) })
         }
         Err(NetError::Dns(DnsError::NoRecordsFound(none)))
             if matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError) =>
         {
-            Ok(Answer::default())
+            Ok(Resolved::default())
         }
         Err(error) => Err(error.to_string()),
     }
 }
 
-async fn first(resolver: &TokioResolver, host: &str, order: [RecordType; 2]) -> Result<Answer, String> {
+async fn first(resolver: &TokioResolver, host: &str, order: [RecordType; 2]) -> Result<Resolved, String> {
     match ask(resolver, host, order[0]).await {
-        Ok(answer) if !answer.ips.is_empty() => Ok(answer),
+        Ok(found) if !found.ips.is_empty() => Ok(found),
         _ => ask(resolver, host, order[1]).await,
     }
 }
 
-async fn both(resolver: &TokioResolver, host: &str) -> Result<Answer, String> {
+async fn both(resolver: &TokioResolver, host: &str) -> Result<Resolved, String> {
     let (v4, v6) = tokio::join!(ask(resolver, host, RecordType::A), ask(resolver, host, RecordType::AAAA));
     match (v4, v6) {
         (Ok(mut v4), Ok(v6)) => {
@@ -122,7 +122,7 @@ async fn both(resolver: &TokioResolver, host: &str) -> Result<Answer, String> {
     }
 }
 
-async fn system(host: &str, family: Family) -> Result<Answer, String> {
+async fn system(host: &str, family: Family) -> Result<Resolved, String> {
     let found = match tokio::net::lookup_host((host, 0)).await {
         Ok(found) => found.map(|address| address.ip()).collect::<Vec<_>>(),
         Err(error) if says_unknown(&error) => Vec::new(),
@@ -138,7 +138,7 @@ async fn system(host: &str, family: Family) -> Result<Answer, String> {
         Family::V4Preferred => v6,
         Family::All => v4.into_iter().chain(v6).collect(),
     };
-    Ok(Answer { ips, ttl: None })
+    Ok(Resolved { ips, ttl: None })
 }
 
 /// getaddrinfo has no error kinds in std, only the C library's words for EAI_NONAME and EAI_NODATA.

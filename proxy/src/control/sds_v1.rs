@@ -1,6 +1,6 @@
 //! SDS v1: `GET /v1/registration/{service}` at a cluster, again and again (`REST_LEGACY`).
 //!
-//! Only a 200 with a whole, valid registration changes anything; whatever else comes keeps the last
+//! Only a 200 with a whole, valid registration changes anything; anything else keeps the last
 //! known endpoints and is counted. Until the first success the wait grows from 100 ms to
 //! `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
 
@@ -15,7 +15,7 @@ use crate::build::discovery::SdsV1;
 use crate::cluster::balancer::Cursor;
 use crate::cluster::{Endpoint, Health, Locality};
 
-/// Bytes of an answer: some 50,000 hosts.
+/// Bytes of a response: some 50,000 hosts.
 const BODY_LIMIT: usize = 8 << 20;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ pub(super) async fn run(sds: SdsV1, client: Client, reporter: Reporter) {
                 }
             }
             Err(problem) => {
-                // Said once for each outage; the counters tell the rest.
+                // Logged once for each outage; the counters have the rest.
                 if failures == 0 {
                     tracing::warn!(
                         cluster = sds.cluster,
@@ -71,19 +71,19 @@ async fn ask(
     let stats = reporter.stats();
     stats.update_attempt.inc();
     let get = Get { cluster: &sds.cluster, path, timeout: sds.request_timeout, limit: BODY_LIMIT };
-    let answer = match client.get(get, cursor).await {
-        Ok(answer) if answer.status == 200 => answer,
-        Ok(answer) => {
+    let response = match client.get(get, cursor).await {
+        Ok(response) if response.status == 200 => response,
+        Ok(response) => {
             stats.update_failure.inc();
-            return Err(format!("the answer's status is {}", answer.status));
+            return Err(format!("the response's status is {}", response.status));
         }
         Err(error) => {
             stats.update_failure.inc();
             return Err(error.to_string());
         }
     };
-    let endpoints = serde_json::from_slice(&answer.body)
-        .map_err(|error| format!("the answer is no registration: {error}"))
+    let endpoints = serde_json::from_slice(&response.body)
+        .map_err(|error| format!("the response is not a registration: {error}"))
         .and_then(|registration| endpoints(&registration));
     match &endpoints {
         Ok(endpoints) => {

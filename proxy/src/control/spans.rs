@@ -10,7 +10,7 @@ use crate::cluster::balancer::Cursor;
 use crate::snapshot::{Listener, ListenerKind};
 use crate::trace::Collector;
 
-/// Starts sending for the tracers that nobody sends for yet.
+/// Starts a sender for each tracer without one.
 pub(super) fn start<'l>(listeners: impl Iterator<Item = &'l Listener>, client: &Client, shard: usize) {
     for chain in listeners.flat_map(|listener| listener.chains.iter()) {
         let ListenerKind::Http(manager) = &chain.kind else { continue };
@@ -55,8 +55,8 @@ async fn flush(batch: &mut Vec<String>, to: &Collector, client: &Client, cursor:
     batch.clear();
     let post = Post { cluster: &to.cluster, host: &to.host, path: &to.path, body, timeout: to.timeout };
     match client.post(post, cursor).await {
-        // Envoy takes any other answer for a refusal.
-        Ok(answer) if answer.status == 202 => stats.reports_sent.inc(),
+        // Envoy counts any other response as a refusal.
+        Ok(response) if response.status == 202 => stats.reports_sent.inc(),
         Ok(_) => stats.reports_dropped.inc(),
         Err(super::client::Error::NoCluster(_)) => stats.reports_skipped_no_cluster.inc(),
         Err(error) => {

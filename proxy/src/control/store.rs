@@ -33,10 +33,10 @@ pub(super) struct Store {
     sources: Sources,
 }
 
-/// Clusters by name, shared with those who read them.
+/// Clusters by name, shared with their readers.
 pub(super) type Clusters = BTreeMap<Arc<str>, Arc<Cluster>>;
 
-/// A filter chain that is no longer configured, and how its connections are told.
+/// A filter chain that is no longer configured, and the signal to its connections.
 pub(super) type Retired = (Arc<Generation>, Drain);
 
 /// A graph that is not used yet, with the clusters that are new in it.
@@ -46,7 +46,7 @@ struct Warming {
 }
 
 impl Store {
-    /// Whoever has something to send on its own account.
+    /// Tasks that send requests of the proxy itself.
     pub(super) fn client(&self) -> &Client {
         &self.sources.client
     }
@@ -106,7 +106,8 @@ impl Store {
     pub(super) fn begin(&mut self, graph: Graph) {
         let mut fresh = BTreeMap::new();
         for (name, part) in &graph.clusters {
-            // Other health checks are begun beside those in use, and nobody is unhealthy for want of a first result.
+            // Other health checks are begun beside those in use, and no host is unhealthy without a
+            // first result.
             let kept = self.current.get(name).is_some_and(|member| {
                 Arc::ptr_eq(&member.part.discovery, &part.discovery)
                     && (member.part.message == part.message
@@ -147,7 +148,7 @@ impl Store {
         }
     }
 
-    /// Takes a source's answer; one of a source that was replaced is dropped.
+    /// Takes an update of a source; one of a replaced source is dropped.
     pub(super) fn update(&mut self, source: u64, update: Update) -> Effect {
         let shard = self.sources.shard;
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
@@ -184,19 +185,19 @@ impl Store {
         let fresh = self.warming.iter_mut().flat_map(|warming| warming.fresh.values_mut());
         let of_source = |member: &&mut Member| member.source.id == source;
         if let Some(member) = fresh.into_iter().find(of_source) {
-            return (Effect::Warmed, member.checked(host, outcome, shard).map(|verdict| verdict.wait));
+            return (Effect::Warmed, member.checked(host, outcome, shard).map(|next| next.wait));
         }
         let Some(name) = self.names.get(&source) else { return (Effect::Nothing, None) };
         let member = self.current.get_mut(name);
-        let verdict = member.and_then(|member| member.checked(host, outcome, shard));
-        let changed = verdict.is_some_and(|verdict| verdict.changed);
+        let next = member.and_then(|member| member.checked(host, outcome, shard));
+        let changed = next.is_some_and(|next| next.changed);
         let effect = if changed {
             self.changed.push(Arc::clone(name));
             Effect::Members
         } else {
             Effect::Nothing
         };
-        (effect, verdict.map(|verdict| verdict.wait))
+        (effect, next.map(|next| next.wait))
     }
 
     /// Takes a worker's report of a host.
@@ -259,7 +260,7 @@ impl Store {
         fresh.filter(|(_, member)| !member.is_warm()).map(|(name, _)| Arc::clone(name)).collect()
     }
 
-    /// Whether the clusters that need nobody's answer but DNS's are known.
+    /// Whether the clusters that depend only on DNS are known.
     pub(super) fn primaries_are_warm(&self) -> bool {
         let mut fresh = self.warming.iter().flat_map(|warming| warming.fresh.values());
         fresh.all(|member| member.is_warm() || member.depends_on().is_some())
@@ -310,7 +311,7 @@ impl Store {
         graph.map(|part| Arc::clone(&part.listener)).collect()
     }
 
-    /// The clusters in use: the map that was published last, but for those that changed since.
+    /// The clusters in use: the map that was published last, with those that changed since.
     pub(super) fn clusters(&mut self) -> Arc<Clusters> {
         if !self.changed.is_empty() {
             let all = Arc::make_mut(&mut self.shown);

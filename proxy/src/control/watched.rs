@@ -56,9 +56,9 @@ impl Drop for Checked {
     }
 }
 
-/// What a checker is told.
+/// When the next check is due, and whether something changed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Verdict {
+pub(super) struct NextCheck {
     /// Until the next check.
     pub wait: Duration,
     /// The flags of the host changed.
@@ -128,7 +128,7 @@ impl Watched {
         self.show(shard);
     }
 
-    /// What health checks say of a host.
+    /// The results of health checks of a host.
     pub(super) fn flags(&self, host: SocketAddr) -> HealthFlags {
         let checked = self.checks.as_ref().and_then(|checks| checks.hosts.get(&host));
         let mut flags = checked.map(|checked| checked.session.flags()).unwrap_or_default();
@@ -164,7 +164,7 @@ impl Watched {
         outcome: Outcome,
         cluster: (&str, &Scope<ClusterStats>),
         shard: usize,
-    ) -> Option<Verdict> {
+    ) -> Option<NextCheck> {
         let now = crate::time::now();
         let checks = self.checks.as_mut()?;
         let (transition, mut changed) = checks.take(host, outcome, cluster.0, shard)?;
@@ -176,7 +176,7 @@ impl Watched {
             changed |= detection.detector.passed_health_check(host, now);
         }
         self.show(shard);
-        Some(Verdict { wait, changed })
+        Some(NextCheck { wait, changed })
     }
 
     /// A worker's report. True when flags changed.

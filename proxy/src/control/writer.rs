@@ -52,7 +52,7 @@ pub struct Handles {
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub accepted: watch::Receiver<Arc<Accepted>>,
     pub events: mpsc::Sender<Event>,
-    /// The workers' way to tell of a host.
+    /// The workers' reports about hosts.
     pub reports: mpsc::Sender<HostReport>,
 }
 
@@ -66,9 +66,9 @@ pub struct Control {
     directory: watch::Sender<Arc<Clusters>>,
     accepted: watch::Sender<Arc<Accepted>>,
     origin: Origin,
-    /// The last text that was tried or is to be.
+    /// The last configuration that was built or is waiting.
     text: String,
-    /// SIGHUP: the next text is tried though it is the same.
+    /// SIGHUP: the next configuration is built even if it is the same.
     forced: bool,
     /// What warms, to be accepted with its graph.
     candidate: Option<Packed<Bootstrap>>,
@@ -96,14 +96,15 @@ pub struct Control {
     version: u64,
 }
 
-/// A configuration that was refused only because addresses were taken: it is tried again when they are free.
+/// A configuration that was refused only because addresses were taken: it is built again when they
+/// are free.
 struct Blocked {
     addresses: Vec<SocketAddr>,
     due: Instant,
     wait: Duration,
 }
 
-/// How long until taken addresses are looked at again; twice as long each time.
+/// Back-off until addresses in use are checked again; twice as long each time.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -279,7 +280,7 @@ impl Control {
                 let name = self.origin_name();
                 let text = format!("cannot read the configuration {name}: {error}");
                 self.refuse(vec![Diagnostic::error(&name, Code::Unreadable, text)], "");
-                // The text that was read last may come back, and is looked at anew then.
+                // The previous configuration may come back, and is then built again.
                 self.text.clear();
             }
             Event::DataChanged => {
@@ -298,7 +299,7 @@ impl Control {
                 self.forced = true;
                 let (path, events) = (path.clone(), self.sender.clone());
                 tokio::spawn(async move {
-                    // Nobody listens any more: the process ends.
+                    // No receiver is left: the process is shutting down.
                     let _ = events.send(Event::Configuration(file::text(path).await)).await;
                 });
             }
@@ -310,7 +311,7 @@ impl Control {
         }
     }
 
-    /// Tries a new text, unless it is the last one.
+    /// Builds a new configuration, unless it equals the last one.
     fn configure(&mut self, text: String) {
         if std::mem::take(&mut self.forced) || text != self.text {
             self.build_text(text);
@@ -374,7 +375,7 @@ impl Control {
             tracing::error!("a build ended without a result; please report it");
         }
         for done in self.waiting.drain(..) {
-            // Whoever asked may have gone.
+            // The receiver may have gone.
             let _ = done.send(());
         }
         self.build();
@@ -415,7 +416,7 @@ impl Control {
         self.progress();
     }
 
-    /// Tries a configuration again whose addresses were taken, once they are free.
+    /// Builds a configuration again whose addresses were in use.
     fn unblock(&mut self, now: Instant) {
         let Some(blocked) = self.blocked.as_mut().filter(|blocked| blocked.due <= now) else { return };
         if blocked.addresses.iter().all(|address| (self.probe)(*address).is_ok()) {
@@ -426,7 +427,7 @@ impl Control {
         }
     }
 
-    /// Logs, counts and shows which listeners could not be bound; the workers try again.
+    /// Logs, counts and shows which listeners could not be bound; the workers bind again.
     fn show_unbound(&mut self) {
         let unbound = self.unbound.borrow_and_update().clone();
         let mut failing = BTreeMap::new();

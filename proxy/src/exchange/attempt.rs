@@ -1,7 +1,7 @@
 //! The part of an exchange with an upstream in it: the cluster, the request as the route changes it,
 //! and attempts until one of them has a response.
 //!
-//! Each attempt reads the cluster's hosts anew, so that a retry does not pick one that has left.
+//! Each attempt reads the cluster's hosts again, so that a retry does not pick one that has left.
 
 use std::pin::pin;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ pub(super) enum Failure {
     Upstream(UpstreamError),
     Expired(Expiry),
     Client(DownstreamError),
-    /// The response is to be retried when so much time has passed.
+    /// The response is retried after this back-off.
     Response(Duration),
 }
 
@@ -56,7 +56,7 @@ pub(super) struct Attempts<'x> {
     pub cluster: Rc<LocalCluster>,
     pub forward: &'x Forward,
     pub limits: Limits,
-    /// None when nothing is to be retried, or the request cannot be sent again.
+    /// `None` if there is no retry policy, or the request cannot be sent again.
     pub retries: Option<Retries>,
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
@@ -67,7 +67,7 @@ pub(super) struct Attempts<'x> {
     pub retry_permit: Option<Permit>,
 }
 
-/// One attempt, with its host; the counts are given back on drop.
+/// One attempt, with its host; the counts return on drop.
 pub(super) struct Attempt {
     pub cluster: Rc<LocalCluster>,
     pub host: Rc<LocalHost>,
@@ -153,7 +153,7 @@ impl<'x> Exchange<'x> {
         let opened = {
             let head = &self.request.head;
             let version = upstream_version(&attempt.cluster, head);
-            // Pinned here, and judged by reference below: a stream is large, and moving it costs.
+            // Pinned here and used by reference below: a stream is large, and moving it costs.
             let opening = pin!(attempt.host.stream(&attempt.cluster, version, attempt.priority, head));
             self.timers.race(down.rx.closed(), opening).await
         };
@@ -365,7 +365,7 @@ impl<'x> Exchange<'x> {
         levels
     }
 
-    /// What the host is told of an attempt, and what the log will know of it.
+    /// The result of an attempt, for outlier detection and for the log.
     fn begin_attempt(&mut self, attempt: &Attempt, attempts: &mut Attempts<'_>) {
         let (host, head) = (&attempt.host.host, &mut self.request.head);
         attempts.hosts.push(host.id);
@@ -448,7 +448,7 @@ impl Attempt {
 
     /// Reports to outlier detection what was seen of the host.
     pub(super) fn report_seen(&self, context: &ConnectionContext, seen: Seen) {
-        context.local.judge(&self.cluster, &self.host, seen);
+        context.local.report_outcome(&self.cluster, &self.host, seen);
     }
 
     /// The host says itself that it is not to be used.

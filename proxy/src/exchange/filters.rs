@@ -8,7 +8,7 @@ use super::timers::noticed_elsewhere;
 use super::upload::Replay;
 use super::{Exchange, Matched};
 use crate::downstream::Downstream;
-use crate::filter::chain::{Facts, Levels, Running, Verdict};
+use crate::filter::chain::{Facts, FilterStatus, Levels, Running};
 use crate::local_reply::LocalReply;
 use crate::message::{Frame, Known, RequestHead, ResponseHead};
 use crate::route::{Action, Chosen};
@@ -32,20 +32,20 @@ impl<'x> Exchange<'x> {
         }
         let mut at = 0;
         while self.filters.as_ref().is_some_and(|filters| at < filters.len()) {
-            let mut verdict = self.ask(at, Running::request);
+            let mut outcome = self.ask(at, Running::request);
             loop {
-                match verdict {
-                    Verdict::Continue => break,
-                    Verdict::Reply(reply) => return Err(Stopped::Reply(reply)),
-                    Verdict::Respond(head) => return Err(Stopped::Response(head)),
-                    Verdict::Wait(wait) => self.delay(down, wait).await?,
-                    Verdict::Hold(limit) => {
+                match outcome {
+                    FilterStatus::Continue => break,
+                    FilterStatus::Reply(reply) => return Err(Stopped::Reply(reply)),
+                    FilterStatus::Respond(head) => return Err(Stopped::Response(head)),
+                    FilterStatus::Wait(wait) => self.delay(down, wait).await?,
+                    FilterStatus::Hold(limit) => {
                         self.hold(down, limit).await?;
                         break;
                     }
-                    Verdict::Discard => self.discard(down).await?,
+                    FilterStatus::Discard => self.discard(down).await?,
                 }
-                verdict = self.ask(at, Running::resume);
+                outcome = self.ask(at, Running::resume);
             }
             at += 1;
         }
@@ -77,8 +77,8 @@ impl<'x> Exchange<'x> {
     fn ask(
         &mut self,
         at: usize,
-        question: impl Fn(&mut Running<'x>, usize, &mut Facts<'_>) -> Verdict,
-    ) -> Verdict {
+        question: impl Fn(&mut Running<'x>, usize, &mut Facts<'_>) -> FilterStatus,
+    ) -> FilterStatus {
         let (context, draw) = (self.record.context, self.request.draw);
         let target = self.request.matched.and_then(|matched| match &matched.route.action {
             Action::Forward(forward) => Some(&forward.target),
@@ -100,7 +100,7 @@ impl<'x> Exchange<'x> {
             health_failed: context.local.state.health_failed(),
             membership: &membership,
         };
-        self.filters.as_mut().map_or(Verdict::Continue, |filters| question(filters, at, &mut facts))
+        self.filters.as_mut().map_or(FilterStatus::Continue, |filters| question(filters, at, &mut facts))
     }
 
     /// Waits as long as a filter wants.
@@ -123,7 +123,8 @@ impl<'x> Exchange<'x> {
                     size = size.saturating_add(piece.len());
                     if size > limit {
                         self.record.context.http().downstream_rq_too_large.inc();
-                        // As in Envoy, even when what is too much was the end of the request.
+                        // As in Envoy, even if the bytes over the limit are the last of the
+                        // request.
                         down.tx.close_after();
                         return Err(Stopped::Reply(LocalReply::payload_too_large()));
                     }
@@ -145,7 +146,7 @@ impl<'x> Exchange<'x> {
         Ok(())
     }
 
-    /// Waits for the end of the request, whose body is of no use.
+    /// Waits for the end of the request and drops its body.
     async fn discard(&mut self, down: &mut Downstream<'_>) -> Result<(), Stopped> {
         while !down.rx.is_end() {
             if !matches!(self.next_piece(down).await?, Frame::Data(_)) {

@@ -154,7 +154,7 @@ impl Attempt {
     ) {
         let policy = &self.cluster.policy;
         if policy.outlier.is_some() {
-            self.report_seen(context, Seen::Answer(effective_status(request, response)));
+            self.report_seen(context, Seen::Response(effective_status(request, response)));
         }
         if policy.health.is_some() && response.fields.contains("x-envoy-immediate-health-check-fail") {
             self.report_unhealthy(context);
@@ -180,7 +180,7 @@ impl Attempt {
     }
 }
 
-/// The status of the response; that which its gRPC status stands for where it has one already.
+/// The status of the response; the one for its gRPC status if it has one already.
 fn effective_status(request: &RequestHead, response: &ResponseHead) -> u16 {
     let grpc = response.fields.get(Known::GrpcStatus).filter(|_| request.is_grpc());
     let code = grpc.and_then(|code| std::str::from_utf8(code).ok()?.parse().ok());
@@ -231,7 +231,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Counts the request where its virtual cluster or its route has statistics of its own.
+    /// Counts the request for its virtual cluster and its route, if they have statistics.
     fn count_parts(&self) {
         let info = &self.record.info;
         if info.cluster.is_none() {

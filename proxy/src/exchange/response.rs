@@ -44,7 +44,7 @@ impl Exchange<'_> {
         self.decorate_response();
         self.mutate_response();
         self.own_headers();
-        // A response to HEAD has no body, whatever its headers say (HTTP/2 would send it).
+        // A response to HEAD has no body, even if its headers say so (HTTP/2 would send it).
         let end = rendered.body.is_empty() || self.request.head.method == Method::Head;
         if self.send_whole_head(down, end).await.is_err() || end {
             return;
@@ -68,7 +68,7 @@ impl Exchange<'_> {
             self.response.head.fields.set(Known::ContentLength, b"0");
         }
         self.own_headers();
-        // The phase tells whether it was sent.
+        // The phase says whether it was sent.
         let _ = self.send_whole_head(down, true).await;
     }
 
@@ -154,7 +154,7 @@ impl Exchange<'_> {
             return end;
         }
         loop {
-            // The head goes out while the body is awaited.
+            // The head is sent while the body is awaited.
             let work = first(rx.next(), to.tx.flush_waiting());
             let frame = match self.timers.race(to.client.as_mut(), work).await {
                 Ok(First::One(frame)) => frame.map_err(Failure::Upstream),
@@ -254,7 +254,7 @@ impl Exchange<'_> {
         match failure {
             Failure::Client(error) => record.client_left(*error),
             Failure::Upstream(error) => {
-                // What ends a body early is a broken message, whoever closed the connection.
+                // A body that ends early is a broken message, on either side.
                 record.info.flags.set(error.flag());
                 record.info.details = Cow::Owned(details_after_response(error));
             }

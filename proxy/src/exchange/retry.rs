@@ -16,7 +16,7 @@ use crate::stats::{Counter, VirtualClusterStats};
 use crate::time;
 
 impl Exchange<'_> {
-    /// How long to wait before another attempt; `None` when there is to be none.
+    /// The back-off before another attempt; `None` if there is no other attempt.
     pub(super) fn retry_after(&mut self, failure: &Failure, attempts: &mut Attempts<'_>) -> Option<Duration> {
         let sent = attempts.sent;
         let cause = match failure {
@@ -49,7 +49,7 @@ impl Exchange<'_> {
     }
 
     fn retry_wait(&mut self, cause: Cause<'_>, attempts: &mut Attempts<'_>) -> Option<Duration> {
-        // The permit of the retry that ended now is given back before another one is asked for.
+        // The permit of the retry that ended returns before another one is taken.
         attempts.retry_permit = None;
         let stats = attempts.cluster.stats();
         let retries = attempts.retries.as_mut()?;
@@ -120,7 +120,7 @@ impl Exchange<'_> {
                 }
                 reply
             }
-            // It is retried or forwarded: nothing is to be said in its place.
+            // It is retried or forwarded: no local reply takes its place.
             Failure::Response(_) => return Ok(()),
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
             Failure::Expired(Expiry::PerTryIdle) => LocalReply::per_try_idle_timeout(),

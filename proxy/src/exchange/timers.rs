@@ -262,7 +262,7 @@ pub(super) struct Limits {
 
 impl Limits {
     /// Reads and removes the control headers (those of untrusted clients are gone by now), and
-    /// tells the upstream how long we wait.
+    /// announces the time limit to the upstream.
     pub(super) fn of(request: &mut RequestHead, forward: &Forward, rules: &Rules) -> Self {
         let mut timeout = forward.timeout;
         let mut max_duration = forward.max_stream_duration;

@@ -82,7 +82,7 @@ impl Exchange<'_> {
             }
             self.carry((body, to_client), (tx, rx)).await;
         } else {
-            // The body of an upgrade that is answered as if it were none could be taken for the other protocol.
+            // If the upstream does not upgrade, the body could be taken for the other protocol.
             let ordinary = self.request.head.method != Method::Connect;
             if ordinary && (200..300).contains(&self.response.head.status) {
                 self.response.head.fields.remove(Known::ContentLength);
@@ -143,8 +143,8 @@ impl Exchange<'_> {
     }
 }
 
-/// From the client to the upstream, until the client leaves. One of HTTP/1 that ends its side has
-/// left, as in Envoy.
+/// From the client to the upstream, until the client leaves. An HTTP/1 client that ends its side
+/// has left, as in Envoy.
 async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,
@@ -192,7 +192,7 @@ async fn back(
 }
 
 impl Upgrades {
-    /// What is said of a protocol; `None` for nothing.
+    /// The setting for a protocol; `None` if there is none.
     fn allow(&self, protocol: &[u8]) -> Option<bool> {
         let said = self.0.iter().find(|(name, _)| name.as_bytes().eq_ignore_ascii_case(protocol));
         said.map(|(_, enabled)| *enabled)

@@ -117,12 +117,12 @@ impl From<UpstreamError> for Stopped {
 }
 
 impl Upload<'_, '_, '_> {
-    /// Sends the request, then waits for the client to leave; it ends with that and nothing else.
+    /// Sends the request, then waits for the client to leave; it returns only then.
     pub(super) async fn run(mut self) -> DownstreamError {
         match self.send_body().await {
             Ok(()) => self.progress.sent.set(Some(time::now())),
             Err(Stopped::Client(error)) => return error,
-            // The response, or the attempt to read it, tells why the upstream takes no more.
+            // The response, or the attempt to read it, says why the upstream takes no more.
             Err(Stopped::Upstream) => {}
         }
         departure(self.body).await
@@ -152,7 +152,7 @@ impl Upload<'_, '_, '_> {
 
     async fn pump(&mut self) -> Result<(), Stopped> {
         loop {
-            // What lies in the buffer goes out while the next piece is awaited.
+            // The buffer is sent while the next piece is awaited.
             let frame = match next_or(self.body, self.tx.flush_waiting()).await {
                 First::One(frame) => frame?,
                 First::Other(flushed) => {

@@ -1,7 +1,8 @@
-//! The HTTP filters of a connection manager: which there are, what routes say of them, and one request's way through them.
+//! The HTTP filters of a connection manager, their settings on routes, and the path of a request
+//! through them.
 //!
 //! Forward for the request, backward for the response. Filters decide and never wait: what a filter
-//! wants to be waited for is a `Verdict`, and the exchange does it.
+//! needs to wait for is a `FilterStatus`, and the exchange waits.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,7 +41,7 @@ pub(crate) enum Settings {
     Rbac(rbac::Rbac),
 }
 
-/// What one level of the routes (table, virtual host, route, entry of a weighted choice) says of filters.
+/// The settings of filters on one level (table, virtual host, route, entry of a weighted cluster).
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
     /// By the filter's name.
@@ -49,7 +50,7 @@ pub(crate) struct Overrides {
     pub cors: Option<Arc<cors::Policy>>,
 }
 
-/// What is said of one filter.
+/// The setting for one filter.
 #[derive(Debug)]
 pub(crate) struct Override {
     pub disabled: bool,
@@ -80,7 +81,7 @@ pub(crate) struct Facts<'a> {
     pub now: Instant,
     /// The worker's shard of statistics.
     pub shard: usize,
-    /// The proxy was told to be unhealthy.
+    /// The proxy fails health checks on command.
     pub health_failed: bool,
     /// How many members a cluster has, and how many of them are healthy; `None` when there is no such cluster.
     pub membership: &'a dyn Fn(&str) -> Option<(u64, u64)>,
@@ -95,7 +96,7 @@ pub(crate) struct Responding {
 
 /// What a filter wants done before the next one.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum FilterStatus {
     Continue,
     /// Wait, then ask the filter again.
     Wait(Duration),
@@ -151,7 +152,8 @@ impl Chain {
 }
 
 impl Settings {
-    /// `own` is what the levels say of this filter; settings of another kind are passed over, as in Envoy.
+    /// `own` is what the levels set for this filter; settings of another kind are ignored, as in
+    /// Envoy.
     fn begin<'x>(
         &'x self,
         mut own: impl Iterator<Item = &'x RouteSettings>,
@@ -213,25 +215,25 @@ impl Running<'_> {
         self.steps.len()
     }
 
-    /// What the filter at a place says of the request's head.
-    pub(crate) fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+    /// The decision of the filter at a place about the request's headers.
+    pub(crate) fn request(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.request(facts),
             Some(Step::HealthCheck(check)) => check.request(facts),
             Some(Step::Cors(cors)) => cors.request(facts),
-            Some(Step::Buffer(limit)) => Verdict::Hold(*limit),
+            Some(Step::Buffer(limit)) => FilterStatus::Hold(*limit),
             Some(Step::LocalRateLimit(limit)) => limit.request(facts),
             Some(Step::Rbac(rbac)) => rbac.request(facts),
-            None => Verdict::Continue,
+            None => FilterStatus::Continue,
         }
     }
 
     /// What the filter says when that for which it wanted to wait is over.
-    pub(crate) fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> Verdict {
+    pub(crate) fn resume(&mut self, at: usize, facts: &mut Facts<'_>) -> FilterStatus {
         match self.steps.get_mut(at) {
             Some(Step::Fault(fault)) => fault.resume(facts),
             Some(Step::HealthCheck(check)) => check.resume(facts),
-            _ => Verdict::Continue,
+            _ => FilterStatus::Continue,
         }
     }
 

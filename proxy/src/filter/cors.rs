@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::chain::{Facts, Verdict};
+use super::chain::{Facts, FilterStatus};
 use crate::matcher::{FractionMatcher, StringMatch};
 use crate::message::{FieldValue, FieldValueBuf, Known, Method, ResponseHead};
 use crate::stats::{CorsStats, Scope};
@@ -38,7 +38,7 @@ pub(crate) type Policies<'x> = SmallVec<[&'x Policy; 4]>;
 pub(crate) struct Running<'x> {
     cors: &'x Cors,
     policies: Policies<'x>,
-    /// The origin that may read the answer.
+    /// The origin that may read the response.
     origin: Option<FieldValueBuf>,
 }
 
@@ -49,15 +49,15 @@ impl Cors {
 }
 
 impl Running<'_> {
-    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
-        let Some(first) = self.policies.first() else { return Verdict::Continue };
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+        let Some(first) = self.policies.first() else { return FilterStatus::Continue };
         let enabled = first.enabled.matches((facts.random)());
         let shadow = !enabled && first.shadow.as_ref().is_some_and(|share| share.matches((facts.random)()));
         if !enabled && !shadow {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         let origin = facts.request.fields.value(Known::Origin).map(FieldValueBuf::of);
-        let Some(origin) = origin.filter(|origin| !origin.is_empty()) else { return Verdict::Continue };
+        let Some(origin) = origin.filter(|origin| !origin.is_empty()) else { return FilterStatus::Continue };
         let allowed = self.allows(&origin);
         let stats = self.cors.stats.shard(facts.shard);
         if allowed {
@@ -66,23 +66,23 @@ impl Running<'_> {
             stats.origin_invalid.inc();
         }
         if shadow {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         self.origin = allowed.then_some(origin);
         const METHOD: &str = "access-control-request-method";
         let asked = |name: &str| facts.request.fields.get(name).unwrap_or_default();
         let method = facts.request.fields.value(METHOD).filter(|_| !asked(METHOD).is_empty());
         let Some(method) = method.filter(|_| facts.request.method == Method::Options) else {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         };
         if !allowed && self.flag(|policy| policy.forward_not_matching).unwrap_or(true) {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         let private = asked("access-control-request-private-network") == b"true";
         let headers = facts.request.fields.value("access-control-request-headers").unwrap_or("".into());
         let head = self.preflight(method, headers, private);
         facts.info.details = "cors_response".into();
-        Verdict::Respond(head)
+        FilterStatus::Respond(head)
     }
 
     pub(crate) fn response(&mut self, response: &mut ResponseHead) {
@@ -97,7 +97,7 @@ impl Running<'_> {
         }
     }
 
-    /// The answer to a preflight, but for what every answer gets.
+    /// The response to a preflight, without the headers that every response gets.
     fn preflight(&self, method: FieldValue<'_>, headers: FieldValue<'_>, private: bool) -> ResponseHead {
         let mut head = ResponseHead::new(200);
         let fields = &mut head.fields;

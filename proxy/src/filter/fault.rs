@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::chain::{Facts, Verdict, text};
+use super::chain::{Facts, FilterStatus, text};
 use super::pace::Pace;
 use crate::error::Flag;
 use crate::local_reply::LocalReply;
@@ -12,7 +12,7 @@ use crate::matcher::{FractionMatcher, HeaderMatcher};
 use crate::message::{Known, RequestHead};
 use crate::stats::{FaultClusterStats, FaultStats, Scope};
 
-/// What an abort says unless it has a text of its own.
+/// The default body of an abort.
 const TEXT: &str = "fault filter abort";
 
 /// The filter of one connection manager.
@@ -150,10 +150,10 @@ impl Settings {
 }
 
 impl Running<'_> {
-    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         self.shard = facts.shard;
         if !self.settings.means(facts) {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         self.slow_down(facts);
         if let Some(wait) = self.delay(facts)
@@ -162,20 +162,20 @@ impl Running<'_> {
             facts.info.flags.set(Flag::DelayInjected);
             self.stats().delays_injected.inc();
             self.count_by_cluster(facts.request, |stats| stats.delays_injected.inc());
-            return Verdict::Wait(wait);
+            return FilterStatus::Wait(wait);
         }
         self.resume(facts)
     }
 
     /// After the delay: an abort or nothing.
-    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> Verdict {
-        let Some(reply) = self.abort(facts) else { return Verdict::Continue };
+    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+        let Some(reply) = self.abort(facts) else { return FilterStatus::Continue };
         if !self.activate() {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         self.stats().aborts_injected.inc();
         self.count_by_cluster(facts.request, |stats| stats.aborts_injected.inc());
-        Verdict::Reply(reply)
+        FilterStatus::Reply(reply)
     }
 
     fn slow_down(&mut self, facts: &Facts<'_>) {

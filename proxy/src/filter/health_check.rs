@@ -1,10 +1,10 @@
-//! `envoy.filters.http.health_check`: answers to the health checks of others.
+//! `envoy.filters.http.health_check`: responds to health checks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::chain::{Facts, Responding, Verdict};
+use super::chain::{Facts, FilterStatus, Responding};
 use crate::error::Flag;
 use crate::local_reply::LocalReply;
 use crate::matcher::HeaderMatcher;
@@ -16,18 +16,19 @@ use crate::stats::{HealthCheckFilterStats, Scope};
 #[derive(Debug)]
 pub(crate) struct HealthCheck {
     pub stats: Arc<Scope<HealthCheckFilterStats>>,
-    /// The upstream answers.
+    /// The upstream responds.
     pub pass_through: bool,
     pub cache: Option<Cache>,
     /// Clusters, and the whole percentage of their hosts that must be healthy.
     pub clusters: Vec<(Box<str>, u64)>,
     /// Which requests are health checks.
     pub headers: Vec<HeaderMatcher>,
-    /// `--service-cluster`, which each answer names.
+    /// `--service-cluster`, which each response names.
     pub service_cluster: FieldValueBuf,
 }
 
-/// The upstream's last answer; it stands until the next multiple of the time from the filter's beginning on, as in Envoy.
+/// The upstream's last response; it holds until the next multiple of the time from the filter's
+/// beginning on, as in Envoy.
 #[derive(Debug)]
 pub(crate) struct Cache {
     time: Duration,
@@ -43,7 +44,7 @@ struct Begin(Instant);
 pub(crate) struct Running<'x> {
     filter: &'x HealthCheck,
     is_check: bool,
-    /// The upstream's answer is to be kept.
+    /// The upstream's response is to be kept.
     keep: bool,
     cached: Option<u16>,
 }
@@ -84,23 +85,23 @@ impl HealthCheck {
 }
 
 impl Running<'_> {
-    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         self.is_check = self.filter.headers.iter().all(|header| header.matches(facts.request));
         if !self.is_check {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         facts.info.health_check = true;
         self.cached = self.filter.cache.as_ref().and_then(|cache| cache.get(facts.now));
         if !self.filter.pass_through || facts.health_failed || self.cached.is_some() {
-            return Verdict::Discard;
+            return FilterStatus::Discard;
         }
         self.keep = true;
-        Verdict::Continue
+        FilterStatus::Continue
     }
 
     /// The whole request has come.
-    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> Verdict {
-        let (status, details) = self.own_answer(facts);
+    pub(crate) fn resume(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
+        let (status, details) = self.own_response(facts);
         let good = (200..300).contains(&status);
         let stats = self.filter.stats.shard(facts.shard);
         stats.request_total.inc();
@@ -110,10 +111,10 @@ impl Running<'_> {
             stats.failed.inc();
         }
         let flag = (!good).then_some(Flag::FailedLocalHealthCheck);
-        Verdict::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
+        FilterStatus::Reply(LocalReply { flag, ..LocalReply::new(status, "", details) })
     }
 
-    fn own_answer(&self, facts: &Facts<'_>) -> (u16, &'static str) {
+    fn own_response(&self, facts: &Facts<'_>) -> (u16, &'static str) {
         let stats = self.filter.stats.shard(facts.shard);
         if facts.health_failed {
             return (503, "health_check_failed");
@@ -164,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_stands_until_the_period_ends() {
+    fn a_response_holds_until_the_period_ends() {
         let begin = Instant::now();
         let cache = Cache::new(Duration::from_secs(10), begin);
         assert_eq!(cache.get(begin), None);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use super::chain::{Facts, Verdict};
+use super::chain::{Facts, FilterStatus};
 use crate::error::Flag;
 use crate::format::Context;
 use crate::headers::{Changes, Values};
@@ -25,7 +25,7 @@ pub(crate) struct Limit {
     pub bucket: Option<TokenBucket>,
     pub enabled: Option<FractionMatcher>,
     pub enforced: Option<FractionMatcher>,
-    /// Of the answers to what is refused.
+    /// Of the responses to refused requests.
     pub response: Changes,
     /// Of requests without a token that are forwarded.
     pub request: Changes,
@@ -58,7 +58,7 @@ pub(crate) struct Taken {
 pub(crate) struct Running<'x> {
     limit: &'x Limit,
     said: Option<Taken>,
-    /// The values of the answer's fields, when the request was refused.
+    /// The values of the response's headers, when the request was refused.
     refused: Option<Values>,
 }
 
@@ -121,19 +121,19 @@ impl Limit {
 }
 
 impl Running<'_> {
-    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         let limit = self.limit;
         let among =
             |share: &Option<FractionMatcher>| share.as_ref().is_some_and(|s| s.matches((facts.random)()));
         if !among(&limit.enabled) {
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         let stats = limit.stats.shard(facts.shard);
         stats.enabled.inc();
         self.said = limit.bucket.as_ref().map(|bucket| bucket.take(facts.now));
         if self.said.is_none_or(|said| said.taken) {
             stats.ok.inc();
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         stats.rate_limited.inc();
         let context = Context { request: Some(facts.request), ..Context::new(facts.info) };
@@ -141,15 +141,15 @@ impl Running<'_> {
             let values = limit.request.evaluate(&context);
             let applied = limit.request.apply_to_request(&mut facts.request.fields, &values);
             return match applied {
-                Ok(()) => Verdict::Continue,
-                Err(name) => Verdict::Reply(LocalReply::invalid_header_value(name.as_name())),
+                Ok(()) => FilterStatus::Continue,
+                Err(name) => FilterStatus::Reply(LocalReply::invalid_header_value(name.as_name())),
             };
         }
         stats.enforced.inc();
         self.refused = Some(limit.response.evaluate(&context));
         let reply = LocalReply::new(limit.status, TEXT, TEXT);
         let grpc_status = limit.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
-        Verdict::Reply(LocalReply { flag: Some(Flag::RateLimited), grpc_status, ..reply })
+        FilterStatus::Reply(LocalReply { flag: Some(Flag::RateLimited), grpc_status, ..reply })
     }
 
     pub(crate) fn response(&mut self, response: &mut ResponseHead) {

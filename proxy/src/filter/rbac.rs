@@ -1,8 +1,8 @@
-//! `envoy.filters.http.rbac`: who may do what.
+//! `envoy.filters.http.rbac`: role-based access control.
 
 use std::sync::Arc;
 
-use super::chain::{Facts, Verdict};
+use super::chain::{Facts, FilterStatus};
 use crate::local_reply::LocalReply;
 use crate::matcher::{Cidr, HeaderMatcher, StringMatch};
 use crate::stats::{RbacStats, Scope};
@@ -66,7 +66,7 @@ pub(crate) enum Whose {
     /// That the client connected to.
     Ours,
     Peer,
-    /// The peer, or what `x-forwarded-for` says as far as it is believed.
+    /// The address of the client, from `x-forwarded-for` where that is trusted.
     Client,
 }
 
@@ -126,22 +126,22 @@ impl Condition {
 }
 
 impl Running<'_> {
-    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> Verdict {
+    pub(crate) fn request(&mut self, facts: &mut Facts<'_>) -> FilterStatus {
         if let Some(shadow) = &self.engines.shadow {
             let stats = self.rbac.shadow_stats.shard(facts.shard);
             let (allowed, _) = shadow.decide(facts);
             if allowed { stats.shadow_allowed.inc() } else { stats.shadow_denied.inc() }
         }
-        let Some(rules) = &self.engines.rules else { return Verdict::Continue };
+        let Some(rules) = &self.engines.rules else { return FilterStatus::Continue };
         let stats = self.rbac.stats.shard(facts.shard);
         let (allowed, policy) = rules.decide(facts);
         if allowed {
             stats.allowed.inc();
-            return Verdict::Continue;
+            return FilterStatus::Continue;
         }
         stats.denied.inc();
         let policy = policy.unwrap_or("none").replace(char::is_whitespace, "_");
         let details = format!("rbac_access_denied_matched_policy[{policy}]").into();
-        Verdict::Reply(LocalReply { details, ..LocalReply::new(403, "RBAC: access denied", "") })
+        FilterStatus::Reply(LocalReply { details, ..LocalReply::new(403, "RBAC: access denied", "") })
     }
 }

@@ -52,7 +52,8 @@ enum Piece {
 }
 
 impl Format {
-    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong, where, and what may be meant.
+    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong,
+    /// where, and suggests a name.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();

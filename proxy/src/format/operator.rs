@@ -52,7 +52,7 @@ pub(super) struct Header {
     pub limit: Option<usize>,
 }
 
-/// A field or a pseudo-header, looked up once.
+/// A header or a pseudo-header, looked up once.
 #[derive(Clone, Debug)]
 pub(super) enum HeaderName {
     Known(Known),

@@ -26,7 +26,7 @@ const DEFAULT: &str = "%Y-%m-%dT%H:%M:%E3SZ";
 const LETTERS: &str = "YCymdejHIMSsbBhaApuwTDFRZzn t%";
 
 impl TimeFormat {
-    /// Letters that are not known stand for themselves.
+    /// Unknown letters are copied.
     pub(super) fn parse(text: &str) -> Self {
         let mut pieces = Vec::new();
         let mut rest = if text.is_empty() { DEFAULT } else { text };

@@ -1,5 +1,5 @@
-//! What the proxy does to headers of its own accord: the connection manager's rules for requests and responses, the normalization of
-//! paths, and the changes that routes configure.
+//! What the proxy does to headers: the connection manager's rules for requests and responses, the
+//! normalization of paths, and the changes that routes configure.
 
 use std::collections::HashSet;
 
@@ -49,7 +49,7 @@ pub(crate) struct Addresses {
     /// An IPv4 peer is appended to `x-forwarded-for` as the IPv6 address that it maps to.
     pub mapped: bool,
     /// What the client says about its way here (`x-forwarded-*`, `forwarded`) and every `x-envoy-*` header is removed (the edge).
-    pub believe_nothing: bool,
+    pub trust_nothing: bool,
     /// `x-forwarded-client-cert` is passed on (`forward_client_cert_details: ALWAYS_FORWARD_ONLY`).
     pub keep_client_cert: bool,
     /// Ranges whose clients count as internal: their `x-envoy-*` headers are kept.
@@ -110,7 +110,8 @@ fn remove_nominated(fields: &mut Fields) {
     }
 }
 
-/// Whether an item of `connection` is about the connection itself, or names a header that has rules of its own.
+/// Whether an item of `connection` is about the connection itself, or names a header with its own
+/// rules.
 fn is_of_connection(item: &[u8]) -> bool {
     const OWN: [&[u8]; 5] = [b"close", b"keep-alive", b"upgrade", b"te", b"connection"];
     OWN.iter().any(|name| item.eq_ignore_ascii_case(name))

@@ -54,8 +54,8 @@ impl Changes {
         self.add.iter().map(|addition| FieldValueBuf::new(addition.value.bytes(context))).collect()
     }
 
-    /// Applies the changes. A value that no header may hold is left out: a response must go on (Envoy would send it, and so would
-    /// let a client split the response).
+    /// Applies the changes. A value that no header may hold is left out: the response is still sent
+    /// (Envoy would send the value, and so would let a client split the response).
     pub(crate) fn apply(&self, fields: &mut Fields, values: &Values) {
         self.remove_from(fields);
         for (addition, value) in self.add.iter().zip(values) {

@@ -11,7 +11,7 @@ use crate::message::work;
 pub(crate) enum Normalized {
     Unchanged,
     Changed(Vec<u8>),
-    /// The client is to come again with this path (307).
+    /// Redirect the client to this path (307).
     Redirect(Vec<u8>),
     /// The path is refused (400).
     Reject,

@@ -20,7 +20,7 @@ pub(crate) struct Client {
 pub(crate) struct Origin {
     pub peer: SocketAddr,
     pub local: SocketAddr,
-    /// The transport is TLS, whatever the client says of its scheme.
+    /// The transport is TLS. What the client says about its scheme is another field.
     pub tls: bool,
     /// Random bits for a request id.
     pub random: [u64; 2],
@@ -62,7 +62,7 @@ pub(crate) fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Cl
 /// Removes what a client must not say about itself: the certificate it showed to somebody else, and at the edge anything at all.
 fn claims(head: &mut RequestHead, rules: &Addresses) {
     let refused = |name: &[u8]| {
-        let all = rules.believe_nothing
+        let all = rules.trust_nothing
             && (name == b"forwarded" || name.starts_with(b"x-forwarded-") || name.starts_with(b"x-envoy-"));
         all || (!rules.keep_client_cert && name == b"x-forwarded-client-cert")
     };
@@ -109,7 +109,8 @@ fn is_control(name: Name<'_>) -> bool {
     )
 }
 
-/// Removes the headers that concern one connection only (RFC 9110, 7.6.1), those that `connection` names included.
+/// Removes the headers that concern one connection only (RFC 9110, 7.6.1), including those that
+/// `connection` names.
 fn hop_by_hop(head: &mut RequestHead) {
     if head.version == Version::Http2 && !head.fields.contains(Known::Te) {
         return;
@@ -179,8 +180,8 @@ fn forwarded(head: &mut RequestHead, rules: &Addresses, origin: Origin) {
         };
         head.fields.append(Known::XForwardedFor, ",", format_args!("{peer}"));
     }
-    // Only a trusted proxy can know of another transport in front of it. What the client says of its scheme is another thing: it
-    // goes upstream, and decides nothing here.
+    // Only a trusted proxy can know of another transport in front of it. What the client says about
+    // its scheme is another field: it goes upstream, and decides nothing here.
     let trusted = !rules.use_remote || rules.trusted_hops > 0;
     let transport = if origin.tls { Scheme::Https } else { Scheme::Http };
     let forwarded = head.fields.get(Known::XForwardedProto).filter(|_| trusted);
@@ -272,7 +273,7 @@ mod tests {
         head.fields.push(Known::Upgrade, b"websocket");
         assert!(is_upgrade(&head));
         hop_by_hop(&mut head);
-        // An upgrade is still one, for the route to judge.
+        // It is still an upgrade; the route decides whether it is allowed.
         assert!(is_upgrade(&head) && !head.fields.contains("x-secret"));
         head.fields.set(Known::Upgrade, b"h2c");
         hop_by_hop(&mut head);
@@ -301,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_edge_keeps_nothing_that_a_client_says_about_its_way() {
-        assert_eq!(kept(&Addresses { believe_nothing: true, ..Addresses::default() }), ["accept"]);
+        assert_eq!(kept(&Addresses { trust_nothing: true, ..Addresses::default() }), ["accept"]);
     }
 
     #[test]

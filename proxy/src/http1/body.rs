@@ -59,7 +59,7 @@ enum State {
 
 /// Small chunks are joined up to about this size, so that many of them do not become many writes.
 const JOIN: usize = 16 * 1024;
-/// A chunk at least this large is passed on as it lies in the buffer.
+/// A chunk at least this large is passed on without a copy.
 const WHOLE: usize = 2 * 1024;
 const MAX_CHUNK_LINE: usize = 4 * 1024;
 const MAX_EXTENSIONS: usize = 16 * 1024;
@@ -89,7 +89,7 @@ impl BodyDecoder {
         self.state == State::Done
     }
 
-    /// The next frame that lies in `input`; `None` when more bytes are needed.
+    /// The next frame in `input`; `None` when more bytes are needed.
     pub(super) fn decode(&mut self, input: &mut BytesMut) -> Result<Option<Frame>, Malformed> {
         match self.state {
             State::Done => Ok(Some(Frame::End)),
@@ -148,7 +148,7 @@ impl BodyDecoder {
         Some(self.trailers.take().map_or(Frame::End, |trailers| Frame::Trailers(*trailers)))
     }
 
-    /// Sees an end that lies right behind the data, so that the data is known to be the last.
+    /// Recognises an end right behind the data, so that the data is known to be the last.
     fn look_ahead(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
         while matches!(self.state, State::ChunkSize | State::ChunkEnd | State::Trailers) {
             let before = (self.state, input.len());
@@ -260,11 +260,12 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
 /// The size of the scratch buffer; a read takes what the socket has, between `MIN_READ` and this.
 const SCRATCH: usize = 64 * 1024;
 const MIN_READ: usize = 16 * 1024;
-/// A read at least this large is passed on where it lies; smaller ones are copied, so that they do not pin the scratch buffer.
+/// A read at least this large is passed on without a copy; smaller ones are copied, so that they do
+/// not pin the scratch buffer.
 const SHARE: usize = 4 * 1024;
 /// Data up to this size is copied behind the head and sent with it in one write.
 const SMALL: usize = 8 * 1024;
-/// An output buffer larger than this is given back when it is empty.
+/// An output buffer larger than this is freed when it is empty.
 const KEEP: usize = 1024;
 
 thread_local! {
@@ -321,7 +322,7 @@ impl Input {
         stream.poll_read_ready(cx).map(|_| ())
     }
 
-    /// Waits until the peer has ended or reset the connection, whatever it sent before.
+    /// Waits until the peer has ended or reset the connection. Bytes before that stay.
     pub(super) async fn peer_closed(&self) {
         peer_closed(self.half.as_ref()).await;
     }
@@ -382,7 +383,7 @@ impl Input {
 
 /// Waits until the peer has ended or reset a connection; what it sent before stays unread.
 pub(crate) async fn peer_closed(stream: &TcpStream) {
-    // Tokio reports a closed reading side to those who wait for urgent data, which we never ask for.
+    // Tokio reports a closed reading side to waits for urgent data, which is otherwise unused.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     let closed = Interest::PRIORITY;
     // Elsewhere only a reset is noticed before the data has been read.

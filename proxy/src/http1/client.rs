@@ -287,7 +287,8 @@ impl ResponseReader {
                 ready!(self.input.poll_fill(cx)).map(|read| (read, None))
             };
             match read {
-                // Before the first byte, the upstream has merely gone away; behind it, it broke off.
+                // Before the first byte, the upstream has only closed; after it, the response is
+                // cut off.
                 Ok((0, _)) | Err(_) => {
                     let begun = !self.input.rest.is_empty();
                     return Poll::Ready(Err(if begun {

@@ -1,4 +1,5 @@
-//! Heads and chunks as they are sent. Framing headers are decided here: what a head says of them is only a hint.
+//! Heads and chunks as they are sent. Framing headers are decided here; those in a head are only a
+//! hint.
 
 use super::EncodeOptions;
 use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};

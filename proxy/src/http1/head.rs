@@ -1,6 +1,7 @@
-//! Heads as they are received (RFC 9112): headers and what they say of framing, request heads, response heads.
+//! Heads as they are received (RFC 9112): headers and their framing, request heads, response heads.
 //!
-//! Requests are judged with exactly Envoy's strictness; in a response, what is not certain is an error.
+//! Requests are checked exactly as strictly as Envoy does; in a response, what is not certain is an
+//! error.
 
 use memchr::memchr;
 
@@ -308,7 +309,7 @@ fn method(text: &[u8]) -> Option<Method> {
     known.then_some(method)
 }
 
-/// Everything that can only be judged when the whole head is there.
+/// The checks that need the whole head.
 fn finish_request(
     head: &mut RequestHead,
     target: &[u8],
@@ -410,7 +411,7 @@ fn is_host_and_port(authority: &[u8]) -> bool {
     !host.is_empty() && host.iter().all(host_byte) && port_is_valid
 }
 
-/// An upgrade to cleartext HTTP/2 is answered by not upgrading; its headers go no further.
+/// An upgrade to cleartext HTTP/2 is not made; its headers are removed.
 fn drop_h2c_upgrade(head: &mut RequestHead) {
     let h2c = head.fields.get(Known::Upgrade).is_some_and(|value| value.eq_ignore_ascii_case(b"h2c"));
     if h2c {

@@ -58,7 +58,7 @@ pub struct HeadLimits {
 }
 
 impl HeadLimits {
-    /// A section that is longer is too large, whatever its headers' overhead.
+    /// A longer section is too large even without the overhead of its headers.
     fn longest(self) -> usize {
         self.bytes.saturating_add(self.fields.saturating_mul(4)).saturating_add(64)
     }
@@ -86,7 +86,8 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// `request_timeout` ran out before the head was whole.
-    pub(crate) const TIMEOUT: Self = Self::without_head(408, "request timeout", "request_overall_timeout", None);
+    pub(crate) const TIMEOUT: Self =
+        Self::without_head(408, "request timeout", "request_overall_timeout", None);
     /// `stream_idle_timeout` ran out before the head was whole.
     pub(crate) const IDLE_TIMEOUT: Self =
         Self::without_head(408, "stream timeout", "stream_idle_timeout", Some(Flag::StreamIdleTimeout));

@@ -34,7 +34,7 @@ pub(crate) enum HeadEvent {
     Request,
     /// The client closed the connection.
     Closed,
-    /// The request is answered by the codec, and the connection closed.
+    /// The codec responds to the request and closes the connection.
     Refused(Refusal),
 }
 
@@ -52,7 +52,7 @@ pub(crate) enum FirstBytes {
 struct Shared {
     head: Cell<bool>,
     connect: Cell<bool>,
-    /// The request asks for another protocol: what follows it may be meant for that one.
+    /// The request asks for another protocol: what follows may belong to that one.
     upgrade: Cell<bool>,
     http10: Cell<bool>,
     /// The request's last byte has been received.
@@ -144,13 +144,13 @@ impl ServerConnection {
         (body, writer)
     }
 
-    /// Whether another request may follow: both sides are whole and nobody asked for the end.
+    /// Whether another request may follow: both sides are whole and neither asked to close.
     pub(crate) fn reusable(&self) -> bool {
-        self.shared.request_done.get() && self.answered() && !self.shared.close.get()
+        self.shared.request_done.get() && self.responded() && !self.shared.close.get()
     }
 
     /// Whether the response was given whole (perhaps not yet sent).
-    pub(crate) fn answered(&self) -> bool {
+    pub(crate) fn responded(&self) -> bool {
         self.shared.response.get() == Progress::Complete
     }
 
@@ -169,7 +169,7 @@ impl ServerConnection {
         self.shared.close.set(true);
     }
 
-    /// Gives up on a head: what is answered is its refusal, and the last of the connection.
+    /// Gives up on a request: the response is its refusal, and the last of the connection.
     pub(crate) fn give_up_head(&mut self) {
         self.shared.head.set(false);
         self.shared.connect.set(false);
@@ -344,7 +344,8 @@ impl RequestBody<'_> {
         DownstreamError::Disconnected
     }
 
-    /// Reads ahead until the client has left or enough lies here; the rest then waits in the socket.
+    /// Reads ahead until the client has left or the buffer is full; the rest then waits in the
+    /// socket.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         while self.input.rest.len() < MAX_AHEAD {
             if matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_)) {
@@ -392,8 +393,8 @@ impl ResponseWriter<'_> {
     pub(crate) async fn interim(&mut self, head: &ResponseHead) -> Result<(), DownstreamError> {
         // HTTP/1.0 has none (RFC 9110, 15.2).
         if !self.shared.http10.get() {
-            let answering = RespondingTo::default();
-            encode::response_head(self.output.buffer(), head, true, answering, self.encode);
+            let responding_to = RespondingTo::default();
+            encode::response_head(self.output.buffer(), head, true, responding_to, self.encode);
         }
         self.flush().await
     }
@@ -446,20 +447,22 @@ impl ResponseWriter<'_> {
 
     fn begin(&mut self, head: &ResponseHead, end: bool) {
         let shared = self.shared;
-        // A response to a request that is not whole ends the connection, rather than wait for bytes that nobody wants.
-        // So does the refusal of an upgrade: bytes behind the request may be the other protocol's.
+        // A response to a request that is not whole ends the connection, instead of waiting for
+        // bytes that are not needed. So does the refusal of an upgrade: bytes behind the request
+        // may be the other protocol's.
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
         let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
         let asked = encode::has_token(&head.fields, Known::Connection, b"close");
         shared.close.set(shared.close.get() || unfinished || asked);
-        let answering = RespondingTo {
+        let responding_to = RespondingTo {
             head: shared.head.get(),
             connect: shared.connect.get(),
             http10: shared.http10.get(),
             close: shared.close.get(),
         };
-        let (body, close) = encode::response_head(self.output.buffer(), head, end, answering, self.encode);
+        let (body, close) =
+            encode::response_head(self.output.buffer(), head, end, responding_to, self.encode);
         self.body = body;
         shared.response.set(Progress::Begun);
         shared.close.set(close);

@@ -34,12 +34,12 @@ pub(crate) struct RequestWriter {
     send: SendRequest<Bytes>,
     stream: Option<SendStream<Bytes>>,
     outgoing: Outgoing,
-    answer: Rc<RefCell<Answer>>,
+    response: Rc<RefCell<PendingResponse>>,
 }
 
-/// Where the answer comes from.
+/// The receiving side: the response.
 pub(crate) struct ResponseReader {
-    answer: Rc<RefCell<Answer>>,
+    response: Rc<RefCell<PendingResponse>>,
     body: Option<RecvStream>,
     done: bool,
     /// The request asked for another protocol, so that 200 means 101.
@@ -50,7 +50,7 @@ pub(crate) struct ResponseReader {
 
 /// What the writer leaves for the reader once the head was sent.
 #[derive(Default)]
-struct Answer {
+struct PendingResponse {
     future: Option<ResponseFuture>,
     waker: Option<Waker>,
 }
@@ -103,16 +103,17 @@ impl ClientConnection {
 
     /// The two sides of a request; `head` is the one that will be written.
     pub(crate) fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
-        let answer = Rc::<RefCell<Answer>>::default();
+        let response = Rc::<RefCell<PendingResponse>>::default();
         let writer = RequestWriter {
             send: self.send.borrow().clone(),
             stream: None,
             outgoing: Outgoing::default(),
-            answer: answer.clone(),
+            response: response.clone(),
         };
         let upgrade = convert::wants_upgrade(head);
         let Self { max_head_bytes, max_fields, .. } = *self;
-        let reader = ResponseReader { answer, body: None, done: false, upgrade, max_head_bytes, max_fields };
+        let reader =
+            ResponseReader { response, body: None, done: false, upgrade, max_head_bytes, max_fields };
         (writer, reader)
     }
 }
@@ -138,9 +139,9 @@ impl RequestWriter {
         if end {
             self.outgoing.finish();
         }
-        let mut answer = self.answer.borrow_mut();
-        answer.future = Some(future);
-        if let Some(waker) = answer.waker.take() {
+        let mut response = self.response.borrow_mut();
+        response.future = Some(future);
+        if let Some(waker) = response.waker.take() {
             waker.wake();
         }
         Ok(())
@@ -173,12 +174,13 @@ impl RequestWriter {
 }
 
 impl ResponseReader {
-    /// The next head, into a reused one; whether it is interim and whether the answer ends with it.
+    /// The next head, into a reused one; whether it is interim and whether the response ends with
+    /// it.
     pub(crate) async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
         poll_fn(|cx| self.poll_head(cx, head)).await
     }
 
-    /// Whether the whole answer has been received.
+    /// Whether the whole response has been received.
     pub(crate) fn is_end(&self) -> bool {
         self.done || self.body.as_ref().is_some_and(RecvStream::is_end_stream)
     }
@@ -193,9 +195,9 @@ impl ResponseReader {
         cx: &mut Context<'_>,
         head: &mut ResponseHead,
     ) -> Poll<Result<HeadKind, UpstreamError>> {
-        let mut answer = self.answer.borrow_mut();
-        let Some(future) = &mut answer.future else {
-            answer.waker = Some(cx.waker().clone());
+        let mut response = self.response.borrow_mut();
+        let Some(future) = &mut response.future else {
+            response.waker = Some(cx.waker().clone());
             return Poll::Pending;
         };
         match future.poll_informational(cx) {

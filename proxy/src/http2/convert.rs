@@ -43,7 +43,7 @@ pub(super) fn request_out(head: &RequestHead) -> Option<http::Request<()>> {
 pub(super) fn response_out(head: &ResponseHead, extended_connect: bool) -> Option<http::Response<()>> {
     let mut response = http::Response::new(());
     *response.version_mut() = http::Version::HTTP_2;
-    // Extended CONNECT answers 200 where HTTP/1 switches protocols (RFC 8441, 5).
+    // Extended CONNECT responds 200 where HTTP/1 switches protocols (RFC 8441, 5).
     let status = if extended_connect && head.status == 101 { 200 } else { head.status };
     *response.status_mut() = http::StatusCode::from_u16(status).ok()?;
     let body_allowed = status >= 200 && status != 204;

@@ -54,13 +54,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What `h2` decodes of a head at most: room to judge by our own limit first, but no room for header bombs.
+    /// The most that `h2` decodes of headers: above our own limit, which applies first, and
+    /// bounded.
     fn decode_limit(&self) -> u32 {
         u32::try_from(self.max_head_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
     }
 }
 
-/// What went through a connection; shared with whoever counts it.
+/// What went through a connection; shared with the code that counts it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counts(Rc<(Cell<u64>, Cell<u64>, Cell<Frames>)>);
 
@@ -104,7 +105,7 @@ enum Side {
     Server,
 }
 
-/// Finds the frames in the bytes of one direction, whatever pieces they come in: what `h2` does by
+/// Finds the frames in the bytes of one direction, however they are split: what `h2` does by
 /// itself is seen as well.
 #[derive(Debug, Default)]
 struct FrameScan {

@@ -235,7 +235,7 @@ impl ResponseWriter {
             Sending::Head(_) => Poll::Ready(Ok(())),
             Sending::Body(stream) => {
                 outgoing.poll_send(stream, cx).map_err(|error| match stream.poll_reset(cx) {
-                    // What fails to be sent does not tell why the stream has ended.
+                    // A failed write does not say why the stream has ended.
                     Poll::Ready(Ok(_reason)) => DownstreamError::Reset,
                     Poll::Ready(Err(why)) => downstream(&why),
                     Poll::Pending => downstream(&error),

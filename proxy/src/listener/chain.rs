@@ -1,6 +1,6 @@
 //! Filter chains: which of a listener's chains takes a connection. Pure.
 //!
-//! As in Envoy, the conditions are looked at one after the other, each leaves the chains that fit
+//! As in Envoy, the conditions are evaluated one after the other, each leaves the chains that fit
 //! best, and what an earlier condition has chosen is not given up for a later one.
 
 use std::net::{IpAddr, SocketAddr};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::Open;
-use super::gate::{self, Verdict};
+use super::gate::{self, Admission};
 use crate::exchange::ConnectionContext;
 use crate::local::Local;
 use crate::snapshot::{FilterChain, Listener, ListenerKind, TcpEnd};
@@ -26,8 +26,8 @@ pub(super) fn serve(
     let info = Rc::new(info);
     let (generation, direction) = (&chain.generation, listener.direction);
     let places = match admit(local, chain) {
-        Verdict::In(places) => places,
-        Verdict::Out(delay, places) => {
+        Admission::Accept(places) => places,
+        Admission::Close(delay, places) => {
             if let ListenerKind::Tcp(end) = &chain.kind
                 && let TcpEnd::Proxy(proxy) = &**end
             {
@@ -67,9 +67,9 @@ pub(super) fn serve(
     }
 }
 
-fn admit(local: &Local, chain: &FilterChain) -> Verdict {
+fn admit(local: &Local, chain: &FilterChain) -> Admission {
     if chain.gates.is_empty() {
-        return Verdict::In(Vec::new());
+        return Admission::Accept(Vec::new());
     }
     gate::ask(&chain.gates, local.shard, crate::time::now())
 }

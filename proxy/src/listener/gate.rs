@@ -1,4 +1,4 @@
-//! Network filters that let a connection in or close it: what stands before the last filter of a chain.
+//! Network filters that accept a connection or close it: those before the last filter of a chain.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::snapshot::{ConnectionLimit, Gate};
 
-/// What the gates said of a connection.
+/// The result of the gates for a connection.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// Let in; the places that it takes are given back on drop.
-    In(Vec<Place>),
-    /// To be closed after the delay.
-    Out(Option<Duration>, Vec<Place>),
+pub(super) enum Admission {
+    /// Accepted; its places return on drop.
+    Accept(Vec<Place>),
+    /// Closed after the delay.
+    Close(Option<Duration>, Vec<Place>),
 }
 
 /// A connection that a limit counts.
@@ -23,7 +23,7 @@ pub(super) struct Place {
 }
 
 /// Asks each gate in turn.
-pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
+pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Admission {
     let mut places = Vec::new();
     for gate in gates {
         match gate {
@@ -34,17 +34,17 @@ pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Verdict {
                 places.push(Place { limit: Arc::clone(limit), shard });
                 if before >= limit.most {
                     stats.limited_connections.inc();
-                    return Verdict::Out(limit.delay, places);
+                    return Admission::Close(limit.delay, places);
                 }
             }
             Gate::RateLimit(limit) if limit.enabled && !limit.bucket.take(now).taken => {
                 limit.stats.shard(shard).rate_limited.inc();
-                return Verdict::Out(None, places);
+                return Admission::Close(None, places);
             }
             Gate::ConnectionLimit(_) | Gate::RateLimit(_) => {}
         }
     }
-    Verdict::In(places)
+    Admission::Accept(places)
 }
 
 impl Drop for Place {

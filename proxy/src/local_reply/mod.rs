@@ -75,8 +75,8 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response. `context` is that of the exchange as it stands (status and flag of the reply need not be in it yet); `context.request`
-/// may be missing when the request could not be read.
+/// Makes the response. `context` is the current one of the exchange (status and flag of the reply
+/// need not be in it yet); `context.request` may be missing when the request could not be read.
 pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
     let mut head = ResponseHead::new(reply.status);
     head.version = context.info.version;
@@ -85,7 +85,7 @@ pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_
     }
     let (body, content_type) = apply(reply, mappers, context, &mut head);
     if context.request.is_some_and(RequestHead::is_grpc) {
-        return grpc_answer(reply, head, &body);
+        return grpc_response(reply, head, &body);
     }
     if !body.is_empty() {
         head.fields.push(Known::ContentLength, body.len());
@@ -134,7 +134,7 @@ fn apply<'m>(
 }
 
 /// A trailers-only response: the body becomes the message.
-fn grpc_answer(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Rendered {
+fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Rendered {
     let code = reply.grpc_status.unwrap_or_else(|| grpc::status_of_http(head.status));
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");
@@ -166,7 +166,7 @@ impl From<&UpstreamError> for LocalReply {
 const DEADLINE_EXCEEDED: u32 = 4;
 
 impl LocalReply {
-    /// A response with a text of our own.
+    /// A response with a body of our own.
     pub(crate) fn new(status: u16, text: &'static str, details: &'static str) -> Self {
         Self {
             status,
@@ -256,12 +256,14 @@ impl LocalReply {
         Self::new(413, "Payload Too Large", "request_payload_too_large")
     }
 
-    /// A request that the codec or the connection manager refuses; the text is the status's own. `details` such as `http1.codec_error`.
+    /// A request that the codec or the connection manager refuses; the body is the status's own.
+    /// `details` such as `http1.codec_error`.
     pub(crate) fn refused(status: u16, details: &'static str) -> Self {
         Self::new(status, reason_phrase(status), details).flagged(Flag::DownstreamProtocolError)
     }
 
-    /// A request without a host, with a bad path or the like: 400 without a text. `details` such as `missing_host_header`.
+    /// A request without a host, with a bad path or the like: 400 without a body. `details` such as
+    /// `missing_host_header`.
     pub(crate) fn bad_request(details: &'static str) -> Self {
         Self::new(400, "", details)
     }
@@ -312,7 +314,7 @@ fn location(location: Option<Vec<u8>>) -> Vec<(Known, FieldValueBuf)> {
     location.map(|location| (Known::Location, location)).into_iter().collect()
 }
 
-/// The response code detail of a response that broke off after its head was sent.
+/// The response code detail of a response that was cut off after its head.
 pub(crate) fn details_after_response(error: &UpstreamError) -> String {
     reset_details("upstream_reset_after_response_started", error)
 }

@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn the_port_of_an_authority_is_told_from_an_ipv6_address() {
+    fn the_port_of_an_authority_is_no_part_of_an_ipv6_address() {
         for (authority, host, number) in [
             ("a.test:80", "a.test", Some(80)),
             ("[::1]:8080", "[::1]", Some(8080)),

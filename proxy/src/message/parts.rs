@@ -342,7 +342,7 @@ pub(crate) enum FieldNameBuf {
     Other(OtherName),
 }
 
-/// The text of a name that is none of the well-known ones.
+/// A name that is not well known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OtherName(Box<[u8]>);
 

@@ -8,7 +8,7 @@ use crate::error::UpstreamError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RetryOn(u32);
 
-/// gRPC's codes that can be conditions, with the bits that stand for them.
+/// gRPC's codes that can be conditions, with their bits.
 const GRPC: [(&str, u32, RetryOn); 5] = [
     ("cancelled", 1, RetryOn(1 << 16)),
     ("deadline-exceeded", 4, RetryOn(1 << 17)),
@@ -45,7 +45,8 @@ impl RetryOn {
         ("http3-post-connect-failure", Self::HTTP3_POST_CONNECT_FAILURE),
     ];
 
-    /// The conditions of HTTP in a comma-separated list; other names mean nothing, as in Envoy (a lint tells of them).
+    /// The conditions of HTTP in a comma-separated list; other names have no effect, as in Envoy (a
+    /// lint warns about them).
     pub(crate) fn of_http(text: &str) -> Self {
         names(text).fold(Self::default(), |on, name| {
             Self::HTTP.iter().find(|(known, _)| *known == name).map_or(on, |(_, condition)| on | *condition)
@@ -77,7 +78,7 @@ impl RetryOn {
         GRPC.iter().any(|(_, known, condition)| *known == code && self.has(*condition))
     }
 
-    /// Whether a response with this status is retried, whatever its headers.
+    /// Whether a response with this status is retried, independent of its headers.
     pub(crate) fn covers_status(self, status: u16) -> bool {
         (self.has(Self::FIVE_XX) && (500..600).contains(&status))
             || (self.has(Self::GATEWAY_ERROR) && (502..=504).contains(&status))
@@ -99,7 +100,7 @@ impl RetryOn {
         }
     }
 
-    /// Whether an attempt that got no response in time is retried: it ends with a reset of our own.
+    /// Whether an attempt without a response in time is retried: the proxy resets it.
     pub(crate) fn covers_timeout(self, sent: bool) -> bool {
         self.has(Self::RESET | Self::FIVE_XX | Self::GATEWAY_ERROR)
             || (self.has(Self::RESET_BEFORE_REQUEST) && !sent)

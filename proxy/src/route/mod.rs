@@ -87,7 +87,7 @@ pub struct Route {
     pub(crate) decorator: Option<Decorator>,
 }
 
-/// How a route matches the path (without its query, but for none of them).
+/// How a route matches the path (always without the query).
 #[derive(Debug)]
 pub(crate) enum PathMatch {
     Prefix {
@@ -125,14 +125,15 @@ pub struct Forward {
     pub(crate) path: PathRewrite,
     pub(crate) host: HostRewrite,
     pub append_x_forwarded_host: bool,
-    /// From the end of the request to the end of the answer; `None` is no limit, the default is 15 s.
+    /// From the end of the request to the end of the response; `None` is no limit, the default is
+    /// 15 s.
     pub timeout: Option<Duration>,
     /// Without any byte in either direction; `None` when the listener's applies.
     pub idle_timeout: Option<Duration>,
     pub max_stream_duration: Option<Duration>,
     /// The limit of `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`).
     pub grpc_timeout_header_max: Option<Duration>,
-    /// Taken from a believed `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
+    /// Taken from a trusted `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
     pub grpc_timeout_header_offset: Option<Duration>,
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) body_buffer: BodyBuffer,

@@ -66,7 +66,7 @@ impl Forward {
 }
 
 impl Redirect {
-    /// The `location` of the answer to a request.
+    /// The `location` of the response to a request.
     pub(crate) fn location(&self, route: &Route, head: &RequestHead) -> Vec<u8> {
         let old_scheme = head.scheme();
         let scheme = self.scheme.as_deref().unwrap_or(old_scheme);

@@ -10,12 +10,12 @@ use crate::matcher;
 use crate::message::grammar::{split_query, without_port};
 use crate::message::{Known, Method, RequestHead};
 
-/// What a table says of a request.
+/// The decision of a route table for a request.
 #[derive(Debug)]
 pub(crate) enum Decision<'t> {
     /// The first route that matches.
     Route { virtual_host: &'t VirtualHost, route: &'t Arc<Route> },
-    /// The virtual host wants TLS: the answer is a redirect to `redirect::to_tls`.
+    /// The virtual host requires TLS: the response is a redirect to `redirect::to_tls`.
     RequireTls,
 }
 
@@ -78,7 +78,7 @@ impl VirtualHost {
     }
 
     fn demands_tls(&self, head: &RequestHead) -> bool {
-        // By the transport, or by what a trusted proxy said of its own.
+        // By the transport, or by a trusted proxy's `x-forwarded-proto`.
         head.fields.get(Known::XForwardedProto) != Some(b"https")
             && match self.require_tls {
                 RequireTls::None => false,

@@ -19,7 +19,7 @@ pub(crate) struct Stat {
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Counter(u64),
-    /// `set` is false for one that nobody has set yet.
+    /// `set` is false for one that was never set.
     Gauge {
         value: i64,
         set: bool,

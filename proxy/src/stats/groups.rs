@@ -135,7 +135,7 @@ stats_group! {
 }
 
 stats_group! {
-    /// `listener.<address>.http.<stat_prefix>.`: the answers of one listener.
+    /// `listener.<address>.http.<stat_prefix>.`: the responses of one listener.
     ListenerHttpStats {
         counters: [downstream_rq_completed],
         gauges: [],
@@ -364,7 +364,8 @@ stats_group! {
 }
 
 stats_group! {
-    /// `http.<stat_prefix>.health_check.`: the checks that the health check filter answered itself.
+    /// `http.<stat_prefix>.health_check.`: the checks that the health check filter responded to
+    /// itself.
     HealthCheckFilterStats {
         counters: [
             request_total, ok, failed, cached_response, failed_cluster_not_found,

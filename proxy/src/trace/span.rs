@@ -18,7 +18,7 @@ pub(crate) struct Span {
     pub ids: TraceContext,
     /// The name, where it is not the request's host.
     pub operation: Option<Arc<str>>,
-    /// What the answer tells the client of it.
+    /// The headers that tell the client of it.
     pub announce: Option<Arc<str>>,
     pub(super) shared: bool,
 }

@@ -20,7 +20,7 @@ pub(crate) struct Clusters {
 }
 
 /// One cluster as a request uses it: the policy stays for the request's whole life, the hosts are
-/// read anew by each attempt.
+/// read again by each attempt.
 pub(crate) struct LocalCluster {
     pub policy: Arc<ClusterPolicy>,
     breakers: Arc<[Breaker; 2]>,

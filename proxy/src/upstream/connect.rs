@@ -14,7 +14,7 @@ use crate::error::UpstreamError;
 use crate::stats::{ClusterStats, Scope};
 use crate::time::{self, millis};
 
-/// What a connection holds while it is open; everything is given back on drop.
+/// What a connection holds while it is open; everything returns on drop.
 pub(crate) struct Opened {
     stats: (Arc<Scope<ClusterStats>>, usize),
     host: Arc<Host>,

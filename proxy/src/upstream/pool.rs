@@ -3,7 +3,7 @@
 //! There is a pool for each protocol and priority, as in Envoy. A connection has room for one stream
 //! (HTTP/1) or for as many as the peer and the configuration allow (HTTP/2). A request without room
 //! waits in the queue, bounded by `max_pending_requests`, and the pool opens connections for those
-//! that wait, bounded by `max_connections`. Nobody waits while there is room.
+//! that wait, bounded by `max_connections`. No request waits while there is room.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
@@ -74,7 +74,7 @@ struct Wanting {
     _task: Task,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted with its owner.
 struct Task(AbortHandle);
 
 impl Drop for Task {
@@ -226,9 +226,9 @@ impl Pool {
         }
     }
 
-    /// Opens connections until those that come have room for all that wait. At the limit of the
-    /// cluster it waits for a permit, unless the pool has no connection at all: then nothing of its
-    /// own could ever end the wait.
+    /// Opens connections until those being opened have room for all waiting requests. At the limit
+    /// of the cluster it waits for a permit, unless the pool has no connection at all: then nothing
+    /// of its own could ever end the wait.
     pub(super) fn grow(self: &Rc<Self>) {
         loop {
             let shortage = self.queue.len().saturating_sub(self.coming.get());
@@ -251,7 +251,7 @@ impl Pool {
         }
     }
 
-    /// Waits for permits until nobody needs one.
+    /// Waits for permits until no request needs one.
     fn want(self: &Rc<Self>, cluster: &Rc<LocalCluster>, shortage: usize) {
         let wanted = u32::try_from(shortage).unwrap_or(u32::MAX);
         let mut wanting = self.wanting.borrow_mut();
@@ -282,7 +282,7 @@ impl Pool {
         *wanting = Some(Wanting { want, _task: Task(task.abort_handle()) });
     }
 
-    /// Opens a connection, whoever will use it.
+    /// Opens a connection, for any request of the pool.
     fn open(self: &Rc<Self>, cluster: Rc<LocalCluster>, host: Arc<Host>, permit: Permit) {
         let opening = Opening::new(self, &cluster);
         tokio::task::spawn_local(async move {
@@ -343,7 +343,7 @@ impl Pool {
         }
     }
 
-    /// Gives room to those that wait, in their order.
+    /// Gives room to the waiting requests, in their order.
     fn dispatch(self: &Rc<Self>) {
         if self.queue.is_empty() {
             return;
@@ -365,7 +365,7 @@ impl Pool {
         self.dispatch();
     }
 
-    /// The host said GOAWAY: what runs goes on, and nothing new starts.
+    /// The host sent GOAWAY: streams in flight continue, and no new one starts.
     pub(super) fn draining(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.unlist(connection);
         self.no_longer_coming(connection.unsettled.take());
@@ -405,7 +405,7 @@ impl Pool {
             if connection.is_stale() {
                 return Some(true);
             }
-            // Each one that is closed wakes one that waits.
+            // Each closed connection wakes one waiting request.
             let release = released < connection.wanted();
             released += u32::from(release);
             release.then_some(false)
@@ -463,7 +463,7 @@ impl Pool {
     }
 }
 
-/// A connection that is being opened; whatever becomes of it, the pool's counts are right.
+/// A connection that is being opened; the pool's counts are right however that ends.
 struct Opening {
     pool: Rc<Pool>,
     expected: usize,

@@ -15,11 +15,11 @@ use crate::cluster::Host;
 use crate::cluster::breaker::{Count, Permit};
 use crate::error::UpstreamError;
 
-/// The next permit below `limit`, wherever in the process it is given back. Only while a `Want` lives.
+/// The next permit below `limit`, from anywhere in the process. Only while a `Want` lives.
 pub(super) async fn room(count: &Arc<Count>, limit: u32) -> Permit {
     loop {
         let mut room = pin!(count.room().notified());
-        // In the line before the count is looked at, so that no permit comes back unnoticed in between.
+        // Registered before the count is read, so that no returning permit is missed in between.
         room.as_mut().enable();
         if let Some(permit) = count.acquire(limit) {
             return permit;
@@ -45,7 +45,7 @@ struct Waiting {
     host: Arc<Host>,
 }
 
-/// A request that waits, as it sees itself. Dropped, it gives up, and hands on what it was given.
+/// A waiting request's side. On drop it leaves the queue and passes on what it was assigned.
 pub(super) struct Waiter {
     turn: oneshot::Receiver<Result<Lease, UpstreamError>>,
     queued: Rc<Cell<bool>>,
@@ -106,7 +106,7 @@ impl Queue {
         }
     }
 
-    /// The host cannot be connected to: nobody needs to wait to find that out.
+    /// The host cannot be connected to: fail the requests that wait.
     pub(super) fn fail(&self, error: &UpstreamError) {
         while let Some(waiting) = self.pop() {
             // One that has given up needs no error.

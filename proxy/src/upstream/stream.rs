@@ -182,7 +182,7 @@ impl Connection {
         room && !self.draining.get() && self.started.get() < self.max_started
     }
 
-    /// Whether the host has closed it, or sent bytes that nobody asked for, or said GOAWAY. No system
+    /// Whether the host has closed it, or sent unexpected bytes, or sent GOAWAY. No system
     /// call while nothing came.
     pub(super) fn is_stale(&self) -> bool {
         match &self.codec {
@@ -226,7 +226,7 @@ impl Connection {
         }
     }
 
-    /// It is closed, by the host or by us: counted once, and its permit given back.
+    /// It is closed, by the host or by us: counted once, and its permit returned.
     pub(super) fn close(&self, remote: bool) {
         self.close_with(remote, self.active.get() > 0);
     }
@@ -252,7 +252,8 @@ impl Connection {
         }
     }
 
-    /// Runs an HTTP/2 connection until it ends, and tells the pool what the host says on it.
+    /// Runs an HTTP/2 connection until it ends, and passes the host's settings and GOAWAY to the
+    /// pool.
     pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
         let mut driver = pin!(driver);
         let mut last = None;
@@ -309,7 +310,7 @@ pub(crate) enum RequestWriter {
     Http2(http2::RequestWriter),
 }
 
-/// Where the answer comes from.
+/// The receiving side: the response.
 pub(crate) enum ResponseReader {
     Http1(http1::ResponseReader),
     Http2(http2::ResponseReader),
@@ -362,7 +363,7 @@ impl RequestWriter {
         }
     }
 
-    /// The upgrade was accepted: data now goes as it is, and its end ends our side.
+    /// The upgrade was accepted: data is now sent as it is, and its end ends our side.
     pub(crate) fn tunnel(&mut self) {
         match self {
             Self::Http1(writer) => writer.tunnel(),
@@ -380,7 +381,8 @@ impl ResponseReader {
         }
     }
 
-    /// Whether the whole answer has been received: known with the last data where the framing tells.
+    /// Whether the whole response has been received: known with the last data where the framing
+    /// says so.
     pub(crate) fn is_end(&self) -> bool {
         match self {
             Self::Http1(reader) => reader.is_end(),

@@ -1,4 +1,4 @@
-//! Departure: a client that leaves ends its request at once, whatever the request waits for.
+//! Departure: a client that leaves ends its request at once, in every wait.
 //!
 //! Every phase of a request or tunnel, with and without a body on its way, and every way in which a
 //! client can leave. The timeouts are so long that none of them can be what ends the request.
@@ -395,8 +395,8 @@ impl Client {
 }
 
 /// How many bytes of a client lie in the kernel, and the proxy does not read them. With more of
-/// them than its window takes, the end of the connection would come after them, and nobody could
-/// see it.
+/// them than its window takes, the end of the connection would come after them, and the proxy could
+/// not see it.
 fn unread(client: &TcpStream) -> usize {
     let (Ok(ours), Ok(theirs)) = (client.local_addr(), client.peer_addr()) else { return 0 };
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();

@@ -250,8 +250,9 @@ fn heads_of_responses_have_envoys_limits() {
     super::record::compare("response-heads", &found, instead);
 }
 
-/// Where petmesh differs on purpose: Envoy forwards a 101 that nobody asked for (RFC 9110, 7.8: it
-/// must not be sent).
+/// Where petmesh differs on purpose: Envoy forwards a 101 that was not requested (RFC 9110, 7.8: it
+/// must not be sent), and drops informational responses that it does not know (RFC 9110, 15.2: a
+/// proxy must forward them).
 fn instead(case: &str, envoys: &str) -> Option<String> {
     let list = case.split(['[', ']']).nth(1)?;
     if list.contains("101") && case.contains("to h1") {

@@ -49,7 +49,7 @@ const CARRIERS: [&str; 30] = [
     "%DYNAMIC_METADATA(a:b)%",
 ];
 
-/// The operators that have no parameter, for the logs: whatever they carry, a line stays a line.
+/// The operators that have no parameter, for the logs: with any value, a line stays a line.
 const PLAIN: [&str; 34] = [
     "REQUEST_HEADERS_BYTES",
     "BYTES_RECEIVED",

@@ -102,7 +102,7 @@ const KINDS: [Kind; 28] = [
     ("dots up", |size| with_path(&format!("{}{}", fill("/a", size / 2), fill("/..", size / 2)))),
 ];
 
-/// The least CPU time of some requests of this kind, as whatever disturbs only adds to it.
+/// The least CPU time of some requests of this kind, because disturbances only add to it.
 fn cost(proxy: &Proxy, port: u16, request: &str) -> Option<u64> {
     let mut least = None;
     for _ in 0..ROUNDS {

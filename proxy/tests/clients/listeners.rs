@@ -74,7 +74,7 @@ impl Client {
                 loop {
                     match std::io::Read::read(&mut one.stream, &mut bytes) {
                         Ok(0) => return Ok(()),
-                        // A request that is not whole may be answered first.
+                        // A request that is not whole may get a response first.
                         Ok(_) => {}
                         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                             return Err("stays open".to_owned());

@@ -1,5 +1,5 @@
-//! Odd requests: what a client gets wrong is the client's own error, whatever protocol the host
-//! speaks.
+//! Odd requests: what a client gets wrong is the client's own error, with every protocol of the
+//! host speaks.
 //!
 //! Every byte in every part of a request, over both versions, against hosts that outlier detection
 //! would eject for a single error.

@@ -18,7 +18,7 @@ const FORMS: [&str; 8] =
 const FORWARDED: [Option<&str>; 4] = [None, Some("http"), Some("https"), Some("ftp")];
 const REQUIRE: [&str; 3] = ["NONE", "ALL", "EXTERNAL_ONLY"];
 
-/// Whom the manager believes.
+/// Which clients the manager trusts.
 fn trusts() -> Vec<(&'static str, Value)> {
     let internal = json!({ "cidr_ranges": [{ "address_prefix": "127.0.0.0", "prefix_len": 8 }] });
     vec![
@@ -30,7 +30,7 @@ fn trusts() -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// Status, redirect, and what the upstream is told.
+/// Status, redirect, and what the upstream receives.
 fn ask(port: u16, form: &str, forwarded: Option<&str>) -> String {
     let mut headers = vec![("x-forwarded-for", "10.9.8.7")];
     headers.extend(forwarded.map(|value| ("x-forwarded-proto", value)));
@@ -60,7 +60,7 @@ fn ask(port: u16, form: &str, forwarded: Option<&str>) -> String {
 
 #[test]
 fn the_scheme_is_that_of_the_transport_unless_a_trusted_peer_says_otherwise() {
-    // A host that speaks HTTP/2, as only that is told a scheme.
+    // A host that speaks HTTP/2, because only HTTP/2 carries a scheme.
     let up = upstream::http2(|request| {
         let find = |name: &str| http2::find(request, name).unwrap_or_default();
         let body = format!("x-forwarded-proto {} :scheme {}", find("x-forwarded-proto"), find(":scheme"));

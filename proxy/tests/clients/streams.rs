@@ -41,7 +41,7 @@ struct State {
     goaway_after: Option<u32>,
 }
 
-/// An upstream that holds every request until it is told to release them.
+/// An upstream that holds every request until the test releases them.
 #[derive(Clone)]
 struct Upstream {
     state: Arc<Mutex<State>>,
@@ -49,7 +49,7 @@ struct Upstream {
 }
 
 impl Upstream {
-    /// `limit` is told in SETTINGS; streams beyond `refuse` are refused.
+    /// `limit` is sent in SETTINGS; streams beyond `refuse` are refused.
     fn start(limit: Option<u32>, refuse: Option<usize>) -> Self {
         let state: Arc<Mutex<State>> = Arc::default();
         let shared = Arc::clone(&state);

@@ -52,7 +52,7 @@ pub fn http1(respond: impl Fn(&[u8], &[u8], &mut http1::Connection) -> bool + Se
     })
 }
 
-/// HTTP/1: `respond` gets each head, whatever of a body may follow it; the connection ends when it
+/// HTTP/1: `respond` gets each head, not the body behind it; the connection ends when it
 /// returns false.
 pub fn http1_heads(respond: impl Fn(&[u8], &mut http1::Connection) -> bool + Send + Sync + 'static) -> u16 {
     raw(move |stream| {

@@ -19,7 +19,7 @@ fn registration(hosts: &[(&str, u16)]) -> Reply {
         )
     };
     let hosts: Vec<_> = hosts.iter().map(host).collect();
-    Reply::Answer(200, format!(r#"{{"hosts":[{}]}}"#, hosts.join(",")))
+    Reply::Whole(200, format!(r#"{{"hosts":[{}]}}"#, hosts.join(",")))
 }
 
 #[tokio::test]
@@ -47,11 +47,11 @@ async fn registrations_become_endpoints() {
 }
 
 #[tokio::test]
-async fn whatever_goes_wrong_keeps_the_last_answer_and_is_counted() {
-    let bad = |text: &str| Reply::Answer(200, text.to_owned());
+async fn every_error_keeps_the_last_registration_and_is_counted() {
+    let bad = |text: &str| Reply::Whole(200, text.to_owned());
     let replies = vec![
         registration(&[("127.0.0.1", 1)]),
-        Reply::Answer(503, String::new()),
+        Reply::Whole(503, String::new()),
         bad("not JSON"),
         bad(r#"{"hosts":[{"ip_address":"pet","port":1}]}"#),
         bad(r#"{"hosts":[{"ip_address":"127.0.0.1","port":0}]}"#),
@@ -63,7 +63,7 @@ async fn whatever_goes_wrong_keeps_the_last_answer_and_is_counted() {
     ];
     let (server, mut requests) = http(replies).await;
     let mut running = start(&sds(server, ""), None);
-    // The eleventh question comes when the tenth answer has been taken.
+    // The eleventh question comes when the tenth response has been taken.
     for _ in 0..11 {
         requests.recv().await.unwrap();
     }

@@ -31,7 +31,7 @@ async fn strict_dns_has_every_address_and_none_when_the_name_is_gone() {
 }
 
 #[tokio::test]
-async fn a_failed_look_up_keeps_the_last_answer() {
+async fn a_failed_look_up_keeps_the_last_addresses() {
     let (server, zone) = dns(addresses(&[1])).await;
     let mut running = start(&named("STRICT_DNS", server, "svc.test"), None);
     let first = running.hosts("one", &["127.0.0.1:80"]).await;

@@ -11,16 +11,17 @@ use tokio::sync::mpsc;
 /// What an HTTP server does with a connection.
 #[derive(Clone)]
 pub enum Reply {
-    Answer(u16, String),
+    Whole(u16, String),
     /// Bytes that are not HTTP.
     Garbage,
-    /// Reads and never answers.
+    /// Reads and never responds.
     Stall,
     /// Closes at once.
     Close,
 }
 
-/// Answers one request for each connection with the next reply, the last one for ever; tells the head of each request.
+/// Responds to one request of each connection with the next reply, then with the last one; sends on
+/// the head of each request.
 pub async fn http(replies: Vec<Reply>) -> (SocketAddr, mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -39,10 +40,10 @@ pub async fn http(replies: Vec<Reply>) -> (SocketAddr, mpsc::Receiver<String>) {
             }
             let reply = if replies.len() > 1 { replies.pop_front() } else { replies.front().cloned() };
             match reply.unwrap() {
-                Reply::Answer(status, body) => {
-                    let answer =
+                Reply::Whole(status, body) => {
+                    let response =
                         format!("HTTP/1.1 {status} x\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    stream.write_all(response.as_bytes()).await.unwrap();
                 }
                 Reply::Garbage => stream.write_all(b"\0\0\0\0").await.unwrap(),
                 Reply::Stall => held.push(stream),
@@ -61,7 +62,7 @@ pub enum Zone {
     Failure,
 }
 
-/// Answers A queries from a zone that a test may change.
+/// Responds to A queries from a zone that a test may change.
 pub async fn dns(zone: Zone) -> (SocketAddr, Arc<Mutex<Zone>>) {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
@@ -71,15 +72,15 @@ pub async fn dns(zone: Zone) -> (SocketAddr, Arc<Mutex<Zone>>) {
         let mut buffer = [0; 512];
         loop {
             let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
-            let answer = answer(&buffer[..length], &shared.lock().unwrap());
-            socket.send_to(&answer, peer).await.unwrap();
+            let response = dns_response(&buffer[..length], &shared.lock().unwrap());
+            socket.send_to(&response, peer).await.unwrap();
         }
     });
     (address, zone)
 }
 
 /// RFC 1035, section 4.1: the header, the question as it came, then the records.
-fn answer(query: &[u8], zone: &Zone) -> Vec<u8> {
+fn dns_response(query: &[u8], zone: &Zone) -> Vec<u8> {
     let labels = query[12..].iter().position(|byte| *byte == 0).unwrap();
     let question = &query[12..12 + labels + 5];
     let (code, addresses) = match zone {
@@ -87,12 +88,12 @@ fn answer(query: &[u8], zone: &Zone) -> Vec<u8> {
         Zone::NoSuchName => (3, &[][..]),
         Zone::Failure => (2, &[][..]),
     };
-    let mut answer = query[..2].to_vec();
-    answer.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
-    answer.extend(question);
+    let mut response = query[..2].to_vec();
+    response.extend([0x81, 0x80 | code, 0, 1, 0, addresses.len() as u8, 0, 0, 0, 0]);
+    response.extend(question);
     for address in addresses {
-        answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-        answer.extend(address.octets());
+        response.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
+        response.extend(address.octets());
     }
-    answer
+    response
 }

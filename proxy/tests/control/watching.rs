@@ -52,7 +52,7 @@ async fn listening() -> (TcpListener, u16) {
     (socket, port)
 }
 
-/// A port at which nobody listens.
+/// A port without a listener.
 async fn refusing() -> u16 {
     listening().await.1
 }
@@ -115,7 +115,7 @@ async fn a_host_that_discovery_removed_stays_while_it_passes_its_checks() {
 }
 
 #[tokio::test]
-async fn an_answer_that_says_so_takes_a_host_out_at_once() {
+async fn a_response_that_says_so_takes_a_host_out_at_once() {
     let (_socket, port) = listening().await;
     let check = TCP_CHECK.replace("0.01s", "100s");
     let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port)], &check));

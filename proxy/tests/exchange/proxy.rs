@@ -20,7 +20,7 @@ pub fn wait(what: &str, mut ask: impl FnMut() -> bool) {
     }
 }
 
-/// A port on which nobody listens.
+/// A port without a listener.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

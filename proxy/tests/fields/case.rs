@@ -64,7 +64,7 @@ pub enum Effect {
     Built,
     /// The changed file is refused, by a finding that has this text.
     Refused(String),
-    /// In the answer of this admin page.
+    /// In the response of this admin page.
     Page(String),
 }
 
@@ -115,7 +115,7 @@ impl Case {
         Ok((self.base.clone(), changed))
     }
 
-    /// A case of a field whose two values mean the same, hence nobody can tell them apart.
+    /// A case of a field whose two values mean the same, so no behaviour tells them apart.
     pub fn unread() -> Self {
         let mut case = all()
             .into_iter()

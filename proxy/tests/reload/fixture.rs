@@ -1,4 +1,5 @@
-//! The proxy as a process, a file that is changed under it, and an upstream that can hold its answer.
+//! The proxy as a process, a file that is changed under it, and an upstream that can hold its
+//! response.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -11,12 +12,12 @@ use std::time::{Duration, Instant};
 /// What is waited for comes long before this, or never.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Asks again until there is an answer.
+/// Asks again until there is a response.
 pub fn wait<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + DEADLINE;
     loop {
-        if let Some(answer) = ask() {
-            return answer;
+        if let Some(response) = ask() {
+            return response;
         }
         assert!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(50));
@@ -42,7 +43,7 @@ impl Client {
     }
 
     /// Status, the lines of the head in small letters, body.
-    pub fn answer(&mut self) -> std::io::Result<(u16, String, String)> {
+    pub fn respond(&mut self) -> std::io::Result<(u16, String, String)> {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
             if self.0.read_line(&mut head)? == 0 {
@@ -78,7 +79,7 @@ impl Client {
 
     pub fn get(&mut self, path: &str) -> std::io::Result<(u16, String, String)> {
         self.send(path)?;
-        self.answer()
+        self.respond()
     }
 
     /// Whether the other side has ended the connection.
@@ -87,7 +88,7 @@ impl Client {
     }
 }
 
-/// Answers 200; 500 for `/fail`; `/hold` when it is told to.
+/// Responds 200; 500 for `/fail`; `/hold` when the test says so.
 pub struct Upstream {
     pub port: u16,
     released: Arc<(Mutex<bool>, Condvar)>,
@@ -205,7 +206,7 @@ fn own_file(admin: u16, listeners: &[String], upstream: u16) -> String {
     )
 }
 
-/// A listener; `chains` are its filter chains and whatever else it is to have.
+/// A listener; `chains` are its filter chains and its other fields.
 pub fn listener(name: &str, address: &str, port: u16, chains: &str) -> String {
     format!(
         "{{ name: {name}, address: {{ socket_address: {{ address: {address}, port_value: {port} }} }}, {chains} }}"
@@ -235,7 +236,8 @@ pub enum Swap {
     Symlink,
 }
 
-/// The proxy with one worker. Listener `one` leads to cluster `one`; listener `marker` answers with the number of the file.
+/// The proxy with one worker. Listener `one` leads to cluster `one`; listener `marker` responds
+/// with the number of the file.
 pub struct Proxy {
     child: Child,
     folder: tempfile::TempDir,
@@ -320,7 +322,7 @@ impl Proxy {
         Client::new(self.admin).unwrap().get(path).unwrap().2
     }
 
-    /// A counter or gauge; one that nobody has touched may be absent.
+    /// A counter or gauge; one that was never set may be absent.
     pub fn stat(&self, name: &str) -> u64 {
         let start = format!("{name}: ");
         let page = self.page("/stats");

@@ -42,7 +42,7 @@ fn a_held_request_counts_in_the_breaker_after_the_reload() {
         let (status, head, _) = second.get("/").unwrap();
         assert_eq!((status, head.contains("x-envoy-overloaded: true")), (503, true));
         upstream.release();
-        assert_eq!(held.answer().unwrap().0, 200);
+        assert_eq!(held.respond().unwrap().0, 200);
         wait("its end", || (proxy.stat("cluster.one.upstream_rq_active") == 0).then_some(()));
         assert_eq!(second.get("/").unwrap().0, 200);
     }
@@ -57,7 +57,7 @@ fn an_ejection_stays_until_detection_is_taken_out() {
         let mut proxy = Proxy::start(swap, &upstream, detection);
         let mut client = Client::new(proxy.one).unwrap();
         assert_eq!(client.get("/fail").unwrap().0, 500);
-        // The very next request finds the host ejected: nobody waits for control.
+        // The very next request finds the host ejected: it does not wait for control.
         assert_eq!(client.get("/").unwrap().0, 503);
         let active = "cluster.one.outlier_detection.ejections_active";
         wait("the ejection", || (proxy.stat(active) == 1).then_some(()));
@@ -106,7 +106,7 @@ fn a_removed_listener_stops_accepting_and_drains() {
         proxy.reload(&upstream, "", false);
         wait("the end of the listener", || Client::new(proxy.one).is_err().then_some(()));
         upstream.release();
-        let (status, head, _) = client.answer().unwrap();
+        let (status, head, _) = client.respond().unwrap();
         assert_eq!((status, head.contains("connection: close")), (200, true));
         assert!(client.is_closed());
         wait("the last connection", || (proxy.stat("http.one.downstream_cx_active") == 0).then_some(()));

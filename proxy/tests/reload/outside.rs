@@ -8,7 +8,7 @@ fn echo(name: &str, address: &str, port: u16) -> String {
     listener(name, address, port, &format!("filter_chains: [{{ {ECHO} }}]"))
 }
 
-/// A listener that answers with what stands in a file.
+/// A listener that responds with the content of a file.
 fn from_file(name: &str, port: u16, path: &std::path::Path) -> String {
     let action = format!("direct_response: {{ status: 200, body: {{ filename: {} }} }}", path.display());
     listener(name, "127.0.0.1", port, &format!("filter_chains: [{{ {} }}]", http(name, &action)))

@@ -1,4 +1,4 @@
-//! The admin interface over a socket, against what Envoy 1.40 answered in the same situation.
+//! The admin interface over a socket, against Envoy 1.40's responses in the same situation.
 //!
 //! Test-only.
 
@@ -130,15 +130,15 @@ impl Fixture {
         Self { address, commands, cluster, registry, _stop: stop, _senders: (snapshots, configs) }
     }
 
-    /// One exchange on a connection of its own: the status line with the fields, and the body.
+    /// One exchange on a connection of its own: the status line with the headers, and the body.
     async fn ask(&self, method: &str, path: &str) -> (String, String) {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.unwrap();
-        let answer = String::from_utf8(answer).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        let response = String::from_utf8(response).unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         (head.to_owned(), unchunk(body))
     }
 
@@ -207,7 +207,7 @@ async fn what_changes_something_wants_post() {
 }
 
 #[tokio::test]
-async fn quitting_is_answered_first_and_then_done() {
+async fn quitting_responds_first_and_then_quits() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.post("/quitquitquit").await, "OK\n");
     while fixture.commands.lock().unwrap().is_empty() {
@@ -444,8 +444,8 @@ async fn a_client_that_does_not_read_is_cut() {
     let mut received = Vec::new();
     // Cut connections may end in a reset.
     let _ = stream.read_to_end(&mut received).await;
-    let answered = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
-    assert!(answered < sent, "all of {sent} requests were answered");
+    let responded = String::from_utf8_lossy(&received).matches("HTTP/1.1 200 OK").count();
+    assert!(responded < sent, "all of {sent} requests got a response");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,5 @@
-//! One request's way through a chain: which filters run for a route, what they want, what the answer gets.
+//! One request's way through a chain: which filters run for a route, what they want, what the
+//! response gets.
 //!
 //! Tests of `chain`, `fault`, `cors` and `rbac`.
 
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::chain::{
-    Chain, Facts, Filter, Levels, Override, Overrides, Responding, RouteSettings, Settings, Verdict,
+    Chain, Facts, Filter, FilterStatus, Levels, Override, Overrides, Responding, RouteSettings, Settings,
 };
 use super::{cors, fault, rbac};
 use crate::error::Flag;
@@ -49,7 +50,7 @@ fn run(
     levels: &[&Overrides],
     request: &mut RequestHead,
     resume: bool,
-) -> (Verdict, StreamInfo) {
+) -> (FilterStatus, StreamInfo) {
     let address = "127.0.0.1:80".parse().unwrap();
     let connection = Rc::new(ConnectionInfo { id: 1, peer: address, local: address, tls: false });
     let mut info = StreamInfo::new(connection, Version::Http11, UNIX_EPOCH, Instant::now());
@@ -67,22 +68,22 @@ fn run(
         health_failed: false,
         membership: &|_| None,
     };
-    let mut verdict = Verdict::Continue;
+    let mut outcome = FilterStatus::Continue;
     for at in 0..running.len() {
-        verdict = running.request(at, &mut facts);
-        if resume && matches!(verdict, Verdict::Wait(_)) {
-            verdict = running.resume(at, &mut facts);
+        outcome = running.request(at, &mut facts);
+        if resume && matches!(outcome, FilterStatus::Wait(_)) {
+            outcome = running.resume(at, &mut facts);
         }
-        if !matches!(verdict, Verdict::Continue) {
+        if !matches!(outcome, FilterStatus::Continue) {
             break;
         }
     }
-    (verdict, info)
+    (outcome, info)
 }
 
-fn status(verdict: &Verdict) -> Option<u16> {
-    match verdict {
-        Verdict::Reply(reply) => Some(reply.status),
+fn status(outcome: &FilterStatus) -> Option<u16> {
+    match outcome {
+        FilterStatus::Reply(reply) => Some(reply.status),
         _ => None,
     }
 }
@@ -111,11 +112,11 @@ fn a_delay_comes_before_an_abort_and_ends_with_its_request() {
     let delay = fault::Delay { fixed: Some(Duration::from_secs(1)), share: share(100), runtime: None };
     let settings = fault::Settings { delay: Some(delay), ..abort(fault::AbortKind::Http(418)) };
     let chain = chain("f", false, fault_filter(&registry, settings));
-    let (verdict, info) = run(&chain, &[], &mut RequestHead::default(), false);
-    assert!(matches!(verdict, Verdict::Wait(wait) if wait.as_secs() == 1));
+    let (outcome, info) = run(&chain, &[], &mut RequestHead::default(), false);
+    assert!(matches!(outcome, FilterStatus::Wait(wait) if wait.as_secs() == 1));
     assert!(info.flags.has(Flag::DelayInjected));
-    let (verdict, _) = run(&chain, &[], &mut RequestHead::default(), true);
-    assert_eq!(status(&verdict), Some(418));
+    let (outcome, _) = run(&chain, &[], &mut RequestHead::default(), true);
+    assert_eq!(status(&outcome), Some(418));
     let stats = registry.scope::<crate::stats::FaultStats>("fault.");
     let stats = stats.shard(0);
     assert_eq!((stats.delays_injected.get(), stats.aborts_injected.get()), (2, 1));
@@ -131,9 +132,9 @@ fn a_request_may_ask_for_a_fault_and_lower_its_share_but_not_raise_it() {
         fields
             .iter()
             .for_each(|(name, value)| request.fields.push(*name, FieldValue::new(value.as_bytes()).unwrap()));
-        let verdict = run(&chain, &[], &mut request, false).0;
-        match verdict {
-            Verdict::Reply(reply) => Some((reply.status, reply.grpc_status)),
+        let outcome = run(&chain, &[], &mut request, false).0;
+        match outcome {
+            FilterStatus::Reply(reply) => Some((reply.status, reply.grpc_status)),
             _ => None,
         }
     };
@@ -187,25 +188,25 @@ fn preflight(origin: &str) -> RequestHead {
 }
 
 #[test]
-fn a_preflight_of_an_allowed_origin_is_answered_and_others_are_forwarded_unless_that_is_off() {
+fn a_preflight_of_an_allowed_origin_gets_a_response_and_others_are_forwarded_unless_that_is_off() {
     let registry = Registry::new(1);
     let chain = chain("c", false, Settings::Cors(cors::Cors { stats: registry.scope("cors.") }));
     let asked = |level: &Overrides, origin| run(&chain, &[level], &mut preflight(origin), false).0;
     let named = level("c", false, Some(RouteSettings::Cors(policy("https://a", None))));
-    let Verdict::Respond(head) = asked(&named, "https://a") else { panic!("not answered") };
+    let FilterStatus::Respond(head) = asked(&named, "https://a") else { panic!("no response") };
     assert_eq!(head.fields.get("access-control-allow-methods"), Some(&b"PUT"[..]));
     assert_eq!(head.fields.get("access-control-max-age"), Some(&b"7"[..]));
-    assert!(matches!(asked(&named, "https://b"), Verdict::Continue));
+    assert!(matches!(asked(&named, "https://b"), FilterStatus::Continue));
     let strict = level("c", false, Some(RouteSettings::Cors(policy("https://a", Some(false)))));
-    let Verdict::Respond(head) = asked(&strict, "https://b") else { panic!("not answered") };
+    let FilterStatus::Respond(head) = asked(&strict, "https://b") else { panic!("no response") };
     assert!(!head.fields.contains("access-control-allow-origin"));
-    // The older field counts where nothing stands under the filter's name.
+    // The older field counts where nothing is under the filter's name.
     let old = Overrides { by_name: Vec::new(), cors: Some(policy("https://a", None)) };
-    assert!(matches!(asked(&old, "https://a"), Verdict::Respond(_)));
+    assert!(matches!(asked(&old, "https://a"), FilterStatus::Respond(_)));
 }
 
 #[test]
-fn an_allowed_origin_may_read_the_answer() {
+fn an_allowed_origin_may_read_the_response() {
     let registry = Registry::new(1);
     let chain = chain("c", false, Settings::Cors(cors::Cors { stats: registry.scope("cors.") }));
     let level = level("c", false, Some(RouteSettings::Cors(policy("*", None))));
@@ -226,7 +227,7 @@ fn an_allowed_origin_may_read_the_answer() {
         health_failed: false,
         membership: &|_| None,
     };
-    assert!(matches!(running.request(0, &mut facts), Verdict::Continue));
+    assert!(matches!(running.request(0, &mut facts), FilterStatus::Continue));
     let mut response = ResponseHead::new(200);
     running.response(&mut response, Responding { now: Instant::now(), health_failed: false });
     assert_eq!(response.fields.get("access-control-allow-origin"), Some(&b"https://any"[..]));
@@ -254,7 +255,7 @@ fn rules_allow_or_deny_what_matches_and_a_route_may_have_none() {
             engines: rbac::Engines { rules: Some(rules), shadow: None },
         });
         match run(&chain("r", false, settings), levels, &mut RequestHead::default(), false).0 {
-            Verdict::Reply(reply) => reply.details.into_owned(),
+            FilterStatus::Reply(reply) => reply.details.into_owned(),
             _ => String::new(),
         }
     };

@@ -11,7 +11,7 @@ use crate::error::Flag;
 use crate::message::{Method, Version};
 use crate::stream_info::ConnectionInfo;
 
-/// A GET that the upstream answered with 200 and three bytes.
+/// A GET to which the upstream responded with 200 and three bytes.
 struct Exchange {
     info: StreamInfo,
     request: RequestHead,

@@ -55,7 +55,7 @@ fn the_first_success_is_enough_and_later_ones_must_be_a_row() {
 }
 
 #[test]
-fn failures_to_connect_must_be_a_row_and_a_bad_answer_is_enough() {
+fn failures_to_connect_must_be_consecutive_and_one_bad_response_is_enough() {
     let settings = settings(1, 3);
     use Outcome::{Network, Timeout};
     assert_eq!(
@@ -66,7 +66,7 @@ fn failures_to_connect_must_be_a_row_and_a_bad_answer_is_enough() {
 }
 
 #[test]
-fn a_timeout_is_told_apart_while_the_host_is_unhealthy() {
+fn a_timeout_is_shown_apart_while_the_host_is_unhealthy() {
     let settings = settings(1, 1);
     let mut session = Session::new(&settings);
     session.take(&settings, Outcome::Timeout);

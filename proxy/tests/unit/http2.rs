@@ -33,17 +33,17 @@ fn post(path: &str) -> RequestHead {
     head
 }
 
-/// Serves every stream with `answer` on a task of its own; a client's connection to it.
-async fn served<F, A>(options: Options, answer: F) -> ClientConnection
+/// Serves every stream with `response` on a task of its own; a client's connection to it.
+async fn served<F, A>(options: Options, response: F) -> ClientConnection
 where
     F: Fn(RequestHead, RequestBody, ResponseWriter) -> A + 'static,
     A: Future<Output = ()> + 'static,
 {
-    served_until(options, answer).await.0
+    served_until(options, response).await.0
 }
 
 /// The same with the task that drives the client's connection.
-async fn served_until<F, A>(options: Options, answer: F) -> (ClientConnection, tokio::task::AbortHandle)
+async fn served_until<F, A>(options: Options, response: F) -> (ClientConnection, tokio::task::AbortHandle)
 where
     F: Fn(RequestHead, RequestBody, ResponseWriter) -> A + 'static,
     A: Future<Output = ()> + 'static,
@@ -55,7 +55,7 @@ where
         loop {
             match server.accept(&mut head).await {
                 Accepted::Request(rx, tx) => {
-                    tokio::task::spawn_local(answer(std::mem::take(&mut head), rx, tx));
+                    tokio::task::spawn_local(response(std::mem::take(&mut head), rx, tx));
                 }
                 Accepted::TooLarge | Accepted::Malformed => {}
                 Accepted::Closed { .. } => return,
@@ -68,13 +68,13 @@ where
 
 /// Sends the body back, with its trailers.
 async fn echo(head: RequestHead, mut rx: RequestBody, mut tx: ResponseWriter) {
-    let mut answer = ResponseHead::new(200);
-    answer.fields.push("x-path", &head.path);
-    answer.fields.push(Known::Connection, b"close");
+    let mut response = ResponseHead::new(200);
+    response.fields.push("x-path", &head.path);
+    response.fields.push(Known::Connection, b"close");
     if let Some(cookie) = head.fields.value(Known::Cookie) {
-        answer.fields.push("x-cookie", cookie);
+        response.fields.push("x-cookie", cookie);
     }
-    tx.head(&answer, false).unwrap();
+    tx.head(&response, false).unwrap();
     loop {
         match rx.next().await.unwrap() {
             Frame::Data(data) => {
@@ -90,7 +90,7 @@ async fn echo(head: RequestHead, mut rx: RequestBody, mut tx: ResponseWriter) {
     }
 }
 
-/// Reads an answer to its end: head, length of the body, trailers.
+/// Reads a response to its end: head, length of the body, trailers.
 async fn whole(rx: &mut ResponseReader) -> Result<(ResponseHead, usize, Option<Fields>), UpstreamError> {
     let (mut head, mut length, mut trailers) = (ResponseHead::default(), 0, None);
     while rx.head(&mut head).await? == HeadKind::Interim {}
@@ -104,13 +104,13 @@ async fn whole(rx: &mut ResponseReader) -> Result<(ResponseHead, usize, Option<F
     Ok((head, length, trailers))
 }
 
-/// The error of a request without a body that `answer` deals with.
-async fn failed(answer: impl Fn(ResponseWriter) + 'static) -> UpstreamError {
-    let answer = move |_, _, tx| {
-        answer(tx);
+/// The error of a request without a body that `response` handles.
+async fn failed(response: impl Fn(ResponseWriter) + 'static) -> UpstreamError {
+    let response = move |_, _, tx| {
+        response(tx);
         std::future::ready(())
     };
-    let connection = served(Options::default(), answer).await;
+    let connection = served(Options::default(), response).await;
     let head = post("/");
     let (mut tx, mut rx) = connection.start(&head);
     tx.head(&head, true).await.unwrap();
@@ -137,11 +137,11 @@ async fn heads_bodies_and_trailers_go_both_ways() {
         let mut trailers = Fields::default();
         trailers.push("x-t", b"1");
         tx.trailers(&trailers).await.unwrap();
-        let (answer, length, trailers) = whole(&mut rx).await.unwrap();
-        assert_eq!((answer.status, length), (200, 5));
-        assert_eq!(answer.fields.get("x-path"), Some(&b"/p?q=1"[..]));
-        assert_eq!(answer.fields.get("x-cookie"), Some(&b"a=1; b=2"[..]));
-        assert!(!answer.fields.contains(Known::Connection));
+        let (response, length, trailers) = whole(&mut rx).await.unwrap();
+        assert_eq!((response.status, length), (200, 5));
+        assert_eq!(response.fields.get("x-path"), Some(&b"/p?q=1"[..]));
+        assert_eq!(response.fields.get("x-cookie"), Some(&b"a=1; b=2"[..]));
+        assert!(!response.fields.contains(Known::Connection));
         assert_eq!(trailers.unwrap().get("x-t"), Some(&b"1"[..]));
     })
     .await;
@@ -165,8 +165,8 @@ async fn large_bodies_respect_small_windows() {
                 tx.flush().await.unwrap();
             }
         };
-        let ((), answer) = tokio::join!(send, whole(&mut rx));
-        assert_eq!(answer.unwrap().1, 2_000_000);
+        let ((), response) = tokio::join!(send, whole(&mut rx));
+        assert_eq!(response.unwrap().1, 2_000_000);
     })
     .await;
 }
@@ -176,7 +176,7 @@ async fn a_slow_reader_holds_the_writer_up() {
     local(async {
         let (send, receive) = tokio::sync::oneshot::channel();
         let send = std::cell::Cell::new(Some(send));
-        let answer = move |_, _, mut tx: ResponseWriter| {
+        let response = move |_, _, mut tx: ResponseWriter| {
             let done = send.take();
             async move {
                 tx.head(&ResponseHead::new(200), false).unwrap();
@@ -195,7 +195,7 @@ async fn a_slow_reader_holds_the_writer_up() {
                 tx.flush().await.unwrap();
             }
         };
-        let connection = served(Options::default(), answer).await;
+        let connection = served(Options::default(), response).await;
         let head = post("/");
         let (mut tx, mut rx) = connection.start(&head);
         tx.head(&head, true).await.unwrap();
@@ -206,7 +206,7 @@ async fn a_slow_reader_holds_the_writer_up() {
 }
 
 #[tokio::test]
-async fn interim_answers_come_first() {
+async fn interim_responses_come_first() {
     local(async {
         let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
             tx.interim(&ResponseHead::new(103)).unwrap();
@@ -225,7 +225,7 @@ async fn interim_answers_come_first() {
 }
 
 #[tokio::test]
-async fn a_reset_is_told_from_a_lost_connection() {
+async fn a_reset_differs_from_a_lost_connection() {
     local(async {
         let reset = failed(|mut tx| tx.reset()).await;
         assert_eq!(reset, UpstreamError::RemoteReset);
@@ -272,9 +272,9 @@ async fn a_refused_stream_may_be_tried_elsewhere() {
 async fn a_body_of_another_length_than_announced_is_a_protocol_error() {
     local(async {
         let connection = served(Options::default(), |_, _, mut tx: ResponseWriter| async move {
-            let mut answer = ResponseHead::new(200);
-            answer.fields.push("content-length", b"5");
-            tx.head(&answer, false).unwrap();
+            let mut response = ResponseHead::new(200);
+            response.fields.push("content-length", b"5");
+            tx.head(&response, false).unwrap();
             tx.take("abc".into(), true);
             let _ = tx.flush().await;
         })
@@ -335,9 +335,9 @@ async fn a_response_over_the_limits_is_reported_as_reset() {
     local(async {
         for (many, fits) in [(98, true), (99, true), (100, false)] {
             let connection = served(Options::default(), move |_, _, mut tx: ResponseWriter| async move {
-                let mut answer = ResponseHead::new(200);
-                (0..many).for_each(|_| answer.fields.push("x-many", b"1"));
-                tx.head(&answer, true).unwrap();
+                let mut response = ResponseHead::new(200);
+                (0..many).for_each(|_| response.fields.push("x-many", b"1"));
+                tx.head(&response, true).unwrap();
             })
             .await;
             let head = post("/");
@@ -388,7 +388,8 @@ async fn an_upgrade_becomes_an_extended_connect_and_back() {
             tx.head(&ResponseHead::new(if upgrade { 101 } else { 200 }), true).unwrap();
         })
         .await;
-        // The client learns from the server's settings that extended CONNECT is allowed; a first answer shows that they have come.
+        // The client learns from the server's settings that extended CONNECT is allowed; a first
+        // response shows that they have arrived.
         let mut head = post("/");
         for status in [200, 101] {
             let (mut tx, mut rx) = connection.start(&head);
@@ -436,9 +437,9 @@ proptest! {
                 let sent = tx.head(&head, true).await;
                 if head.check(Version::Http2).is_ok() {
                     assert_eq!(sent, Ok(()), "{head:?}");
-                    assert_eq!(whole(&mut rx).await.map(|answer| answer.0.status), Ok(200), "{head:?}");
+                    assert_eq!(whole(&mut rx).await.map(|response| response.0.status), Ok(200), "{head:?}");
                 } else {
-                    // Whoever sends it all the same does not blame the host.
+                    // Sending it all the same is not an error of the host.
                     assert!(matches!(sent, Ok(()) | Err(UpstreamError::Unsendable)), "{head:?}");
                 }
             }

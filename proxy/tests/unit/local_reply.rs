@@ -65,7 +65,7 @@ fn a_refused_connection_is_reported_as_envoy_reports_it() {
 }
 
 #[test]
-fn an_overflow_says_that_we_are_overloaded_and_a_retry_is_told() {
+fn an_overflow_sets_x_envoy_overloaded_and_a_retry_says_so() {
     let (status, fields, text) = plain(&LocalReply::upstream(&UpstreamError::Overflow, false));
     assert_eq!((status, text.len()), (503, 81));
     assert_eq!(fields, "x-envoy-overloaded: true\ncontent-length: 81\ncontent-type: text/plain");
@@ -75,7 +75,7 @@ fn an_overflow_says_that_we_are_overloaded_and_a_retry_is_told() {
 }
 
 #[test]
-fn an_answer_without_a_body_has_no_content_type() {
+fn a_response_without_a_body_has_no_content_type() {
     assert_eq!(plain(&LocalReply::route_not_found()), (404, "content-length: 0".to_owned(), String::new()));
     assert_eq!(plain(&LocalReply::direct(204, Bytes::new(), None)), (204, String::new(), String::new()));
     let h2 = RequestHead { version: Version::Http2, ..RequestHead::default() };
@@ -106,7 +106,7 @@ fn a_grpc_client_gets_status_and_message_in_the_head() {
 }
 
 #[test]
-fn mappers_change_status_body_format_and_headers_of_the_replies_they_mean() {
+fn mappers_change_status_body_format_and_headers_of_matching_replies() {
     let text = |format: &str| LogFormat::Text(Format::parse(format).unwrap());
     let json = serde_json::json!({"err": "%LOCAL_REPLY_BODY%", "code": "%RESPONSE_CODE%"});
     let gone = Mapper {

@@ -39,7 +39,7 @@ fn an_absent_field_matches_only_when_it_counts_as_empty() {
 }
 
 #[test]
-fn presence_is_told_from_emptiness() {
+fn presence_differs_from_emptiness() {
     assert!(check(HeaderRule::Present(true), false, false, &[""]));
     assert!(check(HeaderRule::Present(false), false, false, &[]));
     assert!(!check(HeaderRule::Present(false), false, true, &[]));

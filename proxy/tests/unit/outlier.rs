@@ -134,16 +134,16 @@ fn address(host: u16) -> SocketAddr {
 #[test]
 fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
     let mut cluster = Cluster::new(3, |_| {});
-    cluster.see(1, Seen::Answer(500), 4);
-    cluster.see(1, Seen::Answer(404), 1);
-    cluster.see(1, Seen::Answer(500), 4);
+    cluster.see(1, Seen::Response(500), 4);
+    cluster.see(1, Seen::Response(404), 1);
+    cluster.see(1, Seen::Response(500), 4);
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Failed, 1);
     assert!(cluster.is_out(1));
     assert_eq!(cluster.count(|stats| &stats.ejections_enforced_consecutive_5xx), 1);
     assert_eq!(cluster.count(|stats| &stats.ejections_total), 1);
     // Nothing more is detected of a host that is out.
-    cluster.see(1, Seen::Answer(500), 9);
+    cluster.see(1, Seen::Response(500), 9);
     assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 1);
 }
 
@@ -152,22 +152,22 @@ fn each_ejection_lasts_longer_than_the_one_before_and_quiet_times_shorten_it() {
     let mut cluster = Cluster::new(3, |settings| settings.max_ejection_time = Duration::from_secs(80));
     let mut lasted = Vec::new();
     for _ in 0..4 {
-        cluster.see(2, Seen::Answer(503), 5);
+        cluster.see(2, Seen::Response(503), 5);
         lasted.push(cluster.intervals_out(2));
     }
     assert_eq!(lasted, [3, 6, 8, 8]);
     // Each quiet interval takes one step back.
     (0..3).for_each(|_| cluster.sweep());
-    cluster.see(2, Seen::Answer(503), 5);
+    cluster.see(2, Seen::Response(503), 5);
     assert_eq!(cluster.intervals_out(2), 6);
 }
 
 #[test]
 fn a_random_time_is_added_to_an_ejection() {
     let mut cluster = Cluster::new(3, |settings| settings.max_ejection_time_jitter = Duration::from_secs(40));
-    cluster.see(1, Seen::Answer(500), 4);
+    cluster.see(1, Seen::Response(500), 4);
     let stats = &cluster.view.hosts[0].stats;
-    let [_, kind] = observe(&cluster.policy.settings, stats, 0, Seen::Answer(500));
+    let [_, kind] = observe(&cluster.policy.settings, stats, 0, Seen::Response(500));
     let now = cluster.now;
     let mut jitter = |bound: u64| if bound > 100 { 20_000 } else { 0 };
     assert!(eject(&cluster.policy, stats, kind.unwrap(), 0, &mut jitter));
@@ -178,7 +178,7 @@ fn a_random_time_is_added_to_an_ejection() {
 #[test]
 fn no_more_than_a_share_of_the_hosts_is_out() {
     let mut cluster = Cluster::new(10, |settings| settings.max_ejection_percent = 25);
-    (1..=10).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
+    (1..=10).for_each(|host| cluster.see(host, Seen::Response(500), 5));
     assert_eq!(cluster.detector.count(), 2);
     assert_eq!(cluster.count(|stats| &stats.ejections_overflow), 8);
 }
@@ -190,7 +190,7 @@ fn one_host_of_a_few_goes_only_where_the_file_says_so() {
             settings.max_ejection_percent = 10;
             settings.always_eject_one_host = always;
         });
-        (1..=3).for_each(|host| cluster.see(host, Seen::Answer(500), 5));
+        (1..=3).for_each(|host| cluster.see(host, Seen::Response(500), 5));
         assert_eq!(cluster.detector.count(), out);
     }
 }
@@ -199,24 +199,24 @@ fn one_host_of_a_few_goes_only_where_the_file_says_so() {
 fn what_is_detected_and_not_enforced_changes_nothing() {
     let mut cluster = Cluster::new(2, |settings| settings.enforcing.consecutive_5xx = 40);
     cluster.chance = 40;
-    cluster.see(1, Seen::Answer(500), 10);
+    cluster.see(1, Seen::Response(500), 10);
     assert!(!cluster.is_out(1));
     assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 2);
     assert_eq!(cluster.count(|stats| &stats.ejections_enforced_total), 0);
     cluster.chance = 39;
-    cluster.see(1, Seen::Answer(500), 5);
+    cluster.see(1, Seen::Response(500), 5);
     assert!(cluster.is_out(1));
 }
 
 #[test]
-fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
+fn gateway_failures_are_three_statuses_and_what_happens_without_a_response() {
     let mut cluster = Cluster::new(2, |settings| {
         settings.consecutive_5xx = 100;
         settings.enforcing.consecutive_gateway_failure = 100;
     });
-    cluster.see(1, Seen::Answer(502), 4);
-    cluster.see(1, Seen::Answer(500), 1);
-    cluster.see(1, Seen::Answer(504), 3);
+    cluster.see(1, Seen::Response(502), 4);
+    cluster.see(1, Seen::Response(500), 1);
+    cluster.see(1, Seen::Response(504), 3);
     cluster.see(1, Seen::Failed, 1);
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Timeout(504), 1);
@@ -226,9 +226,9 @@ fn gateway_failures_are_three_statuses_and_what_happens_without_an_answer() {
 }
 
 #[test]
-fn failures_without_an_answer_are_counted_apart_where_the_file_says_so() {
+fn failures_without_a_response_are_counted_apart_where_the_file_says_so() {
     let mut cluster = Cluster::new(2, |settings| settings.split = true);
-    cluster.see(1, Seen::Answer(500), 4);
+    cluster.see(1, Seen::Response(500), 4);
     cluster.see(1, Seen::Failed, 4);
     assert!(!cluster.is_out(1));
     cluster.see(1, Seen::Connected, 1);
@@ -242,9 +242,9 @@ fn failures_without_an_answer_are_counted_apart_where_the_file_says_so() {
 #[test]
 fn a_success_rate_far_below_the_others_ejects_at_the_end_of_the_interval() {
     let mut cluster = Cluster::new(5, |settings| settings.consecutive_5xx = 1_000);
-    (1..=4).for_each(|host| cluster.see(host, Seen::Answer(200), 200));
-    cluster.see(5, Seen::Answer(200), 100);
-    cluster.see(5, Seen::Answer(500), 100);
+    (1..=4).for_each(|host| cluster.see(host, Seen::Response(200), 200));
+    cluster.see(5, Seen::Response(200), 100);
+    cluster.see(5, Seen::Response(500), 100);
     cluster.sweep();
     assert!(cluster.is_out(5));
     assert_eq!(cluster.detector.count(), 1);
@@ -263,23 +263,23 @@ fn a_success_rate_far_below_the_others_ejects_at_the_end_of_the_interval() {
 fn too_few_requests_or_hosts_make_no_success_rate() {
     for (hosts, requests) in [(4, 200), (5, 99)] {
         let mut cluster = Cluster::new(hosts, |settings| settings.consecutive_5xx = 1_000);
-        (1..hosts).for_each(|host| cluster.see(host, Seen::Answer(200), requests));
-        cluster.see(hosts, Seen::Answer(500), requests);
+        (1..hosts).for_each(|host| cluster.see(host, Seen::Response(200), requests));
+        cluster.see(hosts, Seen::Response(500), requests);
         cluster.sweep();
         assert_eq!(cluster.detector.count(), 0, "{hosts} hosts, {requests} requests");
     }
 }
 
 #[test]
-fn too_many_failures_in_percent_eject_whoever_has_them() {
+fn too_high_a_failure_percentage_ejects_the_host() {
     let mut cluster = Cluster::new(5, |settings| {
         settings.consecutive_5xx = 1_000;
         settings.enforcing.success_rate = 0;
         settings.enforcing.failure_percentage = 100;
     });
     for (host, failures) in [(1, 90), (2, 85), (3, 84), (4, 0), (5, 0)] {
-        cluster.see(host, Seen::Answer(500), failures);
-        cluster.see(host, Seen::Answer(200), 100 - failures);
+        cluster.see(host, Seen::Response(500), failures);
+        cluster.see(host, Seen::Response(200), 100 - failures);
     }
     cluster.sweep();
     assert!(cluster.is_out(1) && cluster.is_out(2) && !cluster.is_out(3));
@@ -290,7 +290,7 @@ fn too_many_failures_in_percent_eject_whoever_has_them() {
 fn a_passed_health_check_ends_an_ejection_unless_the_file_says_no() {
     for unejects in [true, false] {
         let mut cluster = Cluster::new(2, |settings| settings.health_check_unejects = unejects);
-        cluster.see(1, Seen::Answer(500), 5);
+        cluster.see(1, Seen::Response(500), 5);
         assert_eq!(cluster.detector.passed_health_check(address(1), cluster.now), unejects);
         assert_eq!(cluster.is_out(1), !unejects);
     }
@@ -299,7 +299,7 @@ fn a_passed_health_check_ends_an_ejection_unless_the_file_says_no() {
 #[test]
 fn a_host_that_left_and_came_back_is_not_out() {
     let mut cluster = Cluster::new(2, |_| {});
-    cluster.see(1, Seen::Answer(500), 5);
+    cluster.see(1, Seen::Response(500), 5);
     let endpoints: Vec<_> = (1..=2).map(endpoint).collect();
     cluster.view = cluster.view.update(&endpoints[1..], String::new());
     assert_eq!(cluster.ejected(), 0);

@@ -239,7 +239,7 @@ fn a_direct_response_that_creates_or_redirects_names_the_requests_own_url() {
 }
 
 #[test]
-fn a_redirect_replaces_the_path_and_keeps_the_query_unless_told() {
+fn a_redirect_replaces_the_path_and_keeps_the_query_by_default() {
     let to = |path| Redirect { path, ..redirect() };
     let check = |path, redirect, target| location(path, redirect, "o", target);
     assert_eq!(check(exact("/p"), to(RedirectPath::Path("/o".into())), "/p?q=1"), "http://o/o?q=1");

@@ -70,7 +70,7 @@ fn what_is_made_on_demand_appears_with_its_first_value() {
 }
 
 #[test]
-fn answers_of_a_connection_manager_are_shown_by_class_from_the_start() {
+fn responses_of_a_connection_manager_are_shown_by_class_from_the_start() {
     let registry = Registry::new(1);
     let http = registry.scope::<HttpStats>("http.in.");
     http.shard(0).downstream_rq_codes.record(404);

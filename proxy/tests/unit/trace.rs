@@ -33,7 +33,7 @@ fn a_context_goes_on_in_the_form_in_which_it_came() {
 }
 
 #[test]
-fn a_broken_context_is_told_from_none() {
+fn a_broken_context_differs_from_none() {
     for broken in
         ["2", "", "463ac35c9f6413ad", "463ac35c9f6413ad-a2fb4a1d1a96d312-2", "463ac35c9f6413ad-a2fb-1"]
     {

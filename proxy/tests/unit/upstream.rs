@@ -324,7 +324,7 @@ async fn idle_connections_are_closed_for_another_worker_one_for_each_request_tha
         one.clusters.sweep();
         let _third = third.await.unwrap();
         assert_eq!(other.connections(), (2, 2));
-        // Nobody waits any more, so that what falls idle stays.
+        // No request waits any more, so idle connections stay.
         assert_eq!(one.breaker().connections.wanted(), 0);
     })
     .await;
@@ -538,7 +538,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Never more streams than there is room for, nobody waits while there is room, nothing queues
+/// Never more streams than there is room for, no request waits while there is room, nothing queues
 /// inside the library, and every permit comes back.
 async fn obeys_the_laws(version: Version, streams: u32, max_connections: u32, steps: Vec<Step>) {
     let room = max_connections as usize * if version == Version::Http2 { streams as usize } else { 1 };

@@ -90,11 +90,11 @@ async fn a_handler_passes_on_the_headers_of_its_own_request() {
         format!("{:?}", outgoing.get("x-request-id"))
     };
     let router = Router::new().route("/", get(handler)).layer(from_fn(capture_trace_context));
-    let answer = |id: &'static str| {
+    let response = |id: &'static str| {
         let request = Request::builder().uri("/").header("x-request-id", id).body(axum::body::Body::empty());
         router.clone().oneshot(request.expect("a request"))
     };
-    let (first, second) = tokio::join!(answer("first"), answer("second"));
+    let (first, second) = tokio::join!(response("first"), response("second"));
     for (response, id) in [(first, "first"), (second, "second")] {
         let body =
             axum::body::to_bytes(response.expect("infallible").into_body(), 1024).await.expect("a body");

@@ -173,7 +173,8 @@ mod tests {
     use super::*;
     use crate::logs::tests::Lines;
 
-    /// Ends `spans` spans at once for a collector that accepts connections and never answers; what the log says of them.
+    /// Ends `spans` spans at once for a collector that accepts connections and never responds; what
+    /// the log says of them.
     async fn lost(spans: usize) -> String {
         let lines = Lines::default();
         let (_guard, _handle) = lines.capture(false);

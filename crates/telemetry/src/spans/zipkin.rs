@@ -57,10 +57,10 @@ impl Collector {
         let body = serde_json::to_vec(&spans).map_err(|error| words(&error))?;
         let request = Request::post(self.endpoint.clone()).header(CONTENT_TYPE, "application/json");
         let request = request.body(Full::from(body)).map_err(|error| words(&error))?;
-        let answer = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
-        let answer = answer.map_err(|_| format!("no answer within {} s", TIMEOUT.as_secs()))?;
-        let status = answer.map_err(|error| words(&error))?.status();
-        if status.is_success() { Ok(()) } else { Err(format!("the collector answered {status}")) }
+        let response = tokio::time::timeout(TIMEOUT, self.client.request(request)).await;
+        let response = response.map_err(|_| format!("no response within {} s", TIMEOUT.as_secs()))?;
+        let status = response.map_err(|error| words(&error))?.status();
+        if status.is_success() { Ok(()) } else { Err(format!("the collector responded {status}")) }
     }
 
     fn convert<'a>(&'a self, span: &'a SpanData) -> zipkin_format::Span<'a> {
@@ -111,7 +111,7 @@ fn since(from: SystemTime, to: SystemTime) -> Duration {
     to.duration_since(from).unwrap_or_default()
 }
 
-/// The error and its causes, which hyper leaves to whoever prints it.
+/// The error and its causes, which hyper's own text leaves out.
 fn words(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

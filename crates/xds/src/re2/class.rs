@@ -12,7 +12,7 @@ const POSIX: &[&str] = &[
 ];
 
 impl Reader<'_> {
-    /// `\d` and its kin, `\pL`, `\p{Lu}`: what stands between the brackets.
+    /// `\d` and similar, `\pL`, `\p{Lu}`: what is between the brackets.
     pub(super) fn named_class(&mut self) -> Result<Option<String>, String> {
         let class = match self.peek() {
             Some(known @ (b'd' | b'D' | b'w' | b'W')) => format!("\\{}", char::from(known)),
@@ -129,7 +129,7 @@ impl Reader<'_> {
     }
 }
 
-/// A set as what stands between brackets.
+/// A set as what is between brackets.
 fn ranges(set: &[bool; 256]) -> String {
     let mut out = String::new();
     let mut at = 0;

@@ -6,7 +6,7 @@
 /// RE2's largest count in a repetition, nested ones multiplied.
 const MAX_REPEAT: u32 = 1000;
 
-/// What stands in front of a repetition.
+/// What comes before a repetition.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Nothing,

@@ -18,7 +18,7 @@ pub(super) fn health_check(
     let pass_through = message.pass_through_mode.unwrap_or(false);
     let cache = values::duration(message.cache_time.as_ref()).filter(|time| time.as_millis() > 0);
     if cache.is_some() && !pass_through {
-        let text = "without `pass_through_mode` there is no answer of an upstream to keep";
+        let text = "without `pass_through_mode` there is no response of an upstream to keep";
         cx.error(&place.field("cache_time"), Code::Structure, text).suggest("remove `cache_time`");
     }
     cx.used.extend(message.cluster_min_healthy_percentages.keys().cloned());

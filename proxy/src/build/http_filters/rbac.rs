@@ -1,4 +1,4 @@
-//! Rules on who may do what.
+//! Rules for role-based access control.
 
 use xds::envoy::config::rbac::v3::permission::Rule;
 use xds::envoy::config::rbac::v3::principal::Identifier;

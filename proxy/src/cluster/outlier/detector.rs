@@ -1,5 +1,5 @@
-//! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and who is ejected by the rates of an
-//! interval.
+//! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and
+//! which are ejected by the rates of an interval.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,11 +28,11 @@ struct Monitor {
     multiplier: u32,
     jitter: Duration,
     returned: Option<Instant>,
-    /// Total and successes at the last sweep: answers, then what happened before an answer.
+    /// Total and successes at the last sweep: responses, then what happened before a response.
     last: [(u64, u64); 2],
 }
 
-/// Answers, or what happened before an answer.
+/// Responses, or what happened before a response.
 #[derive(Clone, Copy, Debug)]
 enum Origin {
     External,
@@ -65,7 +65,7 @@ impl Detector {
         }
     }
 
-    /// When `sweep` is to be called.
+    /// When to call `sweep`.
     pub(crate) fn next_sweep(&self) -> Instant {
         self.next_sweep
     }
@@ -75,7 +75,7 @@ impl Detector {
         self.monitors.values().filter(|monitor| monitor.stats.ejection.is_ejected()).count()
     }
 
-    /// Takes over the members of the cluster; those that left are forgotten.
+    /// Takes over the hosts of the cluster; those that left are dropped.
     pub(crate) fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
         let mut before = std::mem::take(&mut self.monitors);
         for (address, stats) in hosts {
@@ -102,7 +102,8 @@ impl Detector {
         monitor.is_some_and(|monitor| monitor.uneject(now))
     }
 
-    /// The end of an interval: who may return, and who is out by the rates of it. True when somebody came or went.
+    /// The end of an interval: which hosts return, and which are ejected by its rates. True if any
+    /// host changed.
     pub(crate) fn sweep(&mut self, now: Instant, random: &mut impl FnMut(u64) -> u64, shard: usize) -> bool {
         let settings = self.policy.settings;
         self.next_sweep = now + settings.interval;
@@ -270,7 +271,7 @@ impl Kind {
         )
     }
 
-    /// The counters of what was detected and of what was done, and the chance of doing it.
+    /// The counters of detected and enforced ejections, and the chance of enforcing them.
     pub(super) fn counts<'s>(
         self,
         enforcing: &Enforcing,
@@ -320,7 +321,8 @@ fn enough(hosts: &[Rated], minimum: u32) -> bool {
     !hosts.is_empty() && hosts.len() >= minimum as usize
 }
 
-/// The mean of the rates, and the mean less the standard deviation times the factor (in thousandths).
+/// The mean of the rates, and the mean minus the standard deviation times the factor (in
+/// thousandths).
 fn ejection_threshold(rates: &[Rated], factor: u32) -> (f64, f64) {
     #[allow(clippy::cast_precision_loss)] // a cluster has far fewer than 2^52 hosts
     let count = rates.len() as f64;

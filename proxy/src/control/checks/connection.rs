@@ -40,7 +40,7 @@ impl Drop for Connection {
 
 impl Connection {
     /// The connection of the last check, or a new one; `None` when there is none to be had. Between two checks a host may close the
-    /// connection: that alone says nothing of its health.
+    /// connection: that alone says nothing about its health.
     pub(super) async fn kept_or_new(kept: Option<Self>, address: SocketAddr, http2: bool) -> Option<Self> {
         if let Some(mut connection) = kept
             && connection.is_ready().await
@@ -56,7 +56,7 @@ impl Connection {
         let io = TokioIo::new(stream);
         let (sender, driver) = if http2 {
             let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.ok()?;
-            // How it ended is learned by whoever uses it.
+            // The next use of the connection reports how it ended.
             let driver = tokio::spawn(async { drop(connection.await) });
             (Sender::Http2(sender), driver)
         } else {
@@ -75,7 +75,7 @@ impl Connection {
         }
     }
 
-    /// Sends a request; the head of the answer and its body to come.
+    /// Sends a request; the head of the response and its body to come.
     pub(super) async fn send(&mut self, head: &RequestHead, body: Bytes) -> Option<http::Response<Incoming>> {
         let http2 = matches!(self.sender, Sender::Http2(_));
         let request = request(head, body, http2)?;

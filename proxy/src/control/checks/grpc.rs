@@ -15,7 +15,7 @@ use super::connection::{Connection, change};
 use crate::cluster::health::{GrpcProbe, Outcome};
 use crate::message::{Authority, Method, RequestHead, Version};
 
-/// Bytes of an answer; its message has two.
+/// Bytes of a response; its message has two.
 const LIMIT: usize = 64 * 1024;
 /// Before each message: one byte that says whether it is compressed, four of its length.
 const PREFIX: usize = 5;
@@ -94,7 +94,8 @@ impl Checker {
     }
 }
 
-/// Whether an answer is whole, good, and says that the service is serving. `None` when it breaks off.
+/// Whether a response is whole, good, and says that the service is serving. `None` when it breaks
+/// off.
 async fn serving(response: http::Response<Incoming>) -> Option<bool> {
     let (parts, mut body) = response.into_parts();
     let grpc = crate::message::is_grpc_content_type(

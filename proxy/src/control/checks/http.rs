@@ -1,4 +1,4 @@
-//! An HTTP check: a request, and whether its answer is one of those that pass.
+//! An HTTP check: a request, and whether its response passes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -58,7 +58,7 @@ impl Checker {
             .get(http::header::CONNECTION)
             .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
         self.connection = Some(connection).filter(|_| self.reuse && !closes);
-        self.judge(parts.status.as_u16(), &parts.headers, &body)
+        self.outcome(parts.status.as_u16(), &parts.headers, &body)
     }
 
     fn request(&self) -> (RequestHead, Bytes) {
@@ -68,7 +68,8 @@ impl Checker {
         (head, Bytes::from(self.probe.body.clone()))
     }
 
-    /// The body as far as it is looked at; the rest is read and dropped. `None` when it breaks off.
+    /// The part of the body that is searched; the rest is read and dropped. `None` if it is cut
+    /// off.
     async fn body(&self, mut body: Incoming) -> Option<Vec<u8>> {
         let wanted =
             if self.probe.receive.is_empty() { 0 } else { self.probe.body_limit.unwrap_or(BODY_LIMIT) };
@@ -82,7 +83,7 @@ impl Checker {
         Some(kept)
     }
 
-    fn judge(&self, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Outcome {
+    fn outcome(&self, status: u16, headers: &http::HeaderMap, body: &[u8]) -> Outcome {
         let exclude = headers.contains_key("x-envoy-immediate-health-check-fail");
         if !holds(body, &self.probe.receive) {
             return Outcome::Failed { retriable: false, exclude };

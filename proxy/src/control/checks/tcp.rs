@@ -37,7 +37,7 @@ impl Checker {
         self.connection = None;
     }
 
-    /// Waits until the connection that is kept ends. Bytes that nobody asked for are dropped.
+    /// Waits until the connection that is kept ends. Unexpected bytes are dropped.
     pub(super) async fn broken(&mut self) {
         let Some(connection) = &mut self.connection else { return std::future::pending().await };
         let mut buffer = [0; 1024];

@@ -1,4 +1,5 @@
-//! A client's connection over real sockets: whole answers, broken answers, and when the connection comes back.
+//! A client's connection over real sockets: whole responses, broken responses, and when the
+//! connection returns.
 
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,7 +18,7 @@ fn connection(stream: TcpStream) -> ClientConnection {
     ClientConnection::new(stream, ClientOptions::default())
 }
 
-/// Reads an answer to its end: its status and body.
+/// Reads a response to its end: its status and body.
 async fn whole(reader: &mut ResponseReader) -> Result<(u16, Vec<u8>), UpstreamError> {
     let mut head = ResponseHead::default();
     let mut body = Vec::new();
@@ -30,20 +31,21 @@ async fn whole(reader: &mut ResponseReader) -> Result<(u16, Vec<u8>), UpstreamEr
     Ok((head.status, body))
 }
 
-/// What a client makes of `answer` to `request`, after which the upstream closes; and whether the connection would be kept.
-async fn answered(request: &RequestHead, answer: &[u8]) -> (Result<(u16, Vec<u8>), UpstreamError>, bool) {
+/// What a client makes of `response` to `request`, after which the upstream closes; and whether the
+/// connection would be kept.
+async fn received(request: &RequestHead, response: &[u8]) -> (Result<(u16, Vec<u8>), UpstreamError>, bool) {
     let (client, mut upstream) = pair().await;
     let (mut writer, mut reader) = connection(client).start(request);
     writer.head(request, true).await.unwrap();
-    upstream.write_all(answer).await.unwrap();
+    upstream.write_all(response).await.unwrap();
     upstream.shutdown().await.unwrap();
     let result = whole(&mut reader).await;
     (result, ClientConnection::rejoin(writer, reader).is_some())
 }
 
 #[tokio::test]
-async fn whole_answers_give_the_connection_back() {
-    for (answer, body, kept) in [
+async fn whole_responses_return_the_connection() {
+    for (response, body, kept) in [
         ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabc", "abc", true),
         (
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
@@ -56,14 +58,14 @@ async fn whole_answers_give_the_connection_back() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcX", "abc", false),
         ("HTTP/1.1 304 Not Modified\r\ncontent-length: 3\r\n\r\n", "", true),
     ] {
-        let (result, back) = answered(&get(), answer.as_bytes()).await;
-        assert_eq!((result.unwrap().1, back), (body.as_bytes().to_vec(), kept), "{answer}");
+        let (result, back) = received(&get(), response.as_bytes()).await;
+        assert_eq!((result.unwrap().1, back), (body.as_bytes().to_vec(), kept), "{response}");
     }
 }
 
 #[tokio::test]
-async fn broken_answers_are_errors_and_end_the_connection() {
-    for answer in [
+async fn broken_responses_are_errors_and_end_the_connection() {
+    for response in [
         "this is not http\r\n\r\n",
         "\r\n\r\n",
         "HTTP/1.1 200 OK\r\ncontent-len",
@@ -71,36 +73,36 @@ async fn broken_answers_are_errors_and_end_the_connection() {
         "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
     ] {
-        let (result, kept) = answered(&get(), answer.as_bytes()).await;
-        assert!(matches!(result, Err(UpstreamError::Protocol(_))), "{answer:?} gave {result:?}");
+        let (result, kept) = received(&get(), response.as_bytes()).await;
+        assert!(matches!(result, Err(UpstreamError::Protocol(_))), "{response:?} gave {result:?}");
         assert!(!kept);
     }
-    let silent = answered(&get(), b"").await;
+    let silent = received(&get(), b"").await;
     assert_eq!(silent, (Err(UpstreamError::ConnectionTermination), false));
     let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(50);
-    assert!(matches!(answered(&get(), endless.as_bytes()).await.0, Err(UpstreamError::Protocol(_))));
+    assert!(matches!(received(&get(), endless.as_bytes()).await.0, Err(UpstreamError::Protocol(_))));
     let huge = format!("HTTP/1.1 200 OK\r\nx: {}", "y".repeat(80_000));
-    assert!(matches!(answered(&get(), huge.as_bytes()).await.0, Err(UpstreamError::Protocol(_))));
+    assert!(matches!(received(&get(), huge.as_bytes()).await.0, Err(UpstreamError::Protocol(_))));
 }
 
 #[tokio::test]
-async fn no_beginning_of_an_answer_is_taken_for_the_whole() {
-    for answer in [
+async fn no_beginning_of_a_response_passes_as_the_whole() {
+    for response in [
         &b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"[..],
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nx-t: 1\r\n\r\n",
     ] {
-        for end in 0..answer.len() {
-            let (result, kept) = answered(&get(), &answer[..end]).await;
-            assert!(result.is_err() && !kept, "{:?}", String::from_utf8_lossy(&answer[..end]));
+        for end in 0..response.len() {
+            let (result, kept) = received(&get(), &response[..end]).await;
+            assert!(result.is_err() && !kept, "{:?}", String::from_utf8_lossy(&response[..end]));
         }
-        assert!(answered(&get(), answer).await.0.is_ok());
+        assert!(received(&get(), response).await.0.is_ok());
     }
 }
 
 #[tokio::test]
-async fn the_answer_to_head_has_no_body() {
+async fn the_response_to_head_has_no_body() {
     let head = RequestHead { method: Method::Head, ..get() };
-    let (result, kept) = answered(&head, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
+    let (result, kept) = received(&head, b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await;
     assert_eq!((result.unwrap().1, kept), (Vec::new(), true));
 }
 
@@ -146,7 +148,7 @@ async fn requests_are_framed_by_what_is_known_of_their_body() {
 }
 
 #[tokio::test]
-async fn an_answer_before_the_whole_request_ends_the_connection() {
+async fn a_response_before_the_whole_request_ends_the_connection() {
     let mut post = RequestHead { method: Method::Post, ..get() };
     post.fields.push("content-length", b"10");
     let (client, mut upstream) = pair().await;

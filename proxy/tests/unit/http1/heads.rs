@@ -29,7 +29,7 @@ fn refused(text: &str) -> u16 {
     read(text).unwrap_err().refusal().status
 }
 
-fn read_answer(text: &str, asked: Asked) -> Result<(ResponseHead, ResponseMeta), Malformed> {
+fn read_response(text: &str, asked: Asked) -> Result<(ResponseHead, ResponseMeta), Malformed> {
     let mut head = ResponseHead::default();
     let (parsed, meta) = head::response(text.as_bytes(), &mut head, asked, HeadLimits::default())?;
     assert_eq!(parsed, Parsed::Complete(text.len()));
@@ -90,7 +90,7 @@ fn a_fragment_is_refused_without_a_text() {
 }
 
 #[test]
-fn versions_other_than_1_1_are_told_to_upgrade() {
+fn versions_other_than_1_1_are_asked_to_upgrade() {
     for line in ["GET / HTTP/1.0", "GET / HTTP/0.9", "GET / HTTP/2.0", "GET / HTTP/1.2", "GET /"] {
         assert_eq!(refused(&format!("{line}\r\nhost: x.test\r\n\r\n")), 426, "{line}");
     }
@@ -187,7 +187,7 @@ fn connection_fields_decide_about_the_connection() {
 }
 
 #[test]
-fn malformed_answers_are_errors() {
+fn malformed_responses_are_errors() {
     for text in [
         "this is not http\r\n\r\n",
         "\r\n\r\n",
@@ -203,13 +203,13 @@ fn malformed_answers_are_errors() {
         "HTTP/1.1 204 No Content\r\ncontent-length: 3\r\n\r\n",
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n",
     ] {
-        assert!(read_answer(text, Asked::default()).is_err(), "{text:?}");
+        assert!(read_response(text, Asked::default()).is_err(), "{text:?}");
     }
 }
 
 #[test]
-fn the_request_decides_about_the_body_of_its_answer() {
-    let framing = |text: &str, asked: Asked| read_answer(text, asked).unwrap().1.framing;
+fn the_request_decides_about_the_body_of_its_response() {
+    let framing = |text: &str, asked: Asked| read_response(text, asked).unwrap().1.framing;
     let plain = Asked::default();
     let head = Asked { head: true, ..plain };
     assert_eq!(framing("HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\n", plain), Framing::Length(3));
@@ -217,9 +217,9 @@ fn the_request_decides_about_the_body_of_its_answer() {
     assert_eq!(framing("HTTP/1.1 304 Not Modified\r\ncontent-length: 77\r\n\r\n", plain), Framing::None);
     assert_eq!(framing("HTTP/1.1 204\r\ncontent-length: 0\r\n\r\n", plain), Framing::None);
     assert_eq!(framing("HTTP/1.1 200\r\n\r\n", plain), Framing::UntilClose);
-    let tunnel = read_answer("HTTP/1.1 200 OK\r\n\r\n", Asked { connect: true, ..plain }).unwrap().1;
+    let tunnel = read_response("HTTP/1.1 200 OK\r\n\r\n", Asked { connect: true, ..plain }).unwrap().1;
     assert!(tunnel.tunnel && !tunnel.keep_alive);
-    assert!(!read_answer("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", plain).unwrap().1.keep_alive);
+    assert!(!read_response("HTTP/1.0 200 OK\r\ncontent-length: 0\r\n\r\n", plain).unwrap().1.keep_alive);
 }
 
 #[test]
@@ -264,8 +264,8 @@ proptest! {
         mixed.extend_from_slice(&bytes);
         let mut head = RequestHead::default();
         let _ = head::request(&mixed, &mut head, &ServerOptions::default(), HeadLimits::default());
-        let mut answer = ResponseHead::default();
-        let _ = head::response(&mixed, &mut answer, Asked::default(), HeadLimits::default());
+        let mut response = ResponseHead::default();
+        let _ = head::response(&mixed, &mut response, Asked::default(), HeadLimits::default());
     }
 
     #[test]
@@ -279,7 +279,7 @@ proptest! {
 
 #[test]
 fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
-    let answering = |head, close| RespondingTo { head, close, http10: true, ..RespondingTo::default() };
+    let responding_to = |head, close| RespondingTo { head, close, http10: true, ..RespondingTo::default() };
     for (status, fields, end, head, close, expected) in [
         (200, "content-length: 2", false, false, false, "keep-alive"),
         (200, "content-length: 2", false, true, false, "keep-alive"),
@@ -295,7 +295,8 @@ fn an_http_1_0_client_stays_where_it_can_tell_the_end_of_the_response() {
         }
         let mut out = Vec::new();
         let options = EncodeOptions::default();
-        let (_, closes) = encode::response_head(&mut out, &response, end, answering(head, close), options);
+        let (_, closes) =
+            encode::response_head(&mut out, &response, end, responding_to(head, close), options);
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.0 "), "{text}");
         assert_eq!(closes, expected == "close", "{text}");

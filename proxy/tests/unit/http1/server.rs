@@ -1,4 +1,5 @@
-//! A server's connection over real sockets: pipelining, framing both ways, early answers, clients that leave or read slowly.
+//! A server's connection over real sockets: pipelining, framing both ways, early responses, clients
+//! that leave or read slowly.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -24,7 +25,8 @@ async fn next(connection: &mut ServerConnection) -> (HeadEvent, RequestHead) {
     (connection.read_head(&mut head, &ServerOptions::default()).await, head)
 }
 
-/// Answers each request with its path as a field and its body as the body, until the connection ends; how many there were.
+/// Responds to each request with its path as a header and its body as the body, until the
+/// connection ends; how many there were.
 async fn echo(mut connection: ServerConnection) -> usize {
     for count in 0.. {
         let (event, head) = next(&mut connection).await;
@@ -40,9 +42,9 @@ async fn echo(mut connection: ServerConnection) -> usize {
                 Frame::End => {}
             }
         }
-        let mut answer = ResponseHead::new(200);
-        answer.fields.push("x-path", &head.path);
-        tx.head(&answer, false).await.unwrap();
+        let mut response = ResponseHead::new(200);
+        response.fields.push("x-path", &head.path);
+        tx.head(&response, false).await.unwrap();
         match trailers {
             None => {
                 tx.take(data.into(), true).unwrap();
@@ -64,22 +66,22 @@ async fn echo(mut connection: ServerConnection) -> usize {
 async fn exchange(client: &mut TcpStream, request: &[u8]) -> String {
     client.write_all(request).await.unwrap();
     client.shutdown().await.unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).await.unwrap();
-    answer
+    let mut response = String::new();
+    client.read_to_string(&mut response).await.unwrap();
+    response
 }
 
 #[tokio::test]
-async fn pipelined_requests_are_answered_in_order() {
+async fn pipelined_requests_get_responses_in_order() {
     let (mut client, server) = pair().await;
     let requests =
         b"\r\nGET /1 HTTP/1.1\r\nhost: a\r\n\r\nPOST /2 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc\
         POST /3 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n2\r\nde\r\n0\r\nx-t: 1\r\n\r\n";
-    let (count, answer) = tokio::join!(echo(connection(server)), exchange(&mut client, requests));
+    let (count, response) = tokio::join!(echo(connection(server)), exchange(&mut client, requests));
     assert_eq!(count, 3);
     let chunked = "transfer-encoding: chunked\r\n\r\n";
     assert_eq!(
-        answer,
+        response,
         format!(
             "HTTP/1.1 200 OK\r\nx-path: /1\r\n{chunked}0\r\n\r\nHTTP/1.1 200 OK\r\nx-path: /2\r\n{chunked}3\r\nabc\r\n0\r\n\r\n\
             HTTP/1.1 200 OK\r\nx-path: /3\r\n{chunked}2\r\nde\r\n0\r\nx-t: 1\r\n\r\n"
@@ -98,9 +100,9 @@ async fn a_request_may_come_byte_by_byte() {
         }
         exchange(&mut client, b"").await
     };
-    let (count, answer) = tokio::join!(echo(connection(server)), send);
+    let (count, response) = tokio::join!(echo(connection(server)), send);
     assert_eq!(count, 1);
-    assert!(answer.ends_with("2\r\nde\r\n0\r\n\r\n"), "{answer}");
+    assert!(response.ends_with("2\r\nde\r\n0\r\n\r\n"), "{response}");
 }
 
 #[tokio::test]
@@ -116,31 +118,31 @@ async fn large_bodies_go_both_ways() {
         writing.write_all(head.as_bytes()).await.unwrap();
         writing.write_all(&body).await.unwrap();
     };
-    let mut answer = Vec::new();
-    let (count, (), read) = tokio::join!(echo(connection(server)), send, reading.read_to_end(&mut answer));
+    let mut response = Vec::new();
+    let (count, (), read) = tokio::join!(echo(connection(server)), send, reading.read_to_end(&mut response));
     read.unwrap();
     assert_eq!(count, 1);
     assert_eq!(
-        answer.iter().filter(|byte| **byte == b'x').count(),
+        response.iter().filter(|byte| **byte == b'x').count(),
         body.len() + "x-path".matches('x').count()
     );
 }
 
 #[tokio::test]
-async fn an_answer_before_the_end_of_the_request_closes_the_connection() {
+async fn a_response_before_the_end_of_the_request_closes_the_connection() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client.write_all(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
     assert_eq!(next(&mut server).await.0, HeadEvent::Request);
     let (_, mut tx) = server.split();
     tx.head(&ResponseHead::new(403), true).await.unwrap();
-    assert!(!server.reusable() && server.answered());
-    let (answer, ()) = tokio::join!(exchange(&mut client, b"more"), server.linger());
-    assert_eq!(answer, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert!(!server.reusable() && server.responded());
+    let (response, ()) = tokio::join!(exchange(&mut client, b"more"), server.linger());
+    assert_eq!(response, "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
 }
 
 #[tokio::test]
-async fn refused_heads_come_with_their_answer() {
+async fn refused_requests_come_with_their_response() {
     for (request, status) in
         [("BAD\r\n\r\n", 400), ("GET / HTTP/1.0\r\n\r\n", 426), ("\x16\x03\x01\x02", 400)]
     {
@@ -211,18 +213,18 @@ async fn a_slow_reader_holds_the_writer_up_and_loses_nothing() {
         tx.close_after();
         tx.flush().await.unwrap();
     };
-    let mut answer = Vec::new();
+    let mut response = Vec::new();
     let read = async {
-        while !answer.ends_with(b"0\r\n\r\n") {
-            assert!(client.read_buf(&mut answer).await.unwrap() > 0);
+        while !response.ends_with(b"0\r\n\r\n") {
+            assert!(client.read_buf(&mut response).await.unwrap() > 0);
         }
     };
     tokio::join!(finish, read);
-    assert_eq!(answer.iter().filter(|byte| **byte == b'p').count(), pieces * piece.len());
+    assert_eq!(response.iter().filter(|byte| **byte == b'p').count(), pieces * piece.len());
 }
 
 #[tokio::test]
-async fn an_interim_answer_goes_first() {
+async fn an_interim_response_goes_first() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client
@@ -241,23 +243,23 @@ async fn an_interim_answer_goes_first() {
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_the_connection_in_step() {
+async fn responses_without_a_body_keep_the_connection_in_step() {
     let (mut client, server) = pair().await;
     let mut server = connection(server);
     client.write_all(b"HEAD / HTTP/1.1\r\nhost: a\r\n\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
     for status in [200, 204] {
         assert_eq!(next(&mut server).await.0, HeadEvent::Request);
         let (_, mut tx) = server.split();
-        let mut answer = ResponseHead::new(status);
-        answer.fields.push("content-length", b"4");
-        tx.head(&answer, false).await.unwrap();
+        let mut response = ResponseHead::new(status);
+        response.fields.push("content-length", b"4");
+        tx.head(&response, false).await.unwrap();
         tx.take("nope".into(), true).unwrap();
         tx.flush().await.unwrap();
         assert!(server.reusable());
     }
     drop(server);
-    let answer = exchange(&mut client, b"").await;
-    assert_eq!(answer, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
+    let response = exchange(&mut client, b"").await;
+    assert_eq!(response, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
 }
 
 #[tokio::test]
@@ -269,10 +271,10 @@ async fn a_refused_upgrade_ends_the_connection_and_an_accepted_one_becomes_a_tun
         client.write_all(request).await.unwrap();
         assert_eq!(next(&mut server).await.0, HeadEvent::Request);
         let (mut rx, mut tx) = server.split();
-        let mut answer = ResponseHead::new(status);
-        answer.fields.push("connection", b"upgrade");
-        answer.fields.push("upgrade", b"websocket");
-        tx.head(&answer, status == 403).await.unwrap();
+        let mut response = ResponseHead::new(status);
+        response.fields.push("connection", b"upgrade");
+        response.fields.push("upgrade", b"websocket");
+        tx.head(&response, status == 403).await.unwrap();
         if let Some(bytes) = tunnelled {
             rx.tunnel();
             assert!(matches!(rx.next().await, Ok(Frame::Data(data)) if data == bytes));
@@ -284,7 +286,7 @@ async fn a_refused_upgrade_ends_the_connection_and_an_accepted_one_becomes_a_tun
         assert!(!server.reusable());
         drop(server);
         let mut text = Vec::new();
-        // The unread bytes may turn the close into a reset behind the answer.
+        // The unread bytes may turn the close into a reset behind the response.
         let _ = client.read_to_end(&mut text).await;
         let text = String::from_utf8(text).unwrap();
         let expected =
@@ -317,10 +319,10 @@ async fn a_body_of_the_wrong_length_is_never_passed_off_as_whole() {
         client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert_eq!(next(&mut server).await.0, HeadEvent::Request);
         let (_, mut tx) = server.split();
-        let mut answer = ResponseHead::new(200);
-        answer.fields.push("content-length", b"3");
-        tx.head(&answer, false).await.unwrap();
+        let mut response = ResponseHead::new(200);
+        response.fields.push("content-length", b"3");
+        tx.head(&response, false).await.unwrap();
         assert!(tx.take(body.into(), true).is_err());
-        assert!(!server.reusable() && !server.answered());
+        assert!(!server.reusable() && !server.responded());
     }
 }
