@@ -15,5 +15,5 @@ pub(crate) use pool::LocalHost;
 pub(crate) use stream::{RequestWriter, ResponseReader, UpstreamStream};
 
 #[cfg(test)]
-#[path = "../../tests/unit/upstream.rs"]
+#[path = "../../tests/unit/upstream/mod.rs"]
 mod tests;
