@@ -121,7 +121,7 @@ impl Local {
             if retired.is_some_and(|(_, deadline)| deadline + LAST_RECORDS <= now) {
                 draining.connections.abort_all();
             }
-            retired.is_none() || !draining.connections.is_empty()
+            draining.generation.is_current() || !draining.connections.is_empty()
         });
     }
 
@@ -136,7 +136,8 @@ impl Local {
 
     fn stage(&self, generation: &Generation, direction: Direction) -> Drain {
         let retired = match generation.retired() {
-            None => Drain::No,
+            None if generation.is_current() => Drain::No,
+            None => Drain::Announce,
             Some((_, deadline)) if deadline <= time::now() => Drain::Over,
             Some((stage, _)) => stage,
         };

@@ -81,6 +81,11 @@ impl Client {
         self.answer()
     }
 
+    pub fn post(&mut self, path: &str) -> std::io::Result<(u16, String, String)> {
+        write!(self.0.get_mut(), "POST {path} HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n")?;
+        self.answer()
+    }
+
     /// Whether the other side has ended the connection.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.0.get_mut().read(&mut [0]), Ok(0))
@@ -198,7 +203,7 @@ impl Process {
 
 fn own_file(admin: u16, listeners: &[String], upstream: u16) -> String {
     format!(
-        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\nstatic_resources:\n  listeners: [{}]\n  \
+        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\nlayered_runtime: {{ layers: [{{ name: admin, admin_layer: {{}} }}] }}\nstatic_resources:\n  listeners: [{}]\n  \
          clusters:\n  - {{ name: one, load_assignment: {{ cluster_name: one, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: \
          {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }} }}] }}] }} }}\n",
         listeners.join(", ")
