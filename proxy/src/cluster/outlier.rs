@@ -6,8 +6,8 @@
 //! when an active health check passes. An ejection takes effect at the next pick of every worker, without waiting for control.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::HostStats;
@@ -220,9 +220,17 @@ pub(crate) struct Ejections {
     counts: AtomicU64,
     /// Changes with each ejection and each end of one.
     epoch: AtomicU64,
+    /// Nothing would end an ejection: the cluster has no detection (any more).
+    closed: AtomicBool,
 }
 
 impl Ejections {
+    /// Whether hosts may be ejected. A worker that still holds a policy from before may try to.
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, SeqCst);
+    }
+
+
     /// Differs from an earlier one when hosts were ejected or un-ejected since. Read it before the flags of the hosts.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
@@ -300,12 +308,12 @@ impl Ejection {
     }
 
     fn change(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
     /// Ejects the host that the caller has claimed, unless too many are ejected.
     fn eject_claimed(&self, settings: &Settings) -> bool {
-        if !self.cluster.take(settings) {
+        if self.cluster.closed.load(SeqCst) || !self.cluster.take(settings) {
             return false;
         }
         let ejected = self.change(CLAIMED, EJECTED);
@@ -314,6 +322,11 @@ impl Ejection {
         } else {
             // It left in between.
             self.cluster.give_back();
+        }
+        // Whoever closes looks at the hosts afterwards, so that one of both finds it.
+        if ejected && self.cluster.closed.load(SeqCst) {
+            self.uneject();
+            return false;
         }
         ejected
     }

@@ -146,3 +146,21 @@ async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
     running.configure(text("connect_timeout: 7s,")).await;
     running.flags(&["healthy", "healthy"]).await;
 }
+
+#[tokio::test]
+async fn an_ejection_by_a_policy_that_is_gone_does_not_last() {
+    let text =
+        |more: &str| bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1), ("127.0.0.1", 2)], more));
+    let mut running = start(&text("outlier_detection: { max_ejection_percent: 100 },"), None);
+    let before = running.flags(&["healthy", "healthy"]).await;
+    let cluster = &before.clusters["one"];
+    running.configure(text("")).await;
+    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_none()).await;
+    // A request that began before the reload ends after it.
+    let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[0]);
+    assert!(!outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
+    assert_eq!(host.flags().to_string(), "healthy");
+    running.configure(text("outlier_detection: { max_ejection_percent: 100 },")).await;
+    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_some()).await;
+    assert!(outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
+}
