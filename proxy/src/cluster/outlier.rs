@@ -184,8 +184,11 @@ fn answer(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Cross
     [gateway.then_some(Kind::ConsecutiveGatewayFailure), server.then_some(Kind::Consecutive5xx)]
 }
 
+/// Counts a failure. A row that is longer than the threshold was detected while the host was
+/// claimed for something else, and is detected again.
 fn reaches(row: &AtomicU64, threshold: u32) -> bool {
-    row.fetch_add(1, Relaxed).saturating_add(1) == u64::from(threshold)
+    let length = row.fetch_add(1, Relaxed).saturating_add(1);
+    threshold != 0 && length >= u64::from(threshold)
 }
 
 fn reset(row: &AtomicU64) {
@@ -195,14 +198,20 @@ fn reset(row: &AtomicU64) {
 }
 
 impl Tally {
-    /// Begins to count anew what a detection was about.
-    fn restart(&self, kind: Kind) {
-        let row = match kind {
-            Kind::ConsecutiveGatewayFailure => &self.consecutive_gateway_failure,
-            Kind::ConsecutiveLocalOriginFailure => &self.consecutive_local_origin_failure,
-            _ => &self.consecutive_5xx,
+    /// Begins to count anew what a detection was about. False when another worker's detection of
+    /// the same row did so already.
+    fn restart(&self, kind: Kind, settings: &Settings) -> bool {
+        let (row, threshold) = match kind {
+            Kind::ConsecutiveGatewayFailure => {
+                (&self.consecutive_gateway_failure, settings.consecutive_gateway_failure)
+            }
+            Kind::ConsecutiveLocalOriginFailure => {
+                (&self.consecutive_local_origin_failure, settings.consecutive_local_origin_failure)
+            }
+            _ => (&self.consecutive_5xx, settings.consecutive_5xx),
         };
-        reset(row);
+        let whole = |length: u64| (length >= u64::from(threshold)).then_some(0);
+        row.fetch_update(Relaxed, Relaxed, whole).is_ok()
     }
 
     /// Begins to count anew, whatever was detected: as many failures in a row as before are another detection.
@@ -347,8 +356,9 @@ pub fn eject(
         return false;
     }
     let (settings, stats) = (&policy.settings, policy.stats.shard(worker));
-    if kind.is_consecutive() {
-        host.tally.restart(kind);
+    if kind.is_consecutive() && !host.tally.restart(kind, settings) {
+        ejection.change(CLAIMED, IN);
+        return false;
     }
     match kind {
         Kind::Consecutive5xx => stats.ejections_consecutive_5xx.inc(),

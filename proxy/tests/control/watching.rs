@@ -27,11 +27,11 @@ impl Running {
         self.handles.reports.send(report).await.unwrap();
     }
 
-    /// A worker sees as many failures in a row as eject a host. True when it is ejected then, before control hears of it.
+    /// A worker ejects a host. True when it is ejected then, before control hears of it.
     async fn fail(&self, host: usize) -> bool {
         let cluster = self.handles.snapshots.borrow().clusters["one"].clone();
         let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[host]);
-        let kind = Kind::Consecutive5xx;
+        let kind = Kind::SuccessRate;
         let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
         if ejected {
             let what = What::Ejected { kind, at: proxy::time::now() };
