@@ -193,6 +193,14 @@ impl Process {
     pub fn stat(&self, name: &str) -> u64 {
         let start = format!("{name}: ");
         let page = self.page("/stats");
+        let value = page.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("there is no statistic {name}")).parse().unwrap()
+    }
+
+    /// A statistic that comes with its first event, or goes with what it counts.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
+        let start = format!("{name}: ");
+        let page = self.page("/stats");
         page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |value| value.parse().unwrap())
     }
 
@@ -325,12 +333,19 @@ impl Proxy {
         Client::new(self.admin).unwrap().get(path).unwrap().2
     }
 
-    /// A counter or gauge; one that nobody has touched may be absent.
+    /// A counter or gauge, which must be declared: waiting for another name proves nothing.
     pub fn stat(&self, name: &str) -> u64 {
         let start = format!("{name}: ");
         let page = self.page("/stats");
         let line = page.lines().find_map(|line| line.strip_prefix(&start));
-        line.map_or(0, |value| value.parse().unwrap())
+        line.unwrap_or_else(|| panic!("there is no statistic {name}")).parse().unwrap()
+    }
+
+    /// A statistic that comes with its first event, or goes with what it counts.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
+        let start = format!("{name}: ");
+        let page = self.page("/stats");
+        page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |value| value.parse().unwrap())
     }
 
     pub fn log(&self) -> String {
