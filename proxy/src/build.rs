@@ -18,7 +18,7 @@ use xds::{Diagnostic, Read};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
-use crate::snapshot::Listener;
+use crate::snapshot::{FilterChain, Listener};
 use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
 
 mod action;
@@ -357,7 +357,7 @@ fn build_listeners(
     messages: &[ListenerMessage],
     previous: Option<&Graph>,
 ) -> Vec<ListenerPart> {
-    let previous = previous.filter(|graph| graph.runtime == cx.runtime && graph.node == cx.node);
+    let same_values = previous.is_some_and(|graph| graph.runtime == cx.runtime && graph.node == cx.node);
     let mut parts: Vec<ListenerPart> = Vec::with_capacity(messages.len());
     let root = Place::ROOT.field("static_resources");
     for (at, message) in messages.iter().enumerate() {
@@ -375,13 +375,15 @@ fn build_listeners(
             }
         }
         let packed = Packed::new(message);
-        let before = previous.and_then(|graph| {
-            graph.listeners.iter().find(|part| part.listener.name == listener.name && part.files == files)
-        });
+        let before = previous
+            .and_then(|graph| graph.listeners.iter().find(|part| part.listener.name == listener.name));
         let listener = match before {
-            Some(before) if before.message == packed => Arc::clone(&before.listener),
+            Some(before) if same_values && before.files == files && before.message == packed => {
+                Arc::clone(&before.listener)
+            }
             Some(before) => {
-                keep_chains(&mut listener, message, before);
+                let keep = if same_values && before.files == files { keep_chain } else { renew_chain };
+                keep_chains(&mut listener, message, before, keep);
                 Arc::new(listener)
             }
             None => Arc::new(listener),
@@ -393,7 +395,12 @@ fn build_listeners(
 
 /// Keeps the chains that did not change, if only chains of the listener did: their connections
 /// stay.
-fn keep_chains(listener: &mut Listener, message: &ListenerMessage, before: &ListenerPart) {
+fn keep_chains(
+    listener: &mut Listener,
+    message: &ListenerMessage,
+    before: &ListenerPart,
+    keep: fn(&mut Arc<FilterChain>, &Arc<FilterChain>),
+) {
     let old = before.message.unpack();
     let bare = |message: &ListenerMessage| {
         let (filter_chains, default_filter_chain) = (Vec::new(), None);
@@ -406,10 +413,23 @@ fn keep_chains(listener: &mut Listener, message: &ListenerMessage, before: &List
     for (chain, new) in listener.chains.chains.iter_mut().zip(&message.filter_chains) {
         let at = old.filter_chains.iter().position(|old| old == new);
         if let Some(same) = at.and_then(|at| kept.chains.get(at)) {
-            *chain = Arc::clone(same);
+            keep(chain, same);
         }
     }
-    if message.default_filter_chain == old.default_filter_chain {
-        listener.chains.default.clone_from(&kept.default);
+    if message.default_filter_chain == old.default_filter_chain
+        && let (Some(chain), Some(same)) = (&mut listener.chains.default, &kept.default)
+    {
+        keep(chain, same);
+    }
+}
+
+fn keep_chain(chain: &mut Arc<FilterChain>, same: &Arc<FilterChain>) {
+    *chain = Arc::clone(same);
+}
+
+/// A chain that was built of the same message with other runtime values or files.
+fn renew_chain(chain: &mut Arc<FilterChain>, same: &Arc<FilterChain>) {
+    if let Some(chain) = Arc::get_mut(chain) {
+        chain.generation = Arc::new(same.generation.renew());
     }
 }

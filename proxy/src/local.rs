@@ -38,6 +38,8 @@ struct Draining {
     direction: Direction,
     stage: watch::Sender<Drain>,
     connections: JoinSet<()>,
+    /// The deadline has passed: whoever was left has been ended.
+    ended: bool,
 }
 
 impl Local {
@@ -106,7 +108,9 @@ impl Local {
             direction,
             stage: watch::Sender::new(self.stage(generation, direction)),
             connections: JoinSet::new(),
+            ended: false,
         });
+        draining.ended = false;
         while draining.connections.try_join_next().is_some() {}
         draining.connections.spawn_local(connection(draining.stage.subscribe()));
     }
@@ -121,23 +125,32 @@ impl Local {
             let retired = draining.generation.retired();
             if retired.is_some_and(|(_, deadline)| deadline + LAST_RECORDS <= now) {
                 draining.connections.abort_all();
+                draining.ended = true;
             }
-            retired.is_none() || !draining.connections.is_empty()
+            draining.generation.is_current() || !draining.connections.is_empty()
         });
     }
 
-    /// When `relay_drain` has connections to end.
+    /// When `relay_drain` has connections to tell or to end; in the past when the worker came too
+    /// late to it.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let now = time::now();
         let all = self.draining.borrow();
-        let retired = all.values().filter_map(|draining| draining.generation.retired());
-        let deadlines = retired.flat_map(|(_, deadline)| [deadline, deadline + LAST_RECORDS]);
-        deadlines.filter(|deadline| *deadline > now).min()
+        let due = |draining: &Draining| {
+            let (_, deadline) = draining.generation.retired()?;
+            let told = *draining.stage.borrow() == Drain::Over;
+            match draining.ended {
+                true => None,
+                false if told => Some(deadline + LAST_RECORDS),
+                false => Some(deadline),
+            }
+        };
+        all.values().filter_map(due).min()
     }
 
     fn stage(&self, generation: &Generation, direction: Direction) -> Drain {
         let retired = match generation.retired() {
-            None => Drain::No,
+            None if generation.is_current() => Drain::No,
+            None => Drain::Announce,
             Some((_, deadline)) if deadline <= time::now() => Drain::Over,
             Some((stage, _)) => stage,
         };
@@ -196,6 +209,22 @@ mod tests {
             state.set_drain(Direction::Inbound, Drain::Announce);
             local.relay_drain();
             assert_eq!((*before.0.borrow(), *other.0.borrow()), (Drain::Closed, Drain::Announce));
+        });
+    }
+
+    #[test]
+    fn a_deadline_that_passed_while_the_worker_was_busy_is_not_lost() {
+        on_a_worker(async {
+            let local = Local::new(0, Arc::new(ServerState::new(time::now())), mpsc::channel(1).0);
+            let old = Arc::new(Generation::default());
+            let (drain, alive) = connect(&local, &old);
+            let deadline = time::now() - Duration::from_secs(1);
+            old.retire(Drain::Announce, deadline);
+            assert_eq!(local.next_deadline(), Some(deadline));
+            local.relay_drain();
+            tokio::task::yield_now().await;
+            assert_eq!((*drain.borrow(), alive.strong_count()), (Drain::Over, 0));
+            assert_eq!(local.next_deadline(), None);
         });
     }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::OnceLock;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use tokio::sync::watch;
@@ -59,18 +59,44 @@ pub(crate) enum Drain {
 /// One version of a filter chain, which every connection of it holds: how a connection learns that its chain is no longer configured,
 /// wherever it is at that moment (in the accept queue, in the inbox of another worker, idle).
 #[derive(Debug, Default)]
-pub(crate) struct Generation(OnceLock<(Drain, Instant)>);
+pub(crate) struct Generation {
+    /// Shared with the generations that the same message came to before and after.
+    retired: Arc<OnceLock<(Drain, Instant)>>,
+    superseded: AtomicBool,
+}
 
 impl Generation {
     /// The configuration has this chain no more: its connections drain, and are closed at the deadline. The first call counts. Wake
     /// the workers afterwards with `ServerState::touch`.
     pub(crate) fn retire(&self, stage: Drain, deadline: Instant) {
-        let _the_first_counts = self.0.set((stage, deadline));
+        let _the_first_counts = self.retired.set((stage, deadline));
+    }
+
+    /// The next generation of a chain whose message stays, while the values and files that it
+    /// takes data from do not. When it is retired, so is this one.
+    pub(crate) fn renew(&self) -> Self {
+        Self { retired: Arc::clone(&self.retired), superseded: AtomicBool::default() }
+    }
+
+    /// The same for all generations that are renewals of each other, and for no other.
+    pub(crate) fn chain(&self) -> usize {
+        Arc::as_ptr(&self.retired).addr()
+    }
+
+    /// There is a renewal: HTTP connections come back to it after their next response. Nothing is
+    /// cut, since the configuration still has the chain.
+    pub(crate) fn supersede(&self) {
+        self.superseded.store(true, Release);
+    }
+
+    /// Whether new connections still come to it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.retired().is_none() && !self.superseded.load(Acquire)
     }
 
     /// How far the connections are to drain, and until when.
     pub(crate) fn retired(&self) -> Option<(Drain, Instant)> {
-        self.0.get().copied()
+        self.retired.get().copied()
     }
 }
 

@@ -111,7 +111,7 @@ struct Admin {
     logging: logging::Levels,
     runtime: server::Overrides,
     /// Held while a large page is built, one at a time.
-    large: tokio::sync::Mutex<()>,
+    large: Arc<tokio::sync::Mutex<()>>,
     intervals: stats::Intervals,
     http: Arc<Scope<HttpStats>>,
     server: Arc<Scope<ServerStats>>,
@@ -122,7 +122,7 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     let admin = Arc::new(Admin {
         logging: logging::Levels::new(context.log.as_ref()),
         runtime: server::Overrides::default(),
-        large: tokio::sync::Mutex::default(),
+        large: Arc::default(),
         intervals: stats::Intervals::default(),
         http: context.registry.scope("http.admin."),
         server: context.registry.scope("server."),

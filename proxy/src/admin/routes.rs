@@ -236,10 +236,23 @@ fn large(path: &str) -> Option<fn(&Admin, &Params) -> Page> {
 /// Builds a page on a thread of its own, so that `/ready` does not wait for it. One page at a time:
 /// what it refreshes has one writer, and memory has a bound.
 async fn apart(admin: &Arc<Admin>, build: fn(&Admin, &Params) -> Page, params: Params) -> Page {
-    let _one = admin.large.lock().await;
-    let admin = Arc::clone(admin);
-    let built = tokio::task::spawn_blocking(move || build(&admin, &params)).await;
-    built.unwrap_or_else(|_| Page::error(500, "the page could not be built\n"))
+    let shared = Arc::clone(admin);
+    alone(&admin.large, move || build(&shared, &params)).await
+}
+
+/// Runs `build` while nobody else does. The thread goes on when the client leaves, and keeps its
+/// turn until it ends.
+pub(super) async fn alone(
+    turn: &Arc<tokio::sync::Mutex<()>>,
+    build: impl FnOnce() -> Page + Send + 'static,
+) -> Page {
+    let turn = Arc::clone(turn).lock_owned().await;
+    let built = tokio::task::spawn_blocking(move || {
+        let page = build();
+        drop(turn);
+        page
+    });
+    built.await.unwrap_or_else(|_| Page::error(500, "the page could not be built\n"))
 }
 
 async fn show(admin: &Admin, path: &str, params: &Params) -> Page {

@@ -254,6 +254,16 @@ impl EndpointView {
         self.of(self.hosts.clone(), self.version.clone())
     }
 
+    /// Whether anybody detects outliers, which alone ends ejections; without, those that last end.
+    pub(crate) fn set_detection(&self, detects: bool) {
+        self.ejections.set_closed(!detects);
+        if !detects {
+            for host in &self.hosts {
+                host.stats.ejection.uneject();
+            }
+        }
+    }
+
     /// Whether hosts were ejected or un-ejected since the view was made.
     pub(crate) fn is_stale(&self) -> bool {
         self.epoch != self.ejections.epoch()

@@ -8,8 +8,8 @@
 //! waiting for control.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::HostStats;
@@ -186,8 +186,11 @@ fn response(settings: &Settings, tally: &Tally, rate: &Rate, status: u16) -> Cro
     [gateway.then_some(Kind::ConsecutiveGatewayFailure), server.then_some(Kind::Consecutive5xx)]
 }
 
+/// Counts a failure. A row that is longer than the threshold was detected while the host was
+/// claimed for something else, and is detected again.
 fn reaches(row: &AtomicU64, threshold: u32) -> bool {
-    row.fetch_add(1, Relaxed).saturating_add(1) == u64::from(threshold)
+    let length = row.fetch_add(1, Relaxed).saturating_add(1);
+    threshold != 0 && length >= u64::from(threshold)
 }
 
 fn reset(row: &AtomicU64) {
@@ -197,14 +200,20 @@ fn reset(row: &AtomicU64) {
 }
 
 impl Tally {
-    /// Restarts the count behind a detection.
-    fn restart(&self, kind: Kind) {
-        let row = match kind {
-            Kind::ConsecutiveGatewayFailure => &self.consecutive_gateway_failure,
-            Kind::ConsecutiveLocalOriginFailure => &self.consecutive_local_origin_failure,
-            _ => &self.consecutive_5xx,
+    /// Restarts the count behind a detection. False when another worker's detection of the same row
+    /// did so already.
+    fn restart(&self, kind: Kind, settings: &Settings) -> bool {
+        let (row, threshold) = match kind {
+            Kind::ConsecutiveGatewayFailure => {
+                (&self.consecutive_gateway_failure, settings.consecutive_gateway_failure)
+            }
+            Kind::ConsecutiveLocalOriginFailure => {
+                (&self.consecutive_local_origin_failure, settings.consecutive_local_origin_failure)
+            }
+            _ => (&self.consecutive_5xx, settings.consecutive_5xx),
         };
-        reset(row);
+        let whole = |length: u64| (length >= u64::from(threshold)).then_some(0);
+        row.fetch_update(Relaxed, Relaxed, whole).is_ok()
     }
 
     /// Restarts all counts: as many failures in a row as before are another detection.
@@ -222,9 +231,16 @@ pub(crate) struct Ejections {
     counts: AtomicU64,
     /// Changes with each ejection and each end of one.
     epoch: AtomicU64,
+    /// Nothing would end an ejection: the cluster has no detection (any more).
+    closed: AtomicBool,
 }
 
 impl Ejections {
+    /// Whether hosts may be ejected. A worker that still holds a policy from before may try to.
+    pub(super) fn set_closed(&self, closed: bool) {
+        self.closed.store(closed, SeqCst);
+    }
+
     /// Differs from an earlier one when hosts were ejected or un-ejected since. Read it before the flags of the hosts.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch.load(Acquire)
@@ -302,12 +318,12 @@ impl Ejection {
     }
 
     fn change(&self, from: u8, to: u8) -> bool {
-        self.state.compare_exchange(from, to, AcqRel, Relaxed).is_ok()
+        self.state.compare_exchange(from, to, SeqCst, SeqCst).is_ok()
     }
 
     /// Ejects the host that the caller has claimed, unless too many are ejected.
     fn eject_claimed(&self, settings: &Settings) -> bool {
-        if !self.cluster.take(settings) {
+        if self.cluster.closed.load(SeqCst) || !self.cluster.take(settings) {
             return false;
         }
         let ejected = self.change(CLAIMED, EJECTED);
@@ -316,6 +332,11 @@ impl Ejection {
         } else {
             // It left in between.
             self.cluster.give_back();
+        }
+        // Whoever closes looks at the hosts afterwards, so that one of both finds it.
+        if ejected && self.cluster.closed.load(SeqCst) {
+            self.uneject();
+            return false;
         }
         ejected
     }
@@ -336,8 +357,9 @@ pub fn eject(
         return false;
     }
     let (settings, stats) = (&policy.settings, policy.stats.shard(worker));
-    if kind.is_consecutive() {
-        host.tally.restart(kind);
+    if kind.is_consecutive() && !host.tally.restart(kind, settings) {
+        ejection.change(CLAIMED, IN);
+        return false;
     }
     match kind {
         Kind::Consecutive5xx => stats.ejections_consecutive_5xx.inc(),

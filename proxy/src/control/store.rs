@@ -301,6 +301,7 @@ impl Store {
         let old = self.graph.as_ref().map(|graph| &*graph.listeners).unwrap_or_default();
         let listeners = changes_of_listeners(old, &graph.listeners);
         let retired = retired(old, &graph.listeners);
+        supersede(old, &graph.listeners);
         self.graph = Some(graph);
         Some((clusters, listeners, retired))
     }
@@ -342,17 +343,31 @@ fn shown((name, member): (&Arc<str>, &Member)) -> (Arc<str>, Arc<Cluster>) {
 
 /// The chains that a new graph does not have. Where their listener is gone, idle connections are closed at once.
 fn retired(before: &[ListenerPart], after: &[ListenerPart]) -> Vec<Retired> {
-    let chains = after.iter().flat_map(|part| part.listener.chains.iter());
-    let kept: HashSet<*const Generation> = chains.map(|chain| Arc::as_ptr(&chain.generation)).collect();
+    let kept: HashSet<_> = generations(after).map(|generation| generation.chain()).collect();
     let mut retired = Vec::new();
     for part in before {
         let stays = after.iter().any(|new| new.listener.address == part.listener.address);
         let stage = if stays { Drain::Announce } else { Drain::Closed };
         let chains = part.listener.chains.iter().map(|chain| &chain.generation);
-        let gone = chains.filter(|generation| !kept.contains(&Arc::as_ptr(generation)));
+        let gone = chains.filter(|generation| !kept.contains(&generation.chain()));
         retired.extend(gone.map(|generation| (Arc::clone(generation), stage)));
     }
     retired
+}
+
+/// Tells the generations that the new graph has renewed.
+fn supersede(before: &[ListenerPart], after: &[ListenerPart]) {
+    let current: HashSet<_> = generations(after).map(Arc::as_ptr).collect();
+    let renewed: HashSet<_> = generations(after).map(|generation| generation.chain()).collect();
+    for generation in generations(before) {
+        if renewed.contains(&generation.chain()) && !current.contains(&Arc::as_ptr(generation)) {
+            generation.supersede();
+        }
+    }
+}
+
+fn generations(parts: &[ListenerPart]) -> impl Iterator<Item = &Arc<Generation>> {
+    parts.iter().flat_map(|part| part.listener.chains.iter()).map(|chain| &chain.generation)
 }
 
 impl Sources {

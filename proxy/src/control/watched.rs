@@ -125,6 +125,7 @@ impl Watched {
         if let Some(detection) = &mut self.detection {
             detection.detector.follow(view.hosts.iter().map(|host| (host.address, &host.stats)));
         }
+        view.set_detection(self.detection.is_some());
         self.show(shard);
     }
 

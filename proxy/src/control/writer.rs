@@ -72,6 +72,8 @@ pub struct Control {
     forced: bool,
     /// What warms, to be accepted with its graph.
     candidate: Option<Packed<Bootstrap>>,
+    /// The text that was tried last was not refused.
+    text_accepted: bool,
     builder: Builder,
     /// The build that runs, and those that it serves.
     building: Option<JoinHandle<Built>>,
@@ -154,6 +156,7 @@ impl Control {
             text: start.text,
             forced: false,
             candidate: Some(bootstrap),
+            text_accepted: true,
             builder,
             building: None,
             waiting: Vec::new(),
@@ -407,6 +410,7 @@ impl Control {
                 "the admin interface stays where it is: a new address takes effect at the next start"
             );
         }
+        self.text_accepted = true;
         self.accept(message, graph);
     }
 
@@ -464,6 +468,7 @@ impl Control {
 
     /// Logs, counts and shows what is wrong with a new configuration; what is in use stays.
     fn refuse(&mut self, diagnostics: Vec<Diagnostic>, text: &str) {
+        self.text_accepted = false;
         let details = xds::render_text(&diagnostics, text);
         tracing::error!(file = self.origin_name(), "configuration refused, the old one stays\n{details}");
         self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
@@ -499,11 +504,14 @@ impl Control {
             self.publish();
             self.retire(retired);
             if let Some(bootstrap) = self.candidate.take() {
+                let text_accepted = self.text_accepted;
                 self.accepted.send_modify(|accepted| {
                     let accepted = Arc::make_mut(accepted);
                     accepted.bootstrap = bootstrap;
                     accepted.loaded_at = time::wall();
-                    accepted.rejected = None;
+                    if text_accepted {
+                        accepted.rejected = None;
+                    }
                 });
             }
         }

@@ -243,8 +243,14 @@ impl Proxy {
         each.collect()
     }
 
-    /// A counter or gauge; one that nothing has touched may be absent.
+    /// A counter or gauge, which must be declared: waiting for another name proves nothing.
     pub fn stat(&self, name: &str) -> u64 {
+        let stats = self.stats();
+        *stats.get(name).unwrap_or_else(|| panic!("there is no statistic {name}"))
+    }
+
+    /// A statistic that comes with its first event, or goes with what it counts.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
         self.stats().get(name).copied().unwrap_or(0)
     }
 

@@ -92,3 +92,21 @@ async fn what_did_not_change_is_shared_between_two_snapshots() {
     assert_eq!(["one", "two", "three"].map(shared), [false, true, true]);
     assert!(Arc::ptr_eq(&first.listeners[0], &second.listeners[0]));
 }
+
+#[tokio::test]
+async fn other_runtime_values_do_not_hide_that_the_last_text_was_refused() {
+    let text = |port| bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port)], ""));
+    let mut running = start(&text(1), None);
+    running.hosts("one", &["127.0.0.1:1"]).await;
+    let send = async |event| running.handles.events.send(event).await.unwrap();
+    send(Event::Configuration(Ok("no configuration".to_owned()))).await;
+    let mut status = running.handles.accepted.clone();
+    status.wait_for(|status| status.rejected.is_some()).await.unwrap();
+    let (done, carried_out) = tokio::sync::oneshot::channel();
+    send(Event::Runtime { values: vec![("any".to_owned(), "5".to_owned())], done }).await;
+    carried_out.await.unwrap();
+    assert!(status.borrow().rejected.is_some());
+    send(Event::Configuration(Ok(text(2)))).await;
+    running.hosts("one", &["127.0.0.1:2"]).await;
+    status.wait_for(|status| status.rejected.is_none()).await.unwrap();
+}

@@ -27,11 +27,11 @@ impl Running {
         self.handles.reports.send(report).await.unwrap();
     }
 
-    /// A worker sees as many failures in a row as eject a host. True when it is ejected then, before control hears of it.
+    /// A worker ejects a host. True when it is ejected then, before control hears of it.
     async fn fail(&self, host: usize) -> bool {
         let cluster = self.handles.snapshots.borrow().clusters["one"].clone();
         let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[host]);
-        let kind = Kind::Consecutive5xx;
+        let kind = Kind::SuccessRate;
         let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
         if ejected {
             let what = What::Ejected { kind, at: proxy::time::now() };
@@ -145,4 +145,21 @@ async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
     assert_eq!(reloaded.clusters["one"].endpoints.hosts[1].flags().to_string(), "/failed_outlier_check");
     running.configure(text("connect_timeout: 7s,")).await;
     running.flags(&["healthy", "healthy"]).await;
+}
+
+#[tokio::test]
+async fn an_ejection_by_a_policy_that_is_gone_does_not_last() {
+    let text = |more: &str| bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1), ("127.0.0.1", 2)], more));
+    let mut running = start(&text("outlier_detection: { max_ejection_percent: 100 },"), None);
+    let before = running.flags(&["healthy", "healthy"]).await;
+    let cluster = &before.clusters["one"];
+    running.configure(text("")).await;
+    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_none()).await;
+    // A request that began before the reload ends after it.
+    let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[0]);
+    assert!(!outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
+    assert_eq!(host.flags().to_string(), "healthy");
+    running.configure(text("outlier_detection: { max_ejection_percent: 100 },")).await;
+    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_some()).await;
+    assert!(outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
 }

@@ -57,7 +57,7 @@ fn all_connections_of_a_removed_listener_end_within_the_drain_time() {
             assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
         }
         assert!(held.respond().is_err());
-        wait("the end of all", || (proxy.stat("http.web.downstream_cx_active") == 0).then_some(()));
+        wait("the end of all", || (proxy.stat_or_zero("http.web.downstream_cx_active") == 0).then_some(()));
         assert!(others.iter_mut().all(echoes));
     }
 }
@@ -93,4 +93,50 @@ fn a_chain_that_did_not_change_keeps_its_connections() {
     // The connection of the old chain lies idle until the drain time is over; the other one is not touched.
     assert!(matches!(changed.read(&mut [0]), Ok(0) | Err(_)));
     assert!(echoes(&mut kept));
+}
+
+#[test]
+fn other_runtime_values_and_files_cut_no_connection_that_is_still_configured() {
+    let upstream = Upstream::start();
+    let (web, file, gone) = (free_port(), free_port(), free_port());
+    let folder = tempfile::tempdir().unwrap();
+    let body = folder.path().join("body");
+    std::fs::write(&body, "old").unwrap();
+    let direct = format!("direct_response: {{ status: 200, body: {{ filename: {} }} }}", body.display());
+    let other = Ipv4Addr::new(127, 0, 0, 2);
+    let there =
+        "filter_chain_match: { source_prefix_ranges: [{ address_prefix: 127.0.0.2, prefix_len: 32 }] }";
+    let chains = format!(
+        "filter_chains: [{{ {there}, {ECHO} }}], default_filter_chain: {{ {} }}",
+        http("file", &direct)
+    );
+    let all = [
+        listener("web", "127.0.0.1", web, &format!("filter_chains: [{{ {} }}]", http("web", ROUTE))),
+        listener("file", "127.0.0.1", file, &chains),
+        listener("gone", "127.0.0.1", gone, &format!("filter_chains: [{{ {ECHO} }}]")),
+    ];
+    let proxy = Process::start(1, &all, upstream.port);
+    let (mut tunnel, mut removed) = (from(other, file), from(other, gone));
+    assert!(echoes(&mut tunnel) && echoes(&mut removed));
+    let mut held = Client::new(web).unwrap();
+    held.send("/hold").unwrap();
+    wait("the held request", || (proxy.stat("cluster.one.upstream_rq_active") == 1).then_some(()));
+    let mut open = Client::new(file).unwrap();
+    assert_eq!(open.get("/").unwrap().2, "old");
+    assert_eq!(Client::new(proxy.admin).unwrap().post("/runtime_modify?any=5").unwrap().0, 200);
+    std::fs::write(&body, "new").unwrap();
+    proxy.hang_up();
+    wait("the new file", || (Client::new(file).ok()?.get("/").ok()?.2 == "new").then_some(()));
+    // An open HTTP connection finds the new values after one more response.
+    assert!(open.get("/").unwrap().1.contains("connection: close"));
+    assert!(open.is_closed());
+    // What is retired after these changes ends after whatever they retired.
+    proxy.write(&all[..2], upstream.port);
+    assert!(matches!(removed.read(&mut [0]), Ok(0) | Err(_)));
+    assert!(echoes(&mut tunnel));
+    upstream.release();
+    assert_eq!(held.respond().unwrap().0, 200);
+    // Removing the listener reaches the connections of its earlier generations.
+    proxy.write(&all[..1], upstream.port);
+    assert!(matches!(tunnel.read(&mut [0]), Ok(0) | Err(_)));
 }

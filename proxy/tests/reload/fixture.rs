@@ -82,6 +82,11 @@ impl Client {
         self.respond()
     }
 
+    pub fn post(&mut self, path: &str) -> std::io::Result<(u16, String, String)> {
+        write!(self.0.get_mut(), "POST {path} HTTP/1.1\r\nhost: here\r\ncontent-length: 0\r\n\r\n")?;
+        self.respond()
+    }
+
     /// Whether the other side has ended the connection.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.0.get_mut().read(&mut [0]), Ok(0))
@@ -189,6 +194,14 @@ impl Process {
     pub fn stat(&self, name: &str) -> u64 {
         let start = format!("{name}: ");
         let page = self.page("/stats");
+        let value = page.lines().find_map(|line| line.strip_prefix(&start));
+        value.unwrap_or_else(|| panic!("there is no statistic {name}")).parse().unwrap()
+    }
+
+    /// A statistic that comes with its first event, or goes with what it counts.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
+        let start = format!("{name}: ");
+        let page = self.page("/stats");
         page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |value| value.parse().unwrap())
     }
 
@@ -199,7 +212,7 @@ impl Process {
 
 fn own_file(admin: u16, listeners: &[String], upstream: u16) -> String {
     format!(
-        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\nstatic_resources:\n  listeners: [{}]\n  \
+        "admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {admin} }} }} }}\nlayered_runtime: {{ layers: [{{ name: admin, admin_layer: {{}} }}] }}\nstatic_resources:\n  listeners: [{}]\n  \
          clusters:\n  - {{ name: one, load_assignment: {{ cluster_name: one, endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: \
          {{ socket_address: {{ address: 127.0.0.1, port_value: {upstream} }} }} }} }}] }}] }} }}\n",
         listeners.join(", ")
@@ -322,12 +335,19 @@ impl Proxy {
         Client::new(self.admin).unwrap().get(path).unwrap().2
     }
 
-    /// A counter or gauge; one that was never set may be absent.
+    /// A counter or gauge, which must be declared: waiting for another name proves nothing.
     pub fn stat(&self, name: &str) -> u64 {
         let start = format!("{name}: ");
         let page = self.page("/stats");
         let line = page.lines().find_map(|line| line.strip_prefix(&start));
-        line.map_or(0, |value| value.parse().unwrap())
+        line.unwrap_or_else(|| panic!("there is no statistic {name}")).parse().unwrap()
+    }
+
+    /// A statistic that comes with its first event, or goes with what it counts.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
+        let start = format!("{name}: ");
+        let page = self.page("/stats");
+        page.lines().find_map(|line| line.strip_prefix(&start)).map_or(0, |value| value.parse().unwrap())
     }
 
     pub fn log(&self) -> String {

@@ -458,3 +458,27 @@ async fn a_form_that_does_not_come_is_not_waited_for() {
     stream.read_exact(&mut response).await.unwrap();
     assert_eq!(&response, b"HTTP/1.1 400 ");
 }
+
+#[tokio::test]
+async fn a_large_page_keeps_its_turn_when_its_client_leaves() {
+    let turn = Arc::default();
+    let (started, begun) = oneshot::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let first = {
+        let turn = Arc::clone(&turn);
+        tokio::spawn(async move {
+            let build = move || {
+                started.send(()).unwrap();
+                released.recv().unwrap();
+                page::Page::ok()
+            };
+            routes::alone(&turn, build).await
+        })
+    };
+    begun.await.unwrap();
+    first.abort();
+    assert!(first.await.is_err_and(|error| error.is_cancelled()));
+    assert!(turn.try_lock().is_err());
+    release.send(()).unwrap();
+    let _free = turn.lock().await;
+}

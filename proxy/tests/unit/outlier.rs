@@ -148,6 +148,38 @@ fn failures_in_a_row_eject_and_a_success_between_them_does_not() {
 }
 
 #[test]
+fn a_detection_while_the_host_is_claimed_for_another_is_made_up_for_and_counts_once() {
+    let mut cluster = Cluster::new(3, |_| {});
+    let stats = Arc::clone(&cluster.view.hosts[0].stats);
+    cluster.see(1, Seen::Response(500), 4);
+    assert!(stats.ejection.change(IN, CLAIMED));
+    cluster.see(1, Seen::Response(500), 1);
+    assert!(stats.ejection.change(CLAIMED, IN));
+    assert!(!cluster.is_out(1));
+    // Two workers see one failure more each, before either ejects.
+    let settings = cluster.policy.settings;
+    let seen = [0, 1].map(|worker| observe(&settings, &stats, worker, Seen::Response(500))[1]);
+    let ejected = seen.map(|kind| eject(&cluster.policy, &stats, kind.unwrap(), 0, &mut |_| 0));
+    assert_eq!(ejected, [true, false]);
+    assert!(cluster.is_out(1));
+    assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 1);
+    // A detection that is not enforced is not repeated by who saw the same row.
+    assert!(stats.ejection.uneject());
+    stats.tally.restart_all();
+    for _ in 0..4 {
+        observe(&settings, &stats, 0, Seen::Response(500));
+    }
+    let seen = [0, 1].map(|worker| observe(&settings, &stats, worker, Seen::Response(500))[1]);
+    let mut unenforced = settings;
+    unenforced.enforcing.consecutive_5xx = 0;
+    let policy = Policy::new(unenforced, Arc::clone(&cluster.policy.stats));
+    for kind in seen {
+        eject(&policy, &stats, kind.unwrap(), 0, &mut |_| 0);
+    }
+    assert_eq!(cluster.count(|stats| &stats.ejections_detected_consecutive_5xx), 2);
+}
+
+#[test]
 fn each_ejection_lasts_longer_than_the_one_before_and_quiet_times_shorten_it() {
     let mut cluster = Cluster::new(3, |settings| settings.max_ejection_time = Duration::from_secs(80));
     let mut lasted = Vec::new();
@@ -342,6 +374,7 @@ proptest! {
                     let Some(host) = hosts.get(at) else { continue };
                     let before = cluster.ejected();
                     let was = host.flags().has(HealthFlag::FailedOutlierCheck);
+                    host.stats.tally.consecutive_5xx.store(5, Relaxed);
                     let ejected = eject(&cluster.policy, &host.stats, Kind::Consecutive5xx, 0, &mut |_| 0);
                     let fits = 100 * (before + 1) <= u64::from(percent) * hosts.len() as u64;
                     prop_assert_eq!(ejected, !was && (fits || always && before == 0));
@@ -379,6 +412,7 @@ fn workers_that_eject_at_the_same_time_eject_exactly_as_many_as_the_limit_allows
                 scope.spawn(move || {
                     for at in 0..hosts.len() {
                         let at = if worker == 0 { at } else { hosts.len() - 1 - at };
+                        hosts[at].stats.tally.consecutive_5xx.store(5, Relaxed);
                         eject(policy, &hosts[at].stats, Kind::Consecutive5xx, worker, &mut |_| 0);
                     }
                 });
