@@ -245,7 +245,14 @@ impl Pool {
                 permit => permit,
             };
             match permit {
-                Some(permit) => self.open(cluster, host, permit),
+                Some(permit) => {
+                    let before = self.coming.get();
+                    self.open(cluster, host, permit);
+                    // A worker that ends drops the new task at once: nothing comes any more.
+                    if self.coming.get() <= before {
+                        return;
+                    }
+                }
                 None => return self.want(&cluster, shortage),
             }
         }

@@ -519,6 +519,28 @@ async fn another_address_of_the_same_host_keeps_the_connections() {
     .await;
 }
 
+#[tokio::test]
+async fn a_worker_that_ends_while_requests_wait_opens_nothing_for_them() {
+    let worker = LocalSet::new();
+    let test = async {
+        let fixture = Rc::new(Fixture::http2(Server::silent().await, policy(connections(1024))));
+        // The task that connects is dropped first, and then one request after the other.
+        let mut first = Box::pin(fixture.stream());
+        waits!(first);
+        for _ in 0..3 {
+            let fixture = Rc::clone(&fixture);
+            tokio::task::spawn_local(async move { drop(fixture.stream().await) });
+        }
+        until(|| fixture.stats().upstream_rq_pending_active.get() == 4).await;
+        drop(first);
+        fixture
+    };
+    let fixture = worker.run_until(test).await;
+    drop(worker);
+    assert_eq!(fixture.breaker().pending.used(), 0);
+    assert_eq!(fixture.breaker().connections.used(), 0);
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
