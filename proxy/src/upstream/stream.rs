@@ -30,6 +30,22 @@ pub(crate) struct UpstreamStream {
     lease: Lease,
 }
 
+/// How many streams the host was seen to allow.
+#[derive(Default)]
+pub(super) struct Allowance {
+    /// SETTINGS came once: what `h2` allowed before that is not the host's word.
+    settings: bool,
+    last: Option<usize>,
+}
+
+impl Allowance {
+    /// `h2` may take over a value only some time after the frame came, behind what it has to write.
+    pub(super) fn has_changed(&mut self, settings: bool, allowed: usize) -> bool {
+        self.settings |= settings;
+        self.settings && self.last.replace(allowed) != Some(allowed)
+    }
+}
+
 /// Room for one stream on a connection; it returns to the pool on drop, however the stream ends.
 pub(super) struct Lease {
     connection: Rc<Connection>,
@@ -255,11 +271,11 @@ impl Connection {
     /// Runs an HTTP/2 connection until it ends, and tells the pool what the host says on it.
     pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
         let mut driver = pin!(driver);
-        let mut last = None;
+        let mut allowance = Allowance::default();
         let ended = poll_fn(|cx| {
             let polled = driver.as_mut().poll(cx);
             if let Some(connection) = connection.upgrade() {
-                connection.note_progress(&mut last);
+                connection.note_progress(&mut allowance);
             }
             polled
         });
@@ -273,7 +289,7 @@ impl Connection {
         connection.close_with(!drained, !drained && connection.active.get() > 0);
     }
 
-    fn note_progress(self: &Rc<Self>, last: &mut Option<usize>) {
+    fn note_progress(self: &Rc<Self>, allowance: &mut Allowance) {
         let Codec::Http2(codec) = &self.codec else { return };
         let (received, sent) = codec.take_counts();
         self.count_bytes(received, sent);
@@ -291,7 +307,7 @@ impl Connection {
             pool.draining(self);
         }
         let allowed = codec.max_streams();
-        if frames.rx_settings > 0 && last.replace(allowed) != Some(allowed) {
+        if allowance.has_changed(frames.rx_settings > 0, allowed) {
             pool.settled(self, allowed);
         }
     }

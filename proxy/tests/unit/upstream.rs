@@ -541,6 +541,15 @@ async fn a_worker_that_ends_while_requests_wait_opens_nothing_for_them() {
     assert_eq!(fixture.breaker().connections.used(), 0);
 }
 
+#[test]
+fn what_the_host_allows_is_noted_even_after_its_settings() {
+    let mut allowance = super::stream::Allowance::default();
+    assert!(!allowance.has_changed(false, 1));
+    assert!(allowance.has_changed(true, 1));
+    assert!(allowance.has_changed(false, 5));
+    assert!(!allowance.has_changed(false, 5));
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
