@@ -364,7 +364,10 @@ impl Pool {
 
     /// What the host allows on a connection has become known, or has changed.
     pub(super) fn settled(self: &Rc<Self>, connection: &Rc<Connection>, allowed: usize) {
-        self.allowed.set(allowed);
+        // What a connection says that starts nothing more is of no use for the next.
+        if !connection.is_draining() {
+            self.allowed.set(allowed);
+        }
         self.no_longer_coming(connection.unsettled.take());
         if connection.has_room() {
             self.list(Rc::clone(connection));
@@ -375,6 +378,7 @@ impl Pool {
     /// The host said GOAWAY: what runs goes on, and nothing new starts.
     pub(super) fn draining(self: &Rc<Self>, connection: &Rc<Connection>) {
         self.unlist(connection);
+        self.forget_refusal();
         self.no_longer_coming(connection.unsettled.take());
         if connection.is_idle() {
             connection.close(false);
@@ -385,9 +389,17 @@ impl Pool {
     /// A connection was closed.
     pub(super) fn closed(self: &Rc<Self>, unsettled: usize) {
         self.open.set(self.open.get().saturating_sub(1));
+        self.forget_refusal();
         self.no_longer_coming(unsettled);
         if !self.queue.is_empty() {
             self.grow();
+        }
+    }
+
+    /// That no stream was allowed counts only for the connection on which it was said.
+    fn forget_refusal(&self) {
+        if self.allowed.get() == 0 {
+            self.allowed.set(usize::MAX);
         }
     }
 

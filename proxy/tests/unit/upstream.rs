@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use proptest::prelude::*;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
@@ -548,6 +549,32 @@ fn what_the_host_allows_is_noted_even_after_its_settings() {
     assert!(allowance.has_changed(true, 1));
     assert!(allowance.has_changed(false, 5));
     assert!(!allowance.has_changed(false, 5));
+}
+
+#[tokio::test]
+async fn after_goaway_it_no_longer_counts_that_the_host_allowed_no_stream() {
+    const NO_STREAMS: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    local(async {
+        for both_at_once in [true, false] {
+            let fixture = Fixture::http2(Server::silent().await, policy(connections(1024)));
+            let (first, accepted) = tokio::join!(fixture.request(), fixture.server.socket.accept());
+            let (mut peer, _) = accepted.unwrap();
+            if both_at_once {
+                peer.write_all(&[NO_STREAMS, GOAWAY].concat()).await.unwrap();
+            } else {
+                peer.write_all(NO_STREAMS).await.unwrap();
+                let received = || fixture.stats().upstream_cx_rx_bytes_total.get();
+                until(|| received() == NO_STREAMS.len() as u64).await;
+                peer.write_all(GOAWAY).await.unwrap();
+            }
+            until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
+            let second = tokio::time::timeout(Duration::from_secs(20), fixture.request()).await;
+            assert_eq!(fixture.connections(), (2, 2));
+            drop((first, second));
+        }
+    })
+    .await;
 }
 
 /// What happens to a pool.
