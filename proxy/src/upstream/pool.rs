@@ -124,8 +124,8 @@ impl LocalHost {
 
     /// Closes connections that the host has closed, and those that keep other requests from opening
     /// one.
-    pub(crate) fn sweep(&self) {
-        self.pools.each(Pool::sweep);
+    pub(super) fn sweep(&self, released: &[Cell<u32>; 2]) {
+        self.pools.each(|pool| pool.sweep(released));
     }
 }
 
@@ -418,15 +418,19 @@ impl Pool {
         }
     }
 
-    fn sweep(self: &Rc<Self>) {
-        let mut released = 0;
+    /// `released` counts, by priority, what was closed for other requests of the cluster.
+    fn sweep(self: &Rc<Self>, [default, high]: &[Cell<u32>; 2]) {
+        let released = match self.priority {
+            Priority::Default => default,
+            Priority::High => high,
+        };
         self.close_where(|connection| {
             if connection.is_stale() {
                 return Some(true);
             }
             // Each one that is closed wakes one that waits.
-            let release = released < connection.wanted();
-            released += u32::from(release);
+            let release = released.get() < connection.wanted();
+            released.set(released.get().saturating_add(u32::from(release)));
             release.then_some(false)
         });
     }

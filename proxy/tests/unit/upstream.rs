@@ -577,6 +577,25 @@ async fn after_goaway_it_no_longer_counts_that_the_host_allowed_no_stream() {
     .await;
 }
 
+#[tokio::test]
+async fn no_more_idle_connections_are_closed_than_requests_wait_in_whatever_pools_they_are() {
+    local(async {
+        let server = Server::silent().await;
+        let [one, other] = Fixture::workers(server, Version::Http11, policy(connections(3)));
+        for version in [Version::Http11, Version::Http2] {
+            let stream = one.host.stream(&one.cluster, version, Priority::Default, &head()).await;
+            stream.unwrap().finish();
+        }
+        let _third = other.stream().await.unwrap();
+        let mut fourth = pin!(other.stream());
+        waits!(fourth);
+        one.clusters.sweep();
+        let _fourth = fourth.await.unwrap();
+        assert_eq!(other.connections().1, 3, "one of the two idle ones is kept");
+    })
+    .await;
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
