@@ -311,6 +311,7 @@ impl Pool {
         host: &Arc<Host>,
         permit: Permit,
     ) -> Result<Rc<Connection>, UpstreamError> {
+        let deadline = Instant::now() + cluster.policy.connect_timeout;
         let stream = connect(host, cluster).await?;
         let local = stream.local_addr().ok();
         let opened = Opened::new(cluster, host, permit);
@@ -326,7 +327,7 @@ impl Pool {
         let connection = Connection::new(self, opened, policy, local, Codec::Http2(codec));
         connection.unsettled.set(opening.done_but_unsettled());
         let connection = Rc::new(connection);
-        tokio::task::spawn_local(Connection::drive(Rc::downgrade(&connection), driver));
+        tokio::task::spawn_local(Connection::drive(Rc::downgrade(&connection), driver, deadline));
         Ok(connection)
     }
 
@@ -373,6 +374,12 @@ impl Pool {
             self.list(Rc::clone(connection));
         }
         self.dispatch();
+    }
+
+    /// The host was silent for the whole `connect_timeout`: nobody waits for its SETTINGS any more.
+    pub(super) fn silent(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.queue.fail(&UpstreamError::ConnectTimeout);
+        self.draining(connection);
     }
 
     /// The host said GOAWAY: what runs goes on, and nothing new starts.

@@ -596,6 +596,25 @@ async fn no_more_idle_connections_are_closed_than_requests_wait_in_whatever_pool
     .await;
 }
 
+#[tokio::test]
+async fn a_host_that_never_sends_settings_fails_those_that_wait_for_them() {
+    local(async {
+        let fixture = Fixture::http2(Server::silent().await, policy(connections(1024)));
+        let first = fixture.request().await;
+        let mut second = pin!(fixture.stream());
+        waits!(second);
+        tokio::time::pause();
+        assert_eq!(second.await.err(), Some(UpstreamError::ConnectTimeout));
+        assert_eq!(fixture.stats().upstream_cx_connect_timeout.get(), 1);
+        // The next one has a connection of its own.
+        tokio::time::resume();
+        let third = fixture.request().await;
+        assert_eq!(fixture.connections(), (2, 2));
+        drop((first, third));
+    })
+    .await;
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
