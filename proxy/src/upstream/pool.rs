@@ -62,6 +62,8 @@ pub(super) struct Pool {
     /// How many streams the host allowed last on one connection.
     allowed: Cell<usize>,
     retired: Cell<bool>,
+    /// How often all connections of the moment were drained: see `Connection::epoch`.
+    pub(super) epoch: Cell<u64>,
     /// While requests wait that no connection may be opened for.
     wanting: RefCell<Option<Wanting>>,
     /// The task that closes what was idle for too long.
@@ -157,6 +159,7 @@ impl Pool {
             coming: Cell::new(0),
             allowed: Cell::new(usize::MAX),
             retired: Cell::new(retired),
+            epoch: Cell::new(0),
             wanting: RefCell::default(),
             reaper: RefCell::default(),
         }
@@ -334,6 +337,7 @@ impl Pool {
     /// A connection may have room: for the first that waits, or else it is kept. One that lies idle
     /// is closed where requests for other hosts or on other workers wait for its permit.
     pub(super) fn returned(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.drain_old(connection);
         if connection.has_room() {
             self.list(Rc::clone(connection));
             self.dispatch();
@@ -365,6 +369,7 @@ impl Pool {
 
     /// What the host allows on a connection has become known, or has changed.
     pub(super) fn settled(self: &Rc<Self>, connection: &Rc<Connection>, allowed: usize) {
+        self.drain_old(connection);
         // What a connection says that starts nothing more is of no use for the next.
         if !connection.is_draining() {
             self.allowed.set(allowed);
@@ -414,7 +419,15 @@ impl Pool {
         self.coming.set(self.coming.get().saturating_sub(streams));
     }
 
+    /// A connection that had no room when all were drained starts no more streams, either.
+    fn drain_old(&self, connection: &Connection) {
+        if connection.epoch != self.epoch.get() {
+            connection.drain();
+        }
+    }
+
     fn drain(self: &Rc<Self>) {
+        self.epoch.set(self.epoch.get().saturating_add(1));
         let all = self.ready.take();
         for connection in &all {
             connection.listed.set(false);

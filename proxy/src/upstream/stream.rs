@@ -67,6 +67,8 @@ pub(super) struct Connection {
     max_started: u64,
     max_active: usize,
     draining: Cell<bool>,
+    /// The pool's when it was opened.
+    pub(super) epoch: u64,
     /// It is in the pool's list of those with room.
     pub(super) listed: Cell<bool>,
     /// Streams that the pool expects it to have room for once the host has said how many it allows.
@@ -179,6 +181,7 @@ impl Connection {
             max_started: policy.max_requests_per_connection.map_or(u64::MAX, u64::from),
             max_active,
             draining: Cell::new(false),
+            epoch: pool.epoch.get(),
             listed: Cell::new(false),
             unsettled: Cell::new(0),
             idle_since: Cell::new(Instant::now()),

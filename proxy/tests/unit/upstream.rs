@@ -615,6 +615,21 @@ async fn a_host_that_never_sends_settings_fails_those_that_wait_for_them() {
     .await;
 }
 
+#[tokio::test]
+async fn a_busy_connection_of_a_host_that_fails_serves_no_further_request() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        fixture.host.close_all_idle();
+        first.finish();
+        assert_eq!(fixture.connections(), (1, 0));
+        fixture.stream().await.unwrap().finish();
+        fixture.stream().await.unwrap().finish();
+        assert_eq!(fixture.connections(), (2, 1));
+    })
+    .await;
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
