@@ -630,6 +630,21 @@ async fn a_busy_connection_of_a_host_that_fails_serves_no_further_request() {
     .await;
 }
 
+#[tokio::test]
+async fn an_upgrade_is_not_sent_to_a_host_that_takes_none() {
+    local(async {
+        let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
+        let mut upgrade = RequestHead { method: crate::message::Method::Get, ..head() };
+        upgrade.fields.push("connection", "upgrade");
+        upgrade.fields.push("upgrade", "websocket");
+        // The host's SETTINGS have not come yet.
+        let stream = fixture.host.stream(&fixture.cluster, Version::Http2, Priority::Default, &upgrade);
+        let mut stream = stream.await.unwrap();
+        assert_eq!(stream.tx.head(&upgrade, false).await, Err(UpstreamError::Unsendable));
+    })
+    .await;
+}
+
 /// What happens to a pool.
 #[derive(Clone, Debug)]
 enum Step {
