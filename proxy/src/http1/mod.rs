@@ -86,8 +86,7 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     /// `request_timeout` ran out before the head was whole.
-    pub(crate) const TIMEOUT: Self =
-        Self::without_head(408, "request timeout", "request_overall_timeout", None);
+    pub(crate) const TIMEOUT: Self = Self::without_head(408, "request timeout", "request_overall_timeout", None);
     /// `stream_idle_timeout` ran out before the head was whole.
     pub(crate) const IDLE_TIMEOUT: Self =
         Self::without_head(408, "stream timeout", "stream_idle_timeout", Some(Flag::StreamIdleTimeout));
