@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::nothing;
 use super::timers::{First, Timers, departure, next_or, unless_left};
@@ -13,7 +13,11 @@ use crate::message::{Fields, Frame};
 use crate::time;
 use crate::upstream::RequestWriter;
 
-/// What was read of a request's body so far. Pieces share their memory with those sent; past the
+/// Pieces that are shorter together are kept as one: many tiny ones would cost far more than their
+/// bytes.
+const SHORT_PIECE: usize = 1024;
+
+/// What was read of a request's body so far. Longer pieces share their memory with those sent; past the
 /// limit the copy is dropped, and with it the retries.
 #[derive(Debug)]
 pub(super) struct Replay {
@@ -35,7 +39,10 @@ impl Replay {
     pub(super) fn push(&mut self, piece: &Bytes) -> bool {
         if self.keep && self.size.saturating_add(piece.len()) <= self.limit {
             self.size += piece.len();
-            self.pieces.push(piece.clone());
+            match self.pieces.last_mut() {
+                Some(last) if last.len() + piece.len() <= SHORT_PIECE => join(last, piece),
+                _ => self.pieces.push(piece.clone()),
+            }
             return false;
         }
         self.pieces = Vec::new();
@@ -52,6 +59,16 @@ impl Replay {
     pub(super) fn is_empty(&self) -> bool {
         self.pieces.is_empty() && self.trailers.is_none()
     }
+}
+
+fn join(last: &mut Bytes, piece: &[u8]) {
+    let mut joined = std::mem::take(last).try_into_mut().unwrap_or_else(|shared| {
+        let mut copy = BytesMut::with_capacity(SHORT_PIECE);
+        copy.extend_from_slice(&shared);
+        copy
+    });
+    joined.extend_from_slice(piece);
+    *last = joined.freeze();
 }
 
 /// What the other side of the exchange may see of the upload.
@@ -204,6 +221,17 @@ impl Upload<'_, '_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiny_pieces_are_kept_as_few() {
+        let mut replay = Replay::new(true, 10_000);
+        let body: Vec<u8> = (0..10_000_u32).map(|at| at as u8).collect();
+        for byte in body.chunks(1) {
+            assert!(!replay.push(&Bytes::copy_from_slice(byte)));
+        }
+        assert_eq!(replay.pieces.concat(), body);
+        assert!(replay.pieces.len() <= 10);
+    }
 
     #[test]
     fn past_its_limit_the_copy_is_gone_for_good() {

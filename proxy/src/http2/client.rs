@@ -1,6 +1,6 @@
 //! The client side of HTTP/2: a connection to an upstream, and the requests on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 
 use super::convert;
 use super::sender::Outgoing;
@@ -22,18 +23,33 @@ use crate::message::{Fields, Frame, HeadKind, Invalid, RequestHead, ResponseHead
 pub(crate) struct ClientConnection {
     send: RefCell<SendRequest<Bytes>>,
     counts: Counts,
+    settings: Rc<Settings>,
     max_head_bytes: usize,
     max_fields: usize,
 }
 
 /// Drives a connection until it ends; to be spawned on the worker's thread.
-pub(crate) struct Driver(h2::client::Connection<Io, Bytes>);
+pub(crate) struct Driver {
+    connection: h2::client::Connection<Io, Bytes>,
+    counts: Counts,
+    settings: Rc<Settings>,
+}
+
+/// The upstream's first SETTINGS, before which it is not known whether it takes upgrades.
+#[derive(Default)]
+struct Settings {
+    /// They came, or never will.
+    over: Cell<bool>,
+    came: Notify,
+}
 
 /// Where the request goes.
 pub(crate) struct RequestWriter {
     send: SendRequest<Bytes>,
     stream: Option<SendStream<Bytes>>,
     outgoing: Outgoing,
+    /// For an upgrade.
+    settings: Option<Rc<Settings>>,
     response: Rc<RefCell<PendingResponse>>,
 }
 
@@ -75,8 +91,9 @@ impl ClientConnection {
             .initial_max_send_streams(1);
         let (send, connection) = builder.handshake(io).await.map_err(|error| upstream(&error))?;
         let Options { max_head_bytes, max_fields, .. } = *options;
-        let send = RefCell::new(send);
-        Ok((Self { send, counts, max_head_bytes, max_fields }, Driver(connection)))
+        let (send, settings) = (RefCell::new(send), Rc::<Settings>::default());
+        let driver = Driver { connection, counts: counts.clone(), settings: Rc::clone(&settings) };
+        Ok((Self { send, counts, settings, max_head_bytes, max_fields }, driver))
     }
 
     /// Whether new requests may be started: false once the upstream said GOAWAY or the connection
@@ -104,13 +121,14 @@ impl ClientConnection {
     /// The two sides of a request; `head` is the one that will be written.
     pub(crate) fn start(&self, head: &RequestHead) -> (RequestWriter, ResponseReader) {
         let response = Rc::<RefCell<PendingResponse>>::default();
+        let upgrade = convert::wants_upgrade(head);
         let writer = RequestWriter {
             send: self.send.borrow().clone(),
             stream: None,
             outgoing: Outgoing::default(),
+            settings: upgrade.then(|| Rc::clone(&self.settings)),
             response: response.clone(),
         };
-        let upgrade = convert::wants_upgrade(head);
         let Self { max_head_bytes, max_fields, .. } = *self;
         let reader =
             ResponseReader { response, body: None, done: false, upgrade, max_head_bytes, max_fields };
@@ -122,7 +140,30 @@ impl Future for Driver {
     type Output = Result<(), UpstreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        pin!(&mut self.0).poll(cx).map_err(|error| upstream(&error))
+        let polled = pin!(&mut self.connection).poll(cx).map_err(|error| upstream(&error));
+        if !self.settings.over.get() && self.counts.has_settings() {
+            self.settings.end();
+        }
+        polled
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.settings.end();
+    }
+}
+
+impl Settings {
+    fn end(&self) {
+        self.over.set(true);
+        self.came.notify_waiters();
+    }
+
+    async fn wait(&self) {
+        while !self.over.get() {
+            self.came.notified().await;
+        }
     }
 }
 
@@ -132,7 +173,14 @@ impl RequestWriter {
         if self.stream.is_some() {
             return Ok(());
         }
+        if let Some(settings) = &self.settings {
+            settings.wait().await;
+        }
         poll_fn(|cx| self.send.poll_ready(cx)).await.map_err(|error| upstream(&error))?;
+        // The reset of an upgrade that the upstream never offered would count against its host.
+        if self.settings.is_some() && !self.send.is_extended_connect_protocol_enabled() {
+            return Err(UpstreamError::Unsendable);
+        }
         let request = convert::request_out(head).ok_or(UpstreamError::Unsendable)?;
         let (future, stream) = self.send.send_request(request, end).map_err(|error| sending(&error))?;
         self.stream = Some(stream);

@@ -93,6 +93,11 @@ impl Counts {
         self.0.2.take()
     }
 
+    /// SETTINGS came since the last call of `take_frames`.
+    fn has_settings(&self) -> bool {
+        self.0.2.get().rx_settings > 0
+    }
+
     fn add(cell: &Cell<u64>, more: usize) {
         cell.set(cell.get().saturating_add(more as u64));
     }

@@ -91,8 +91,9 @@ impl Clusters {
     /// opening one.
     pub(crate) fn sweep(&self) {
         for cluster in self.by_name.borrow().values() {
+            let released = Default::default();
             for host in cluster.members.hosts.borrow().values() {
-                host.sweep();
+                host.sweep(&released);
             }
         }
     }

@@ -33,6 +33,13 @@ impl Opened {
         self.stats.0.shard(self.stats.1)
     }
 
+    /// The host did not say in time what it allows.
+    pub(super) fn count_timeout(&self) {
+        self.stats().upstream_cx_connect_timeout.inc();
+        self.stats().upstream_cx_connect_fail.inc();
+        self.host.stats.shard(self.stats.1).cx_connect_fail.inc();
+    }
+
     /// How many requests wait for the permit of a connection of this cluster.
     pub(super) fn wanted(&self) -> u32 {
         self.permit.wanted()

@@ -62,6 +62,8 @@ pub(super) struct Pool {
     /// How many streams the host allowed last on one connection.
     allowed: Cell<usize>,
     retired: Cell<bool>,
+    /// How often all connections of the moment were drained: see `Connection::epoch`.
+    pub(super) epoch: Cell<u64>,
     /// While requests wait that no connection may be opened for.
     wanting: RefCell<Option<Wanting>>,
     /// The task that closes what was idle for too long.
@@ -124,8 +126,8 @@ impl LocalHost {
 
     /// Closes connections that the host has closed, and those that keep other requests from opening
     /// one.
-    pub(crate) fn sweep(&self) {
-        self.pools.each(Pool::sweep);
+    pub(super) fn sweep(&self, released: &[Cell<u32>; 2]) {
+        self.pools.each(|pool| pool.sweep(released));
     }
 }
 
@@ -157,6 +159,7 @@ impl Pool {
             coming: Cell::new(0),
             allowed: Cell::new(usize::MAX),
             retired: Cell::new(retired),
+            epoch: Cell::new(0),
             wanting: RefCell::default(),
             reaper: RefCell::default(),
         }
@@ -311,6 +314,7 @@ impl Pool {
         host: &Arc<Host>,
         permit: Permit,
     ) -> Result<Rc<Connection>, UpstreamError> {
+        let deadline = Instant::now() + cluster.policy.connect_timeout;
         let stream = connect(host, cluster).await?;
         let local = stream.local_addr().ok();
         let opened = Opened::new(cluster, host, permit);
@@ -326,13 +330,14 @@ impl Pool {
         let connection = Connection::new(self, opened, policy, local, Codec::Http2(codec));
         connection.unsettled.set(opening.done_but_unsettled());
         let connection = Rc::new(connection);
-        tokio::task::spawn_local(Connection::drive(Rc::downgrade(&connection), driver));
+        tokio::task::spawn_local(Connection::drive(Rc::downgrade(&connection), driver, deadline));
         Ok(connection)
     }
 
     /// A connection may have room: for the first that waits, or else it is kept. One that lies idle
     /// is closed where requests for other hosts or on other workers wait for its permit.
     pub(super) fn returned(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.drain_old(connection);
         if connection.has_room() {
             self.list(Rc::clone(connection));
             self.dispatch();
@@ -364,6 +369,7 @@ impl Pool {
 
     /// What the host allows on a connection has become known, or has changed.
     pub(super) fn settled(self: &Rc<Self>, connection: &Rc<Connection>, allowed: usize) {
+        self.drain_old(connection);
         // What a connection says that starts nothing more is of no use for the next.
         if !connection.is_draining() {
             self.allowed.set(allowed);
@@ -373,6 +379,12 @@ impl Pool {
             self.list(Rc::clone(connection));
         }
         self.dispatch();
+    }
+
+    /// The host was silent for the whole `connect_timeout`: no request waits for its SETTINGS any more.
+    pub(super) fn silent(self: &Rc<Self>, connection: &Rc<Connection>) {
+        self.queue.fail(&UpstreamError::ConnectTimeout);
+        self.draining(connection);
     }
 
     /// The host sent GOAWAY: streams in flight continue, and no new one starts.
@@ -407,7 +419,15 @@ impl Pool {
         self.coming.set(self.coming.get().saturating_sub(streams));
     }
 
+    /// A connection that had no room when all were drained starts no more streams, either.
+    fn drain_old(&self, connection: &Connection) {
+        if connection.epoch != self.epoch.get() {
+            connection.drain();
+        }
+    }
+
     fn drain(self: &Rc<Self>) {
+        self.epoch.set(self.epoch.get().saturating_add(1));
         let all = self.ready.take();
         for connection in &all {
             connection.listed.set(false);
@@ -418,15 +438,19 @@ impl Pool {
         }
     }
 
-    fn sweep(self: &Rc<Self>) {
-        let mut released = 0;
+    /// `released` counts, by priority, what was closed for other requests of the cluster.
+    fn sweep(self: &Rc<Self>, [default, high]: &[Cell<u32>; 2]) {
+        let released = match self.priority {
+            Priority::Default => default,
+            Priority::High => high,
+        };
         self.close_where(|connection| {
             if connection.is_stale() {
                 return Some(true);
             }
             // Each closed connection wakes one waiting request.
-            let release = released < connection.wanted();
-            released += u32::from(release);
+            let release = released.get() < connection.wanted();
+            released.set(released.get().saturating_add(u32::from(release)));
             release.then_some(false)
         });
     }

@@ -67,6 +67,8 @@ pub(super) struct Connection {
     max_started: u64,
     max_active: usize,
     draining: Cell<bool>,
+    /// The pool's when it was opened.
+    pub(super) epoch: u64,
     /// It is in the pool's list of those with room.
     pub(super) listed: Cell<bool>,
     /// Streams that the pool expects it to have room for once the host has said how many it allows.
@@ -179,6 +181,7 @@ impl Connection {
             max_started: policy.max_requests_per_connection.map_or(u64::MAX, u64::from),
             max_active,
             draining: Cell::new(false),
+            epoch: pool.epoch.get(),
             listed: Cell::new(false),
             unsettled: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
@@ -270,13 +273,20 @@ impl Connection {
 
     /// Runs an HTTP/2 connection until it ends, and passes the host's settings and GOAWAY to the
     /// pool.
-    pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver) {
+    pub(super) async fn drive(connection: Weak<Self>, driver: http2::Driver, deadline: Instant) {
         let mut driver = pin!(driver);
         let mut allowance = Allowance::default();
+        let mut silence = pin!(Some(tokio::time::sleep_until(deadline)));
         let ended = poll_fn(|cx| {
             let polled = driver.as_mut().poll(cx);
             if let Some(connection) = connection.upgrade() {
                 connection.note_progress(&mut allowance);
+                if allowance.settings {
+                    silence.set(None);
+                } else if silence.as_mut().as_pin_mut().is_some_and(|over| over.poll(cx).is_ready()) {
+                    silence.set(None);
+                    connection.note_silence();
+                }
             }
             polled
         });
@@ -288,6 +298,17 @@ impl Connection {
         // After a GOAWAY it is `h2` that closes the connection, with the last stream.
         let drained = ended.is_ok() && connection.draining.get();
         connection.close_with(!drained, !drained && connection.active.get() > 0);
+    }
+
+    /// No SETTINGS came in time. A stream that runs goes on, under its own timeouts.
+    fn note_silence(self: &Rc<Self>) {
+        if let Some(opened) = &*self.opened.borrow() {
+            opened.count_timeout();
+        }
+        self.draining.set(true);
+        if let Some(pool) = self.pool.upgrade() {
+            pool.silent(self);
+        }
     }
 
     fn note_progress(self: &Rc<Self>, allowance: &mut Allowance) {

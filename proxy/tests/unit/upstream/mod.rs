@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::SendResponse;
-use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
@@ -23,6 +22,18 @@ use crate::message::{HeadKind, RequestHead, ResponseHead, Version};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Registry};
 
+/// Lets a future begin that is to wait.
+macro_rules! waits {
+    ($future:expr) => {
+        tokio::select! {
+            biased;
+            _ = &mut $future => panic!("there is no connection for it"),
+            () = std::future::ready(()) => {}
+        }
+    };
+}
+
+mod http2;
 mod laws;
 
 fn policy(limits: Thresholds) -> ClusterPolicy {
@@ -211,17 +222,6 @@ async fn until(true_at_last: impl Fn() -> bool) {
     }
 }
 
-/// Lets a future begin that is to wait.
-macro_rules! waits {
-    ($future:expr) => {
-        tokio::select! {
-            biased;
-            _ = &mut $future => panic!("there is no connection for it"),
-            () = std::future::ready(()) => {}
-        }
-    };
-}
-
 #[tokio::test]
 async fn a_request_that_waits_has_a_new_connection_when_another_one_breaks_off() {
     local(async {
@@ -364,109 +364,6 @@ async fn a_request_that_has_given_up_waits_no_longer() {
 }
 
 #[tokio::test]
-async fn streams_beyond_the_hosts_limit_go_to_further_connections() {
-    local(async {
-        let server = Server::http2(2).await;
-        let fixture = Fixture::http2(server, policy(connections(1024)));
-        let streams = futures_util::future::join_all((0..8).map(|_| fixture.request())).await;
-        assert_eq!(fixture.connections(), (4, 4));
-        assert_eq!(fixture.stats().upstream_cx_http2_total.get(), 4);
-        until(|| fixture.server.total.get() == 8).await;
-        drop(streams);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn the_clusters_own_limit_of_streams_counts_as_well() {
-    local(async {
-        let mut policy = policy(connections(1024));
-        policy.http2.max_concurrent_streams = 3;
-        let fixture = Fixture::http2(Server::http2(100).await, policy);
-        let streams = futures_util::future::join_all((0..6).map(|_| fixture.request())).await;
-        assert_eq!(fixture.connections(), (2, 2));
-        drop(streams);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn requests_beyond_all_streams_wait_in_a_queue_that_is_bounded() {
-    local(async {
-        let limits = Thresholds { max_connections: 1, max_pending_requests: 1, ..Thresholds::default() };
-        let server = Server::http2(2).await;
-        let fixture = Fixture::http2(server, policy(limits));
-        let first = fixture.request().await;
-        let second = fixture.request().await;
-        let mut third = pin!(fixture.stream());
-        waits!(third);
-        assert_eq!(fixture.stats().upstream_rq_pending_active.get(), 1);
-        assert_eq!(fixture.stats().upstream_cx_overflow.get(), 1);
-        assert_eq!(fixture.stream().await.err(), Some(UpstreamError::Overflow));
-        assert_eq!(fixture.stats().upstream_rq_pending_overflow.get(), 1);
-        let (_, respond) = fixture.server.next().await;
-        finish(first, respond).await;
-        drop(third.await.unwrap());
-        assert_eq!(fixture.stats().upstream_rq_pending_active.get(), 0);
-        assert_eq!(fixture.connections(), (1, 1));
-        drop(second);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn goaway_sends_new_streams_to_another_connection_and_lets_the_others_finish() {
-    local(async {
-        let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
-        let first = fixture.request().await;
-        let (number, respond) = fixture.server.next().await;
-        assert_eq!(number, 0);
-        fixture.server.goaway.notify_waiters();
-        until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
-        let second = fixture.request().await;
-        let (number, other) = fixture.server.next().await;
-        assert_eq!(number, 1);
-        finish(first, respond).await;
-        finish(second, other).await;
-        until(|| fixture.connections() == (2, 1)).await;
-        assert_eq!(fixture.stats().upstream_cx_destroy.get(), 1);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_connection_ends_after_its_last_request() {
-    local(async {
-        let mut policy = policy(connections(1024));
-        policy.max_requests_per_connection = Some(2);
-        let fixture = Fixture::http2(Server::http2(100).await, policy);
-        for _ in 0..4 {
-            let stream = fixture.request().await;
-            let (_, respond) = fixture.server.next().await;
-            finish(stream, respond).await;
-        }
-        assert_eq!((fixture.connections().0, fixture.stats().upstream_cx_max_requests.get()), (2, 2));
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn resets_that_were_sent_are_counted() {
-    local(async {
-        let fixture = Fixture::http2(Server::http2(100).await, policy(connections(1024)));
-        let stream = fixture.request().await;
-        let (_, mut respond) = fixture.server.next().await;
-        respond.send_reset(h2::Reason::INTERNAL_ERROR);
-        until(|| fixture.stats().http2_rx_reset.get() == 1).await;
-        drop(stream);
-        let stream = fixture.request().await;
-        drop(stream);
-        until(|| fixture.stats().http2_tx_reset.get() == 1).await;
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn idle_connections_are_closed_at_their_time_each_by_itself() {
     local(async {
         for version in [Version::Http11, Version::Http2] {
@@ -522,58 +419,35 @@ async fn another_address_of_the_same_host_keeps_the_connections() {
 }
 
 #[tokio::test]
-async fn a_worker_that_ends_while_requests_wait_opens_nothing_for_them() {
-    let worker = LocalSet::new();
-    let test = async {
-        let fixture = Rc::new(Fixture::http2(Server::silent().await, policy(connections(1024))));
-        // The task that connects is dropped first, and then one request after the other.
-        let mut first = Box::pin(fixture.stream());
-        waits!(first);
-        for _ in 0..3 {
-            let fixture = Rc::clone(&fixture);
-            tokio::task::spawn_local(async move { drop(fixture.stream().await) });
+async fn no_more_idle_connections_are_closed_than_requests_wait_in_whatever_pools_they_are() {
+    local(async {
+        let server = Server::silent().await;
+        let [one, other] = Fixture::workers(server, Version::Http11, policy(connections(3)));
+        for version in [Version::Http11, Version::Http2] {
+            let stream = one.host.stream(&one.cluster, version, Priority::Default, &head()).await;
+            stream.unwrap().finish();
         }
-        until(|| fixture.stats().upstream_rq_pending_active.get() == 4).await;
-        drop(first);
-        fixture
-    };
-    let fixture = worker.run_until(test).await;
-    drop(worker);
-    assert_eq!(fixture.breaker().pending.used(), 0);
-    assert_eq!(fixture.breaker().connections.used(), 0);
-}
-
-#[test]
-fn what_the_host_allows_is_noted_even_after_its_settings() {
-    let mut allowance = super::stream::Allowance::default();
-    assert!(!allowance.has_changed(false, 1));
-    assert!(allowance.has_changed(true, 1));
-    assert!(allowance.has_changed(false, 5));
-    assert!(!allowance.has_changed(false, 5));
+        let _third = other.stream().await.unwrap();
+        let mut fourth = pin!(other.stream());
+        waits!(fourth);
+        one.clusters.sweep();
+        let _fourth = fourth.await.unwrap();
+        assert_eq!(other.connections().1, 3, "one of the two idle ones is kept");
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn after_goaway_it_no_longer_counts_that_the_host_allowed_no_stream() {
-    const NO_STREAMS: &[u8] = &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0];
-    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+async fn a_busy_connection_of_a_host_that_fails_serves_no_further_request() {
     local(async {
-        for both_at_once in [true, false] {
-            let fixture = Fixture::http2(Server::silent().await, policy(connections(1024)));
-            let (first, accepted) = tokio::join!(fixture.request(), fixture.server.socket.accept());
-            let (mut peer, _) = accepted.unwrap();
-            if both_at_once {
-                peer.write_all(&[NO_STREAMS, GOAWAY].concat()).await.unwrap();
-            } else {
-                peer.write_all(NO_STREAMS).await.unwrap();
-                let received = || fixture.stats().upstream_cx_rx_bytes_total.get();
-                until(|| received() == NO_STREAMS.len() as u64).await;
-                peer.write_all(GOAWAY).await.unwrap();
-            }
-            until(|| fixture.stats().upstream_cx_close_notify.get() == 1).await;
-            let second = tokio::time::timeout(Duration::from_secs(20), fixture.request()).await;
-            assert_eq!(fixture.connections(), (2, 2));
-            drop((first, second));
-        }
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        fixture.host.close_all_idle();
+        first.finish();
+        assert_eq!(fixture.connections(), (1, 0));
+        fixture.stream().await.unwrap().finish();
+        fixture.stream().await.unwrap().finish();
+        assert_eq!(fixture.connections(), (2, 1));
     })
     .await;
 }
