@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::local::Local;
 use crate::snapshot::Listener;
-use crate::state::{Direction, Drain};
+use crate::state::{Direction, Drain, ServerState};
 use crate::stream_info::ConnectionInfo;
 use chain::Facts;
 
@@ -24,7 +24,32 @@ mod chains;
 mod gate;
 
 /// A connection that one worker accepted for another.
-pub(crate) type Handed = (std::net::TcpStream, SocketAddr, Arc<Listener>);
+pub(crate) struct Handed {
+    pub stream: std::net::TcpStream,
+    pub peer: SocketAddr,
+    pub listener: Arc<Listener>,
+    /// It counts as open on its way, so that a drain waits for it.
+    _counted: Counted,
+}
+
+/// Counts a connection as open before a worker serves it.
+struct Counted {
+    state: Arc<ServerState>,
+    direction: Direction,
+}
+
+impl Counted {
+    fn new(state: &Arc<ServerState>, direction: Direction) -> Self {
+        state.connection_opened(direction);
+        Self { state: Arc::clone(state), direction }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.state.connection_closed(self.direction);
+    }
+}
 
 /// One worker's socket of one listener.
 pub(crate) struct Acceptor {
@@ -147,12 +172,13 @@ impl Acceptor {
             Spread::Over(workers) => {
                 *turn = turn.wrapping_add(1);
                 let target = workers.get(*turn % workers.len().max(1));
-                let handed = stream.into_std().ok().map(|stream| (stream, peer, listener));
+                let _counted = Counted::new(&local.state, listener.direction);
+                let handed = stream.into_std().ok().map(|stream| Handed { stream, peer, listener, _counted });
                 // A worker whose inbox is full is overloaded: its connection is closed and counted like any beyond the limit.
                 if let Some((target, handed)) = target.zip(handed)
                     && let Err(full) = target.try_send(handed)
                 {
-                    full.into_inner().2.stats.shard(local.shard).downstream_cx_overflow.inc();
+                    full.into_inner().listener.stats.shard(local.shard).downstream_cx_overflow.inc();
                 }
             }
         }
@@ -185,8 +211,18 @@ impl Drop for Accepting {
 const PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// Serves a connection that another worker accepted.
+pub(crate) fn take_over(local: &Rc<Local>, handed: Handed) {
+    // It counts as open until it does so here.
+    let Handed { stream, peer, listener, _counted } = handed;
+    match TcpStream::from_std(stream) {
+        Ok(stream) => serve(local, &listener, stream, peer),
+        Err(error) => tracing::warn!(%error, "cannot take over a connection"),
+    }
+}
+
 /// Serves a connection on this worker.
-pub(crate) fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
+fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let stats = listener.stats.shard(local.shard);
     let open = || listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum::<i64>();
     if listener.max_connections.is_some_and(|limit| open() >= i64::from(limit)) {

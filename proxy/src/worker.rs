@@ -123,10 +123,7 @@ async fn run(setup: Setup) {
                 let snapshot = Arc::clone(&snapshots.borrow_and_update());
                 worker.apply(&snapshot);
             }
-            Some((stream, peer, listener)) = inbox.recv() => match tokio::net::TcpStream::from_std(stream) {
-                Ok(stream) => listener::serve(&local, &listener, stream, peer),
-                Err(error) => tracing::warn!(%error, "cannot take over a connection"),
-            },
+            Some(handed) = inbox.recv() => listener::take_over(&local, handed),
             Ok(()) = state.changed() => local.relay_drain(),
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 local.relay_drain();

@@ -314,7 +314,7 @@ impl<'x> Exchange<'x> {
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
-            rewrite_host(&mut self.request.head, host.clone(), forward);
+            rewrite_host(&mut self.request.head, host.clone(), forward.append_x_forwarded_host);
         }
         Ok(cluster)
     }
@@ -331,11 +331,17 @@ impl<'x> Exchange<'x> {
         }
         match &forward.host {
             HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => rewrite_host(head, host.clone(), forward),
+            HostRewrite::Literal(host) => {
+                rewrite_host(head, host.clone(), forward.append_x_forwarded_host);
+            }
             HostRewrite::Header(name) => {
                 if let Some(host) = head.get(name) {
                     let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
-                    rewrite_host(head, Authority::new(host).map_err(invalid)?, forward);
+                    rewrite_host(
+                        head,
+                        Authority::new(host).map_err(invalid)?,
+                        forward.append_x_forwarded_host,
+                    );
                 }
             }
         }
@@ -376,7 +382,8 @@ impl<'x> Exchange<'x> {
             && !host.hostname.is_empty()
             && let Ok(host) = Authority::new(host.hostname.as_str())
         {
-            rewrite_host(head, host, attempts.forward);
+            // A retry replaces the name of the host before it, which no client asked for.
+            rewrite_host(head, host, attempts.forward.append_x_forwarded_host && attempts.count == 1);
         }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
             head.fields.set("x-envoy-attempt-count", attempts.count);
@@ -393,9 +400,9 @@ fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     }
 }
 
-fn rewrite_host(head: &mut RequestHead, host: Authority, forward: &Forward) {
+fn rewrite_host(head: &mut RequestHead, host: Authority, append_x_forwarded_host: bool) {
     let original = std::mem::replace(&mut head.authority, host);
-    if forward.append_x_forwarded_host && original != head.authority {
+    if append_x_forwarded_host && original != head.authority {
         head.fields.append(Known::XForwardedHost, ",", &original);
     }
 }

@@ -217,10 +217,7 @@ impl BodyDecoder {
         let parsed = head::section(input, &mut trailers, None, &mut Summary::default(), limits, 0)?;
         let Parsed::Complete(used) = parsed else { return Err(Malformed::Syntax) };
         input.advance(used);
-        // Fields that decide about framing or routing have no place behind the body (RFC 9110, 6.5.1).
-        for name in
-            [Known::ContentLength, Known::TransferEncoding, Known::Connection, Known::Trailer, Known::Te]
-        {
+        for name in NOT_IN_TRAILERS {
             trailers.remove(name);
         }
         let keep = self.keep_trailers && !trailers.is_empty();
@@ -229,6 +226,10 @@ impl BodyDecoder {
         Ok(())
     }
 }
+
+/// Headers that decide about framing or routing have no place behind the body (RFC 9110, 6.5.1).
+pub(super) const NOT_IN_TRAILERS: [Known; 5] =
+    [Known::ContentLength, Known::TransferEncoding, Known::Connection, Known::Trailer, Known::Te];
 
 enum Chunk {
     Data(Bytes),

@@ -2,6 +2,7 @@
 //! hint.
 
 use super::EncodeOptions;
+use super::body::NOT_IN_TRAILERS;
 use crate::message::{Fields, Known, Method, Name, RequestHead, ResponseHead, Version};
 
 /// How a body that is sent ends.
@@ -110,7 +111,11 @@ pub(super) fn response_head(
 pub(super) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>, options: EncodeOptions) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers.filter(|_| options.enable_trailers) {
-        trailers.iter().for_each(|(name, value)| field(out, name, value, options));
+        // Those of an HTTP/2 peer were not looked at before.
+        let allowed =
+            |name: &Name<'_>| !matches!(name, Name::Known(known) if NOT_IN_TRAILERS.contains(known));
+        let allowed = trailers.iter().filter(|(name, _)| allowed(name));
+        allowed.for_each(|(name, value)| field(out, name, value, options));
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -287,5 +292,23 @@ fn error_reason(status: u16) -> &'static str {
         510 => "Not Extended",
         511 => "Network Authentication Required",
         _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trailers_hold_nothing_that_decides_about_framing() {
+        let mut trailers = Fields::default();
+        for name in NOT_IN_TRAILERS {
+            trailers.push(name, "7");
+        }
+        trailers.push("x-sum", "8");
+        let mut out = Vec::new();
+        let options = EncodeOptions { enable_trailers: true, ..EncodeOptions::default() };
+        last_chunk(&mut out, Some(&trailers), options);
+        assert_eq!(out, b"0\r\nx-sum: 8\r\n\r\n");
     }
 }
