@@ -1,4 +1,4 @@
-//! Who may import whom inside the proxy.
+//! Which modules of the proxy may import which.
 
 use tidy::{Findings, Tree, code, code_spans, paths_below, section};
 
