@@ -93,6 +93,8 @@ pub struct Graph {
     pub admin_log: Vec<Arc<AccessLog>>,
     pub runtime: Runtime,
     pub node: Node,
+    /// The gauge `server.version`, which shows what the process started with.
+    pub server_version: u64,
 }
 
 /// A listener and what it was made of.
@@ -266,9 +268,17 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
     let clusters = build_clusters(&mut cx, clusters, previous);
     let listeners = build_listeners(&mut cx, listeners, previous);
     unused_clusters(&mut cx, resources.map(|resources| &*resources.clusters).unwrap_or_default());
-    let graph = Graph { listeners, clusters, admin, admin_log, runtime: cx.runtime, node: cx.node };
+    let server_version = bootstrap.stats_server_version_override.unwrap_or_else(own_version);
+    let (runtime, node) = (cx.runtime, cx.node);
+    let graph = Graph { listeners, clusters, admin, admin_log, runtime, node, server_version };
     let refused = cx.findings.has_errors();
     ((!refused).then_some(graph), cx.findings)
+}
+
+/// The version of petmesh as one number: 1.2.3 is 10203.
+fn own_version() -> u64 {
+    let parts = env!("CARGO_PKG_VERSION").split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+    parts.fold(0, |sum, part| sum * 100 + part)
 }
 
 /// The endpoints of an assignment that came by discovery; the error says everything that is wrong with it.

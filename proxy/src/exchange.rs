@@ -176,6 +176,7 @@ impl<'x> Exchange<'x> {
             record: Record {
                 context,
                 info: StreamInfo::new(Rc::clone(&context.info), head.version, time::wall(), start),
+                traced: None,
                 span: None,
                 forwarded: start,
                 internal: false,

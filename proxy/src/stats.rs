@@ -74,6 +74,11 @@ impl Gauge {
         self.0.store(value, Relaxed);
     }
 
+    /// All 64 bits of a hash.
+    pub(crate) fn set_hash(&self, hash: u64) {
+        self.set(hash.cast_signed());
+    }
+
     /// 0 before it was set.
     pub fn get(&self) -> i64 {
         match self.0.load(Relaxed) {

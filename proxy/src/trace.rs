@@ -56,11 +56,27 @@ pub(crate) struct Decorator {
 
 /// Why a request is traced; the digit is the version digit of its `x-request-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reason {
+pub(crate) enum Reason {
     No = b'4' as isize,
     Sampled = b'9' as isize,
     Forced = b'a' as isize,
     Client = b'b' as isize,
+}
+
+impl Tracing {
+    /// Counts a request by why it was traced or not. A health check is counted as both, as in Envoy.
+    pub(crate) fn count(&self, shard: usize, reason: Reason, health_check: bool) {
+        let stats = self.stats.shard(shard);
+        if health_check {
+            stats.health_check.inc();
+        }
+        match reason {
+            Reason::Sampled if !health_check => stats.random_sampling.inc(),
+            Reason::Forced if !health_check => stats.service_forced.inc(),
+            Reason::Client if !health_check => stats.client_enabled.inc(),
+            _ => stats.not_traceable.inc(),
+        }
+    }
 }
 
 /// The place of that digit.
@@ -70,12 +86,12 @@ const DIGIT: usize = 14;
 /// request's own context is broken. `random` are two numbers by chance, never 0 together.
 pub(crate) fn begin(
     tracing: &Tracing,
-    shard: usize,
+    reason: Reason,
     head: &mut RequestHead,
-    route: (Option<&Sampling>, Option<&Decorator>),
+    decorator: Option<&Decorator>,
     random: [u64; 2],
 ) -> Option<Span> {
-    let traced = decide(tracing, shard, head, route.0.unwrap_or(&tracing.sampling));
+    let traced = reason != Reason::No;
     let incoming = read(&head.fields, tracing.w3c)?;
     let sampling = if incoming.sampled.unwrap_or(traced) { Decision::Keep } else { Decision::Drop };
     let shares = !tracing.egress && tracing.shared;
@@ -93,7 +109,7 @@ pub(crate) fn begin(
     };
     write(&ids, &mut head.fields, incoming.single, tracing.w3c);
     let mut span = Span { ids, operation: None, announce: None, shared: shares };
-    if let Some(decorator) = route.1 {
+    if let Some(decorator) = decorator {
         span.operation = Some(Arc::clone(&decorator.operation));
         span.announce = decorator.propagate.then(|| Arc::clone(&decorator.operation));
     }
@@ -175,14 +191,13 @@ fn text(value: Option<&[u8]>) -> Option<Arc<str>> {
     value.filter(|value| !value.is_empty()).map(|value| String::from_utf8_lossy(value).as_ref().into())
 }
 
-/// Whether a request is traced: by what its id says, else by what it asks for, else by chance. The id says it from now on.
-fn decide(tracing: &Tracing, shard: usize, head: &mut RequestHead, sampling: &Sampling) -> bool {
-    let stats = tracing.stats.shard(shard);
+/// Why a request is traced, or that it is not: by what its id says, else by what it asks for, else
+/// by chance. The id says it from now on.
+pub(crate) fn decide(head: &mut RequestHead, sampling: &Sampling) -> Reason {
     let id = head.fields.get(Known::XRequestId).map(<[u8]>::to_vec);
     let chance = id.as_deref().and_then(number);
     let (Some(mut id), Some(chance)) = (id, chance) else {
-        stats.not_traceable.inc();
-        return false;
+        return Reason::No;
     };
     let within = |(numerator, denominator): (u32, u32)| chance % denominator.max(1) < numerator;
     let mut reason = match id.get(DIGIT) {
@@ -212,13 +227,7 @@ fn decide(tracing: &Tracing, shard: usize, head: &mut RequestHead, sampling: &Sa
             head.fields.set(Known::XRequestId, id);
         }
     }
-    match reason {
-        Reason::No => stats.not_traceable.inc(),
-        Reason::Sampled => stats.random_sampling.inc(),
-        Reason::Forced => stats.service_forced.inc(),
-        Reason::Client => stats.client_enabled.inc(),
-    }
-    reason != Reason::No
+    reason
 }
 
 /// The first digits of a UUID: the chance that all services agree on.

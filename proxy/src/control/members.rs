@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
+use twox_hash::XxHash64;
 
 use super::client::Client;
 use super::watched::{NextCheck, Watched};
@@ -134,6 +135,7 @@ impl Member {
         let before = Arc::clone(&self.view);
         self.endpoints = endpoints;
         self.renew_as(version, shard);
+        self.part.stats.shard(shard).version.set_hash(XxHash64::oneshot(0, version.as_bytes()));
         if addresses(&before) != addresses(&self.view) {
             self.part.stats.shard(shard).membership_change.inc();
         }

@@ -93,6 +93,7 @@ pub struct Control {
     state: Arc<ServerState>,
     drain_time: Duration,
     probe: fn(SocketAddr) -> std::io::Result<()>,
+    server: Arc<Scope<ServerStats>>,
     clusters: Arc<Scope<ClusterManagerStats>>,
     listeners: Arc<Scope<ListenerManagerStats>>,
     version: u64,
@@ -129,6 +130,8 @@ impl Control {
             shard: start.registry.control_shard(),
             next: 0,
         };
+        let server = start.registry.scope::<ServerStats>("server.");
+        server.shard(start.registry.control_shard()).version.set_hash(graph.server_version);
         let mut store = Store::new(sources);
         store.begin(graph);
         let bootstrap = Packed::new(&start.read.message);
@@ -167,6 +170,7 @@ impl Control {
             unbound: start.state.unbound(),
             failing: BTreeMap::new(),
             runtime: Vec::new(),
+            server,
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
             registry: start.registry,
@@ -215,9 +219,8 @@ impl Control {
         }
         let shard = self.registry.control_shard();
         self.listeners.shard(shard).workers_started.set(1);
-        let server = self.registry.scope::<ServerStats>("server.");
         let initialized = time::now().saturating_duration_since(self.state.started);
-        server.shard(shard).initialization_time_ms.record(time::millis(initialized));
+        self.server.shard(shard).initialization_time_ms.record(time::millis(initialized));
         loop {
             self.step().await;
         }

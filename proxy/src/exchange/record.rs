@@ -27,6 +27,8 @@ const GATEWAY_TIMEOUT: u16 = 504;
 pub(super) struct Record<'x> {
     pub context: &'x ConnectionContext,
     pub info: StreamInfo,
+    /// Why the request is traced or not, where the connection manager traces.
+    pub traced: Option<trace::Reason>,
     /// The request's span, where it is traced.
     pub span: Option<Span>,
     /// When the request came to the router.
@@ -193,13 +195,12 @@ impl Exchange<'_> {
         let context = self.record.context;
         let Some(tracing) = &context.manager.tracing else { return };
         let route = self.request.matched.map(|matched| matched.route);
-        let of_route = (
-            route.and_then(|route| route.sampling.as_ref()),
-            route.and_then(|route| route.decorator.as_ref()),
-        );
-        let local = &context.local;
-        self.record.span =
-            trace::begin(tracing, local.shard, &mut self.request.head, of_route, local.random_bits());
+        let sampling = route.and_then(|route| route.sampling.as_ref()).unwrap_or(&tracing.sampling);
+        let decorator = route.and_then(|route| route.decorator.as_ref());
+        let head = &mut self.request.head;
+        let reason = trace::decide(head, sampling);
+        self.record.traced = Some(reason);
+        self.record.span = trace::begin(tracing, reason, head, decorator, context.local.random_bits());
     }
 
     /// Counts and logs the exchange; a second call does nothing.
@@ -223,8 +224,12 @@ impl Exchange<'_> {
         }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.record.info.start)));
         self.count_parts();
-        if let (Some(span), Some(tracing)) = (&self.record.span, &context.manager.tracing) {
-            span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
+        if let (Some(reason), Some(tracing)) = (self.record.traced, &context.manager.tracing) {
+            let health_check = self.record.info.health_check;
+            tracing.count(context.local.shard, reason, health_check);
+            if let Some(span) = self.record.span.as_ref().filter(|_| !health_check) {
+                span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
+            }
         }
         for log in &context.manager.access_log {
             log.log(context.local.shard, &self.format_context());

@@ -56,25 +56,25 @@ impl Exchange<'_> {
         if !retries.cover(cause) {
             if attempts.count > 1 {
                 stats.upstream_rq_retry_success.inc();
-                self.count_retry(|part| &part.upstream_rq_retry_success);
+                self.count_retry(|stats| &stats.upstream_rq_retry_success);
             }
             return None;
         }
         if !retries.take() {
             stats.upstream_rq_retry_limit_exceeded.inc();
-            self.count_retry(|part| &part.upstream_rq_retry_limit_exceeded);
+            self.count_retry(|stats| &stats.upstream_rq_retry_limit_exceeded);
             self.record.info.flags.set(Flag::UpstreamRetryLimitExceeded);
             return None;
         }
         let Some(permit) = retry_permit(attempts) else {
             stats.upstream_rq_retry_overflow.inc();
-            self.count_retry(|part| &part.upstream_rq_retry_overflow);
+            self.count_retry(|stats| &stats.upstream_rq_retry_overflow);
             self.record.info.flags.set(Flag::UpstreamOverflow);
             return None;
         };
         attempts.retry_permit = Some(permit);
         stats.upstream_rq_retry.inc();
-        self.count_retry(|part| &part.upstream_rq_retry);
+        self.count_retry(|stats| &stats.upstream_rq_retry);
         let random = self.record.context.local.random_share();
         match attempts.retries.as_ref()?.wait(cause, attempts.count, random, time::wall()) {
             Wait::Exponential(wait) => {

@@ -33,7 +33,7 @@ pub(crate) struct HealthCheck {
 pub(crate) struct Cache {
     time: Duration,
     begin: Begin,
-    /// The period it came in, from 1 on, and the status; 0 before the first.
+    /// The period it came in, from 1 on, whether it was degraded, and the status; 0 before the first.
     last: AtomicU64,
 }
 
@@ -46,10 +46,21 @@ pub(crate) struct Running<'x> {
     is_check: bool,
     /// The upstream's response is to be kept.
     keep: bool,
-    cached: Option<u16>,
+    cached: Option<Cached>,
 }
 
+/// What is kept of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cached {
+    status: u16,
+    /// It had `x-envoy-degraded`.
+    degraded: bool,
+}
+
+const DEGRADED_HEADER: &str = "x-envoy-degraded";
 const STATUS_BITS: u32 = 16;
+/// Above every status.
+const DEGRADED: u64 = 1 << 15;
 
 impl std::fmt::Debug for Begin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -67,14 +78,16 @@ impl Cache {
         u64::try_from(since / self.time.as_nanos().max(1) + 1).unwrap_or(u64::MAX >> STATUS_BITS)
     }
 
-    fn get(&self, now: Instant) -> Option<u16> {
+    fn get(&self, now: Instant) -> Option<Cached> {
         let last = self.last.load(Relaxed);
         let fresh = last >> STATUS_BITS == self.period(now) && last != 0;
-        fresh.then(|| u16::try_from(last & 0xffff).unwrap_or(503))
+        let status = u16::try_from(last & (DEGRADED - 1)).unwrap_or(503);
+        fresh.then_some(Cached { status, degraded: last & DEGRADED != 0 })
     }
 
-    fn set(&self, status: u16, now: Instant) {
-        self.last.store(self.period(now) << STATUS_BITS | u64::from(status), Relaxed);
+    fn set(&self, cached: Cached, now: Instant) {
+        let degraded = if cached.degraded { DEGRADED } else { 0 };
+        self.last.store(self.period(now) << STATUS_BITS | degraded | u64::from(cached.status), Relaxed);
     }
 }
 
@@ -119,9 +132,12 @@ impl Running<'_> {
         if facts.health_failed {
             return (503, "health_check_failed");
         }
-        if let Some(status) = self.cached {
+        if let Some(cached) = self.cached {
             stats.cached_response.inc();
-            return (status, "health_check_cached");
+            if cached.degraded {
+                stats.degraded.inc();
+            }
+            return (cached.status, "health_check_cached");
         }
         if self.filter.clusters.is_empty() {
             return (200, "health_check_ok");
@@ -149,7 +165,11 @@ impl Running<'_> {
     pub(crate) fn response(&mut self, response: &mut ResponseHead, responding: Responding) {
         if self.is_check {
             if let Some(cache) = self.filter.cache.as_ref().filter(|_| self.keep) {
-                cache.set(response.status, responding.now);
+                let degraded = response.fields.contains(DEGRADED_HEADER);
+                cache.set(Cached { status: response.status, degraded }, responding.now);
+            }
+            if self.cached.is_some_and(|cached| cached.degraded) {
+                response.fields.set(DEGRADED_HEADER, b"");
             }
             let name = &self.filter.service_cluster;
             response.fields.set("x-envoy-upstream-healthchecked-cluster", name);
@@ -169,8 +189,11 @@ mod tests {
         let begin = Instant::now();
         let cache = Cache::new(Duration::from_secs(10), begin);
         assert_eq!(cache.get(begin), None);
-        cache.set(418, begin + Duration::from_secs(7));
-        assert_eq!(cache.get(begin + Duration::from_secs(9)), Some(418));
+        for degraded in [true, false] {
+            let teapot = Cached { status: 418, degraded };
+            cache.set(teapot, begin + Duration::from_secs(7));
+            assert_eq!(cache.get(begin + Duration::from_secs(9)), Some(teapot));
+        }
         assert_eq!(cache.get(begin + Duration::from_secs(10)), None);
     }
 }

@@ -74,6 +74,8 @@ pub(crate) struct Frames {
     pub tx_goaway: u64,
     /// Without acknowledgements.
     pub rx_settings: u64,
+    /// HEADERS after the body.
+    pub rx_trailers: u64,
 }
 
 impl Frames {
@@ -91,6 +93,12 @@ impl Counts {
     /// Frames received and sent since the last call.
     pub(crate) fn take_frames(&self) -> Frames {
         self.0.2.take()
+    }
+
+    fn add_trailers(&self) {
+        let frames = &self.0.2;
+        let now = frames.get();
+        frames.set(Frames { rx_trailers: now.rx_trailers.saturating_add(1), ..now });
     }
 
     /// SETTINGS came since the last call of `take_frames`.

@@ -40,6 +40,7 @@ pub(crate) enum Accepted {
 pub(crate) struct RequestBody {
     stream: RecvStream,
     sending: Rc<RefCell<Sending>>,
+    counts: Counts,
     done: bool,
 }
 
@@ -107,7 +108,12 @@ impl ServerConnection {
             return Accepted::Malformed;
         };
         let sending = Rc::new(RefCell::new(Sending::Head(respond)));
-        let body = RequestBody { stream: request.into_body(), sending: sending.clone(), done: false };
+        let body = RequestBody {
+            stream: request.into_body(),
+            sending: sending.clone(),
+            counts: self.counts(),
+            done: false,
+        };
         let writer = ResponseWriter { sending, outgoing: Outgoing::default(), extended_connect };
         Accepted::Request(body, writer)
     }
@@ -166,6 +172,9 @@ impl RequestBody {
         }
         self.stream.poll_trailers(cx).map(|trailers| {
             self.done = true;
+            if matches!(trailers, Ok(Some(_))) {
+                self.counts.add_trailers();
+            }
             match trailers {
                 Ok(None) => Ok(Frame::End),
                 // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).

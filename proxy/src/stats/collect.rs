@@ -21,7 +21,7 @@ pub(crate) enum Value {
     Counter(u64),
     /// `set` is false for one that was never set.
     Gauge {
-        value: i64,
+        value: u64,
         set: bool,
     },
     Histogram(Summary),
@@ -41,7 +41,8 @@ impl Value {
         match (self, sample) {
             (Self::Counter(count), Sample::Counter(counter)) => *count = count.saturating_add(counter.get()),
             (Self::Gauge { value, set }, Sample::Gauge(gauge)) => {
-                *value = value.saturating_add(gauge.get());
+                // Shards may be negative, their sum is not.
+                *value = value.wrapping_add(gauge.get().cast_unsigned());
                 *set |= gauge.is_set();
             }
             (Self::Histogram(summary), Sample::Histogram(histogram)) => histogram.add_to(summary),

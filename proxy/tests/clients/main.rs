@@ -20,5 +20,6 @@ mod listeners;
 mod odd;
 mod record;
 mod scheme;
+mod statistics;
 mod streams;
 mod strict;

@@ -18,7 +18,7 @@ fn every_declared_statistic_is_written() -> Result<(), Findings> {
     for file in tree.with_extension("proxy/src/", "rs") {
         if file != DECLARATIONS && !file.ends_with("/tests.rs") && !file.contains("/tests/") {
             let code = without_tests(&code(&tree.text(file)?));
-            fields_used(&code, &mut writes);
+            fields_written(&code, &mut writes);
             all.push_str(&code);
         }
     }
@@ -41,17 +41,31 @@ fn every_declared_statistic_is_written() -> Result<(), Findings> {
     findings.none_or()
 }
 
-/// How often each field is used other than by reading it (`.field.get()`).
-fn fields_used(code: &str, uses: &mut BTreeMap<String, usize>) {
+/// Methods that change a statistic.
+const WRITES: [&str; 6] = [".inc(", ".dec(", ".add(", ".set(", ".set_hash(", ".record("];
+
+/// How often each field is written: by one of `WRITES`, or by a reference to it that is written
+/// later. A reference is taken from something that is called `stats`, `group` or the like, so that
+/// a field of another type does not count.
+fn fields_written(code: &str, writes: &mut BTreeMap<String, usize>) {
     for (at, _) in code.match_indices('.') {
         let rest = &code[at + 1..];
         let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
         let (field, after) = rest.split_at(length);
-        let read = [".get(", ".seen(", ".is_set("].iter().any(|read| after.trim_start().starts_with(read));
-        if !field.is_empty() && !read && !after.starts_with('(') {
-            *uses.entry(field.to_owned()).or_default() += 1;
+        let written = WRITES.iter().any(|write| after.trim_start().starts_with(write));
+        let ends = after.trim_start().starts_with([',', ')', ';', '}']);
+        if written || (ends && is_reference_to_statistics(&code[..at])) {
+            *writes.entry(field.to_owned()).or_default() += 1;
         }
     }
+}
+
+/// Whether code that ends in front of `.field` is `&stats`, or `&….stats`.
+fn is_reference_to_statistics(before: &str) -> bool {
+    let path = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
+    let start = before.rfind(|c: char| !path(c)).map_or(0, |at| at + 1);
+    let (front, path) = before.split_at(start);
+    front.trim_end().ends_with('&') && path.ends_with("stats")
 }
 
 /// Each field with the groups that declare it.
