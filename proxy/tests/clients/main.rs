@@ -22,3 +22,5 @@ mod record;
 mod scheme;
 mod streams;
 mod strict;
+mod tcp_ends;
+mod tunnels;
