@@ -255,6 +255,11 @@ impl ResponseWriter {
         self.reset_with(Reason::CONNECT_ERROR);
     }
 
+    /// Nothing was done for the stream: the client may send its request elsewhere.
+    pub(crate) fn refuse(&mut self) {
+        self.reset_with(Reason::REFUSED_STREAM);
+    }
+
     fn reset_with(&mut self, reason: Reason) {
         if !self.outgoing.is_done() {
             match &mut *self.sending.borrow_mut() {
