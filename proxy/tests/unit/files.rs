@@ -1,3 +1,5 @@
+//! Files that a configuration is read from: which are read, and which changes are seen.
+
 use super::*;
 
 #[test]
