@@ -384,6 +384,7 @@ fn build_listeners(
                 cx.error(&place.field("address"), Code::Structure, text);
             }
         }
+        fixed_at_bind(cx, &place, &listener, previous);
         let packed = Packed::new(message);
         let before = previous
             .and_then(|graph| graph.listeners.iter().find(|part| part.listener.name == listener.name));
@@ -401,6 +402,29 @@ fn build_listeners(
         parts.push(ListenerPart { message: packed, files, listener });
     }
     parts
+}
+
+/// What a socket is bound with stays as long as a listener has its address.
+fn fixed_at_bind(cx: &mut Cx<'_>, place: &Place<'_>, new: &Listener, previous: Option<&Graph>) {
+    let bound = previous.into_iter().flat_map(|graph| &graph.listeners).map(|part| &part.listener);
+    let Some(old) = bound.filter(|old| old.bind && new.bind).find(|old| old.address == new.address) else {
+        return;
+    };
+    let address = place.field("address");
+    let socket = address.field("socket_address");
+    for (place, field, old, now) in [
+        (place, "enable_reuse_port", old.reuse_port, new.reuse_port),
+        (&socket, "ipv4_compat", old.ipv4_compat, new.ipv4_compat),
+    ] {
+        if old != now {
+            let text = format!(
+                "listener `{}`: `{field}` cannot be changed during an update: {} was bound with {old}",
+                new.name, new.address
+            );
+            cx.error(&place.field(field), Code::Structure, text)
+                .suggest("restart the proxy, or give the listener another port");
+        }
+    }
 }
 
 /// Keeps the chains that did not change, if only chains of the listener did: their connections

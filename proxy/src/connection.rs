@@ -74,8 +74,9 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => {
-            let due =
-                earliest(head_due(&manager.timeouts).map(|(due, _)| due), idle_due(manager.timeouts.idle));
+            let timeouts = &manager.timeouts;
+            let idle = earliest(idle_due(timeouts.idle), last(timeouts, begun));
+            let due = earliest(head_due(timeouts).map(|(due, _)| due), idle);
             let mut timer = pin!(timer(due));
             let mut drain = context.drain.clone();
             let first = tokio::select! {
@@ -124,12 +125,18 @@ async fn serve_http1(
     let timeouts = &context.manager.timeouts;
     let stats = context.http();
     let mut drain = context.drain.clone();
-    let last = timeouts.max_connection_duration.map(|most| begun + most);
+    let last = last(timeouts, begun);
     let first_due = earliest(timeouts.idle.map(|idle| begun + idle), last);
     let mut timer = pin!(timer(first_due));
     let mut requests = 0u32;
+    // Set once the connection has to end: until then a request on its way is still served.
+    let mut draining = None;
     loop {
-        let due = if requests == 0 { first_due } else { earliest(idle_due(timeouts.idle), last) };
+        let due = match draining {
+            Some(end) => Some(end),
+            None if requests == 0 => first_due,
+            None => earliest(idle_due(timeouts.idle), last),
+        };
         let wake = tokio::select! {
             biased;
             () = connection.readable() => Wake::Data,
@@ -138,13 +145,17 @@ async fn serve_http1(
         };
         match wake {
             Wake::Data => {}
-            Wake::Due if due == last => {
-                stats.downstream_cx_max_duration_reached.inc();
-                return End::default();
-            }
+            Wake::Due if draining.is_some() => return End::default(),
             Wake::Due => {
-                stats.downstream_cx_idle_timeout.inc();
-                return End::default();
+                match due == last {
+                    true => stats.downstream_cx_max_duration_reached.inc(),
+                    false => stats.downstream_cx_idle_timeout.inc(),
+                }
+                if requests == 0 {
+                    return End::default();
+                }
+                draining = Some(now() + timeouts.drain);
+                continue;
             }
             Wake::Drained => {
                 stats.downstream_cx_drain_close.inc();
@@ -152,7 +163,10 @@ async fn serve_http1(
             }
         }
         requests = requests.saturating_add(1);
-        announce_close(connection, context, requests, last);
+        if draining.is_some() {
+            connection.close_after();
+        }
+        announce_close(connection, context, requests, last.filter(|_| draining.is_none()));
         if let Some(end) = one_request(connection, context).await {
             return end;
         }
@@ -316,6 +330,11 @@ fn now() -> Instant {
     Instant::from_std(crate::time::now())
 }
 
+/// When `max_connection_duration` is over.
+fn last(timeouts: &Timeouts, begun: Instant) -> Option<Instant> {
+    timeouts.max_connection_duration.map(|most| begun + most)
+}
+
 fn idle_due(idle: Option<Duration>) -> Option<Instant> {
     idle.map(|idle| now() + idle)
 }
@@ -353,9 +372,13 @@ fn timer(due: Option<Instant>) -> Sleep {
     sleep_until(due.unwrap_or_else(now))
 }
 
-/// Waits until `due`. One timer serves a connection: it is set again only when it fires too early, not with each request.
+/// Waits until `due`. One timer serves a connection: it is set again only when it fires too early or
+/// `due` has come nearer, not with each request.
 async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
     let Some(due) = due else { return pending().await };
+    if timer.deadline() > due {
+        timer.as_mut().reset(due);
+    }
     loop {
         timer.as_mut().await;
         if timer.deadline() >= due {

@@ -144,4 +144,11 @@ impl ResponseWriter<'_> {
             Self::Http2(writer) => writer.reset(),
         }
     }
+    /// The connection behind a CONNECT failed (RFC 9113, 8.5).
+    pub(crate) fn reset_connect(&mut self) {
+        match self {
+            Self::Http1(writer) => writer.reset(),
+            Self::Http2(writer) => writer.reset_connect(),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 //! Everything about an exchange is decided here, in the order in which it happens. An error becomes a
 //! local reply, and however the exchange ends, it is counted and logged once.
 
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -62,6 +63,8 @@ pub(crate) struct Outcome {
 /// One request on its way.
 struct Exchange<'x> {
     timers: &'x Timers<'x>,
+    /// Bytes of the request's body, counted as they come: whatever ends the exchange, they are logged.
+    received: &'x Cell<u64>,
     request: Request<'x>,
     response: Response,
     /// The HTTP filters, where there are any besides the router.
@@ -129,7 +132,8 @@ pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down
     let start = time::now();
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start);
-    let mut exchange = Exchange::begin(context, &timers, head);
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head);
     if let Err(reply) = exchange.serve(&mut down).await {
         exchange.send_reply(&mut down, reply).await;
     }
@@ -152,7 +156,8 @@ pub(crate) async fn refuse(
     let start = time::now();
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start);
-    let mut exchange = Exchange::begin(context, &timers, head.clone());
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
     exchange.send_reply(&mut down, reply).await;
@@ -160,7 +165,12 @@ pub(crate) async fn refuse(
 }
 
 impl<'x> Exchange<'x> {
-    fn begin(context: &'x ConnectionContext, timers: &'x Timers<'x>, head: RequestHead) -> Self {
+    fn begin(
+        context: &'x ConnectionContext,
+        timers: &'x Timers<'x>,
+        received: &'x Cell<u64>,
+        head: RequestHead,
+    ) -> Self {
         let start = timers.start();
         let http = context.http();
         http.downstream_rq_total.inc();
@@ -182,6 +192,7 @@ impl<'x> Exchange<'x> {
                 internal: false,
             },
             timers,
+            received,
             request: Request { head, matched: None, tunnel: false, held: None, draw },
             response: Response::default(),
             filters: None,
@@ -266,7 +277,7 @@ impl<'x> Exchange<'x> {
             self.request.matched = Some(Matched { virtual_host, route, weighted: None });
         }
         self.begin_span();
-        self.admit_tunnel()?;
+        self.admit_tunnel(decision.is_some())?;
         Ok(decision)
     }
 

@@ -5,11 +5,11 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 
@@ -54,6 +54,8 @@ impl Drop for Counted {
 /// One worker's socket of one listener.
 pub(crate) struct Acceptor {
     listener: RefCell<Arc<Listener>>,
+    /// Closed by the task that accepts, once its queue is empty.
+    socket: Weak<TcpListener>,
     /// Set to stop accepting.
     stop: watch::Sender<bool>,
 }
@@ -80,8 +82,12 @@ pub(crate) fn probe(address: SocketAddr) -> std::io::Result<()> {
 /// A listening socket.
 pub(crate) fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
     let socket = socket(listener.address, kernel_balances(listener), listener.ipv4_compat)?;
-    socket.listen(i32::try_from(listener.backlog).unwrap_or(i32::MAX))?;
+    socket.listen(backlog(listener))?;
     TcpListener::from_std(socket.into())
+}
+
+fn backlog(listener: &Listener) -> i32 {
+    i32::try_from(listener.backlog).unwrap_or(i32::MAX)
 }
 
 fn socket(address: SocketAddr, share: bool, ipv4_too: bool) -> std::io::Result<Socket> {
@@ -107,7 +113,12 @@ impl Acceptor {
         socket: TcpListener,
         spread: Spread,
     ) -> Rc<Self> {
-        let acceptor = Rc::new(Self { listener: RefCell::new(listener), stop: watch::Sender::new(false) });
+        let socket = Rc::new(socket);
+        let acceptor = Rc::new(Self {
+            listener: RefCell::new(listener),
+            socket: Rc::downgrade(&socket),
+            stop: watch::Sender::new(false),
+        });
         tokio::task::spawn_local(Rc::clone(&acceptor).run(Rc::clone(local), socket, spread));
         acceptor
     }
@@ -116,9 +127,16 @@ impl Acceptor {
         Arc::clone(&self.listener.borrow())
     }
 
-    /// New connections are served by the listener's new version.
+    /// New connections are served by the listener's new version, and wait in a queue of its length.
     pub(crate) fn replace(&self, listener: Arc<Listener>) {
-        *self.listener.borrow_mut() = listener;
+        let before = self.listener.replace(listener);
+        let listener = self.listener.borrow();
+        if before.backlog != listener.backlog
+            && let Some(socket) = self.socket.upgrade()
+            && let Err(error) = SockRef::from(&*socket).listen(backlog(&listener))
+        {
+            tracing::warn!(listener = %listener.name, %error, "`tcp_backlog_size` cannot be changed");
+        }
     }
 
     /// Stops accepting; the connections in the accept queue are still served.
@@ -126,7 +144,7 @@ impl Acceptor {
         self.stop.send_replace(true);
     }
 
-    async fn run(self: Rc<Self>, local: Rc<Local>, socket: TcpListener, spread: Spread) {
+    async fn run(self: Rc<Self>, local: Rc<Local>, socket: Rc<TcpListener>, spread: Spread) {
         let direction = self.listener.borrow().direction;
         let _counted = Accepting::new(&local, direction);
         let mut stopped = self.stop.subscribe();

@@ -56,11 +56,13 @@ pub(crate) fn refused(local: &Rc<Local>, proxy: &TcpProxy, info: Rc<ConnectionIn
     Session::begin(local, proxy, info).info.flags.set(Flag::UpstreamRetryLimitExceeded);
 }
 
-/// One connection of `tcp_proxy`; logged when it ends, however that is.
+/// One connection of `tcp_proxy`. It is logged on drop: whatever ends it, also a deadline or the end of
+/// the process, its line is complete.
 struct Session<'s> {
     local: &'s Rc<Local>,
     proxy: &'s TcpProxy,
     info: StreamInfo,
+    flow: Rc<Flow>,
 }
 
 impl<'s> Session<'s> {
@@ -69,7 +71,7 @@ impl<'s> Session<'s> {
         let (wall, now): (SystemTime, Instant) = (time::wall(), time::now());
         let mut info = StreamInfo::new(connection, Version::Http11, wall, now);
         info.tcp = true;
-        Self { local, proxy, info }
+        Self { local, proxy, info, flow: Rc::default() }
     }
 
     async fn run(&mut self, mut client: TcpStream, front: &Bytes) {
@@ -81,32 +83,19 @@ impl<'s> Session<'s> {
             Err(Ended::Client) => return self.info.flags.set(Flag::DownstreamConnectionTermination),
             Err(Ended::Duration) => return self.too_long(),
         };
-        let flow = Flow::default();
-        self.log_early(LogMoment::UpstreamConnected, self.proxy.log_connected, &flow);
-        let cluster = Rc::clone(&upstream.cluster);
+        self.log_early(LogMoment::UpstreamConnected, self.proxy.log_connected);
+        let (cluster, flow) = (Rc::clone(&upstream.cluster), Rc::clone(&self.flow));
         let counted = Counted { downstream: self.stats(), upstream: cluster.stats() };
         let limits = Limits { idle: self.proxy.idle_timeout, due, tick: self.proxy.log_interval };
-        let look = || self.log_early(LogMoment::Periodic, true, &flow);
+        let look = || self.log_early(LogMoment::Periodic, true);
         let over =
             carry::carry(&mut client, &mut upstream.stream, front, &flow, &counted, &limits, look).await;
-        (self.info.bytes_received, self.info.bytes_sent) = flow.counts();
-        self.end(over, cluster.stats());
-    }
-
-    fn end(&mut self, over: Over, cluster: &ClusterStats) {
+        upstream.ended = matches!(over, Over::Upstream | Over::UpstreamReset);
         match over {
             Over::Idle => self.stats().idle_timeout.inc(),
             Over::Duration => self.too_long(),
             Over::UpstreamReset => self.info.flags.set(Flag::UpstreamRemoteReset),
             Over::Downstream | Over::DownstreamReset | Over::Upstream => {}
-        }
-        cluster.upstream_cx_destroy_with_active_rq.inc();
-        if matches!(over, Over::Upstream | Over::UpstreamReset) {
-            cluster.upstream_cx_destroy_remote.inc();
-            cluster.upstream_cx_destroy_remote_with_active_rq.inc();
-        } else {
-            cluster.upstream_cx_destroy_local.inc();
-            cluster.upstream_cx_destroy_local_with_active_rq.inc();
         }
     }
 
@@ -126,9 +115,8 @@ impl<'s> Session<'s> {
     }
 
     /// A line before the end.
-    fn log_early(&mut self, moment: LogMoment, wanted: bool, flow: &Flow) {
+    fn log_early(&mut self, moment: LogMoment, wanted: bool) {
         if wanted && !self.proxy.access_log.is_empty() {
-            (self.info.bytes_received, self.info.bytes_sent) = flow.counts();
             self.info.moment = moment;
             self.log();
             self.info.moment = LogMoment::End;
@@ -137,6 +125,7 @@ impl<'s> Session<'s> {
 
     fn log(&mut self) {
         self.info.end = Some(time::now());
+        (self.info.bytes_received, self.info.bytes_sent) = self.flow.counts();
         for log in &self.proxy.access_log {
             log.log(self.local.shard, &Context::new(&self.info));
         }
@@ -149,9 +138,11 @@ impl Drop for Session<'_> {
     }
 }
 
-/// A connection to a host, and what it holds.
+/// A connection to a host, and what it holds. Its end is counted on drop.
 struct Upstream {
     stream: TcpStream,
+    /// The host ended it.
+    ended: bool,
     cluster: Rc<LocalCluster>,
     _opened: upstream::Opened,
     _active: Active,
@@ -244,7 +235,13 @@ impl Session<'_> {
         self.info.upstream.local = stream.local_addr().ok();
         let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
-        Ok(Ok(Upstream { stream, cluster: Rc::clone(cluster), _opened: opened, _active: active }))
+        Ok(Ok(Upstream {
+            stream,
+            ended: false,
+            cluster: Rc::clone(cluster),
+            _opened: opened,
+            _active: active,
+        }))
     }
 
     /// The cluster by the weights.
@@ -295,6 +292,20 @@ impl Active {
 
     fn host(&self) -> &HostShard {
         self.host.stats.shard(self.cluster.shard())
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        let stats = self.cluster.stats();
+        stats.upstream_cx_destroy_with_active_rq.inc();
+        if self.ended {
+            stats.upstream_cx_destroy_remote.inc();
+            stats.upstream_cx_destroy_remote_with_active_rq.inc();
+        } else {
+            stats.upstream_cx_destroy_local.inc();
+            stats.upstream_cx_destroy_local_with_active_rq.inc();
+        }
     }
 }
 

@@ -1,8 +1,11 @@
-//! Clocks: the only place where the proxy reads one.
+//! Clocks: the only place where the proxy reads one. And a limit for what may block for ever.
 //!
 //! Policies take `now` as an argument and never come here.
 
 use std::cell::{Cell, RefCell};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// The monotonic time.
@@ -20,6 +23,45 @@ pub(crate) fn wall() -> SystemTime {
 /// Whole milliseconds, the unit of time histograms and of logs.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// How long a file may take to open or to be read: a file system that is away takes for ever.
+const FILE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Threads that may hang at such files at one time.
+const MAX_HANGING: usize = 16;
+
+/// Opens or reads a file on a thread of its own, and gives it up when that takes too long.
+pub(crate) fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    within(FILE_TIMEOUT, work)
+}
+
+fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    static HANGING: AtomicUsize = AtomicUsize::new(0);
+    let late = || {
+        let text = "it does not respond: a file system that is away, or a pipe that nothing reads";
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    };
+    if HANGING.fetch_add(1, Relaxed) >= MAX_HANGING {
+        HANGING.fetch_sub(1, Relaxed);
+        return Err(late());
+    }
+    let (sender, result) = sync_channel(1);
+    let spawned = std::thread::Builder::new().name("file".to_owned()).spawn(move || {
+        let done = work();
+        HANGING.fetch_sub(1, Relaxed);
+        // The receiver may have given up.
+        let _ = sender.send(done);
+    });
+    if let Err(error) = spawned {
+        HANGING.fetch_sub(1, Relaxed);
+        return Err(error);
+    }
+    result.recv_timeout(limit).unwrap_or_else(|_late| Err(late()))
 }
 
 /// The value of a `date` header, made once a second (RFC 9110, 5.6.7).
@@ -130,6 +172,26 @@ fn http_date(second: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_never_ends_is_given_up_and_its_threads_are_bounded() {
+        let hang = |_| {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let given_up = within(Duration::from_millis(1), move || {
+                let _ = held.recv();
+                Ok(())
+            });
+            assert_eq!(given_up.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            release
+        };
+        let held: Vec<_> = (0..MAX_HANGING).map(hang).collect();
+        // Nothing more is begun, however quick it would be.
+        assert_eq!(in_time(|| Ok(1)).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        while in_time(|| Ok(1)).is_err() {
+            std::thread::yield_now();
+        }
+    }
 
     #[test]
     fn dates_are_those_of_the_calendar() {

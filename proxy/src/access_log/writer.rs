@@ -15,6 +15,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::stats::{FilesystemStats, Registry, Scope};
+use crate::time::in_time;
 
 /// How long the writer waits for more lines before it writes.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
@@ -322,7 +323,9 @@ impl SinkBuffers {
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // A pipe that nothing reads would block for ever.
+    let path = path.to_owned();
+    in_time(move || OpenOptions::new().create(true).append(true).open(path))
 }
 
 /// A panic elsewhere leaves whole lines or none: the data stays good.

@@ -12,7 +12,7 @@ use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
 use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
 
 use super::place::{Code, Finding, Place};
-use super::{Cx, files};
+use super::{Cx, Files};
 use crate::format::Format;
 use crate::headers::{Addition, AppendAction, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
@@ -96,11 +96,10 @@ pub(super) fn data(cx: &mut Cx<'_>, place: &Place<'_>, source: &DataSource) -> V
         Some(Specifier::InlineString(text)) => text.clone().into_bytes(),
         Some(Specifier::InlineBytes(bytes)) => bytes.clone(),
         Some(Specifier::Filename(path)) => {
-            // Before the file is read, so that what changes meanwhile is noticed.
-            if let Some(files) = cx.files {
-                files.note(Path::new(path));
-            }
-            let bytes = files::read(Path::new(path)).unwrap_or_else(|error| {
+            let path = Path::new(path);
+            let read = cx.files.map_or_else(|| Files::default().read(path), |files| files.read(path));
+            let bytes = read.unwrap_or_else(|error| {
+                let path = path.display();
                 cx.error(&place.field("filename"), Code::BadValue, format!("cannot read `{path}`: {error}"));
                 Vec::new()
             });

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{End, announced, earliest, give_head, head_due, now, take_head, timer, underscores, until};
+use super::{End, announced, earliest, give_head, head_due, last, now, take_head, timer, underscores, until};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
@@ -30,7 +30,7 @@ pub(super) async fn serve(
     let mut run = Run {
         context,
         streams: Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun) }),
-        last: manager.timeouts.max_connection_duration.map(|most| begun + most),
+        last: last(&manager.timeouts, begun),
         head_due: head_due(&manager.timeouts).map(|(due, _)| due),
         requests: 0,
         ending: None,
@@ -93,6 +93,8 @@ struct Run<'c> {
 struct Ending {
     /// When to stop waiting for a client that does not respond to it.
     due: Instant,
+    /// The client has had its time to respond to the first GOAWAY: new streams are refused.
+    refusing: bool,
     /// Only the last GOAWAY is still to be sent.
     last: bool,
 }
@@ -127,6 +129,9 @@ impl Run<'_> {
     ) -> Option<End> {
         let stats = self.context.manager.http2_stats.shard(self.context.local.shard);
         match accepted {
+            Accepted::Request(_, mut tx) if self.ending.is_some_and(|ending| ending.refusing) => {
+                tx.refuse();
+            }
             Accepted::Request(rx, tx) => {
                 let head = std::mem::replace(head, take_head());
                 start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
@@ -160,8 +165,10 @@ impl Run<'_> {
         match self.ending {
             Some(Ending { last: true, .. }) => return Some(End::default()),
             Some(_) if idle => self.close(connection),
-            // Streams that were accepted are finished.
-            Some(_) => self.ending = Some(Ending { due: now + self.patience(), last: false }),
+            // Streams that were accepted are finished, whether or not the client responds.
+            Some(_) => {
+                self.ending = Some(Ending { due: now + self.patience(), refusing: true, last: false });
+            }
             None if self.last.is_some_and(|last| now >= last) => {
                 stats.downstream_cx_max_duration_reached.inc();
                 self.shut_down(connection);
@@ -188,14 +195,14 @@ impl Run<'_> {
     /// finished, new ones refused.
     fn shut_down(&mut self, connection: &mut ServerConnection) {
         connection.graceful_shutdown();
-        self.ending = Some(Ending { due: now() + self.patience(), last: false });
+        self.ending = Some(Ending { due: now() + self.patience(), refusing: false, last: false });
     }
 
     /// The last GOAWAY.
     fn close(&mut self, connection: &mut ServerConnection) {
         connection.abort();
         let patience = self.context.manager.timeouts.delayed_close.unwrap_or(Duration::from_secs(1));
-        self.ending = Some(Ending { due: now() + patience, last: true });
+        self.ending = Some(Ending { due: now() + patience, refusing: true, last: true });
     }
 }
 

@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use xds::envoy::config::endpoint::v3::ClusterLoadAssignment;
 
-use super::file::{off_thread, text};
+use super::file::{Look, changed};
 use super::{Reporter, Update};
-use crate::build::files::Stamp;
 use crate::build::{assignment, discovery::File};
 use crate::cluster::Endpoint;
 
@@ -22,14 +21,9 @@ pub(super) async fn run(file: File, reporter: Reporter) {
     let path = PathBuf::from(&file.path);
     let mut known = None;
     loop {
-        let stamp = off_thread({
-            let path = path.clone();
-            move || Stamp::of(&path)
-        });
-        let now = stamp.await.flatten();
-        if now.is_some() && now != known {
-            known = now;
-            if !update(&file, path.clone(), &reporter).await {
+        if let Some(Look { stamp, text }) = changed(&path, known.as_ref()).await {
+            known = stamp;
+            if !update(&file, text, &reporter).await {
                 return;
             }
         }
@@ -37,11 +31,11 @@ pub(super) async fn run(file: File, reporter: Reporter) {
     }
 }
 
-/// Reads the file once; false when the writer has gone.
-async fn update(file: &File, path: PathBuf, reporter: &Reporter) -> bool {
+/// Takes what the file has become; false when the writer has gone.
+async fn update(file: &File, text: std::io::Result<String>, reporter: &Reporter) -> bool {
     let stats = reporter.stats();
     stats.update_attempt.inc();
-    let read = match text(path).await {
+    let read = match text {
         Ok(text) => endpoints(file, &text),
         Err(error) => {
             tracing::warn!(file = file.path, "cannot be read: {error}");

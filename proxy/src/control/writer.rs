@@ -198,17 +198,17 @@ impl Control {
         self.store.candidate().map(|graph| graph.admin_log.clone()).unwrap_or_default()
     }
 
-    /// Runs until it is dropped. `bound` is the version of the newest snapshot whose listeners are open in every worker: the server is
-    /// live when the first ones are.
+    /// Runs until it is dropped. `bound` is the version of the newest snapshot that every worker has: the
+    /// server is live when the listeners of the first one are open.
     pub async fn run(mut self, mut bound: watch::Receiver<u64>) {
-        let path = match &self.origin {
-            Origin::File(path) => Some(path.clone()),
-            Origin::Text => None,
-        };
-        tokio::spawn(file::watch(path, self.data.subscribe(), self.sender.clone()));
+        if let Origin::File(path) = &self.origin {
+            tokio::spawn(file::watch(path.clone(), self.sender.clone()));
+        }
+        tokio::spawn(file::watch_data(self.data.subscribe(), self.sender.clone()));
         self.progress();
-        // The first snapshot that is published has the listeners.
-        while *bound.borrow_and_update() == 0 {
+        // The first snapshot that is published has the listeners; the workers bind those again that
+        // could not be bound.
+        while *bound.borrow_and_update() == 0 || !self.unbound.borrow().is_empty() {
             tokio::select! {
                 changed = bound.changed() => if changed.is_err() { return },
                 () = self.step() => {}
@@ -286,8 +286,10 @@ impl Control {
                 let name = self.origin_name();
                 let text = format!("cannot read the configuration {name}: {error}");
                 self.refuse(vec![Diagnostic::error(&name, Code::Unreadable, text)], "");
-                // The previous configuration may come back, and is then built again.
+                // The previous configuration may come back, and is then built again; what was
+                // refused before is not.
                 self.text.clear();
+                self.blocked = None;
             }
             Event::DataChanged => {
                 if !self.text.is_empty() {
@@ -453,6 +455,11 @@ impl Control {
         }
         self.failing = failing;
         self.count_active();
+        self.name_unbound();
+    }
+
+    /// Shows the errors with the listeners as they are named now.
+    fn name_unbound(&self) {
         let listeners = self.store.listeners();
         let shown = listeners.iter().filter_map(|listener| {
             let error = self.failing.get(&listener.address)?;
@@ -504,6 +511,7 @@ impl Control {
         }
         if let Some((clusters, listeners, retired)) = self.store.commit() {
             self.count(clusters, listeners);
+            self.name_unbound();
             self.publish();
             self.retire(retired);
             if let Some(bootstrap) = self.candidate.take() {

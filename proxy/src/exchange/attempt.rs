@@ -227,6 +227,7 @@ impl<'x> Exchange<'x> {
             tx,
             replay,
             progress: &progress,
+            received: self.received,
             timers,
             route_timeout: attempts.limits.timeout,
             trailer_limits: TrailerLimits {
@@ -293,7 +294,7 @@ impl<'x> Exchange<'x> {
         let info = &mut self.record.info;
         info.request_end = info.request_end.or(progress.received.get());
         info.upstream.request_sent = progress.sent.get();
-        info.bytes_received += progress.bytes.take();
+        info.bytes_received = self.received.get();
     }
 
     /// The cluster that the route sends the request to.

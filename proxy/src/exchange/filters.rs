@@ -164,7 +164,7 @@ impl<'x> Exchange<'x> {
         };
         self.timers.touch();
         if let Ok(Frame::Data(piece)) = &frame {
-            self.record.info.bytes_received += piece.len() as u64;
+            self.received.set(self.received.get() + piece.len() as u64);
         }
         frame.map_err(|failure| self.stopped(&failure))
     }

@@ -15,10 +15,14 @@ use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::route::VirtualCluster;
+use crate::state::Drain;
 use crate::stats::{ClusterStats, VirtualClusterStats};
 use crate::stream_info::StreamInfo;
 use crate::time::{self, millis};
 use crate::trace::{self, Span};
+
+/// The proxy closed the client's connection.
+const LOCAL_DISCONNECT: &str = "downstream_local_disconnect";
 
 /// What outlier detection takes a timeout for.
 const GATEWAY_TIMEOUT: u16 = 504;
@@ -114,6 +118,10 @@ impl Record<'_> {
     pub(super) fn client_left(&mut self, error: DownstreamError) {
         self.context.http().downstream_rq_rx_reset.inc();
         let (flag, details) = match error {
+            // A stream sees that its connection has ended, not why.
+            DownstreamError::Disconnected if *self.context.drain.borrow() == Drain::Over => {
+                (Flag::DownstreamConnectionTermination, LOCAL_DISCONNECT)
+            }
             DownstreamError::Disconnected => {
                 (Flag::DownstreamConnectionTermination, "downstream_remote_disconnect")
             }
@@ -212,6 +220,7 @@ impl Exchange<'_> {
         let complete = phase == Phase::Complete;
         let now = time::now();
         self.record.info.end = Some(now);
+        self.record.info.bytes_received = self.received.get();
         if complete {
             self.record.info.upstream.response_end = self.record.info.response_start.and(Some(now));
         }
@@ -276,7 +285,7 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         if self.response.phase != Phase::Finished {
             self.record.info.flags.set(Flag::DownstreamConnectionTermination);
-            self.record.info.details = Cow::Borrowed("downstream_local_disconnect");
+            self.record.info.details = Cow::Borrowed(LOCAL_DISCONNECT);
             self.finish();
         }
     }

@@ -15,18 +15,18 @@ use super::{Exchange, Phase, nothing};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::UpstreamError;
 use crate::headers::request::is_upgrade;
-use crate::local_reply::LocalReply;
+use crate::local_reply::{LocalReply, details_after_response};
 use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
 use crate::upstream::{RequestWriter, ResponseReader, UpstreamStream};
 
 impl Exchange<'_> {
     /// Whether the request may leave HTTP, where it asks for that: as its route says, else as the
-    /// connection manager does.
-    pub(super) fn admit_tunnel(&mut self) -> Result<(), LocalReply> {
+    /// connection manager does. Without a route it is an ordinary request, which gets 404.
+    pub(super) fn admit_tunnel(&mut self, has_route: bool) -> Result<(), LocalReply> {
         let head = &self.request.head;
         let connect = head.method == Method::Connect;
-        if !connect && !is_upgrade(head) {
+        if !has_route || !connect && !is_upgrade(head) {
             return Ok(());
         }
         let asked =
@@ -80,7 +80,9 @@ impl Exchange<'_> {
                 fields.set(Known::Connection, &connection);
                 fields.set(Known::Upgrade, &protocol);
             }
-            self.carry((body, to_client), (tx, rx)).await;
+            if self.carry((body, to_client), (tx, rx)).await {
+                stream.lost();
+            }
         } else {
             // If the upstream does not upgrade, the body could be taken for the other protocol.
             let ordinary = self.request.head.method != Method::Connect;
@@ -116,35 +118,51 @@ impl Exchange<'_> {
         Some((connection, FieldValueBuf::of(protocol)))
     }
 
-    /// Bytes both ways, until one side ends.
+    /// Bytes both ways, until one side ends. True when an HTTP/1 upstream closed its connection.
     async fn carry(
         &mut self,
         (body, to_client): (&mut RequestBody<'_>, &mut ResponseWriter<'_>),
         (tx, rx): (&mut RequestWriter, &mut ResponseReader),
-    ) {
+    ) -> bool {
         if self.send_head(to_client, body.closed(), true, false).await.is_err() {
-            return;
+            return false;
         }
+        let by_connection = matches!(rx, ResponseReader::Http1(_));
         body.tunnel();
         tx.tunnel();
-        let (timers, received, sent) = (self.timers, Cell::new(0), Cell::new(0));
-        let there = there(body, tx, timers, &received);
-        let back = back(rx, to_client, timers, &sent);
+        // Counted in place: the exchange may be dropped at any time, and is logged then.
+        let (timers, received) = (self.timers, self.received);
+        let sent = Cell::from_mut(&mut self.record.info.bytes_sent);
+        let there = there(body, tx, timers, received);
+        let back = back(rx, to_client, timers, sent);
         let ended = match timers.race(noticed_elsewhere(), first(there, back)).await {
             Ok(First::One(ended) | First::Other(ended)) => ended,
             Err(interrupt) => Err(interrupt.into()),
         };
-        self.record.info.bytes_received += received.get();
-        self.record.info.bytes_sent += sent.get();
         match ended {
-            Ok(()) => self.response.phase = Phase::Complete,
-            Err(failure) => self.cut(to_client, &failure),
+            Ok(()) => {
+                self.response.phase = Phase::Complete;
+                if by_connection {
+                    let error = UpstreamError::ConnectionTermination;
+                    self.record.info.flags.set(error.flag());
+                    self.record.info.details = details_after_response(&error).into();
+                }
+                by_connection
+            }
+            Err(failure) => {
+                let failed = matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination));
+                if failed && self.request.head.method == Method::Connect {
+                    to_client.reset_connect();
+                }
+                self.cut(to_client, &failure);
+                false
+            }
         }
     }
 }
 
-/// From the client to the upstream, until the client leaves. An HTTP/1 client that ends its side
-/// has left, as in Envoy.
+/// From the client to the upstream, until the client leaves. The end of the client's side is passed
+/// on. An HTTP/1 client that ends its side has left, as in Envoy; one of HTTP/2 still reads.
 async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,

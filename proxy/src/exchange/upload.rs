@@ -78,7 +78,6 @@ pub(super) struct Progress {
     pub sent: Cell<Option<Instant>>,
     /// The whole request has been received.
     pub received: Cell<Option<Instant>>,
-    pub bytes: Cell<u64>,
     /// The body has just become too large for the copy that a retry would send.
     pub overflowed: Cell<bool>,
 }
@@ -89,6 +88,8 @@ pub(super) struct Upload<'u, 'c, 't> {
     pub tx: &'u mut RequestWriter,
     pub replay: &'u mut Replay,
     pub progress: &'u Progress,
+    /// Counts what comes of the body.
+    pub received: &'u Cell<u64>,
     pub timers: &'u Timers<'t>,
     /// The route's timeout, which begins with the end of the request.
     pub route_timeout: Option<Duration>,
@@ -180,7 +181,7 @@ impl Upload<'_, '_, '_> {
             self.timers.touch();
             match frame {
                 Frame::Data(piece) => {
-                    self.progress.bytes.set(self.progress.bytes.get() + piece.len() as u64);
+                    self.received.set(self.received.get() + piece.len() as u64);
                     if self.replay.push(&piece) {
                         self.progress.overflowed.set(true);
                     }

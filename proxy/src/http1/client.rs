@@ -70,6 +70,8 @@ enum Writing {
     /// Whole, as far as it was given to us.
     Complete,
     Tunnel,
+    /// The tunnel's end: our side of the connection ends once all was sent.
+    TunnelEnd,
     /// More or less was given than the head announced.
     Broken,
 }
@@ -158,7 +160,12 @@ impl RequestWriter {
 
     /// Sends what waits.
     pub(crate) async fn flush(&mut self) -> Result<(), UpstreamError> {
-        let sent = poll_fn(|cx| self.output.poll_flush(cx)).await;
+        let ends = self.state == Writing::TunnelEnd;
+        let sent = poll_fn(|cx| match ready!(self.output.poll_flush(cx)) {
+            Ok(()) if ends => self.output.poll_shutdown(cx),
+            flushed => Poll::Ready(flushed),
+        });
+        let sent = sent.await;
         match (sent, self.state) {
             (Err(_), _) => Err(UpstreamError::ConnectionTermination),
             (Ok(()), Writing::Broken) => Err(UpstreamError::Protocol("content-length mismatch")),
@@ -179,7 +186,12 @@ impl RequestWriter {
     /// Takes a piece of the body; `flush` sends it. One piece at a time waits without being copied.
     pub(crate) fn take(&mut self, data: Bytes, end: bool) {
         match self.state {
-            Writing::Tunnel => self.output.push(data),
+            Writing::Tunnel => {
+                self.output.push(data);
+                if end {
+                    self.state = Writing::TunnelEnd;
+                }
+            }
             Writing::Body(BodyWriter::Length(left)) => {
                 match left.checked_sub(data.len() as u64).filter(|left| !end || *left == 0) {
                     None => self.state = Writing::Broken,
@@ -199,7 +211,7 @@ impl RequestWriter {
                     encode::last_chunk(self.output.buffer(), None, self.options.encode);
                 }
             }
-            Writing::Head | Writing::Body(_) | Writing::Complete | Writing::Broken => {}
+            Writing::Head | Writing::Body(_) | Writing::Complete | Writing::TunnelEnd | Writing::Broken => {}
         }
         if end && matches!(self.state, Writing::Body(_)) {
             self.state = Writing::Complete;

@@ -256,10 +256,24 @@ impl ResponseWriter {
 
     /// Gives up on the response: resets the stream.
     pub(crate) fn reset(&mut self) {
+        self.reset_with(Reason::INTERNAL_ERROR);
+    }
+
+    /// The connection behind a CONNECT failed (RFC 9113, 8.5).
+    pub(crate) fn reset_connect(&mut self) {
+        self.reset_with(Reason::CONNECT_ERROR);
+    }
+
+    /// Nothing was done for the stream: the client may send its request elsewhere.
+    pub(crate) fn refuse(&mut self) {
+        self.reset_with(Reason::REFUSED_STREAM);
+    }
+
+    fn reset_with(&mut self, reason: Reason) {
         if !self.outgoing.is_done() {
             match &mut *self.sending.borrow_mut() {
-                Sending::Head(respond) => respond.send_reset(Reason::INTERNAL_ERROR),
-                Sending::Body(stream) => stream.send_reset(Reason::INTERNAL_ERROR),
+                Sending::Head(respond) => respond.send_reset(reason),
+                Sending::Body(stream) => stream.send_reset(reason),
             }
         }
         self.outgoing.finish();

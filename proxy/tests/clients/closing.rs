@@ -246,3 +246,103 @@ fn a_shutdown_sends_goaway_on_every_connection() {
     to_the_end(&mut busy);
     super::proxy::wait("the end of the process", || (!proxy.is_running()).then_some(()));
 }
+
+/// A client that does not respond to the PING between the two GOAWAYs cannot keep its connection:
+/// what it has begun is finished, and nothing new is served.
+#[test]
+fn a_connection_ends_although_its_client_never_responds_to_a_ping() {
+    let reasons = [
+        ("duration", json!({ "max_connection_duration": "0.3s" })),
+        ("requests", json!({ "max_requests_per_connection": 1 })),
+    ];
+    let mut faults = Vec::new();
+    for (name, options) in reasons {
+        let gate = upstream::Gate::default();
+        let held = gate.clone();
+        let up = upstream::http1(move |head, _, connection| {
+            if http1::path(head) == "/hold" {
+                held.pass();
+            }
+            connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+            true
+        });
+        let port = free_port();
+        let more = json!({ "common_http_protocol_options": options, "drain_timeout": "0.1s" });
+        let listener = http(name, port, &route("up"), more);
+        let _proxy = Proxy::start(&config(&[listener], &[cluster("up", up, json!({}))]));
+        let mut idle = http2::Connection::client(at(port));
+        let mut busy = http2::Connection::client(at(port));
+        (idle.pongs, busy.pongs) = (false, false);
+        idle.request(&http2::get("/"), true);
+        let first = busy.request(&http2::get("/hold"), true);
+        // The client goes on until it is refused.
+        let refused = poll(DEADLINE, || {
+            let stream = busy.request(&http2::get("/"), true);
+            let response = busy.response(stream).ok()?;
+            (response.reset == Some(7)).then_some(())
+        });
+        if refused.is_none() {
+            faults.push(format!("{name}: new streams are served for ever"));
+        }
+        gate.open();
+        let response = busy.response(first).map_or(0, |response| response.status());
+        if response != 200 {
+            faults.push(format!("{name}: the stream that was served gets status {response}"));
+        }
+        for (what, mut client) in [("idle", idle), ("busy", busy)] {
+            client.stream.set_read_timeout(Some(DEADLINE / 2)).unwrap();
+            while client.read().is_ok() {}
+            // The connection is over when nothing can be written any more.
+            let over = poll(DEADLINE / 4, || {
+                let gone = client.send(http2::PING, 0, 0, &[0; 8]).is_err();
+                gone.then_some(())
+            });
+            if over.is_none() {
+                faults.push(format!("{name}: the {what} connection stays open"));
+            }
+        }
+    }
+    report(&faults, 8);
+}
+
+/// A connection of HTTP/1 that was used is drained for `drain_timeout` before it closes.
+#[test]
+fn an_old_or_idle_connection_of_http1_announces_its_end_before_it_closes() {
+    let reasons = [
+        ("duration", json!({ "max_connection_duration": "0.3s" }), "downstream_cx_max_duration_reached"),
+        ("idle", json!({ "idle_timeout": "0.3s" }), "downstream_cx_idle_timeout"),
+    ];
+    let up = upstream::ok();
+    let mut faults = Vec::new();
+    for (name, options, counter) in reasons {
+        let (patient, prompt) = (free_port(), free_port());
+        let listeners = [(patient, "60s"), (prompt, "0.1s")].map(|(port, drain)| {
+            let more = json!({
+                "common_http_protocol_options": options, "drain_timeout": drain, "delayed_close_timeout": "0.1s",
+            });
+            http(&format!("{name}-{drain}"), port, &route("up"), more)
+        });
+        let proxy = Proxy::start(&config(&listeners, &[cluster("up", up, json!({}))]));
+        let mut unused = http1::Connection::new(at(patient));
+        if !unused.is_closed() {
+            faults.push(format!("{name}: a connection without a request does not close"));
+        }
+        let mut used = http1::Connection::new(at(prompt));
+        assert_eq!(used.get("/").unwrap().status, 200);
+        if !used.is_closed() {
+            faults.push(format!("{name}: the connection does not close after the drain time"));
+        }
+        let mut late = http1::Connection::new(at(patient));
+        assert_eq!(late.get("/").unwrap().status, 200);
+        let counter = format!("http.{name}-60s.{counter}");
+        proxy.wait_stat(&counter, |count| count == 2);
+        let response = late.get("/").unwrap_or_default();
+        if (response.status, response.header("connection").as_deref()) != (200, Some("close")) {
+            faults.push(format!("{name}: a late request gets {:?}", String::from_utf8_lossy(&response.head)));
+        }
+        if !late.is_closed() {
+            faults.push(format!("{name}: the connection does not close after its last response"));
+        }
+    }
+    report(&faults, 8);
+}

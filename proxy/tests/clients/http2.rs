@@ -86,6 +86,8 @@ pub struct Connection {
     next: u32,
     /// Whether DATA that comes is credited at once.
     pub credits: bool,
+    /// Whether a PING gets its response.
+    pub pongs: bool,
 }
 
 impl Connection {
@@ -110,7 +112,7 @@ impl Connection {
 
     fn begin(stream: TcpStream, settings: &[(u16, u32)], next: u32) -> io::Result<Self> {
         stream.set_nodelay(true)?;
-        let mut connection = Self { stream, decoder: Decoder::default(), next, credits: true };
+        let mut connection = Self { stream, decoder: Decoder::default(), next, credits: true, pongs: true };
         let mut payload = Vec::new();
         for (name, value) in settings {
             payload.extend_from_slice(&name.to_be_bytes());
@@ -123,7 +125,7 @@ impl Connection {
     /// Another handle on the same connection, to write from elsewhere.
     pub fn writer(&self) -> Self {
         let stream = self.stream.try_clone().unwrap();
-        Self { stream, decoder: Decoder::default(), next: 2, credits: false }
+        Self { stream, decoder: Decoder::default(), next: 2, credits: false, pongs: false }
     }
 
     pub fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> io::Result<()> {
@@ -180,7 +182,7 @@ impl Connection {
             (SETTINGS, 0) => {
                 self.send(SETTINGS, ACK, 0, &[])?;
             }
-            (PING, 0) => self.send(PING, ACK, 0, &frame.payload)?,
+            (PING, 0) if self.pongs => self.send(PING, ACK, 0, &frame.payload)?,
             (DATA, _) if self.credits && length > 0 => {
                 let credit = u32::try_from(length).unwrap().to_be_bytes();
                 // The other side may have gone after its last frame.

@@ -150,10 +150,12 @@ fn connections_of_a_listener_that_is_gone_end_within_the_drain_time() {
             KINDS.into_iter().map(|kind| (kind, Client::open(kind, web, raw))).collect();
         proxy.wait_stat(&active(web), |active| active == 5);
         proxy.wait_stat(&active(raw), |active| active == 2);
-        let after: Vec<Value> = match change {
+        let mut after: Vec<Value> = match change {
             "removed" => vec![marker(mark, "2")],
             _ => vec![patient("web", free_port()), tcp("raw", free_port()), marker(mark, "2")],
         };
+        // It cannot change under an address.
+        after.last_mut().unwrap()["enable_reuse_port"] = json!(!one_socket);
         proxy.write(&config(&after, &clusters));
         serves(mark, "2");
         let each: Vec<_> = clients
@@ -343,4 +345,33 @@ fn what_was_refused_for_an_outside_reason_is_accepted_at_sighup_when_the_reason_
         }
     }
     report(&faults, FILES.len());
+}
+
+/// How many connections the kernel makes for a listener that accepts none.
+fn queue(port: u16) -> usize {
+    let mut queued = Vec::new();
+    while let Ok(stream) = std::net::TcpStream::connect_timeout(&at(port), Duration::from_millis(500)) {
+        queued.push(stream);
+        if queued.len() == 100 {
+            break;
+        }
+    }
+    queued.len()
+}
+
+#[test]
+fn another_backlog_applies_to_the_socket_that_is_open() {
+    let (port, mark) = (free_port(), free_port());
+    let listeners = |number: &str, backlog: u32| {
+        let mut raw = tcp("raw", port);
+        raw["tcp_backlog_size"] = json!(backlog);
+        config(&[raw, marker(mark, number)], &[cluster("up", port, json!({}))])
+    };
+    let proxy = Proxy::start(&listeners("1", 1000));
+    proxy.write(&listeners("2", 3));
+    serves(mark, "2");
+    proxy.signal("STOP");
+    let queued = queue(port);
+    proxy.signal("CONT");
+    assert!(queued < 100, "the queue holds {queued} connections");
 }

@@ -23,3 +23,5 @@ mod scheme;
 mod statistics;
 mod streams;
 mod strict;
+mod tcp_ends;
+mod tunnels;

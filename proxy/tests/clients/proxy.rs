@@ -211,6 +211,13 @@ impl Proxy {
         assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
+    /// Ends the process at once.
+    pub fn quit(&self) {
+        let Ok(mut stream) = TcpStream::connect(at(self.admin)) else { return };
+        let _ = write!(stream, "POST /quitquitquit HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n");
+        let _ = stream.read(&mut [0; 1024]);
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

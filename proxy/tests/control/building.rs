@@ -1,12 +1,12 @@
 //! Builds beside control: what goes on while one takes its time, and which text wins.
 
-use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use super::*;
 use proxy::build::Packed;
 
-/// A listener `web` whose body comes from a file.
-fn with_body(file: &Path, more: &str) -> String {
+/// A listener `web` that logs to a file.
+fn with_log(file: &Path, more: &str) -> String {
     let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], more));
     let web = format!(
         "  - name: web
@@ -17,7 +17,8 @@ fn with_body(file: &Path, more: &str) -> String {
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, direct_response: {{ status: 200, body: {{ filename: {} }} }} }}] }}] }}
+          access_log: [{{ name: file, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {} }} }}]
+          route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, direct_response: {{ status: 200 }} }}] }}] }}
           http_filters: [{{ name: router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}]
   clusters",
         file.display()
@@ -25,7 +26,7 @@ fn with_body(file: &Path, more: &str) -> String {
     text.replace("  clusters", &web)
 }
 
-/// A pipe: who reads it waits until somebody writes.
+/// A pipe: who writes to it waits until somebody reads.
 fn pipe(folder: &Path) -> PathBuf {
     let path = folder.join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
@@ -54,7 +55,7 @@ async fn control_goes_on_while_a_build_takes_its_time_and_the_newest_text_wins()
     let mut running = start(&bootstrap(&one), None);
     running.hosts("one", &["127.0.0.1:1"]).await;
     let configure = |text: String| running.handles.events.send(Event::Configuration(Ok(text)));
-    configure(with_body(&pipe, "connect_timeout: 1s,")).await.unwrap();
+    configure(with_log(&pipe, "connect_timeout: 1s,")).await.unwrap();
     // Superseded before its turn comes.
     configure("no configuration".to_owned()).await.unwrap();
     let last = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 3)], "connect_timeout: 3s,"));
@@ -63,7 +64,7 @@ async fn control_goes_on_while_a_build_takes_its_time_and_the_newest_text_wins()
     assignment(2);
     running.hosts("one", &["127.0.0.1:2"]).await;
     tokio::task::spawn_blocking(move || {
-        std::fs::OpenOptions::new().write(true).open(pipe).unwrap().write_all(b"here").unwrap();
+        std::fs::File::open(pipe).unwrap();
     })
     .await
     .unwrap();
@@ -109,4 +110,40 @@ async fn other_runtime_values_do_not_hide_that_the_last_text_was_refused() {
     send(Event::Configuration(Ok(text(2)))).await;
     running.hosts("one", &["127.0.0.1:2"]).await;
     status.wait_for(|status| status.rejected.is_none()).await.unwrap();
+}
+
+static TAKEN: AtomicBool = AtomicBool::new(true);
+
+fn taken(address: SocketAddr) -> std::io::Result<()> {
+    let taken = address.port() == 10_001 && TAKEN.load(Relaxed);
+    if taken { Err(std::io::ErrorKind::AddrInUse.into()) } else { Ok(()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_configuration_that_cannot_be_read_ends_the_wait_for_a_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = with_log(&folder.path().join("log"), "");
+    let before = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], ""));
+    let mut running = start_where(&before, None, taken);
+    let version = running.snapshot(|_| true).await.version;
+    let mut status = running.handles.accepted.clone();
+    let mut refused = async |configuration: std::io::Result<String>, why: &str| {
+        running.handles.events.send(Event::Configuration(configuration)).await.unwrap();
+        let says = |status: &Arc<_>| -> bool { accepted_says(status, why) };
+        status.wait_for(says).await.unwrap();
+    };
+    refused(Ok(text.clone()), "cannot listen").await;
+    refused(Err(std::io::ErrorKind::PermissionDenied.into()), "cannot read").await;
+    TAKEN.store(false, Relaxed);
+    // Far longer than the longest back-off.
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(accepted_says(&running.handles.accepted.borrow(), "cannot read"));
+    assert_eq!(running.handles.snapshots.borrow().version, version);
+    running.handles.events.send(Event::Configuration(Ok(text))).await.unwrap();
+    let snapshot = running.snapshot(|snapshot| snapshot.version > version).await;
+    assert_eq!(snapshot.listeners.len(), 2);
+}
+
+fn accepted_says(status: &proxy::admin::accepted::Accepted, why: &str) -> bool {
+    status.rejected.as_ref().is_some_and(|rejected| rejected.details.contains(why))
 }

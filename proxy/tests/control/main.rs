@@ -35,10 +35,15 @@ struct Running {
 
 /// Starts the control plane on a text, or on a file that holds it.
 fn start(text: &str, file: Option<&Path>) -> Running {
+    start_where(text, file, free)
+}
+
+/// The same, where the addresses are free that this says.
+fn start_where(text: &str, file: Option<&Path>, probe: fn(SocketAddr) -> std::io::Result<()>) -> Running {
     let registry = Registry::new(1);
     let state = Arc::new(ServerState::new(proxy::time::now()));
     let start = Start {
-        probe: free,
+        probe,
         origin: file.map_or(Origin::Text, |path| Origin::File(PathBuf::from(path))),
         text: text.to_owned(),
         read: Arc::new(xds::read_bootstrap("t.yaml", text).unwrap()),

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -157,28 +159,43 @@ impl Drop for Process {
 impl Process {
     /// Starts with these listeners, in YAML's flow style, and waits until it is ready.
     pub fn start(drain_time: u32, listeners: &[String], upstream: u16) -> Self {
+        let process = Self::launch(drain_time, listeners, upstream);
+        process.wait_ready();
+        process
+    }
+
+    pub fn wait_ready(&self) {
+        let ready = || Client::new(self.admin).ok()?.get("/ready").ok().filter(|(status, ..)| *status == 200);
+        wait("the first configuration", ready);
+    }
+
+    /// Starts, and does not wait. Permissions count for the process: it does not run as root.
+    pub fn launch(drain_time: u32, listeners: &[String], upstream: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let admin = free_port();
         let path = folder.path().join("proxy.yaml");
         std::fs::write(&path, own_file(admin, listeners, upstream)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_proxy"))
+        let mut command = unprivileged(env!("CARGO_BIN_EXE_proxy"), folder.path());
+        let child = command
             .args(["--concurrency", "2", "--drain-time-s", &drain_time.to_string(), "-c"])
             .arg(&path)
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
             .unwrap();
-        let process = Self { child, folder, admin };
-        let ready = || Client::new(admin).ok()?.get("/ready").ok().filter(|(status, ..)| *status == 200);
-        wait("the first configuration", ready);
-        process
+        Self { child, folder, admin }
     }
 
     /// Gives the file other listeners.
     pub fn write(&self, listeners: &[String], upstream: u16) {
+        self.write_with_mode(listeners, upstream, 0o644);
+    }
+
+    pub fn write_with_mode(&self, listeners: &[String], upstream: u16, mode: u32) {
         let next = self.folder.path().join("next");
         std::fs::write(&next, own_file(self.admin, listeners, upstream)).unwrap();
+        std::fs::set_permissions(&next, std::fs::Permissions::from_mode(mode)).unwrap();
         std::fs::rename(next, self.folder.path().join("proxy.yaml")).unwrap();
     }
 
@@ -208,6 +225,22 @@ impl Process {
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap()
     }
+}
+
+/// A program that runs as nobody where the test runs as root, from a folder that nobody can read.
+fn unprivileged(program: &str, folder: &Path) -> Command {
+    const NOBODY: u32 = 65_534;
+    if folder.metadata().unwrap().uid() != 0 {
+        return Command::new(program);
+    }
+    let copy = folder.join("program");
+    if std::fs::hard_link(program, &copy).is_err() {
+        std::fs::copy(program, &copy).unwrap();
+    }
+    std::os::unix::fs::chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    let mut command = Command::new(copy);
+    command.uid(NOBODY).gid(NOBODY);
+    command
 }
 
 fn own_file(admin: u16, listeners: &[String], upstream: u16) -> String {
