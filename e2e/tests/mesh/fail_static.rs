@@ -8,7 +8,7 @@ use std::time::Duration;
 use e2e::{Capability, Connections, Mesh, Report, Setup, skipped};
 
 /// Requests per second of each load.
-const RATE: u32 = 50;
+const RATE: u32 = 20;
 
 /// How long the Kubernetes API stays away: sds notices that and tries again.
 const OUTAGE: Duration = Duration::from_secs(3);
