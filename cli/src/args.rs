@@ -74,7 +74,7 @@ pub enum Command {
     /// Make the local Kubernetes API misbehave
     #[command(hide = true)]
     Fault {
-        /// none or down
+        /// none, down, or unready (every slice calls every endpoint not ready)
         fault: String,
     },
     /// Become a program that ends when the process PARENT ends

@@ -21,7 +21,7 @@ pub enum Capability {
     Pause,
     /// Part a pod from the network and join it again.
     CutLink,
-    /// Take the Kubernetes API away and give it back.
+    /// Take the Kubernetes API away, let it say what is wrong, and give it back.
     CutKubernetes,
     /// Roll out another image.
     ChangeImage,

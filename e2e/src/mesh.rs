@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
 use crate::pod::{Identity, Pod, State};
-use crate::substrate::{Substrate, Target};
+use crate::substrate::{Api, Substrate, Target};
 
 /// How a test's mesh differs from the usual one.
 #[derive(Debug, Default, Clone)]
@@ -24,6 +24,8 @@ pub struct Setup {
     pub edit: Option<fn(&mut Value)>,
     /// How long pet holds each answer back, as `PET_DELAY`: with it there is always something under way.
     pub pet_delay: Option<&'static str>,
+    /// How long discovery keeps endpoints that are not ready, as `FAIL_STATIC_TIME_S`.
+    pub fail_static: Option<&'static str>,
 }
 
 impl Setup {
@@ -96,11 +98,15 @@ impl Mesh {
         let _ = http::post(admin, "admin", "/quitquitquit").await;
     }
 
+    /// A page of the first discovery service.
+    pub async fn discovery(&self, path: &str) -> Answer {
+        let sds = self.substrate.reach(&self.pod("sds", 1).await, plan::APP).await;
+        answered(http::get(sds, "sds", path, &[]).await, path)
+    }
+
     /// What discovery answers for a service: the addresses of its pods, in order.
     pub async fn registered(&self, service: &str) -> Vec<IpAddr> {
-        let sds = self.substrate.reach(&self.pod("sds", 1).await, plan::APP).await;
-        let path = format!("/v1/registration/{service}");
-        let answer = answered(http::get(sds, "sds", &path, &[]).await, &path).json();
+        let answer = self.discovery(&format!("/v1/registration/{service}")).await.json();
         let hosts = answer["hosts"].as_array().unwrap_or_else(|| panic!("no hosts in {answer}"));
         let address = |host: &Value| host["ip_address"].as_str().and_then(|ip| ip.parse().ok());
         let mut found: Vec<IpAddr> = hosts.iter().map(|host| address(host).expect("an address")).collect();
@@ -214,12 +220,17 @@ impl Mesh {
 
     /// Takes the Kubernetes API away: connections are cut and refused.
     pub async fn cut_kubernetes(&self) {
-        self.substrate.set_kubernetes(false).await;
+        self.substrate.set_kubernetes(Api::Away).await;
     }
 
-    /// Gives it back.
+    /// Gives it back, with every slice calling every endpoint not ready although all serve.
+    pub async fn restore_kubernetes_with_unready_slices(&self) {
+        self.substrate.set_kubernetes(Api::Unready).await;
+    }
+
+    /// Gives it back, in order.
     pub async fn restore_kubernetes(&self) {
-        self.substrate.set_kubernetes(true).await;
+        self.substrate.set_kubernetes(Api::Works).await;
     }
 
     /// Parts a pod from the network.

@@ -54,6 +54,17 @@ impl std::fmt::Display for Target {
     }
 }
 
+/// What the Kubernetes API does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Api {
+    /// It works.
+    Works,
+    /// Connections are cut and refused.
+    Away,
+    /// It responds, and every slice calls every endpoint not ready although all serve.
+    Unready,
+}
+
 /// A running mesh on its substrate; it ends with this value.
 pub enum Substrate {
     /// Processes on this machine.
@@ -146,9 +157,9 @@ impl Substrate {
         on!(self, s => s.change_image(service).await);
     }
 
-    /// Takes the Kubernetes API away, or gives it back.
-    pub async fn set_kubernetes(&self, there: bool) {
-        on!(self, s => s.set_kubernetes(there).await);
+    /// Makes the Kubernetes API fail, or takes that back.
+    pub async fn set_kubernetes(&self, api: Api) {
+        on!(self, s => s.set_kubernetes(api).await);
     }
 
     /// Parts a pod from the network, or joins it again.

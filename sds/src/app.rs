@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lifecycle::{Lifecycle, Outcome, Shutdown};
-use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use crate::catalog::{Reader, Writer};
@@ -61,7 +60,7 @@ pub async fn start(
     // Refused only if the process has one already, and then that one is used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let cannot = |source| CannotListen { address: settings.listen, source };
-    let listener = TcpListener::bind(settings.listen).await.map_err(cannot)?;
+    let listener = server::bind(settings.listen).map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
 
     let kubernetes = settings.kubernetes.clone();
@@ -69,7 +68,7 @@ pub async fn start(
     info!("watching {watching}");
     warn_if_readable(&kubernetes);
     let status = Arc::new(Status::default());
-    let (writer, catalog) = Writer::new(settings.envoy_port);
+    let (writer, catalog) = Writer::new(settings.rules, settings.fail_static);
     let connect = Box::new(move || Api::new(&kubernetes, timing));
     shutdown.spawn(until(shutdown.clone(), Watch::new(connect, timing, writer, Arc::clone(&status)).run()));
     shutdown.spawn(until(shutdown.clone(), announce_sync(catalog.clone())));

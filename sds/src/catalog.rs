@@ -2,7 +2,19 @@
 //!
 //! A cluster is named `service.namespace`. Its version is a hash of its endpoints, so that two replicas, or one before and
 //! after a restart, name the same content alike, and a change that changes nothing is published to nobody.
+//!
+//! The catalog fails static. When a node or the API server fails, Kubernetes can call every pod of a
+//! Service unready at once although all of them serve. Therefore: a Service whose slices name no
+//! routable endpoint keeps those endpoints whose pods
+//!
+//! - are still named by a slice, at the same address and with the same `targetRef.uid`,
+//! - have not been told to go, and
+//! - were ready less than `fail-static-time-s` ago, as this process has seen it.
+//!
+//! They are marked [`Health::Unhealthy`]. One routable endpoint ends this at once. A Service scaled
+//! to 0, a deleted pod and a pod that was never ready are not kept.
 
+mod readiness;
 mod version;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +22,11 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use tokio::time::{Duration, Instant};
 
 use crate::slice::{EndpointSlice, SliceKey};
-use crate::translate::{self, Endpoint, Ignored};
+use crate::translate::{self, Endpoint, Health, Ignored, Rules};
+use readiness::Readiness;
 
 /// One state of the world. Unchanged clusters are shared with the state before.
 #[derive(Clone, Debug, Default)]
@@ -25,9 +39,9 @@ pub struct Catalog {
 pub struct Cluster {
     pub endpoints: Vec<Endpoint>,
     pub ignored: Vec<Ignored>,
-    /// Of `endpoints` alone; 32 hexadecimal digits.
+    /// Of what a v1 response says of `endpoints`, so not of their health; 32 hexadecimal digits.
     pub version: String,
-    /// The v1 answer, encoded once by the first who asks.
+    /// The v1 response, encoded when it is first asked for.
     pub v1_body: OnceLock<Bytes>,
 }
 
@@ -37,14 +51,44 @@ pub type Reader = watch::Receiver<Option<Arc<Catalog>>>;
 /// The only place that changes a catalog.
 #[derive(Debug)]
 pub struct Writer {
-    envoy_port: u16,
+    rules: Rules,
+    /// How long endpoints are kept that are not ready; zero: not at all.
+    fail_static: Duration,
     slices: BTreeMap<SliceKey, EndpointSlice>,
-    /// Cluster name to the slices that it is made of.
-    members: BTreeMap<String, BTreeSet<SliceKey>>,
+    /// Cluster name to what it is made of.
+    members: BTreeMap<String, Members>,
     catalog: Catalog,
     /// Clusters whose slices have changed since the last publication.
     stale: BTreeSet<String>,
+    /// Clusters that have kept endpoints, and when the first of these are kept no longer.
+    kept: BTreeMap<String, Instant>,
     publisher: watch::Sender<Option<Arc<Catalog>>>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    slices: BTreeSet<SliceKey>,
+    readiness: Readiness,
+}
+
+/// A cluster begins or stops to keep endpoints that are not ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    pub cluster: String,
+    pub event: FailStatic,
+}
+
+/// What happened to a cluster, and the label of `sds_fail_static_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailStatic {
+    /// This many endpoints are kept.
+    Began(usize),
+    /// Its slices name routable endpoints again.
+    Recovered,
+    /// No pod was ready for too long.
+    Expired,
+    /// The pods are gone.
+    Gone,
 }
 
 impl Catalog {
@@ -65,31 +109,61 @@ impl Catalog {
     pub fn endpoints(&self) -> usize {
         self.clusters.values().map(|cluster| cluster.endpoints.len()).sum()
     }
+
+    /// Endpoints that are not ready and kept.
+    pub fn kept(&self) -> usize {
+        self.clusters.values().map(|cluster| cluster.kept()).sum()
+    }
 }
 
 impl Cluster {
-    /// A Service that nobody has heard of.
+    /// A Service that is not known.
     pub fn empty() -> Self {
-        Self::of([], 0)
+        Self::of(Vec::new(), Vec::new())
     }
 
-    fn of<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, envoy_port: u16) -> Self {
-        let translation = translate::translate(slices, envoy_port);
-        let version = version::of(&translation.endpoints);
-        let (endpoints, ignored) = (translation.endpoints, translation.ignored);
+    /// Endpoints that are not ready and kept.
+    pub fn kept(&self) -> usize {
+        self.endpoints.iter().filter(|endpoint| endpoint.health == Health::Unhealthy).count()
+    }
+
+    fn of(endpoints: Vec<Endpoint>, ignored: Vec<Ignored>) -> Self {
+        let version = version::of(&endpoints);
         Self { endpoints, ignored, version, v1_body: OnceLock::new() }
     }
 
     fn same_content(&self, other: &Self) -> bool {
-        self.version == other.version && self.ignored == other.ignored
+        self.endpoints == other.endpoints && self.ignored == other.ignored
+    }
+}
+
+impl FailStatic {
+    pub const LABELS: [&str; 4] = ["began", "recovered", "expired", "gone"];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Began(_) => "began",
+            Self::Recovered => "recovered",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+        }
     }
 }
 
 impl Writer {
-    pub fn new(envoy_port: u16) -> (Self, Reader) {
+    pub fn new(rules: Rules, fail_static: Duration) -> (Self, Reader) {
         let (publisher, reader) = watch::channel(None);
-        let (slices, members, stale) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        (Self { envoy_port, slices, members, catalog: Catalog::default(), stale, publisher }, reader)
+        let writer = Self {
+            rules,
+            fail_static,
+            slices: BTreeMap::new(),
+            members: BTreeMap::new(),
+            catalog: Catalog::default(),
+            stale: BTreeSet::new(),
+            kept: BTreeMap::new(),
+            publisher,
+        };
+        (writer, reader)
     }
 
     /// Whether anything was ever published.
@@ -103,7 +177,7 @@ impl Writer {
     }
 
     /// Takes these slices for the whole truth, forgets all others, and publishes.
-    pub fn replace(&mut self, slices: BTreeMap<SliceKey, EndpointSlice>) {
+    pub fn replace(&mut self, slices: BTreeMap<SliceKey, EndpointSlice>, now: Instant) -> Vec<Transition> {
         let gone: Vec<SliceKey> =
             self.slices.keys().filter(|key| !slices.contains_key(key)).cloned().collect();
         for key in gone {
@@ -112,7 +186,7 @@ impl Writer {
         for slice in slices.into_values() {
             self.put(slice);
         }
-        self.publish();
+        self.publish(now)
     }
 
     /// Adds or replaces one slice; seen by readers after [`Writer::publish`].
@@ -124,7 +198,7 @@ impl Writer {
         // The label may have moved the slice to another Service.
         self.remove(&key);
         if let Some(cluster) = cluster_of(&slice) {
-            self.members.entry(cluster.clone()).or_default().insert(key.clone());
+            self.members.entry(cluster.clone()).or_default().slices.insert(key.clone());
             self.stale.insert(cluster);
         }
         self.slices.insert(key, slice);
@@ -133,33 +207,69 @@ impl Writer {
     /// Removes one slice; seen by readers after [`Writer::publish`].
     pub fn remove(&mut self, key: &SliceKey) {
         let Some(cluster) = self.slices.remove(key).as_ref().and_then(cluster_of) else { return };
-        if let Some(keys) = self.members.get_mut(&cluster) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.members.remove(&cluster);
-            }
+        if let Some(members) = self.members.get_mut(&cluster) {
+            members.slices.remove(key);
         }
         self.stale.insert(cluster);
     }
 
-    /// Shows readers all changes at once. Readers are woken only if an answer differs, or at the first sync.
-    pub fn publish(&mut self) {
+    /// When to publish again although nothing has changed: endpoints are then kept no longer.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.kept.values().min().copied()
+    }
+
+    /// Shows readers all changes at once, and says which clusters begin or stop to keep endpoints.
+    /// Readers are woken only if a cluster differs, or at the first sync.
+    pub fn publish(&mut self, now: Instant) -> Vec<Transition> {
         let mut changed = self.publisher.borrow().is_none();
+        let mut transitions = Vec::new();
+        let over = self.kept.iter().filter(|(_, until)| **until <= now);
+        self.stale.extend(over.map(|(name, _)| name.clone()));
         for name in std::mem::take(&mut self.stale) {
-            let Some(keys) = self.members.get(&name) else {
-                changed |= self.catalog.clusters.remove(&name).is_some();
-                continue;
+            let old = self.catalog.clusters.get(&name).cloned();
+            let (new, left) = self.settle(&name, now);
+            let had = old.as_ref().is_some_and(|old| old.kept() > 0);
+            let event = match new.as_ref().map_or((0, 0), |new| (new.kept(), new.endpoints.len())) {
+                (0, _) if !had => None,
+                (0, 0) => Some(left),
+                (0, _) => Some(FailStatic::Recovered),
+                (kept, _) => (!had).then_some(FailStatic::Began(kept)),
             };
-            let slices = keys.iter().filter_map(|key| self.slices.get(key));
-            let cluster = Cluster::of(slices, self.envoy_port);
-            if !self.catalog.clusters.get(&name).is_some_and(|old| old.same_content(&cluster)) {
-                changed = true;
-                self.catalog.clusters.insert(name, Arc::new(cluster));
+            transitions.extend(event.map(|event| Transition { cluster: name.clone(), event }));
+            match new {
+                None => changed |= self.catalog.clusters.remove(&name).is_some(),
+                Some(new) if old.is_some_and(|old| old.same_content(&new)) => {}
+                Some(new) => {
+                    changed = true;
+                    self.catalog.clusters.insert(name, Arc::new(new));
+                }
             }
         }
         if changed {
             self.publisher.send_replace(Some(Arc::new(self.catalog.clone())));
         }
+        transitions
+    }
+
+    /// The cluster as its slices make it, `None` without slices; and why it keeps no endpoint, if it
+    /// does not.
+    fn settle(&mut self, name: &str, now: Instant) -> (Option<Cluster>, FailStatic) {
+        self.kept.remove(name);
+        let Some(members) = self.members.get_mut(name) else { return (None, FailStatic::Gone) };
+        if members.slices.is_empty() {
+            self.members.remove(name);
+            return (None, FailStatic::Gone);
+        }
+        let (readiness, time) = (&mut members.readiness, self.fail_static);
+        let slices = members.slices.iter().filter_map(|key| self.slices.get(key));
+        let made = translate::translate(slices, self.rules, |pod| readiness.recent(pod, time, now));
+        let known = made.pods.iter().any(|pod| readiness.knows(&pod.id));
+        readiness.update(made.pods, time, now);
+        let cluster = Cluster::of(made.endpoints, made.ignored);
+        if cluster.kept() > 0 {
+            self.kept.extend(readiness.next_expiry(time).map(|until| (name.to_owned(), until)));
+        }
+        (Some(cluster), if known { FailStatic::Expired } else { FailStatic::Gone })
     }
 }
 

@@ -45,9 +45,9 @@ async fn readyz(State(health): State<Health>) -> Response {
     match (health.shutdown.is_requested(), synced) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response(),
         (false, false) => {
-            let trouble = health.status.subscribe().borrow().last_trouble.as_ref().map(ToString::to_string);
-            let trouble = trouble.map_or_else(String::new, |trouble| format!(": {trouble}"));
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not synced with Kubernetes yet{trouble}\n"))
+            let error = health.status.subscribe().borrow().last_error.as_ref().map(ToString::to_string);
+            let error = error.map_or_else(String::new, |error| format!(": {error}"));
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not synced with Kubernetes yet{error}\n"))
                 .into_response()
         }
         (false, true) => "ok\n".into_response(),
@@ -76,8 +76,8 @@ async fn debug(State(health): State<Health>) -> Response {
         "resource_version": state.version,
         "lists": state.lists,
         "audits": state.audits,
-        "troubles_since_heard": state.troubles,
-        "last_trouble": state.last_trouble.as_ref().map(ToString::to_string),
+        "errors_since_heard": state.errors,
+        "last_error": state.last_error.as_ref().map(ToString::to_string),
         "services": catalog.as_deref().map(services),
         "ignored": catalog.as_deref().map(ignored),
     });
@@ -86,7 +86,8 @@ async fn debug(State(health): State<Health>) -> Response {
 
 fn services(catalog: &Catalog) -> Value {
     let one = |(name, cluster): (&str, &Arc<crate::catalog::Cluster>)| {
-        (name.to_owned(), json!({ "endpoints": cluster.endpoints.len(), "version": cluster.version }))
+        let (endpoints, kept) = (cluster.endpoints.len(), cluster.kept());
+        (name.to_owned(), json!({ "endpoints": endpoints, "kept": kept, "version": cluster.version }))
     };
     Value::Object(catalog.iter().map(one).collect())
 }

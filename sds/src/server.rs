@@ -5,6 +5,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,12 +18,16 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use lifecycle::Shutdown;
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::v1::error;
+
+/// Connections that the kernel holds until they are accepted.
+const BACKLOG: i32 = 1024;
 
 const PAGES: &str =
     "no such page; there are /v1/registration/{service}, /livez, /readyz, /metrics and /debug";
@@ -42,6 +47,33 @@ impl Default for Limits {
     fn default() -> Self {
         Self { connections: 4096, head: Duration::from_secs(90), linger: Duration::from_secs(2) }
     }
+}
+
+/// Listens at an address. `[::]` is every address of this machine, those of IPv4 too whatever the
+/// kernel's default is, and where the kernel has no IPv6 those alone.
+///
+/// # Errors
+/// When the address cannot be bound.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let any = address.is_ipv6() && address.ip().is_unspecified();
+    let socket = match Socket::new(Domain::for_address(address), Type::STREAM, None) {
+        Err(_) if any => return bind((Ipv4Addr::UNSPECIFIED, address.port()).into()),
+        socket => socket?,
+    };
+    if any {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    match socket.bind(&address.into()) {
+        // IPv6 is there and switched off.
+        Err(error) if any && error.kind() == io::ErrorKind::AddrNotAvailable => {
+            return bind((Ipv4Addr::UNSPECIFIED, address.port()).into());
+        }
+        bound => bound?,
+    }
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves until shutdown is requested and `linger` has passed; then running requests end as tasks of `shutdown`.

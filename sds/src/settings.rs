@@ -14,17 +14,19 @@ use std::path::PathBuf;
 
 use clap::Parser;
 use http::Uri;
+use tokio::time::Duration;
 
+use crate::translate::Rules;
 use read::{Given, Key, Sources};
 
 /// What the process was asked to be, complete and checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub listen: SocketAddr,
-    /// Checked, and not bound: xDS over gRPC is not served yet.
-    pub xds_listen: SocketAddr,
-    /// Where every sidecar takes requests from other pods.
-    pub envoy_port: u16,
+    /// How slices become endpoints.
+    pub rules: Rules,
+    /// How long endpoints are kept that are no longer ready when none of their Service is.
+    pub fail_static: Duration,
     pub kubernetes: Kubernetes,
 }
 
@@ -51,12 +53,9 @@ pub struct Flags {
     /// Settings file, YAML [variable: CONFIG_PATH]
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
-    /// Address of REST discovery and health [variable: LISTEN_ADDR; key: listen; default: 0.0.0.0:8080]
+    /// Address of REST discovery and health; [::] takes IPv4 too [variable: LISTEN_ADDR; key: listen; default: [::]:8080]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// Address of xDS over gRPC, checked but not served yet [XDS_LISTEN_ADDR; xds-listen; 0.0.0.0:18000]
-    #[arg(long, value_name = "ADDRESS")]
-    pub xds_listen: Option<String>,
     /// Namespace of names without one, and the one watched [KUBERNETES_NAMESPACE; kubernetes.namespace; the pod's own]
     #[arg(long, value_name = "NAME")]
     pub kubernetes_namespace: Option<String>,
@@ -75,6 +74,12 @@ pub struct Flags {
     /// Port of every sidecar, given out instead of the pod's own [ENVOY_PORT; envoy.port; 10000]
     #[arg(long, value_name = "PORT")]
     pub envoy_port: Option<String>,
+    /// Addresses to give out: auto, ipv4 or ipv6; auto: a Service's IPv4 addresses if it has them [ADDRESS_FAMILY; address-family; auto]
+    #[arg(long, value_name = "FAMILY")]
+    pub address_family: Option<String>,
+    /// When no pod of a Service is ready any more, serve those on that were so in the last N seconds; 0: never [FAIL_STATIC_TIME_S; fail-static-time-s; 300]
+    #[arg(long, value_name = "N")]
+    pub fail_static_time_s: Option<String>,
 }
 
 const AFTER_HELP: &str = "In brackets: variable; key of the settings file; default. Logs: LOG_FORMAT=text|json, RUST_LOG.
@@ -104,9 +109,12 @@ impl Settings {
         let sources = Sources::gather(flags, around)?;
         let default = |text: &str| Given::default(text);
         Ok(Self {
-            listen: sources.get(Key::Listen).unwrap_or_else(|| default("0.0.0.0:8080")).address()?,
-            xds_listen: sources.get(Key::XdsListen).unwrap_or_else(|| default("0.0.0.0:18000")).address()?,
-            envoy_port: sources.get(Key::EnvoyPort).unwrap_or_else(|| default("10000")).port()?,
+            listen: sources.get(Key::Listen).unwrap_or_else(|| default("[::]:8080")).address()?,
+            rules: Rules {
+                envoy_port: sources.get(Key::EnvoyPort).unwrap_or_else(|| default("10000")).port()?,
+                family: sources.get(Key::AddressFamily).unwrap_or_else(|| default("auto")).family()?,
+            },
+            fail_static: sources.get(Key::FailStatic).unwrap_or_else(|| default("300")).seconds()?,
             kubernetes: Kubernetes::settle(&sources, around)?,
         })
     }

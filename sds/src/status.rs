@@ -12,12 +12,12 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant};
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::catalog::{Catalog, Cluster};
-use crate::watch::{Reason, Trouble};
+use crate::catalog::{Catalog, Cluster, FailStatic, Transition};
+use crate::watch::{Reason, WatchError};
 
-/// A trouble that lasts is logged this often, not at each attempt.
+/// An error that lasts is logged this often, not at each attempt.
 const LOG_AGAIN: Duration = Duration::from_secs(60);
 
 /// Shared by everything that has something to tell.
@@ -36,9 +36,9 @@ pub struct State {
     pub heard: Option<Instant>,
     /// The newest version of the cluster that we know.
     pub version: String,
-    /// Troubles since Kubernetes was last heard of.
-    pub troubles: u32,
-    pub last_trouble: Option<Trouble>,
+    /// Errors since Kubernetes was last heard of.
+    pub errors: u32,
+    pub last_error: Option<WatchError>,
     /// Lists that replaced what we knew, the first included.
     pub lists: u64,
     /// Audits that came to a result.
@@ -53,10 +53,13 @@ struct Metrics {
     connected: Gauge,
     services: Gauge,
     endpoints: Gauge,
+    kept: Gauge,
+    fail_static: Labelled<&'static str>,
+    watches: Counter,
     ignored: Gauge,
     lag: Histogram,
     relists: Labelled<&'static str>,
-    troubles: Labelled<&'static str>,
+    errors: Labelled<&'static str>,
     audits: Labelled<&'static str>,
     drift: Counter,
     registrations: Labelled<u16>,
@@ -76,12 +79,18 @@ impl Status {
         self.state.subscribe()
     }
 
-    /// A watch has begun, or there is none any more.
-    pub(crate) fn connected(&self, connected: bool) {
-        self.state.send_modify(|state| state.connected = connected);
+    /// A watch has begun.
+    pub(crate) fn connected(&self) {
+        self.metrics.watches.inc();
+        self.state.send_modify(|state| state.connected = true);
     }
 
-    /// An event or bookmark has arrived.
+    /// There is no watch, and for a while there will be none.
+    pub(crate) fn disconnected(&self) {
+        self.state.send_modify(|state| state.connected = false);
+    }
+
+    /// An event or bookmark has arrived, or a watch has ended in good order.
     pub(crate) fn heard(&self, version: &str) {
         self.state.send_modify(|state| state.hear(version));
     }
@@ -95,29 +104,43 @@ impl Status {
         });
     }
 
-    /// The watch or list has ended. Says whether that is worth a line in the log: an end in good order is not.
-    pub(crate) fn troubled(&self, trouble: &Trouble) -> bool {
-        let kind = trouble.kind();
-        self.metrics.troubles.get_or_create(&[("kind", kind)]).inc();
+    /// A watch or list has failed. Says whether that is worth a line in the log.
+    pub(crate) fn failed(&self, error: &WatchError) -> bool {
+        self.disconnected();
+        let Some(kind) = error.kind() else { return false };
+        self.metrics.errors.get_or_create(&[("kind", kind)]).inc();
         let mut log = false;
         self.state.send_modify(|state| {
-            state.connected = false;
-            if *trouble == Trouble::Closed {
-                return;
-            }
             let now = Instant::now();
             log = state.logged.is_none_or(|(last, when)| last != kind || now - when >= LOG_AGAIN);
             if log {
                 state.logged = Some((kind, now));
             }
-            state.troubles += 1;
-            state.last_trouble = Some(trouble.clone());
+            state.errors += 1;
+            state.last_error = Some(error.clone());
         });
         log
     }
 
+    /// Clusters have begun or stopped to keep endpoints that are not ready.
+    pub(crate) fn fail_static(&self, transitions: &[Transition]) {
+        for Transition { cluster, event } in transitions {
+            self.metrics.fail_static.get_or_create(&[("event", event.label())]).inc();
+            match event {
+                FailStatic::Began(kept) => warn!(
+                    "{cluster}: no endpoint is ready any more; the {kept} that were until recently are still served"
+                ),
+                FailStatic::Recovered => info!("{cluster}: there are routable endpoints again"),
+                FailStatic::Expired => {
+                    warn!("{cluster}: no endpoint was ready for too long; none is served any more");
+                }
+                FailStatic::Gone => info!("{cluster}: the pods that were not ready are gone"),
+            }
+        }
+    }
+
     /// An audit has found this much drift, or could not list.
-    pub(crate) fn audited(&self, result: Result<usize, &Trouble>) {
+    pub(crate) fn audited(&self, result: Result<usize, &WatchError>) {
         let outcome = match result {
             Ok(0) => "same",
             Ok(_) => "drift",
@@ -146,6 +169,7 @@ impl Status {
         self.metrics.connected.set(i64::from(state.connected));
         of(&self.metrics.services, catalog.map_or(0, Catalog::services));
         of(&self.metrics.endpoints, catalog.map_or(0, Catalog::endpoints));
+        of(&self.metrics.kept, catalog.map_or(0, Catalog::kept));
         let ignored = |cluster: &Cluster| cluster.ignored.len();
         of(&self.metrics.ignored, catalog.map_or(0, |all| all.iter().map(|(_, one)| ignored(one)).sum()));
         let mut text = String::new();
@@ -162,11 +186,11 @@ impl State {
 
     fn hear(&mut self, version: &str) {
         if self.logged.take().is_some() {
-            info!("Kubernetes answers again; failed attempts: {}", self.troubles);
+            info!("Kubernetes answers again; failed attempts: {}", self.errors);
         }
         self.heard = Some(Instant::now());
         version.clone_into(&mut self.version);
-        self.troubles = 0;
+        self.errors = 0;
     }
 }
 
@@ -177,10 +201,13 @@ impl Metrics {
             connected: Gauge::default(),
             services: Gauge::default(),
             endpoints: Gauge::default(),
+            kept: Gauge::default(),
+            fail_static: Labelled::default(),
+            watches: Counter::default(),
             ignored: Gauge::default(),
             lag: Histogram::new([0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]),
             relists: Labelled::default(),
-            troubles: Labelled::default(),
+            errors: Labelled::default(),
             audits: Labelled::default(),
             drift: Counter::default(),
             registrations: Labelled::default(),
@@ -192,6 +219,9 @@ impl Metrics {
         for outcome in ["same", "drift", "failed"] {
             drop(metrics.audits.get_or_create(&[("outcome", outcome)]));
         }
+        for event in FailStatic::LABELS {
+            drop(metrics.fail_static.get_or_create(&[("event", event)]));
+        }
         let m = &metrics;
         registry.register(
             "snapshot_age_seconds",
@@ -200,11 +230,18 @@ impl Metrics {
         );
         registry.register("watch_connected", "Whether a watch is running", m.connected.clone());
         registry.register("services", "Services with slices", m.services.clone());
-        registry.register("endpoints", "Routable endpoints", m.endpoints.clone());
+        registry.register("endpoints", "Endpoints that are served", m.endpoints.clone());
+        registry.register("kept_endpoints", "Endpoints served although they are not ready", m.kept.clone());
+        registry.register(
+            "fail_static",
+            "Services that began or stopped to keep endpoints that are not ready",
+            m.fail_static.clone(),
+        );
+        registry.register("watches", "Watches that the API server has begun", m.watches.clone());
         registry.register("ignored_values", "Values that could not be used, see /debug", m.ignored.clone());
         registry.register("event_lag_seconds", "From the change of a pod to its arrival here", m.lag.clone());
         registry.register("relists", "Lists that replaced what was known", m.relists.clone());
-        registry.register("watch_troubles", "Ends of lists and watches", m.troubles.clone());
+        registry.register("watch_errors", "Lists and watches that failed", m.errors.clone());
         registry.register("audits", "Comparisons with a list beside the watch", m.audits.clone());
         registry.register("audit_drift", "Slices that the watch had wrong", m.drift.clone());
         registry.register("registrations", "Answers to /v1/registration", m.registrations.clone());

@@ -1,11 +1,15 @@
-//! Slices of one Service in, its endpoints out. Pure: the same slices in any order give the same answer.
+//! Slices of one Service in, its endpoints out. Pure: the same slices in any order give the same
+//! endpoints.
 //!
-//! 1. A slice without TCP ports, or with host names for addresses, is skipped. IPv4 slices count; IPv6 slices only for a
-//!    Service that has no IPv4 slice, so that a dual-stack pod is not counted twice.
-//! 2. An address that is listed more than once is one endpoint ([`Candidate::merge`] says whose conditions count).
-//! 3. Ready endpoints are routable. When there is none, those that are terminating but still serving are (KEP-1669):
-//!    better a pod that is finishing than no pod at all.
-//! 4. A pod is reached through its sidecar: its port is replaced, unless `petmesh.dev/sidecar` is `"false"`.
+//! 1. A slice without TCP ports, or with host names for addresses, is skipped, and so is one of the
+//!    other address family ([`Family`]), so that a dual-stack pod is not counted twice.
+//! 2. An address that is listed more than once is one endpoint ([`merge`] says whose conditions
+//!    count).
+//! 3. Ready endpoints are routable. When there is none, those that are terminating but still serving
+//!    are (KEP-1669). When there is none of these either, those whose pods are still there and were
+//!    ready until recently are, as [`Health::Unhealthy`]: see [`crate::catalog`].
+//! 4. A pod is reached through its sidecar: its port is replaced, unless `petmesh.dev/sidecar` is
+//!    `"false"`.
 //!
 //! Options come from the slice: annotation, else the label of the same name (Kubernetes copies a Service's labels onto its
 //! slices, not its annotations). A bad value is ignored and reported in [`Translation::ignored`].
@@ -20,8 +24,8 @@ use std::net::IpAddr;
 
 use crate::slice::{AddressType, EndpointSlice, SlicePort};
 
-use merge::Candidate;
 pub(crate) use merge::LAST_CHANGE;
+use merge::{Candidate, Rank};
 use options::Options;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
@@ -33,6 +37,52 @@ pub struct Translation {
     pub endpoints: Vec<Endpoint>,
     /// What was ignored, in the order of the slices' names.
     pub ignored: Vec<Ignored>,
+    /// Every pod that is not on its way out, whether routable or not.
+    pub pods: Vec<Pod>,
+}
+
+/// How slices become endpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Where every sidecar takes requests from other pods.
+    pub envoy_port: u16,
+    pub family: Family,
+}
+
+/// Which addresses of a Service are given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 where the Service has an IPv4 slice, else IPv6.
+    #[default]
+    Auto,
+    Ipv4,
+    Ipv6,
+}
+
+/// A pod at an address, as a slice names it: the same pod at another address is another one, and so
+/// is another pod at the same address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodId {
+    pub address: IpAddr,
+    /// `targetRef.uid`
+    pub uid: String,
+}
+
+/// What the slices say of a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub id: PodId,
+    pub ready: bool,
+}
+
+/// What is known of an endpoint that is given out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Health {
+    #[default]
+    Healthy,
+    /// Not ready, and given out because no endpoint of the Service is. The v1 API has no field for
+    /// it; in xDS it is `UNHEALTHY`.
+    Unhealthy,
 }
 
 /// One address to send requests to.
@@ -45,6 +95,7 @@ pub struct Endpoint {
     pub canary: bool,
     /// 1 to 100.
     pub weight: u32,
+    pub health: Health,
 }
 
 /// A value that could not be used, for `/debug`.
@@ -66,12 +117,16 @@ pub fn service_of(slice: &EndpointSlice) -> Option<&str> {
     }
 }
 
-/// Joins all slices of one Service. `envoy_port` is where every sidecar takes requests from other pods.
-pub fn translate<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, envoy_port: u16) -> Translation {
+/// Joins all slices of one Service. `keeps` says whether a pod that is not ready was so until
+/// recently.
+pub fn translate<'a>(
+    slices: impl IntoIterator<Item = &'a EndpointSlice>,
+    rules: Rules,
+    keeps: impl Fn(&PodId) -> bool,
+) -> Translation {
     let mut slices: Vec<&EndpointSlice> = slices.into_iter().collect();
     slices.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
-    let has_ipv4 = slices.iter().any(|slice| slice.address_type == AddressType::IPv4);
-    let family = if has_ipv4 { AddressType::IPv4 } else { AddressType::IPv6 };
+    let family = family(&slices, rules.family);
 
     let mut ignored = Vec::new();
     let mut candidates: BTreeMap<(IpAddr, u16), Vec<Candidate<'_>>> = BTreeMap::new();
@@ -81,7 +136,7 @@ pub fn translate<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, envoy_
             // Kubernetes gives further addresses of one endpoint no meaning; its controller writes one.
             let Some(text) = endpoint.addresses.first() else { continue };
             let address = match text.parse::<IpAddr>() {
-                Ok(address) if address.is_ipv4() == has_ipv4 => address,
+                Ok(address) if address.is_ipv4() == (family == AddressType::IPv4) => address,
                 _ => {
                     ignored.push(ignore(slice, "address", text, "not an address of the slice's addressType"));
                     continue;
@@ -89,7 +144,8 @@ pub fn translate<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, envoy_
             };
             let is_pod =
                 endpoint.target_ref.as_ref().and_then(|target| target.kind.as_deref()) == Some("Pod");
-            let port = if is_pod && options.sidecar { Some(envoy_port) } else { own_port(&slice.ports) };
+            let port =
+                if is_pod && options.sidecar { Some(rules.envoy_port) } else { own_port(&slice.ports) };
             let Some(port) = port else {
                 ignored.push(ignore(
                     slice,
@@ -102,7 +158,17 @@ pub fn translate<'a>(slices: impl IntoIterator<Item = &'a EndpointSlice>, envoy_
             candidates.entry((address, port)).or_default().push(Candidate { slice, endpoint, options });
         }
     }
-    Translation { endpoints: routable(candidates), ignored }
+    let (endpoints, pods) = resolve(candidates, keeps);
+    Translation { endpoints, ignored, pods }
+}
+
+fn family(slices: &[&EndpointSlice], wanted: Family) -> AddressType {
+    let has_ipv4 = slices.iter().any(|slice| slice.address_type == AddressType::IPv4);
+    match wanted {
+        Family::Ipv6 => AddressType::IPv6,
+        Family::Auto if !has_ipv4 => AddressType::IPv6,
+        Family::Auto | Family::Ipv4 => AddressType::IPv4,
+    }
 }
 
 /// An empty list means "all ports", so it may well be TCP.
@@ -116,24 +182,35 @@ fn own_port(ports: &[SlicePort]) -> Option<u16> {
     tcp.min_by_key(|(name, port)| (*name != Some("http"), *name, *port)).map(|(_, port)| port)
 }
 
-fn routable(candidates: BTreeMap<(IpAddr, u16), Vec<Candidate<'_>>>) -> Vec<Endpoint> {
-    let unique: Vec<_> =
-        candidates.into_iter().filter_map(|(place, all)| Some((place, Candidate::merge(all)?))).collect();
-    let any_ready = unique.iter().any(|(_, candidate)| candidate.conditions().ready());
-    unique
-        .into_iter()
-        .filter(|(_, candidate)| {
-            let conditions = candidate.conditions();
-            if any_ready { conditions.ready() } else { conditions.serving() && conditions.terminating() }
-        })
-        .map(|((address, port), candidate)| Endpoint {
-            address,
-            port,
-            zone: candidate.endpoint.zone.clone().unwrap_or_default(),
-            canary: candidate.options.canary,
-            weight: candidate.options.weight,
-        })
-        .collect()
+/// One endpoint for each place, of those only that are routable; and the pods of all places.
+fn resolve(
+    candidates: BTreeMap<(IpAddr, u16), Vec<Candidate<'_>>>,
+    keeps: impl Fn(&PodId) -> bool,
+) -> (Vec<Endpoint>, Vec<Pod>) {
+    let (mut unique, mut pods) = (Vec::new(), Vec::new());
+    for ((address, port), all) in candidates {
+        let all = merge::same_pod(all);
+        let id = |candidate: &Candidate<'_>| Some(PodId { address, uid: candidate.uid()?.to_owned() });
+        let kept = |candidate: &Candidate<'_>| id(candidate).is_some_and(|id| keeps(&id));
+        pods.extend(
+            all.iter().filter(|candidate| candidate.stays()).filter_map(|candidate| {
+                Some(Pod { id: id(candidate)?, ready: candidate.conditions().ready() })
+            }),
+        );
+        unique
+            .extend(merge::same_place(all, kept).map(|(candidate, rank)| ((address, port), candidate, rank)));
+    }
+    let best = unique.iter().map(|(_, _, rank)| *rank).max().unwrap_or(Rank::Unroutable);
+    let routable = unique.into_iter().filter(|(_, _, rank)| *rank == best && best > Rank::Unroutable);
+    let endpoint = |((address, port), candidate, rank): (_, Candidate<'_>, _)| Endpoint {
+        address,
+        port,
+        zone: candidate.endpoint.zone.clone().unwrap_or_default(),
+        canary: candidate.options.canary,
+        weight: candidate.options.weight,
+        health: if rank == Rank::Kept { Health::Unhealthy } else { Health::Healthy },
+    };
+    (routable.map(endpoint).collect(), pods)
 }
 
 fn ignore(slice: &EndpointSlice, what: &str, value: &str, why: &'static str) -> Ignored {

@@ -1,31 +1,36 @@
 //! EndpointSlices from Kubernetes: one list, then a watch, for as long as the process lives.
 //!
 //! ```text
-//!        ┌────────────── relist: expired, went back, garbage, quiet, fruitless ──────────┐
+//!        ┌────────────── relist: expired, went back, garbage, fruitless ─────────────────┐
 //!   list ──> watch ──> events ──> catalog                                                │
-//!              └── any trouble: keep what we know, wait (`backoff`), maybe reconnect ────┤
-//!              └── again from the last version seen <────────────────────────────────────┘
+//!              └── any error: keep what we know, wait (`backoff`), maybe reconnect ──────┤
+//!              └── end in good order: again from the last version seen <─────────────────┘
 //! ```
-//! What is published is never taken back because Kubernetes cannot be reached: the last known answer is served, its age is a
-//! metric. [`Trouble`] names everything that can go wrong and its remedy. Beside the watch runs the [`audit`].
+//! What is published is never taken back because Kubernetes cannot be reached: the last known endpoints are served, their
+//! age is a metric. [`WatchError`] names everything that can go wrong and its remedy. Beside the watch runs the [`audit`].
+//!
+//! Silence is no error: nothing happens in a quiet namespace, and bookmarks are not guaranteed. An
+//! API server that went back in time (a restored backup) also says nothing to a watch from its
+//! future. So a watch that ends without a word is followed by one question: at which version are
+//! you?
 
 mod api;
 mod audit;
 mod backoff;
+mod error;
 #[cfg(test)]
 mod tests;
 mod timing;
-mod trouble;
 mod wire;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout_at};
 use tracing::{debug, warn};
 
-use crate::catalog::Writer;
+use crate::catalog::{Transition, Writer};
 use crate::slice::EndpointSlice;
 use crate::status::Status;
 use crate::translate::LAST_CHANGE;
@@ -33,16 +38,17 @@ pub use api::Api;
 use api::Events;
 use audit::{Audit, Step};
 use backoff::Backoff;
+use error::Remedy;
+use error::older;
+pub use error::{Reason, WatchError};
 pub use timing::Timing;
-use trouble::older;
-pub use trouble::{Reason, Trouble};
 use wire::Event;
 
-/// This many troubles in a row without progress, and we no longer trust the version that we go on from.
+/// After this many attempts in a row without progress the version to go on from is not trusted.
 const FRUITLESS: u32 = 3;
 
 /// Makes a fresh way to the API server.
-pub type Connect = Box<dyn Fn() -> Result<Api, Trouble> + Send>;
+pub type Connect = Box<dyn Fn() -> Result<Api, WatchError> + Send>;
 
 /// The watch and what it knows.
 pub struct Watch {
@@ -55,24 +61,34 @@ pub struct Watch {
     position: Result<String, Reason>,
     backoff: Backoff,
     next_audit: Instant,
+    /// The API server has spoken since the last error, so what it has not said has not happened.
+    current: bool,
 }
 
 impl Watch {
     pub fn new(connect: Connect, timing: Timing, writer: Writer, status: Arc<Status>) -> Self {
         let backoff = Backoff::new(timing.backoff_first, timing.backoff_cap);
         let next_audit = Instant::now() + timing.audit_every;
-        Self { connect, timing, writer, status, api: None, position: Err(Reason::Start), backoff, next_audit }
+        let (position, current) = (Err(Reason::Start), false);
+        Self { connect, timing, writer, status, api: None, position, backoff, next_audit, current }
     }
 
     /// Never returns; drop it to stop.
     pub async fn run(mut self) -> Infallible {
         loop {
-            let Err(trouble) = self.attempt().await;
-            self.recover(&trouble).await;
+            let wait = match self.attempt().await {
+                Ok(()) => self.prepare(Remedy::NONE),
+                Err(error) => self.recover(&error),
+            };
+            if !wait.is_zero() {
+                self.status.disconnected();
+            }
+            sleep(wait).await;
         }
     }
 
-    async fn attempt(&mut self) -> Result<Infallible, Trouble> {
+    /// One watch, after a list where one is due. Ends well when the API server ends the watch.
+    async fn attempt(&mut self) -> Result<(), WatchError> {
         let api = match &self.api {
             Some(api) => api.clone(),
             None => self.api.insert((self.connect)()?).clone(),
@@ -84,38 +100,38 @@ impl Watch {
         self.follow(&api, &position).await
     }
 
-    async fn list(&mut self, api: &Api, reason: Reason) -> Result<String, Trouble> {
+    async fn list(&mut self, api: &Api, reason: Reason) -> Result<String, WatchError> {
         let listing = api.list().await?;
-        self.writer.replace(listing.slices);
+        let transitions = self.writer.replace(listing.slices, Instant::now());
+        self.status.fail_static(&transitions);
         self.position = Ok(listing.version.clone());
+        self.current = true;
         // No reset of the backoff: an API server that lists well and watches badly would be listed without pause.
         self.status.listed(reason, &listing.version);
         self.rest_audit();
         Ok(listing.version)
     }
 
-    async fn follow(&mut self, api: &Api, position: &str) -> Result<Infallible, Trouble> {
+    async fn follow(&mut self, api: &Api, position: &str) -> Result<(), WatchError> {
         let mut events = api.watch(position).await?;
         let opened = Instant::now();
         let deadline = opened + self.timing.watch + self.timing.grace;
-        self.status.connected(true);
+        self.status.connected();
         let mut audit = Audit::due(self.next_audit);
         let mut heard = false;
         loop {
+            // While the API server is silent or away, nothing that is served is taken back.
+            let expiry = self.writer.next_expiry().filter(|_| self.current);
             tokio::select! {
                 event = timeout_at(deadline, events.next()) => {
-                    let event = match event {
-                        Err(_) => return Err(Trouble::Stalled("event, bookmark or end of the watch")),
-                        Ok(Err(Trouble::Closed)) if !heard && opened.elapsed() >= self.timing.watch / 2 => {
-                            return Err(Trouble::Quiet);
-                        }
-                        Ok(event) => event?,
-                    };
+                    let silence = |_| WatchError::Stalled("event, bookmark or end of the watch");
+                    let Some(event) = event.map_err(silence)?? else { break };
                     heard = true;
                     let taken = self.take_all(event, &mut events, &mut audit);
                     // What was understood before a bad line counts.
-                    self.writer.publish();
+                    self.publish();
                     taken?;
+                    self.current = true;
                     if let Ok(version) = self.position.clone() {
                         self.backoff.reset();
                         self.status.heard(&version);
@@ -125,12 +141,30 @@ impl Watch {
                     }
                 }
                 step = audit.step() => self.audit(step, &mut audit, api)?,
+                () = until(expiry) => self.publish(),
             }
         }
+        if opened.elapsed() >= self.timing.watch / 2 {
+            if !heard {
+                let now = api.version().await?;
+                self.must_not_go_back(&now)?;
+            }
+            self.current = true;
+            self.backoff.reset();
+            if let Ok(version) = &self.position {
+                self.status.heard(version);
+            }
+        }
+        Ok(())
+    }
+
+    fn publish(&mut self) {
+        let transitions: Vec<Transition> = self.writer.publish(Instant::now());
+        self.status.fail_static(&transitions);
     }
 
     /// An event and those that have arrived with it.
-    fn take_all(&mut self, event: Event, events: &mut Events, audit: &mut Audit) -> Result<(), Trouble> {
+    fn take_all(&mut self, event: Event, events: &mut Events, audit: &mut Audit) -> Result<(), WatchError> {
         self.take(event, audit)?;
         while let Some(event) = events.ready() {
             self.take(event?, audit)?;
@@ -139,19 +173,19 @@ impl Watch {
     }
 
     /// One event into the catalog, unpublished.
-    fn take(&mut self, event: Event, audit: &mut Audit) -> Result<(), Trouble> {
+    fn take(&mut self, event: Event, audit: &mut Audit) -> Result<(), WatchError> {
         let version = match &event {
             Event::Added(slice) | Event::Modified(slice) | Event::Deleted(slice) => {
                 &slice.metadata.resource_version
             }
             Event::Bookmark(bookmark) => &bookmark.metadata.resource_version,
-            Event::Error(status) if status.code == 410 => return Err(Trouble::Expired),
+            Event::Error(status) if status.code == 410 => return Err(WatchError::Expired),
             Event::Error(status) => {
-                return Err(Trouble::Refused { status: status.code, message: status.message.clone() });
+                return Err(WatchError::Refused { status: status.code, message: status.message.clone() });
             }
         };
         if version.is_empty() {
-            return Err(Trouble::Garbage("an event without resourceVersion".to_owned()));
+            return Err(WatchError::Garbage("an event without resourceVersion".to_owned()));
         }
         self.must_not_go_back(version)?;
         self.position = Ok(version.clone());
@@ -170,7 +204,7 @@ impl Watch {
         Ok(())
     }
 
-    fn audit(&mut self, step: Step, audit: &mut Audit, api: &Api) -> Result<(), Trouble> {
+    fn audit(&mut self, step: Step, audit: &mut Audit, api: &Api) -> Result<(), WatchError> {
         match step {
             Step::Due => audit.start(api.clone()),
             Step::Settled => self.compare(audit)?,
@@ -181,10 +215,10 @@ impl Watch {
                     self.compare(audit)?;
                 }
             }
-            Step::Listed(Err(trouble)) => {
+            Step::Listed(Err(error)) => {
                 // The watch is in order, so this is no reason to disturb it.
-                self.status.audited(Err(&trouble));
-                debug!("the audit could not list: {trouble}");
+                self.status.audited(Err(&error));
+                debug!("the audit could not list: {error}");
                 self.rest_audit();
                 *audit = Audit::due(self.next_audit);
             }
@@ -192,7 +226,7 @@ impl Watch {
         Ok(())
     }
 
-    fn compare(&mut self, audit: &mut Audit) -> Result<(), Trouble> {
+    fn compare(&mut self, audit: &mut Audit) -> Result<(), WatchError> {
         self.rest_audit();
         let Some(expected) = audit.expected(self.next_audit) else { return Ok(()) };
         let drift = audit::drift(self.writer.slices(), &expected.slices);
@@ -202,52 +236,57 @@ impl Watch {
         }
         let some: Vec<String> =
             drift.iter().take(5).map(|key| format!("{}/{}", key.namespace, key.name)).collect();
-        let trouble = Trouble::Drift(drift.len());
+        let error = WatchError::Drift(drift.len());
         warn!("the audit found slices that the watch had wrong, among them {}", some.join(", "));
         self.status.listed(Reason::Audit, &expected.version);
-        self.writer.replace(expected.slices);
+        let transitions = self.writer.replace(expected.slices, Instant::now());
+        self.status.fail_static(&transitions);
         if self.position.as_ref().is_ok_and(|version| older(version, &expected.version)) {
             self.position = Ok(expected.version);
         }
-        Err(trouble)
+        Err(error)
     }
 
-    fn must_not_go_back(&self, now: &str) -> Result<(), Trouble> {
+    fn must_not_go_back(&self, now: &str) -> Result<(), WatchError> {
         match &self.position {
             Ok(before) if older(now, before) => {
-                Err(Trouble::WentBack { before: before.clone(), now: now.to_owned() })
+                Err(WatchError::WentBack { before: before.clone(), now: now.to_owned() })
             }
             _ => Ok(()),
         }
     }
 
-    async fn recover(&mut self, trouble: &Trouble) {
-        let remedy = trouble.remedy();
-        let first = self.backoff.failures() == 0;
-        let mut wait = self.backoff.next(fastrand::f64());
-        if remedy.at_once && first {
-            wait = std::time::Duration::ZERO;
-        }
-        if let Trouble::Throttled { wait: Some(asked) } = trouble {
+    /// Notes the error, prepares the next attempt and says how long to wait for it.
+    fn recover(&mut self, error: &WatchError) -> Duration {
+        self.current = false;
+        let mut wait = self.prepare(error.remedy());
+        if let WatchError::Throttled { wait: Some(asked) } = error {
             wait = wait.max((*asked).min(self.timing.backoff_cap));
         }
-        if remedy.reconnect || self.backoff.failures() > FRUITLESS {
-            self.api = None;
-        }
-        if let Some(reason) = remedy.relist {
-            self.position = Err(reason);
-        } else if self.backoff.failures() > FRUITLESS && self.position.is_ok() {
-            self.position = Err(Reason::Fruitless);
-        }
-        if self.status.troubled(trouble) {
+        if self.status.failed(error) {
             let meanwhile = if self.writer.is_synced() {
                 "the last known endpoints are served"
             } else {
                 "nothing is known yet"
             };
-            warn!("{trouble} ({meanwhile})");
+            warn!("{error} ({meanwhile})");
         }
-        sleep(wait).await;
+        wait
+    }
+
+    fn prepare(&mut self, remedy: Remedy) -> Duration {
+        let first = self.backoff.failures() == 0;
+        let wait = self.backoff.next(fastrand::f64());
+        let fruitless = self.backoff.failures() > FRUITLESS;
+        if remedy.reconnect || fruitless {
+            self.api = None;
+        }
+        if let Some(reason) = remedy.relist {
+            self.position = Err(reason);
+        } else if fruitless && self.position.is_ok() {
+            self.position = Err(Reason::Fruitless);
+        }
+        if remedy.at_once && first { Duration::ZERO } else { wait }
     }
 
     fn rest_audit(&mut self) {
@@ -264,5 +303,12 @@ impl Watch {
         {
             self.status.lagged(Timestamp::now().duration_since(changed).as_secs_f64().max(0.0));
         }
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }

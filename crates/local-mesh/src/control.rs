@@ -48,7 +48,7 @@ pub enum Request {
     },
     /// Makes the Kubernetes API misbehave; for tests.
     Fault {
-        /// `none` or `down`.
+        /// `none`, `down`, or `unready`: every slice calls every endpoint not ready.
         fault: String,
     },
     /// Ends the mesh.

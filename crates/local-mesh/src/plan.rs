@@ -45,10 +45,8 @@ pub const OUTBOUND: u16 = 9900;
 pub const ADMIN: u16 = 8081;
 /// Probe listener of a proxy.
 pub const PROBES: u16 = 10001;
-/// The application; the REST side of sds.
+/// The application; for sds its REST API.
 pub const APP: u16 = 8080;
-/// The gRPC side of sds.
-pub const XDS: u16 = 18000;
 
 /// The service with this name.
 #[must_use]
@@ -75,7 +73,7 @@ impl Service {
         match (self.app.is_some(), self.proxy.is_some()) {
             (true, true) => &[INBOUND, OUTBOUND, ADMIN, PROBES, APP],
             (false, _) => &[INBOUND, ADMIN, PROBES],
-            (true, false) => &[APP, XDS],
+            (true, false) => &[APP],
         }
     }
 

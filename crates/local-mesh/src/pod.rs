@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::control::{self, State};
 use crate::dir::Dir;
 use crate::objects::PodView;
-use crate::plan::{APP, OUTBOUND, Service, XDS};
+use crate::plan::{APP, OUTBOUND, Service};
 use crate::process::{Launch, Process};
 
 /// How long a proxy may drain when its pod ends, seconds; its own default is meant for a cluster.
@@ -247,7 +247,6 @@ impl Pod {
     fn discovery_args(&self, environment: &Environment) -> Vec<std::ffi::OsString> {
         let args = [
             ["--listen".to_owned(), format!("{}:{APP}", self.address)],
-            ["--xds-listen".to_owned(), format!("{}:{XDS}", self.address)],
             ["--kubernetes-namespace".to_owned(), crate::objects::NAMESPACE.to_owned()],
             ["--kubernetes-api-host".to_owned(), environment.kubernetes_api.clone()],
             ["--kubernetes-token-path".to_owned(), environment.dir.token().display().to_string()],

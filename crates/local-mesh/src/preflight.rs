@@ -126,9 +126,9 @@ mod tests {
     #[test]
     fn a_taken_port_is_named_with_its_holder() {
         let address = Ipv4Addr::new(127, 91, 7, 3);
-        let _holder = TcpListener::bind((address, crate::plan::XDS)).unwrap();
+        let _holder = TcpListener::bind((address, crate::plan::APP)).unwrap();
         let error = ports("sds-1", service("sds").unwrap(), address).unwrap_err().to_string();
-        assert!(error.contains("127.91.7.3:18000 (for sds-1)"), "{error}");
+        assert!(error.contains("127.91.7.3:8080 (for sds-1)"), "{error}");
         if cfg!(target_os = "linux") {
             assert!(error.contains(&format!("(process {})", std::process::id())), "{error}");
         }

@@ -172,6 +172,8 @@ pub(crate) struct Mesh {
     rolling_now: Option<(String, u32)>,
     /// What was last written, so that equal content is not written again.
     published: BTreeMap<String, serde_json::Value>,
+    /// The fault `unready`: slices call every endpoint not ready.
+    unready: bool,
     _lock: File,
 }
 

@@ -34,6 +34,7 @@ use self::node_port::Ready;
 use crate::config;
 use crate::mesh::Setup;
 use crate::pod::{Identity, Pod};
+use crate::substrate::Api;
 use crate::turn;
 
 /// Taking everything away may take this long when a test has failed.
@@ -127,6 +128,7 @@ impl Containers {
             folder: folder.path().to_owned(),
             kubernetes: address,
             pet_delay: setup.pet_delay,
+            fail_static: setup.fail_static,
         };
         let ready = Ready::default();
         let cluster = Cluster::new(print, kubernetes, ready.clone());
@@ -249,8 +251,8 @@ impl Containers {
         .await;
     }
 
-    pub async fn set_kubernetes(&self, there: bool) {
-        self.with(async move |cluster| cluster.set_kubernetes(there).await).await;
+    pub async fn set_kubernetes(&self, api: Api) {
+        self.with(async move |cluster| cluster.set_kubernetes(api).await).await;
     }
 
     pub async fn set_link(&self, pod: &Pod, joined: bool) {

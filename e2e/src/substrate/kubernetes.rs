@@ -26,6 +26,7 @@ use self::kubectl::Kubectl;
 use crate::capability::Capability;
 use crate::mesh::Setup;
 use crate::pod::{Identity, Pod};
+use crate::substrate::Api;
 use crate::{config, http, turn};
 
 /// The oldest minor version of Kubernetes 1 that the manifests run on: native sidecars and `preStop.sleep`.
@@ -259,7 +260,7 @@ impl Kubernetes {
     }
 
     #[allow(clippy::unused_async)] // the shape that every substrate has
-    pub async fn set_kubernetes(&self, _there: bool) {
+    pub async fn set_kubernetes(&self, _api: Api) {
         panic!("asked of a cluster: {:?}", Capability::CutKubernetes);
     }
 

@@ -20,6 +20,7 @@ use serde_json::Value;
 use crate::config;
 use crate::mesh::Setup;
 use crate::pod::{Container, Identity, Pod, State};
+use crate::substrate::Api;
 use crate::turn;
 
 /// The addresses of the tests' meshes: not those of the mesh that a user may have up.
@@ -57,6 +58,9 @@ impl Local {
         }
         if let Some(delay) = setup.pet_delay {
             command.env("PET_DELAY", delay);
+        }
+        if let Some(time) = setup.fail_static {
+            command.env("FAIL_STATIC_TIME_S", time);
         }
         command.current_dir(temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("petmesh starts");
@@ -191,8 +195,12 @@ impl Local {
         unreachable!("a test that needs it is skipped")
     }
 
-    pub async fn set_kubernetes(&self, there: bool) {
-        let fault = if there { "none" } else { "down" };
+    pub async fn set_kubernetes(&self, api: Api) {
+        let fault = match api {
+            Api::Works => "none",
+            Api::Away => "down",
+            Api::Unready => "unready",
+        };
         self.command(&Request::Fault { fault: fault.to_owned() });
     }
 

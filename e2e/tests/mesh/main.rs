@@ -5,6 +5,7 @@
 mod cluster;
 mod command_line;
 mod containers;
+mod fail_static;
 mod outages;
 mod request_path;
 mod rollouts;

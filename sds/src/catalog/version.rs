@@ -35,6 +35,7 @@ pub(super) fn of(endpoints: &[Endpoint]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translate::Health;
 
     fn endpoint(address: &str, zone: &str) -> Endpoint {
         Endpoint {
@@ -43,6 +44,7 @@ mod tests {
             zone: zone.into(),
             canary: false,
             weight: 1,
+            health: Health::default(),
         }
     }
 

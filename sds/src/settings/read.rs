@@ -5,6 +5,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use http::Uri;
+use tokio::time::Duration;
+
+use crate::translate::Family;
 
 use super::{Flags, SettingsError, Surroundings, file};
 
@@ -12,19 +15,19 @@ use super::{Flags, SettingsError, Surroundings, file};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Listen,
-    XdsListen,
     Namespace,
     AllNamespaces,
     ApiHost,
     TokenPath,
     CaPath,
     EnvoyPort,
+    AddressFamily,
+    FailStatic,
 }
 
 /// Key of the file, variable, flag.
-pub(super) const KEYS: [(Key, &str, &str, &str); 8] = [
+pub(super) const KEYS: [(Key, &str, &str, &str); 9] = [
     (Key::Listen, "listen", "LISTEN_ADDR", "--listen"),
-    (Key::XdsListen, "xds-listen", "XDS_LISTEN_ADDR", "--xds-listen"),
     (Key::Namespace, "kubernetes.namespace", "KUBERNETES_NAMESPACE", "--kubernetes-namespace"),
     (
         Key::AllNamespaces,
@@ -36,6 +39,8 @@ pub(super) const KEYS: [(Key, &str, &str, &str); 8] = [
     (Key::TokenPath, "kubernetes.token.path", "KUBERNETES_TOKEN_PATH", "--kubernetes-token-path"),
     (Key::CaPath, "kubernetes.ca.path", "KUBERNETES_CA_PATH", "--kubernetes-ca-path"),
     (Key::EnvoyPort, "envoy.port", "ENVOY_PORT", "--envoy-port"),
+    (Key::AddressFamily, "address-family", "ADDRESS_FAMILY", "--address-family"),
+    (Key::FailStatic, "fail-static-time-s", "FAIL_STATIC_TIME_S", "--fail-static-time-s"),
 ];
 
 /// All that was given, before checks.
@@ -88,7 +93,7 @@ impl Given {
 
     pub fn address(&self) -> Result<SocketAddr, SettingsError> {
         let address = self.text.to_socket_addrs().ok().and_then(|mut addresses| addresses.next());
-        address.ok_or_else(|| self.wrong("is no address with a port; write it like 0.0.0.0:8080"))
+        address.ok_or_else(|| self.wrong("is no address with a port; write it like [::]:8080"))
     }
 
     pub fn port(&self) -> Result<u16, SettingsError> {
@@ -103,7 +108,25 @@ impl Given {
     pub fn url(&self) -> Result<Uri, SettingsError> {
         let url: Option<Uri> = self.text.parse().ok();
         let usable = |url: &Uri| matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some();
-        url.filter(usable).ok_or_else(|| self.wrong("is no URL; write it like https://192.168.42.69:8443"))
+        url.filter(usable).ok_or_else(|| {
+            self.wrong("is no URL; write it like https://192.168.42.69:8443 or https://[fd00::1]:8443")
+        })
+    }
+
+    pub fn family(&self) -> Result<Family, SettingsError> {
+        match self.text.as_str() {
+            "auto" => Ok(Family::Auto),
+            "ipv4" => Ok(Family::Ipv4),
+            "ipv6" => Ok(Family::Ipv6),
+            _ => Err(self.wrong("is no address family; give auto, ipv4 or ipv6")),
+        }
+    }
+
+    /// At most a day, so that no time can overflow.
+    pub fn seconds(&self) -> Result<Duration, SettingsError> {
+        let seconds = self.text.parse().ok().filter(|seconds| *seconds <= 86_400);
+        let seconds = seconds.ok_or_else(|| self.wrong("is no time; give seconds, from 0 to 86400"))?;
+        Ok(Duration::from_secs(seconds))
     }
 
     /// A namespace.
@@ -130,13 +153,14 @@ impl Given {
 fn flag(flags: &Flags, key: Key) -> Option<&String> {
     match key {
         Key::Listen => flags.listen.as_ref(),
-        Key::XdsListen => flags.xds_listen.as_ref(),
         Key::Namespace => flags.kubernetes_namespace.as_ref(),
         Key::AllNamespaces => flags.kubernetes_all_namespaces.as_ref(),
         Key::ApiHost => flags.kubernetes_api_host.as_ref(),
         Key::TokenPath => flags.kubernetes_token_path.as_ref(),
         Key::CaPath => flags.kubernetes_ca_path.as_ref(),
         Key::EnvoyPort => flags.envoy_port.as_ref(),
+        Key::AddressFamily => flags.address_family.as_ref(),
+        Key::FailStatic => flags.fail_static_time_s.as_ref(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::CommandFactory;
 
 use super::*;
+use crate::translate::Family;
 
 const TUTORIAL: &str = "kubernetes:
   namespace: envoy
@@ -65,9 +66,9 @@ impl Pod {
 fn a_pod_needs_no_settings_at_all() {
     let pod = Pod::in_cluster();
     let settings = pod.settle(&[]).unwrap();
-    assert_eq!(settings.listen.to_string(), "0.0.0.0:8080");
-    assert_eq!(settings.xds_listen.to_string(), "0.0.0.0:18000");
-    assert_eq!(settings.envoy_port, 10000);
+    assert_eq!(settings.listen.to_string(), "[::]:8080");
+    assert_eq!(settings.rules, Rules { envoy_port: 10000, family: Family::Auto });
+    assert_eq!(settings.fail_static, Duration::from_secs(300));
     assert_eq!(settings.kubernetes.api_host, "https://10.96.0.1:443");
     assert_eq!(settings.kubernetes.namespace, "shop");
     assert_eq!(settings.kubernetes.token_path, pod.path("account/token"));
@@ -98,7 +99,11 @@ fn dotted_keys_and_json_are_the_same_settings() {
         r#"{"kubernetes.namespace": "envoy", "envoy": {"port": 15000}}"#,
     ] {
         let settings = pod.settle(&["--config", &pod.file("sds.yaml", text)]).unwrap();
-        assert_eq!((settings.kubernetes.namespace.as_str(), settings.envoy_port), ("envoy", 15000), "{text}");
+        assert_eq!(
+            (settings.kubernetes.namespace.as_str(), settings.rules.envoy_port),
+            ("envoy", 15000),
+            "{text}"
+        );
     }
 }
 
@@ -118,7 +123,7 @@ fn flag_over_variable_over_file_over_cluster() {
 fn the_variable_that_kubernetes_sets_beside_a_service_named_envoy_is_no_port() {
     let mut pod = Pod::in_cluster();
     pod.variables.push(("ENVOY_PORT", "tcp://10.0.0.1:9901".into()));
-    assert_eq!(pod.settle(&[]).unwrap().envoy_port, 10000);
+    assert_eq!(pod.settle(&[]).unwrap().rules.envoy_port, 10000);
 }
 
 #[test]
@@ -131,6 +136,43 @@ fn all_namespaces_is_a_switch() {
 }
 
 #[test]
+fn a_time_and_an_address_family_are_set_in_each_of_the_three_places() {
+    let mut pod = Pod::in_cluster();
+    let file = pod.file("sds.yaml", "fail-static-time-s: 60\naddress-family: ipv4\n");
+    let of = |pod: &Pod, more: &[&str]| {
+        let settings = pod.settle(&[&["--config", file.as_str()], more].concat()).unwrap();
+        (settings.fail_static.as_secs(), settings.rules.family)
+    };
+    assert_eq!(of(&pod, &[]), (60, Family::Ipv4));
+    pod.variables.push(("FAIL_STATIC_TIME_S", "0".into()));
+    pod.variables.push(("ADDRESS_FAMILY", "ipv6".into()));
+    assert_eq!(of(&pod, &[]), (0, Family::Ipv6));
+    assert_eq!(
+        of(&pod, &["--fail-static-time-s", "86400", "--address-family", "auto"]),
+        (86_400, Family::Auto)
+    );
+    for (flag, value, remedy) in [
+        ("--fail-static-time-s", "86401", "is no time; give seconds, from 0 to 86400"),
+        ("--fail-static-time-s", "5m", "is no time; give seconds, from 0 to 86400"),
+        ("--address-family", "IPv4", "is no address family; give auto, ipv4 or ipv6"),
+    ] {
+        let error = pod.settle(&[flag, value]).unwrap_err();
+        assert_eq!(error.to_string(), format!("{flag}: '{value}' {remedy}"));
+    }
+}
+
+#[test]
+fn the_api_server_of_an_ipv6_cluster_stands_in_brackets() {
+    let mut pod = Pod::in_cluster();
+    pod.variables[0].1 = "fd00:10:96::1".into();
+    let host = |pod: &Pod, arguments: &[&str]| pod.settle(arguments).unwrap().kubernetes.api_host;
+    assert_eq!(host(&pod, &[]), "https://[fd00:10:96::1]:443");
+    assert_eq!(host(&pod, &["--kubernetes-api-host", "https://[fd00::1]:6443"]), "https://[fd00::1]:6443");
+    let error = pod.settle(&["--kubernetes-api-host", "https://fd00::1:6443"]).unwrap_err();
+    assert!(error.to_string().contains("https://[fd00::1]:8443"), "{error}");
+}
+
+#[test]
 fn errors_name_the_place_the_key_and_the_remedy() {
     let pod = Pod::in_cluster();
     let of = |text: &str| pod.error(&["--config", &pod.file("sds.yaml", text)]);
@@ -138,7 +180,7 @@ fn errors_name_the_place_the_key_and_the_remedy() {
         ("envoy: {port: 0}", "DIR/sds.yaml: `envoy.port`: '0' is no port; give a number from 1 to 65535"),
         (
             "kubernetes.api.host: 192.168.42.69:8443",
-            "DIR/sds.yaml: `kubernetes.api.host`: '192.168.42.69:8443' is no URL; write it like https://192.168.42.69:8443",
+            "DIR/sds.yaml: `kubernetes.api.host`: '192.168.42.69:8443' is no URL; write it like https://192.168.42.69:8443 or https://[fd00::1]:8443",
         ),
         (
             "kubernetes: {api: {host: [a]}}",
@@ -150,7 +192,7 @@ fn errors_name_the_place_the_key_and_the_remedy() {
         assert_eq!(of(text), expected);
     }
     assert!(of("kubernetes: {namespaces: x}").starts_with(
-        "DIR/sds.yaml: `kubernetes.namespaces` is no setting of sds; known are listen, xds-listen, kubernetes.namespace"
+        "DIR/sds.yaml: `kubernetes.namespaces` is no setting of sds; known are listen, kubernetes.namespace"
     ));
     assert!(of("a: [").starts_with("DIR/sds.yaml is not YAML: "));
     assert!(

@@ -21,38 +21,70 @@ pub(super) struct Candidate<'a> {
     pub options: Options,
 }
 
-impl<'a> Candidate<'a> {
-    /// Same address, same pod (`targetRef.uid`): the slice that changed last knows best. Same address, another pod: the
-    /// ready one is real and the other a leftover, whatever the age.
-    pub fn merge(all: Vec<Candidate<'a>>) -> Option<Candidate<'a>> {
-        let mut pods: BTreeMap<&str, Candidate<'a>> = BTreeMap::new();
-        let mut rest = Vec::new();
-        for candidate in all {
-            match candidate.uid() {
-                None => rest.push(candidate),
-                Some(uid) => {
-                    let known = pods.entry(uid).or_insert(candidate);
-                    if candidate.age() > known.age() {
-                        *known = candidate;
-                    }
+/// Whether an endpoint may be routed to; the highest rank of a Service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Unroutable,
+    /// Not ready, but it was until recently.
+    Kept,
+    /// Terminating and still serving.
+    Leaving,
+    Ready,
+}
+
+/// Same address, same pod (`targetRef.uid`): the slice that changed last knows best.
+pub(super) fn same_pod(all: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    let mut pods: BTreeMap<&str, Candidate<'_>> = BTreeMap::new();
+    let mut rest = Vec::new();
+    for candidate in all {
+        match candidate.uid() {
+            None => rest.push(candidate),
+            Some(uid) => {
+                let known = pods.entry(uid).or_insert(candidate);
+                if candidate.age() > known.age() {
+                    *known = candidate;
                 }
             }
         }
-        rest.extend(pods.into_values());
-        rest.into_iter().max_by_key(|candidate| (candidate.rank(), candidate.age()))
     }
+    rest.extend(pods.into_values());
+    rest
+}
 
+/// Same address, another pod: the ready one is real and the other a leftover, whatever the age.
+pub(super) fn same_place<'a>(
+    all: Vec<Candidate<'a>>,
+    kept: impl Fn(&Candidate<'a>) -> bool,
+) -> Option<(Candidate<'a>, Rank)> {
+    let ranked = all.into_iter().map(|candidate| {
+        let kept = candidate.rank() == Rank::Unroutable && candidate.stays() && kept(&candidate);
+        (candidate, if kept { Rank::Kept } else { candidate.rank() })
+    });
+    ranked.max_by_key(|(candidate, rank)| (*rank, candidate.age()))
+}
+
+impl<'a> Candidate<'a> {
     pub fn conditions(&self) -> Conditions {
         self.endpoint.conditions
     }
 
-    fn uid(&self) -> Option<&'a str> {
+    pub fn uid(&self) -> Option<&'a str> {
         self.endpoint.target_ref.as_ref().and_then(|target| target.uid.as_deref())
     }
 
-    fn rank(&self) -> u8 {
+    /// Whether its pod has not been told to go, or is still called ready.
+    pub fn stays(&self) -> bool {
+        self.conditions().ready() || !self.conditions().terminating()
+    }
+
+    /// By the conditions alone.
+    fn rank(&self) -> Rank {
         let conditions = self.conditions();
-        if conditions.ready() { 2 } else { u8::from(conditions.serving() && conditions.terminating()) }
+        match (conditions.ready(), conditions.serving() && conditions.terminating()) {
+            (true, _) => Rank::Ready,
+            (false, true) => Rank::Leaving,
+            (false, false) => Rank::Unroutable,
+        }
     }
 
     /// Orders slices by when they last changed; those without a usable time come first. What follows the version only

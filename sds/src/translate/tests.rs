@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::slice::{Conditions, SliceEndpoint, TargetRef};
 
+const RULES: Rules = Rules { envoy_port: 10000, family: Family::Auto };
+
 /// Slices as YAML documents, as a cluster would hold them; the namespace is `shop`.
 fn slices(yaml: &str) -> Vec<EndpointSlice> {
     let mut slices: Vec<EndpointSlice> = serde_saphyr::from_multiple(yaml).unwrap();
@@ -16,7 +18,7 @@ fn slices(yaml: &str) -> Vec<EndpointSlice> {
 
 /// The endpoints as `address:port`, with `zone`, `canary` and `weight` where they are not the default.
 fn check(yaml: &str, expected: &[&str]) -> Vec<Ignored> {
-    let translation = translate(&slices(yaml), 10000);
+    let translation = translate(&slices(yaml), RULES, |_| false);
     let mut shown = Vec::new();
     for endpoint in translation.endpoints {
         let mut text = format!("{}:{}", endpoint.address, endpoint.port);
@@ -141,6 +143,29 @@ fn ipv6_counts_only_where_there_is_no_ipv4() {
 }
 
 #[test]
+fn the_address_family_can_be_chosen() {
+    let slice = |name: &str, kind: &str, address: &str| {
+        format!(
+            "metadata: {{name: {name}}}\naddressType: {kind}\nports: []\n\
+             endpoints: [{{addresses: [\"{address}\"], targetRef: {{kind: Pod, uid: a}}}}]\n---\n"
+        )
+    };
+    let (four, six) = (slice("pet-4", "IPv4", "10.0.0.1"), slice("pet-6", "IPv6", "fd00::1"));
+    let of = |yaml: &str, family| -> Vec<String> {
+        let made = translate(&slices(yaml), Rules { family, ..RULES }, |_| false);
+        made.endpoints.iter().map(|endpoint| endpoint.address.to_string()).collect()
+    };
+    for (yaml, auto, ipv4, ipv6) in [
+        (four.clone(), vec!["10.0.0.1"], vec!["10.0.0.1"], vec![]),
+        (six.clone(), vec!["fd00::1"], vec![], vec!["fd00::1"]),
+        (four + &six, vec!["10.0.0.1"], vec!["10.0.0.1"], vec!["fd00::1"]),
+    ] {
+        let found = [Family::Auto, Family::Ipv4, Family::Ipv6].map(|family| of(&yaml, family));
+        assert_eq!(found, [auto, ipv4, ipv6], "{yaml}");
+    }
+}
+
+#[test]
 fn options_and_zones_reach_the_endpoints() {
     let options = ", annotations: {petmesh.dev/weight: \"7\", petmesh.dev/canary: \"true\"}";
     let endpoints = "- {addresses: [10.0.0.1], zone: zone-a, targetRef: {kind: Pod, uid: a}}";
@@ -229,18 +254,18 @@ fn permuted() -> impl Strategy<Value = (Vec<EndpointSlice>, Vec<EndpointSlice>)>
 proptest! {
     #[test]
     fn the_order_of_arrival_does_not_matter((slices, shuffled) in permuted()) {
-        prop_assert_eq!(translate(&slices, 10000).endpoints, translate(&shuffled, 10000).endpoints);
+        prop_assert_eq!(translate(&slices, RULES, |_| false).endpoints, translate(&shuffled, RULES, |_| false).endpoints);
     }
 
     #[test]
     fn places_are_sorted_and_unique(slices in prop::collection::vec(any_slice(), 0..6)) {
-        let endpoints = translate(&slices, 10000).endpoints;
+        let endpoints = translate(&slices, RULES, |_| false).endpoints;
         prop_assert!(endpoints.windows(2).all(|two| (two[0].address, two[0].port) < (two[1].address, two[1].port)));
     }
 
     #[test]
     fn nothing_is_routable_that_no_slice_calls_ready_or_serving(slices in prop::collection::vec(any_slice(), 0..6)) {
-        for endpoint in translate(&slices, 10000).endpoints {
+        for endpoint in translate(&slices, RULES, |_| false).endpoints {
             let listed = slices.iter().flat_map(|slice| &slice.endpoints).any(|one| {
                 one.addresses[0].parse() == Ok(endpoint.address)
                     && (one.conditions.ready() || (one.conditions.serving() && one.conditions.terminating()))

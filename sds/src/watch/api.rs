@@ -19,8 +19,8 @@ use kube::api::{ListParams, WatchParams};
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use tokio::time::timeout;
 
+use super::error::WatchError;
 use super::timing::Timing;
-use super::trouble::Trouble;
 use super::wire::{Event, Lines, Page, Status};
 use crate::settings::Kubernetes;
 use crate::slice::{EndpointSlice, SliceKey};
@@ -58,8 +58,8 @@ pub(super) struct Events {
 
 impl Api {
     /// Opens no connection yet; fails when the certificate authority cannot be read.
-    pub fn new(kubernetes: &Kubernetes, timing: Timing) -> Result<Self, Trouble> {
-        let unusable = |error: kube::Error| Trouble::Unreachable(causes(&error));
+    pub fn new(kubernetes: &Kubernetes, timing: Timing) -> Result<Self, WatchError> {
+        let unusable = |error: kube::Error| WatchError::Unreachable(causes(&error));
         let mut config = kube::Config::new(kubernetes.api_host.clone());
         config.root_cert_file.clone_from(&kubernetes.ca_path);
         if kubernetes.api_host.scheme_str() == Some("http") || kubernetes.ca_path.is_some() {
@@ -91,23 +91,23 @@ impl Api {
     }
 
     /// Everything, page by page, at a version that the API server guarantees to be current.
-    pub(super) async fn list(&self) -> Result<Listing, Trouble> {
+    pub(super) async fn list(&self) -> Result<Listing, WatchError> {
         for _ in 0..PAGED_TRIES {
             match self.list_pages(Some(self.timing.page_size)).await {
-                Err(Trouble::Expired) => {}
+                Err(WatchError::Expired) => {}
                 result => return result,
             }
         }
         self.list_pages(None).await
     }
 
-    async fn list_pages(&self, limit: Option<u32>) -> Result<Listing, Trouble> {
+    async fn list_pages(&self, limit: Option<u32>) -> Result<Listing, WatchError> {
         let mut params = ListParams { limit, ..ListParams::default() };
         let mut slices = BTreeMap::new();
         loop {
             let request = self.requests.list(&params).map_err(|error| unbuildable(&error))?;
             let page = timeout(self.timing.page, self.page(request)).await;
-            let page = page.map_err(|_| Trouble::Stalled("list"))??;
+            let page = page.map_err(|_| WatchError::Stalled("list"))??;
             slices.extend(page.items.unwrap_or_default().into_iter().map(|slice| (slice.key(), slice)));
             match page.metadata.next.filter(|next| !next.is_empty()) {
                 Some(next) => params.continue_token = Some(next),
@@ -116,55 +116,64 @@ impl Api {
         }
     }
 
-    async fn page(&self, request: Request<Vec<u8>>) -> Result<Page, Trouble> {
+    async fn page(&self, request: Request<Vec<u8>>) -> Result<Page, WatchError> {
         let body = self.send(request).await?.into_body();
         let bytes = read(body, LARGEST_PAGE).await?;
-        serde_json::from_slice(&bytes).map_err(|error| Trouble::Garbage(format!("{error} in a list")))
+        serde_json::from_slice(&bytes).map_err(|error| WatchError::Garbage(format!("{error} in a list")))
+    }
+
+    /// The version that the API server is at now.
+    pub(super) async fn version(&self) -> Result<String, WatchError> {
+        let params = ListParams { limit: Some(1), ..ListParams::default() };
+        let request = self.requests.list(&params).map_err(|error| unbuildable(&error))?;
+        let page = timeout(self.timing.page, self.page(request)).await;
+        Ok(page.map_err(|_| WatchError::Stalled("list"))??.metadata.resource_version)
     }
 
     /// Everything that changes after `version`. Returns when the API server has agreed.
-    pub(super) async fn watch(&self, version: &str) -> Result<Events, Trouble> {
+    pub(super) async fn watch(&self, version: &str) -> Result<Events, WatchError> {
         let seconds = self.timing.watch.as_secs().max(1);
         let params = WatchParams { timeout: u32::try_from(seconds).ok(), ..WatchParams::default() };
         let request = self.requests.watch(&params, version).map_err(|error| unbuildable(&error))?;
         let response = timeout(self.timing.answer, self.send(request)).await;
-        let response = response.map_err(|_| Trouble::Stalled("answer to a watch"))??;
+        let response = response.map_err(|_| WatchError::Stalled("answer to a watch"))??;
         Ok(Events { body: response.into_body(), lines: Lines::default() })
     }
 
-    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, Trouble> {
+    async fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, WatchError> {
         let mut request = request.map(Body::from);
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(token) = self.token()? {
             request.headers_mut().insert(header::AUTHORIZATION, token);
         }
-        let response = self.client.send(request).await.map_err(|e| Trouble::Unreachable(causes(&e)))?;
+        let response = self.client.send(request).await.map_err(|e| WatchError::Unreachable(causes(&e)))?;
         if response.status().is_success() { Ok(response) } else { Err(refusal(response).await) }
     }
 
-    fn token(&self) -> Result<Option<HeaderValue>, Trouble> {
+    fn token(&self) -> Result<Option<HeaderValue>, WatchError> {
         let Some(path) = &self.token_path else { return Ok(None) };
         let place = path.display();
         let token = std::fs::read_to_string(path).map_err(|error| {
-            Trouble::Unreachable(format!("the token file {place} cannot be read: {error}"))
+            WatchError::Unreachable(format!("the token file {place} cannot be read: {error}"))
         })?;
         let mut value = HeaderValue::try_from(format!("Bearer {}", token.trim()))
-            .map_err(|_| Trouble::NoToken(format!("{place} does not hold one")))?;
+            .map_err(|_| WatchError::NoToken(format!("{place} does not hold one")))?;
         value.set_sensitive(true);
         Ok(Some(value))
     }
 }
 
 impl Events {
-    /// The next event, and those that have arrived with it once [`Events::ready`] is asked. Cancel safe.
-    pub async fn next(&mut self) -> Result<Event, Trouble> {
+    /// The next event, and those that have arrived with it once [`Events::ready`] is asked; `None`
+    /// when the API server has ended the watch in good order. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<Event>, WatchError> {
         loop {
             if let Some(event) = self.lines.next() {
-                return event;
+                return event.map(Some);
             }
             match self.body.frame().await {
-                None => return Err(Trouble::Closed),
-                Some(Err(error)) => return Err(Trouble::Broken(causes(&error))),
+                None => return Ok(None),
+                Some(Err(error)) => return Err(WatchError::Broken(causes(&error))),
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
                         self.lines.push(&bytes)?;
@@ -175,22 +184,22 @@ impl Events {
     }
 
     /// One more event if it is here already: what belongs together is published together.
-    pub fn ready(&mut self) -> Option<Result<Event, Trouble>> {
+    pub fn ready(&mut self) -> Option<Result<Event, WatchError>> {
         self.lines.next()
     }
 }
 
-async fn read(body: Body, limit: usize) -> Result<Bytes, Trouble> {
+async fn read(body: Body, limit: usize) -> Result<Bytes, WatchError> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
-            Err(Trouble::Garbage(format!("an answer is larger than {limit} bytes")))
+            Err(WatchError::Garbage(format!("an answer is larger than {limit} bytes")))
         }
-        Err(error) => Err(Trouble::Broken(chain(error.as_ref()))),
+        Err(error) => Err(WatchError::Broken(chain(error.as_ref()))),
     }
 }
 
-async fn refusal(response: Response<Body>) -> Trouble {
+async fn refusal(response: Response<Body>) -> WatchError {
     let status = response.status();
     let wait =
         response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -200,16 +209,16 @@ async fn refusal(response: Response<Body>) -> Trouble {
     let message =
         message.unwrap_or_else(|_| String::from_utf8_lossy(&text).trim().chars().take(200).collect());
     match status {
-        StatusCode::UNAUTHORIZED => Trouble::Unauthorized,
-        StatusCode::FORBIDDEN => Trouble::Forbidden(message),
-        StatusCode::GONE => Trouble::Expired,
-        StatusCode::TOO_MANY_REQUESTS => Trouble::Throttled { wait: wait.map(Duration::from_secs) },
-        _ => Trouble::Refused { status: status.as_u16(), message },
+        StatusCode::UNAUTHORIZED => WatchError::Unauthorized,
+        StatusCode::FORBIDDEN => WatchError::Forbidden(message),
+        StatusCode::GONE => WatchError::Expired,
+        StatusCode::TOO_MANY_REQUESTS => WatchError::Throttled { wait: wait.map(Duration::from_secs) },
+        _ => WatchError::Refused { status: status.as_u16(), message },
     }
 }
 
-fn unbuildable(error: &kube::core::request::Error) -> Trouble {
-    Trouble::Unreachable(chain(error))
+fn unbuildable(error: &kube::core::request::Error) -> WatchError {
+    WatchError::Unreachable(chain(error))
 }
 
 /// What is below kube's own wrapping.

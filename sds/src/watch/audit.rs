@@ -12,7 +12,7 @@ use std::pin::Pin;
 use tokio::time::{Instant, sleep_until};
 
 use super::api::{Api, Listing};
-use super::trouble::{Trouble, older};
+use super::error::{WatchError, older};
 use crate::slice::{EndpointSlice, SliceKey};
 
 /// Where the audit stands.
@@ -25,7 +25,7 @@ pub(super) struct Audit {
 enum Phase {
     /// Until it is due.
     Resting(Instant),
-    Listing(Pin<Box<dyn Future<Output = Result<Listing, Trouble>> + Send>>),
+    Listing(Pin<Box<dyn Future<Output = Result<Listing, WatchError>> + Send>>),
     /// Until what was under way must have arrived.
     Settling(Instant, Listing),
 }
@@ -34,7 +34,7 @@ enum Phase {
 pub(super) enum Step {
     /// Time to list: call [`Audit::start`].
     Due,
-    Listed(Result<Listing, Trouble>),
+    Listed(Result<Listing, WatchError>),
     /// Time to compare: call [`Audit::expected`].
     Settled,
 }

@@ -88,13 +88,57 @@ async fn a_list_that_is_never_answered_is_asked_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_without_any_bookmark_is_not_trusted() {
+async fn a_watch_without_a_word_from_an_api_server_that_went_back_is_noticed() {
+    let back = || Reply::list("5", &["b", "c"]);
     let mut script = Script::default()
-        .lists([Reply::list("900", &["a"]), Reply::list("5", &["b", "c"])])
+        .lists([Reply::list("900", &["a"]), back(), back()])
         .watches([Reply::events(&[], End::CloseAfter(60 * S))])
         .start();
     script.until_services(2).await;
     assert_eq!(script.requests("watch=true"), ["resourceVersion=900", "resourceVersion=5"]);
+    assert_eq!(script.errors(), ["went_back 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_without_an_event_or_bookmark_is_no_error() {
+    let quiet = (0..1000).map(|_| Reply::events(&[], End::CloseAfter(60 * S)));
+    let lists = (0..1000).map(|_| Reply::list("10", &["a"]));
+    let script = Script::default().lists(lists).watches(quiet).start();
+    for _minute in 0..60 {
+        tokio::time::sleep(60 * S).await;
+        let state = script.status.subscribe().borrow().clone();
+        assert!(state.connected && state.age() <= Some(61 * S), "{state:?}");
+    }
+    let state = script.status.subscribe().borrow().clone();
+    assert_eq!((state.errors, state.last_error, state.lists), (0, None, 1));
+    assert_eq!(script.errors(), Vec::<String>::new());
+    assert_eq!(script.connections(), 1);
+    assert_eq!(script.requests("watch=true").len(), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_the_api_server_ends_is_no_error_and_a_broken_one_is() {
+    let ends = |end| Reply::events(&[&script::bookmark(20)], end);
+    let script = Script::default()
+        .lists([Reply::list("10", &["a"])])
+        .watches([ends(End::CloseAfter(60 * S)), ends(End::Close), ends(End::Break), ends(End::Silence)])
+        .start();
+    let mut state = script.status.subscribe();
+    state.wait_for(|state| state.errors == 1).await.unwrap();
+    assert_eq!(script.errors(), ["broken 1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_history_that_does_not_reach_back_is_no_error() {
+    let script = Script::default()
+        .lists([Reply::list("10", &["a"]), Reply::list("50", &["a", "b"])])
+        .watches([Reply::status(410), Reply::events(&[], End::Silence)])
+        .start();
+    let mut state = script.status.subscribe();
+    let state = state.wait_for(|state| state.lists == 2).await.unwrap().clone();
+    assert_eq!((state.errors, state.last_error), (0, None));
+    assert_eq!(script.errors(), Vec::<String>::new());
+    assert!(script.metrics().contains("sds_relists_total{reason=\"expired\"} 1"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +162,7 @@ async fn a_version_that_goes_back_leads_to_a_new_list() {
         .start();
     script.until_services(2).await;
     let state = script.status.subscribe().borrow().clone();
-    assert!(matches!(state.last_trouble, Some(Trouble::WentBack { .. })), "{state:?}");
+    assert!(matches!(state.last_error, Some(WatchError::WentBack { .. })), "{state:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,9 +187,9 @@ async fn a_refused_token_is_read_again_at_once() {
 async fn a_403_waits_and_says_what_to_grant() {
     let script = Script::default().lists((0..3).map(|_| Reply::status(403))).start();
     let mut state = script.status.subscribe();
-    let state = state.wait_for(|state| state.troubles == 3).await.unwrap();
-    let trouble = state.last_trouble.as_ref().unwrap().to_string();
-    assert!(trouble.contains("grant `list` and `watch` on endpointslices"), "{trouble}");
+    let state = state.wait_for(|state| state.errors == 3).await.unwrap();
+    let error = state.last_error.as_ref().unwrap().to_string();
+    assert!(error.contains("grant `list` and `watch` on endpointslices"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -220,4 +264,57 @@ async fn an_audit_that_agrees_changes_nothing() {
     script.status.subscribe().wait_for(|state| state.audits == 1).await.unwrap();
     assert!(!catalog.has_changed().unwrap());
     assert!(script.metrics().contains("sds_audits_total{outcome=\"same\"} 1"));
+}
+
+/// A watch that says that the pod of `a` is not ready, then bookmarks for ever.
+fn unready_then_quiet() -> impl Iterator<Item = Reply> {
+    let unready = Reply::events(&[&script::called_ready("a", "11", false)], End::CloseAfter(60 * S));
+    let quiet = (0..100).map(|n| Reply::events(&[&script::bookmark(20 + n)], End::CloseAfter(60 * S)));
+    std::iter::once(unready).chain(quiet)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_called_unready_is_served_until_the_time_is_over() {
+    let script = Script::default().lists([Reply::list("10", &["a"])]).watches(unready_then_quiet()).start();
+    tokio::time::sleep(script::FAIL_STATIC - S).await;
+    assert_eq!(script.endpoints("a"), 1);
+    for line in ["sds_kept_endpoints 1", "sds_fail_static_total{event=\"began\"} 1", "sds_endpoints 1"] {
+        assert!(script.metrics().lines().any(|one| one == line), "{line} in {}", script.metrics());
+    }
+    tokio::time::sleep(2 * S).await;
+    assert_eq!(script.endpoints("a"), 0);
+    for line in ["sds_kept_endpoints 0", "sds_fail_static_total{event=\"expired\"} 1"] {
+        assert!(script.metrics().lines().any(|one| one == line), "{line} in {}", script.metrics());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_taken_back_while_the_api_server_is_away() {
+    let unready = Reply::events(&[&script::called_ready("a", "11", false)], End::Break);
+    let away = (0..300).map(|_| Reply::status(503));
+    let script = Script::default()
+        .lists(std::iter::once(Reply::list("10", &["a"])).chain((0..300).map(|_| Reply::status(503))))
+        .watches(std::iter::once(unready).chain(away))
+        .start();
+    tokio::time::sleep(script::FAIL_STATIC * 2).await;
+    assert_eq!(script.endpoints("a"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_word_of_an_api_server_that_is_back_counts() {
+    for (ready, endpoints) in [(true, 1), (false, 0)] {
+        let unready = Reply::events(&[&script::called_ready("a", "11", false)], End::Break);
+        let back = Reply::events(&[&script::called_ready("a", "30", ready)], End::CloseAfter(60 * S));
+        let quiet = (0..20).map(|n| Reply::events(&[&script::bookmark(40 + n)], End::CloseAfter(60 * S)));
+        let script = Script::default()
+            .lists([Reply::list("10", &["a"])])
+            .watches([unready, Reply::Never, back].into_iter().chain(quiet))
+            .start();
+        let mut state = script.status.subscribe();
+        state.wait_for(|state| state.version == "11").await.unwrap();
+        assert_eq!(script.endpoints("a"), 1);
+        state.wait_for(|state| state.version == "30").await.unwrap();
+        tokio::time::sleep(script::FAIL_STATIC * 2).await;
+        assert_eq!(script.endpoints("a"), endpoints, "called ready: {ready}");
+    }
 }

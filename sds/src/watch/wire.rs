@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes, BytesMut};
 use serde::Deserialize;
 
-use super::trouble::Trouble;
+use super::error::WatchError;
 use crate::slice::EndpointSlice;
 
 /// The largest event we take. etcd refuses objects above 1.5 MiB; JSON of them stays well below this.
@@ -70,16 +70,18 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub fn push(&mut self, bytes: &Bytes) -> Result<(), Trouble> {
+    pub fn push(&mut self, bytes: &Bytes) -> Result<(), WatchError> {
         if self.rest.len() + bytes.len() > LONGEST_LINE {
-            return Err(Trouble::Garbage(format!("a line of the watch is longer than {LONGEST_LINE} bytes")));
+            return Err(WatchError::Garbage(format!(
+                "a line of the watch is longer than {LONGEST_LINE} bytes"
+            )));
         }
         self.rest.extend_from_slice(bytes);
         Ok(())
     }
 
     /// The next complete line as an event; empty lines are skipped.
-    pub fn next(&mut self) -> Option<Result<Event, Trouble>> {
+    pub fn next(&mut self) -> Option<Result<Event, WatchError>> {
         loop {
             let Some(end) = self.rest[self.searched..].iter().position(|byte| *byte == b'\n') else {
                 self.searched = self.rest.len();
@@ -95,10 +97,10 @@ impl Lines {
     }
 }
 
-fn event(line: &[u8]) -> Result<Event, Trouble> {
+fn event(line: &[u8]) -> Result<Event, WatchError> {
     serde_json::from_slice(line).map_err(|error| {
         let start = String::from_utf8_lossy(&line[..line.len().min(60)]).into_owned();
-        Trouble::Garbage(format!("{error} in the event that starts with `{start}`"))
+        WatchError::Garbage(format!("{error} in the event that starts with `{start}`"))
     })
 }
 
@@ -108,7 +110,7 @@ mod tests {
 
     const ADDED: &str = r#"{"type":"ADDED","object":{"kind":"EndpointSlice","metadata":{"name":"pet-1","namespace":"shop","resourceVersion":"7","managedFields":[{"manager":"x"}]},"addressType":"IPv4","endpoints":null,"ports":null}}"#;
 
-    fn read(pieces: &[&str]) -> Vec<Result<Event, Trouble>> {
+    fn read(pieces: &[&str]) -> Vec<Result<Event, WatchError>> {
         let mut lines = Lines::default();
         let mut events = Vec::new();
         for piece in pieces {
@@ -148,7 +150,10 @@ mod tests {
     #[test]
     fn a_garbage_line_is_told_and_the_next_line_still_read() {
         let events = read(&["{\"type\":\"ADDED\",\"obj\n", ADDED, "\n"]);
-        assert!(matches!(&events[0], Err(Trouble::Garbage(why)) if why.contains("{\"type\"")), "{events:?}");
+        assert!(
+            matches!(&events[0], Err(WatchError::Garbage(why)) if why.contains("{\"type\"")),
+            "{events:?}"
+        );
         assert!(matches!(&events[1], Ok(Event::Added(slice)) if slice.metadata.name == "pet-1"));
     }
 
@@ -162,6 +167,6 @@ mod tests {
         let mut lines = Lines::default();
         let piece = Bytes::from(vec![b'x'; 1 << 20]);
         let refused = (0..20).find_map(|_| lines.push(&piece).err());
-        assert!(matches!(refused, Some(Trouble::Garbage(_))));
+        assert!(matches!(refused, Some(WatchError::Garbage(_))));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! The times are short where a fault has to be noticed by time; no test asserts one.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use sds::catalog::Catalog;
 use sds::server::Limits;
 use sds::settings::{Kubernetes, Settings};
 use sds::status::State;
+use sds::translate::{Family, Rules};
 use sds::watch::Timing;
 use serde_json::{Value, json};
 
@@ -55,6 +56,9 @@ pub struct Setup {
     /// The code of every answer of the API server, until its faults are cleared.
     pub failing: Option<u16>,
     pub limits: Limits,
+    pub listen: SocketAddr,
+    pub family: Family,
+    pub fail_static: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -89,6 +93,9 @@ impl Default for Setup {
             objects: Vec::new(),
             failing: None,
             limits: Limits { linger: Duration::ZERO, ..Limits::default() },
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            family: Family::Auto,
+            fail_static: Duration::from_secs(300),
         }
     }
 }
@@ -124,8 +131,8 @@ impl Setup {
 
     /// Starts sds alone, for an API server that exists already.
     pub async fn beside(self, kubernetes: Kubernetes) -> Sds {
-        let loopback: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let settings = Settings { listen: loopback, xds_listen: loopback, envoy_port: 10000, kubernetes };
+        let rules = Rules { envoy_port: 10000, family: self.family };
+        let settings = Settings { listen: self.listen, rules, fail_static: self.fail_static, kubernetes };
         let lifecycle = Lifecycle::manual();
         let running =
             sds::app::start(&settings, self.timing, self.limits, &lifecycle.shutdown()).await.unwrap();
@@ -173,7 +180,16 @@ impl Sds {
     }
 
     pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
-        let mut request = http::Request::get(format!("http://{}{path}", self.running.address));
+        self.send(self.running.address, path, headers).await
+    }
+
+    /// The same at another address of it.
+    pub async fn get_at(&self, address: SocketAddr, path: &str) -> Answer {
+        self.send(address, path, &[]).await
+    }
+
+    async fn send(&self, address: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Answer {
+        let mut request = http::Request::get(format!("http://{address}{path}"));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -252,6 +268,13 @@ pub fn slice(service: &str, name: &str, addresses: &[&str]) -> Value {
         "ports": [{ "name": "http", "protocol": "TCP", "port": 8080 }],
         "endpoints": endpoints,
     })
+}
+
+/// A slice of the other address family.
+pub fn slice_ipv6(service: &str, name: &str, addresses: &[&str]) -> Value {
+    let mut slice = slice(service, name, addresses);
+    slice["addressType"] = "IPv6".into();
+    slice
 }
 
 pub fn pet(addresses: &[&str]) -> Value {

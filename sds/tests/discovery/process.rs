@@ -76,3 +76,52 @@ async fn it_logs_what_it_watches_and_knows_and_ends_with_sigterm() {
     let status = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap();
     assert_eq!(status.code(), Some(0));
 }
+
+#[test]
+fn a_port_that_ipv4_has_taken_is_taken_for_all_addresses() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let listen = format!("[::]:{port}");
+    let output = sds(&["--listen", &listen, "--kubernetes-api-host", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(1), "IPv4 is part of [::], so the port is taken");
+    assert!(stderr(&output).contains(&format!("cannot listen on {listen}")), "{}", stderr(&output));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_logs_when_it_begins_and_stops_to_serve_pods_that_are_not_ready() {
+    let api = kube_api::Server::start(kube_api::Config::default()).unwrap();
+    api.store().apply(pet(&["10.0.0.1"])).unwrap();
+    let host = format!("http://{}", api.plain_addr().unwrap());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sds"))
+        .args(["--listen", "127.0.0.1:0", "--kubernetes-namespace", "shop", "--kubernetes-api-host", &host])
+        .env_clear()
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = BufReader::new(child.stderr.take().unwrap());
+    let (sender, mut lines) = tokio::sync::mpsc::unbounded_channel();
+    let reader = tokio::task::spawn_blocking(move || {
+        log.lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
+    });
+    let mut until = async |words: &str| {
+        while let Some(line) = lines.recv().await {
+            if line.contains(words) {
+                return line;
+            }
+        }
+        panic!("it never logged {words:?}");
+    };
+    until("synced: ").await;
+    let mut unready = pet(&["10.0.0.1"]);
+    unready["endpoints"][0]["conditions"] = serde_json::json!({ "ready": false, "serving": false });
+    api.store().apply(unready).unwrap();
+    let began = until("no endpoint is ready any more").await;
+    assert!(began.contains("WARN") && began.contains("pet.shop: "), "{began}");
+    assert!(began.contains("the 1 that were until recently are still served"), "{began}");
+    api.store().apply(pet(&["10.0.0.1"])).unwrap();
+    let ended = until("there are routable endpoints again").await;
+    assert!(ended.contains("INFO") && ended.contains("pet.shop: "), "{ended}");
+    kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    reader.await.unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

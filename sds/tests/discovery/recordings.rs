@@ -55,7 +55,7 @@ impl Replayed {
         let wanted = format!("resourceVersion={version} ");
         let asked =
             || self.replay.requests().iter().any(|line| line.contains("watch=") && line.contains(&wanted));
-        // Each request changes the state: connected, heard or troubled.
+        // Each request changes the state: connected, heard or failed.
         self.sds.until_state(|_| asked()).await;
     }
 
@@ -187,8 +187,8 @@ async fn recorded_refusals_of_a_list_pass() {
         let lists = [recording(name), recording("01-list-selector")];
         let replayed = replay(lists, &[]).await;
         let state = replayed.sds.until_state(|state| state.lists == 1).await;
-        let trouble = state.last_trouble.unwrap().to_string();
-        assert!(trouble.contains(words), "{name}: {trouble}");
+        let error = state.last_error.unwrap().to_string();
+        assert!(error.contains(words), "{name}: {error}");
         assert!(!replayed.sds.hosts("web").await.is_empty());
     }
 }
@@ -204,10 +204,6 @@ async fn an_expired_page_starts_the_list_over() {
 #[tokio::test]
 async fn recorded_ends_of_a_watch_lead_to_a_list_or_another_try() {
     for (name, words, relisted) in [
-        ("05-watch-too-old", "410: ", true),
-        ("05-watch-rv1", "410: ", true),
-        ("13-resume-after-kill9", "410: ", true),
-        ("13-startup-kill9-3", "410: ", true),
         ("12-watch-accept-protobuf", "not understood: ", true),
         ("05-watch-garbage-rv", "500: ", false),
         ("06-no-token-anonymous-off-watch", "401: ", false),
@@ -218,13 +214,24 @@ async fn recorded_ends_of_a_watch_lead_to_a_list_or_another_try() {
         let state = replayed
             .sds
             .until_state(|state| {
-                state.troubles == 0 && state.last_trouble.is_some() || state.connected && state.troubles == 1
+                state.errors == 0 && state.last_error.is_some() || state.connected && state.errors == 1
             })
             .await;
-        let trouble = state.last_trouble.unwrap().to_string();
-        assert!(trouble.contains(words), "{name}: {trouble}");
+        let error = state.last_error.unwrap().to_string();
+        assert!(error.contains(words), "{name}: {error}");
         let state = replayed.sds.until_state(|state| state.connected).await;
         assert_eq!(state.lists, if relisted { 2 } else { 1 }, "{name}");
+        assert!(!replayed.sds.hosts("web").await.is_empty(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn recorded_ends_of_a_history_lead_to_a_list_and_are_no_error() {
+    for name in ["05-watch-too-old", "05-watch-rv1", "13-resume-after-kill9", "13-startup-kill9-3"] {
+        let replayed = replay([recording("01-list-selector")], &[name]).await;
+        let state = replayed.sds.until_state(|state| state.lists == 2 && state.connected).await;
+        assert_eq!((state.errors, state.last_error), (0, None), "{name}");
+        assert!(replayed.sds.metric("sds_relists_total{reason=\"expired\"} 1").await, "{name}");
         assert!(!replayed.sds.hosts("web").await.is_empty(), "{name}");
     }
 }

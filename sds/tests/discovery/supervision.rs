@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kube_api::{Anonymous, Config, On, Rule, Token};
 use lifecycle::Outcome;
+use sds::watch::WatchError;
 
 use crate::harness::{Discovery, Setup, Tls, pet, slice};
 
@@ -47,7 +48,7 @@ async fn changes_reach_the_answers() {
 async fn before_the_first_sync_nothing_is_answered_and_nothing_restarted() {
     let setup = Setup { objects: vec![pet(&["10.0.0.1"])], failing: Some(500), ..Setup::default() };
     let discovery = setup.start().await;
-    discovery.until_state(|state| state.troubles >= 2).await;
+    discovery.until_state(|state| state.errors >= 2).await;
     let answer = discovery.get("/v1/registration/pet").await;
     assert_eq!((answer.status, answer.text.as_str()), (503, r#"{"error":"not synced with Kubernetes yet"}"#));
     let ready = discovery.get("/readyz").await;
@@ -63,7 +64,7 @@ async fn before_the_first_sync_nothing_is_answered_and_nothing_restarted() {
 async fn while_the_api_server_is_away_the_last_answer_stands() {
     let discovery = synced().await;
     discovery.api.faults().down().await;
-    discovery.until_state(|state| state.troubles >= 3).await;
+    discovery.until_state(|state| state.errors >= 3).await;
     assert_eq!(discovery.hosts("pet").await, ["10.0.0.1"]);
     assert_eq!(discovery.get("/readyz").await.status, 200);
     assert_eq!(discovery.get("/livez").await.status, 200);
@@ -96,7 +97,7 @@ async fn an_event_that_is_cut_in_half_is_read_again() {
 async fn a_frozen_api_server_is_noticed() {
     let discovery = synced_with_short_watches().await;
     discovery.api.faults().stall(true);
-    discovery.until_state(|state| state.troubles >= 2).await;
+    discovery.until_state(|state| state.errors >= 2).await;
     assert_eq!(discovery.hosts("pet").await, ["10.0.0.1"]);
     discovery.api.faults().stall(false);
     follows(&discovery).await;
@@ -111,7 +112,9 @@ async fn refusals_of_every_kind_pass() {
         discovery.api.faults().cut();
         discovery
             .until_state(|state| {
-                state.last_trouble.as_ref().is_some_and(|it| it.to_string().starts_with(&code.to_string()))
+                let told = |error: &WatchError| error.to_string().starts_with(&code.to_string());
+                // A history that does not reach back is no error; it leads to a list.
+                code == 410 && state.lists >= 2 || state.last_error.as_ref().is_some_and(told)
             })
             .await;
         assert_eq!(discovery.hosts("pet").await, ["10.0.0.1"], "{code}");
@@ -211,7 +214,7 @@ async fn a_rotated_token_is_used_at_once() {
     discovery.until_pet(&["10.0.0.1"]).await;
     discovery.api.faults().set_tokens(vec![may("new")]);
     discovery.api.faults().cut();
-    discovery.until_state(|state| state.troubles >= 2).await;
+    discovery.until_state(|state| state.errors >= 2).await;
     assert_eq!(discovery.hosts("pet").await, ["10.0.0.1"]);
     discovery.rotate_token("new");
     follows(&discovery).await;
@@ -221,9 +224,9 @@ async fn a_rotated_token_is_used_at_once() {
 async fn a_certificate_of_an_unknown_authority_is_refused() {
     let setup = Setup { tls: Tls::Untrusted, objects: vec![pet(&["10.0.0.1"])], ..Setup::default() };
     let discovery = setup.start().await;
-    let state = discovery.until_state(|state| state.troubles >= 2).await;
-    let trouble = state.last_trouble.unwrap().to_string();
-    assert!(trouble.to_lowercase().contains("certificate"), "{trouble}");
+    let state = discovery.until_state(|state| state.errors >= 2).await;
+    let error = state.last_error.unwrap().to_string();
+    assert!(error.to_lowercase().contains("certificate"), "{error}");
     assert!(discovery.running.catalog.borrow().is_none());
 }
 
@@ -280,6 +283,56 @@ async fn whatever_happens_in_whatever_order_the_answers_become_right() {
         discovery.until_pet(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
     assert!(discovery.metric("sds_audit_drift_total 0").await);
+}
+
+/// The slice of `pet` with every endpoint called not ready, as for the pods of a lost node.
+fn unready(addresses: &[&str]) -> serde_json::Value {
+    let mut slice = pet(addresses);
+    for endpoint in slice["endpoints"].as_array_mut().unwrap() {
+        endpoint["conditions"] =
+            serde_json::json!({ "ready": false, "serving": false, "terminating": false });
+    }
+    slice
+}
+
+#[tokio::test]
+async fn pods_that_are_all_called_unready_are_still_given_out_and_that_is_visible() {
+    let discovery = synced().await;
+    let both = ["10.0.0.1", "10.0.0.2"];
+    discovery.apply(pet(&both));
+    discovery.until_pet(&both).await;
+    let before = discovery.get("/v1/registration/pet").await;
+    // The API server is away meanwhile, and what it says after its return is wrong.
+    discovery.api.faults().down().await;
+    discovery.until_state(|state| state.errors >= 2).await;
+    discovery.apply(unready(&both));
+    discovery.api.faults().restart();
+    discovery.api.faults().up().await;
+    discovery.until(|catalog| catalog.kept() == 2).await;
+    let kept = discovery.get("/v1/registration/pet").await;
+    assert_eq!((kept.status, &kept.text), (200, &before.text));
+    assert_eq!(kept.header("etag"), before.header("etag"));
+    let debug: serde_json::Value = serde_json::from_str(&discovery.get("/debug").await.text).unwrap();
+    assert_eq!(debug["services"]["pet.shop"]["kept"], 2);
+    assert!(discovery.metric("sds_kept_endpoints 2").await);
+    assert!(discovery.metric("sds_fail_static_total{event=\"began\"} 1").await);
+    follows(&discovery).await;
+    assert!(discovery.metric("sds_kept_endpoints 0").await);
+    assert!(discovery.metric("sds_fail_static_total{event=\"recovered\"} 1").await);
+}
+
+#[tokio::test]
+async fn pods_that_are_called_unready_are_gone_when_they_are_deleted_or_when_it_is_switched_off() {
+    let discovery = synced().await;
+    discovery.apply(unready(&["10.0.0.1"]));
+    discovery.until(|catalog| catalog.kept() == 1).await;
+    discovery.apply(pet(&[]));
+    discovery.until_pet(&[]).await;
+    let setup = Setup { fail_static: Duration::ZERO, objects: vec![pet(&["10.0.0.1"])], ..Setup::default() };
+    let without = setup.start().await;
+    without.until_pet(&["10.0.0.1"]).await;
+    without.apply(unready(&["10.0.0.1"]));
+    without.until_pet(&[]).await;
 }
 
 #[tokio::test]

@@ -93,11 +93,22 @@ impl Mesh {
     }
 
     async fn fault(&mut self, fault: &str) -> Result<String, Error> {
+        let up = match fault {
+            "none" | "unready" => true,
+            "down" => false,
+            other => {
+                let known = "there are none, down, unready";
+                return Err(Error::Refused(format!("unknown fault {other}; {known}")));
+            }
+        };
+        // Before the API server is back, so that these are its first words.
+        self.unready = fault == "unready";
+        self.publish();
         let faults = self.kubernetes.faults();
-        match fault {
-            "none" => faults.up().await,
-            "down" => faults.down().await,
-            other => return Err(Error::Refused(format!("unknown fault {other}; there are none, down"))),
+        if up {
+            faults.up().await
+        } else {
+            faults.down().await
         }
         Ok(format!("Kubernetes API: fault {fault}"))
     }

@@ -20,7 +20,8 @@ impl Mesh {
                 continue;
             }
             let pods: Vec<&Pod> = self.pods.iter().filter(|pod| pod.service == service).collect();
-            let views: Vec<PodView> = pods.iter().map(|pod| pod.view()).collect();
+            let view = |pod: &&Pod| PodView { ready: pod.ready && !self.unready, ..pod.view() };
+            let views: Vec<PodView> = pods.iter().map(view).collect();
             // A name stands for the pods that a caller may turn to, ready or not, as a ClusterIP would.
             let staying = pods.iter().filter(|pod| !pod.is_leaving()).map(|pod| pod.address).collect();
             self.names.set(service.name, staying);

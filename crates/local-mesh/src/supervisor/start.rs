@@ -73,6 +73,7 @@ pub(super) async fn prepare(
         rolling: std::collections::VecDeque::new(),
         rolling_now: None,
         published: BTreeMap::new(),
+        unready: false,
         _lock: lock,
     };
     mesh.create_pods()?;

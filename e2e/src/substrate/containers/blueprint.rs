@@ -38,6 +38,7 @@ pub struct Blueprint {
     pub folder: PathBuf,
     pub kubernetes: SocketAddr,
     pub pet_delay: Option<&'static str>,
+    pub fail_static: Option<&'static str>,
 }
 
 impl Blueprint {
@@ -95,6 +96,10 @@ impl Blueprint {
         let request = request
             .with_env_var("KUBERNETES_SERVICE_HOST", self.kubernetes.ip().to_string())
             .with_env_var("KUBERNETES_SERVICE_PORT", self.kubernetes.port().to_string());
+        let request = match self.fail_static {
+            Some(time) => request.with_env_var("FAIL_STATIC_TIME_S", time),
+            None => request,
+        };
         read_only(request, &self.folder.join("account"), "/var/run/secrets/kubernetes.io/serviceaccount")
     }
 

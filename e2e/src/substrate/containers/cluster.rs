@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use super::node_port::Ready;
 use super::service_account::{self, TOKEN};
 use crate::http;
 use crate::mesh::Setup;
+use crate::substrate::Api;
 
 /// A leaving pod serves for three of the proxies' polls, which come a second apart.
 const SERVE: Duration = Duration::from_secs(3);
@@ -37,6 +39,8 @@ pub struct Cluster {
     ready: Ready,
     state: Mutex<State>,
     published: Mutex<BTreeMap<String, Value>>,
+    /// Slices call every endpoint not ready.
+    unready: AtomicBool,
 }
 
 #[derive(Default)]
@@ -81,6 +85,7 @@ impl Cluster {
             ready,
             state: Mutex::default(),
             published: Mutex::default(),
+            unready: AtomicBool::new(false),
         })
     }
 
@@ -209,7 +214,7 @@ impl Cluster {
         let Some(kubernetes) = kubernetes.as_ref() else { return };
         for service in SERVICES.iter().filter(|service| !service.is_edge()) {
             let views: Vec<PodView> =
-                members.iter().filter(|pod| pod.service == service).map(|pod| pod.view()).collect();
+                members.iter().filter(|pod| pod.service == service).map(|pod| self.view(pod)).collect();
             for object in [objects::service(service), objects::slice(service, &views)] {
                 let key = format!("{} {}", object["kind"], service.name);
                 if published.get(&key) != Some(&object) {
@@ -220,12 +225,19 @@ impl Cluster {
         }
     }
 
-    pub async fn set_kubernetes(&self, there: bool) {
+    fn view(&self, pod: &Member) -> PodView {
+        let view = pod.view();
+        PodView { ready: view.ready && !self.unready.load(Ordering::Relaxed), ..view }
+    }
+
+    pub async fn set_kubernetes(&self, api: Api) {
+        self.unready.store(api == Api::Unready, Ordering::Relaxed);
+        // Before the API server is back, so that these are its first words.
+        self.publish();
         let faults = self.kubernetes.lock().unwrap().as_ref().expect("the API server").faults();
-        if there {
-            faults.up().await;
-        } else {
-            faults.down().await;
+        match api {
+            Api::Works | Api::Unready => faults.up().await,
+            Api::Away => faults.down().await,
         }
     }
 

@@ -15,7 +15,7 @@ pub fn token() -> Token {
         user: format!("system:serviceaccount:{NAMESPACE}:sds"),
         rules: vec![Rule {
             namespaces: vec![NAMESPACE.to_owned()],
-            resources: vec!["endpointslices".to_owned(), "services".to_owned()],
+            resources: vec!["endpointslices".to_owned()],
             verbs: vec!["list".to_owned(), "watch".to_owned()],
         }],
         expires: None,

@@ -17,7 +17,11 @@ use tokio::time::{Instant, Sleep, sleep};
 use crate::catalog::{Reader, Writer};
 use crate::settings::Kubernetes;
 use crate::status::Status;
+use crate::translate::{Family, Rules};
 use crate::watch::{Api, Timing, Watch};
+
+/// How long endpoints are kept that are not ready.
+pub const FAIL_STATIC: Duration = Duration::from_secs(300);
 
 /// What the API server will do.
 #[derive(Default)]
@@ -78,7 +82,7 @@ impl Script {
         };
         let script = Arc::new(Mutex::new(self));
         let status = Arc::new(Status::default());
-        let (writer, catalog) = Writer::new(10000);
+        let (writer, catalog) = Writer::new(Rules { envoy_port: 10000, family: Family::Auto }, FAIL_STATIC);
         let shared = Arc::clone(&script);
         let connect = move || {
             shared.lock().unwrap().connections += 1;
@@ -109,6 +113,12 @@ impl Scripted {
         );
     }
 
+    /// How many endpoints of a service are served.
+    pub fn endpoints(&self, service: &str) -> usize {
+        let catalog = self.catalog.borrow().clone().expect("synced");
+        catalog.get(&format!("{service}.shop")).map_or(0, |cluster| cluster.endpoints.len())
+    }
+
     /// The `resourceVersion=…` of the requests that contain `part`.
     pub fn requests(&self, part: &str) -> Vec<String> {
         let version = |uri: &str| {
@@ -128,7 +138,14 @@ impl Scripted {
     }
 
     pub fn metrics(&self) -> String {
-        self.status.metrics(None).unwrap()
+        self.status.metrics(self.catalog.borrow().as_deref()).unwrap()
+    }
+
+    /// The errors that were counted, as `kind number`.
+    pub fn errors(&self) -> Vec<String> {
+        let metrics = self.metrics();
+        let errors = metrics.lines().filter_map(|line| line.strip_prefix("sds_watch_errors_total{kind=\""));
+        errors.map(|rest| rest.replace("\"}", "")).filter(|error| !error.ends_with(" 0")).collect()
     }
 
     fn seen(&self) -> Vec<(Instant, String)> {
@@ -184,11 +201,18 @@ pub fn bookmark(version: u64) -> String {
     format!(r#"{{"type":"BOOKMARK","object":{{"metadata":{{"resourceVersion":"{version}"}}}}}}"#)
 }
 
+/// The pod of a service is called ready, or is not.
+pub fn called_ready(service: &str, version: &str, ready: bool) -> String {
+    let said =
+        format!(r#""conditions":{{"ready":{ready},"serving":{ready},"terminating":false}},"targetRef""#);
+    format!(r#"{{"type":"MODIFIED","object":{}}}"#, slice(service, version).replace(r#""targetRef""#, &said))
+}
+
 fn slice(service: &str, version: &str) -> String {
     format!(
         r#"{{"metadata":{{"name":"{service}-1","namespace":"shop","resourceVersion":"{version}",
         "labels":{{"kubernetes.io/service-name":"{service}"}}}},"addressType":"IPv4","ports":[],
-        "endpoints":[{{"addresses":["10.0.0.1"],"targetRef":{{"kind":"Pod"}}}}]}}"#
+        "endpoints":[{{"addresses":["10.0.0.1"],"targetRef":{{"kind":"Pod","uid":"u1"}}}}]}}"#
     )
     .replace('\n', "")
 }

@@ -35,7 +35,7 @@ fn nobody_but_sds_has_a_token() -> Result<(), Findings> {
 }
 
 #[test]
-fn sds_may_list_and_watch_slices_and_services_and_nothing_else() -> Result<(), Findings> {
+fn sds_may_list_and_watch_slices_and_nothing_else() -> Result<(), Findings> {
     each(|file, findings| {
         let mut rules = Vec::new();
         for object in &file.objects {
@@ -56,9 +56,8 @@ fn sds_may_list_and_watch_slices_and_services_and_nothing_else() -> Result<(), F
             }
         }
         let slices = json!({ "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] });
-        let services = json!({ "apiGroups": [""], "resources": ["services"], "verbs": ["list", "watch"] });
-        if file.is_mesh() && rules != [&slices, &services] {
-            findings.add(format!("{}: rules {rules:?}, expected {slices} and {services}", file.path));
+        if file.is_mesh() && rules != [&slices] {
+            findings.add(format!("{}: rules {rules:?}, expected {slices}", file.path));
         }
     })
 }
@@ -120,7 +119,7 @@ fn only_the_mesh_reaches_services_and_sds() -> Result<(), Findings> {
         for (name, from, ports) in [
             ("pet", &mesh, vec![10000]),
             ("petstore", &mesh, vec![10000]),
-            ("sds", &mesh, vec![8080, 18000]),
+            ("sds", &mesh, vec![8080]),
             ("ingress", &Value::Null, vec![10000]),
         ] {
             let found = admitted(file, name, &policies);

@@ -1,16 +1,12 @@
-//! Everything that can end a list or a watch, and what each calls for.
+//! Every error that can end a list or a watch, and what to do about it.
+//!
+//! The end of a watch in good order is none: the API server ends each when its time is over.
 
 use std::time::Duration;
 
 /// Why the conversation with the API server ended.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Trouble {
-    #[error("the API server ended the watch in good order")]
-    Closed,
-    #[error(
-        "the watch lived its whole time without an event or bookmark, as it does when the API server's versions went back"
-    )]
-    Quiet,
+pub enum WatchError {
     #[error("cannot reach the API server: {0}")]
     Unreachable(String),
     #[error("no usable token: {0}; check kubernetes.token.path")]
@@ -34,6 +30,7 @@ pub enum Trouble {
     },
     #[error("{status}: {message}")]
     Refused { status: u16, message: String },
+    /// Not a failure: the API server keeps a limited history.
     #[error("410: the version to go on from is too old")]
     Expired,
     #[error("not understood: {0}")]
@@ -64,17 +61,14 @@ pub enum Reason {
     Expired,
     WentBack,
     Garbage,
-    Quiet,
     /// Several watches in a row told us nothing.
     Fruitless,
     Audit,
 }
 
-impl Trouble {
+impl WatchError {
     pub(super) fn remedy(&self) -> Remedy {
         let (relist, reconnect, at_once) = match self {
-            Self::Closed => (None, false, true),
-            Self::Quiet => (Some(Reason::Quiet), true, true),
             Self::Unreachable(_) | Self::Stalled(_) | Self::Broken(_) => (None, true, false),
             Self::Unauthorized => (None, true, true),
             Self::NoToken(_) | Self::Forbidden(_) | Self::Throttled { .. } | Self::Refused { .. } => {
@@ -88,11 +82,10 @@ impl Trouble {
         Remedy { relist, reconnect, at_once }
     }
 
-    /// The label of `sds_watch_troubles_total`.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Quiet => "quiet",
+    /// The label of `sds_watch_errors_total`; none for what happens to a healthy watch too.
+    pub(crate) fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Expired => return None,
             Self::Unreachable(_) => "unreachable",
             Self::NoToken(_) => "no_token",
             Self::Stalled(_) => "stalled",
@@ -101,24 +94,21 @@ impl Trouble {
             Self::Forbidden(_) => "forbidden",
             Self::Throttled { .. } => "throttled",
             Self::Refused { .. } => "refused",
-            Self::Expired => "expired",
             Self::Garbage(_) => "garbage",
             Self::WentBack { .. } => "went_back",
             Self::Drift(_) => "drift",
-        }
+        })
     }
 }
 
+impl Remedy {
+    /// After a watch that ended in good order.
+    pub(super) const NONE: Self = Self { relist: None, reconnect: false, at_once: true };
+}
+
 impl Reason {
-    pub const ALL: [Self; 7] = [
-        Self::Start,
-        Self::Expired,
-        Self::WentBack,
-        Self::Garbage,
-        Self::Quiet,
-        Self::Fruitless,
-        Self::Audit,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Start, Self::Expired, Self::WentBack, Self::Garbage, Self::Fruitless, Self::Audit];
 
     pub fn label(self) -> &'static str {
         match self {
@@ -126,7 +116,6 @@ impl Reason {
             Self::Expired => "expired",
             Self::WentBack => "went_back",
             Self::Garbage => "garbage",
-            Self::Quiet => "quiet",
             Self::Fruitless => "fruitless",
             Self::Audit => "audit",
         }
