@@ -12,9 +12,9 @@ use tempfile::TempDir;
 
 /// The programs that the script needs, besides kubectl and curl; everything else of this machine is out of its sight.
 const TOOLS: &[&str] = &[
-    "awk", "bash", "basename", "cat", "cut", "date", "dirname", "env", "grep", "head", "hostname", "id",
-    "ip", "ls", "mkdir", "mktemp", "mv", "ps", "rm", "rmdir", "sed", "sleep", "sort", "tail", "tar", "tr",
-    "wc",
+    "awk", "bash", "basename", "cat", "chmod", "cut", "date", "dirname", "env", "grep", "head", "hostname",
+    "id", "ip", "ls", "mkdir", "mktemp", "mv", "ps", "rm", "rmdir", "sed", "sleep", "sort", "tail", "tar",
+    "tr", "wc",
 ];
 
 pub const NAMES: &[&str] = &["pet", "petstore", "proxy", "ingress", "sds"];
@@ -95,6 +95,7 @@ impl World {
         world.real_kubectl();
         world.write_kubeconfig("secret");
         world.tool("curl", r#"printf '{"name":"Amiguitos Mascotas","pets":[]}'"#);
+        world.tool("build.sh", "");
         world.archives("amd64");
         Some(world)
     }
@@ -116,6 +117,16 @@ impl World {
             format!("#!/usr/bin/env bash\nprintf '%s\\n' \"{name} $*\" >>'{}'\n{script}\n", calls.display());
         fs::write(&path, text).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// A tool that loads archives: the node reports all images once it was called with this word.
+    pub fn loader(&self, name: &str, loads: &str, script: &str) {
+        let images = json!({"status": {"images": reported(NAMES)}});
+        let patch = format!(
+            "case \"$*\" in *{loads}*) {} patch node {NODE} --subresource=status --type=merge -p '{images}' >&2;; esac",
+            self.real("kubectl")
+        );
+        self.tool(name, &format!("{script}\n{patch}"));
     }
 
     // kubectl may itself be a script that needs more of this machine's programs, as pip installs it.
@@ -223,6 +234,7 @@ impl World {
             .env("KUBECONFIG", self.path("kubeconfig"))
             .env("PETMESH_IMAGES", self.path("images"))
             .env("PETMESH_GENERATED", self.path("generated"))
+            .env("PETMESH_BUILD", self.path("bin/build.sh"))
             .env("TIMEOUT", "20")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command

@@ -6,5 +6,6 @@ mod images;
 mod ladder;
 mod manifests;
 mod policies;
+mod remedies;
 mod sources;
 mod statistics;
