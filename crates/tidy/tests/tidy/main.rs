@@ -4,6 +4,7 @@ mod crates;
 mod documents;
 mod images;
 mod ladder;
+mod lint;
 mod manifests;
 mod policies;
 mod remedies;
