@@ -27,13 +27,17 @@ REGISTRY=${REGISTRY:-}
 # make exports what nobody has set as an empty value, which containerd's client would take for an address.
 [ -n "${CONTAINERD_ADDRESS:-}" ] || unset CONTAINERD_ADDRESS
 
-# Where things lie. The folder of generated files can be set for tests, which run side by side.
+# Where things lie. Each place can be set for tests, which run side by side.
 # shellcheck disable=SC2034 # used by the parts
 images_folder=${PETMESH_IMAGES:-${CARGO_TARGET_DIR:-$root/target}/images}
 # shellcheck disable=SC2034
 generated=${PETMESH_GENERATED:-$root/deploy/generated}
 # shellcheck disable=SC2034
 overlays=${PETMESH_OVERLAYS:-$root/deploy/overlays}
+# shellcheck disable=SC2034 # where the kubelet's containerd may listen
+sockets=${PETMESH_SOCKETS:-/run/containerd/containerd.sock /run/k3s/containerd/containerd.sock \
+/var/snap/microk8s/common/run/containerd.sock /run/k0s/containerd.sock}
+# shellcheck disable=SC2034
 build_script=${PETMESH_BUILD:-$root/deploy/images/build.sh}
 # shellcheck disable=SC2034 # set by --build
 build=

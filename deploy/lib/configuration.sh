@@ -103,7 +103,8 @@ read_refused() {
       printf '%s|%s|%s|%s\n' "$pod" "$container" "$map" "$problem"
     done <"$scratch/refusing" >"$scratch/refused"
   fi
-  [ -s "$scratch/logs" ] || ! grep . "$scratch/stderr" >/dev/null
+  # kubectl leaves out what it cannot read, with a line that says so.
+  if grep -m 1 '^error: ' "$scratch/logs" >"$scratch/stderr" && ! grep -m 1 '^\[pod/' "$scratch/logs" >/dev/null; then return 1; fi
 }
 
 # What puts a refused configuration right.

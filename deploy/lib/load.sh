@@ -122,7 +122,7 @@ try_runtime() {
 
 # A node may have several containerds, Docker's beside the kubelet's. $1: the node, $2: the socket in its annotations.
 try_containerds() {
-  local socket
+  local socket absent=
   have ctr || fails "ctr is missing, which loads images into containerd" || return 1
   # One that the user names is taken at their word.
   if [ -n "${CONTAINERD_ADDRESS:-}" ]; then
@@ -130,11 +130,16 @@ try_containerds() {
     return
   fi
   for socket in $(kubelet_sockets "$2"); do
+    if ! as_root test -S "$socket"; then
+      absent="$absent${absent:+ or }$socket"
+      continue
+    fi
     try_containerd "$socket" ctr || continue
     if is_kubelets "$1"; then return 0; fi
     way=
     fails "the containerd at $socket has none of the images that the kubelet of $1 reports, so it is another's" || true
   done
+  [ -z "$absent" ] || fails "there is no socket $absent (CONTAINERD_ADDRESS names another)"
   return 1
 }
 
@@ -145,7 +150,13 @@ try_containerd() {
   way=${1} way_socket=$socket way_shown="ctr at $socket"
   containerd images ls -q >"$scratch/present" 2>"$scratch/tool" </dev/null || {
     way=
-    fails "no containerd answers at $socket ($(complaint "$scratch/tool"))"
+    local why
+    why=$(complaint "$scratch/tool")
+    case "$why" in
+      *"permission denied"*) why="only root may ask it, and sudo wants a password" ;;
+      *"deadline exceeded"*) why="it does not answer" ;;
+    esac
+    fails "no containerd answers at $socket: $why"
   }
 }
 
@@ -163,8 +174,7 @@ kubelet_sockets() {
     [ -z "$1" ] || printf '%s\n' "$1"
     cat /var/lib/kubelet/instance-config.yaml /var/lib/kubelet/config.yaml 2>/dev/null |
       sed -nE 's#^containerRuntimeEndpoint: *"?(unix://)?(/[^" ]+)"?.*#\2#p'
-    printf '%s\n' /run/containerd/containerd.sock /run/k3s/containerd/containerd.sock \
-      /var/snap/microk8s/common/run/containerd.sock /run/k0s/containerd.sock
+    tr ' ' '\n' <<<"$sockets"
   } | awk '!seen[$0]++'
 }
 
@@ -200,8 +210,9 @@ prepare_load() {
     missing_images >"$scratch/to_load"
   fi
   if [ -s "$scratch/images" ] && [ ! -s "$scratch/to_load" ]; then
+    [ -n "$build" ] || return 0
     find_way
-    if [ -z "$way" ] && [ -n "$build" ]; then
+    if [ -z "$way" ]; then
       note "the nodes have the images of the last build; no other could be brought there: $tried"
     fi
     return

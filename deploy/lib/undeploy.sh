@@ -28,7 +28,6 @@ undeploy_command() {
 say_what_stays() {
   read_images || return 0
   say "left: the images petmesh/* on the nodes, until a kubelet needs the space; on a node: sudo crictl rmi IMAGE"
-  say "left: the archives in $images_folder; the cluster does not know of them"
 }
 
 interrupted_undeploy() {

@@ -8,20 +8,18 @@ use serde_json::{Value, json};
 
 use crate::world::{NAMES, TAG, World, blocking};
 
-const DOCKERS: &str = "/run/containerd/containerd.sock";
-const KUBELETS: &str = "/run/k3s/containerd/containerd.sock";
-
 fn settled(how: Settle) -> Config {
     Config { settle: how, ..Config::default() }
 }
 
+type Case = (&'static str, fn(&World), &'static str, &'static str);
+
 /// Two containerds answer; the kubelet reports an image of the second.
 fn two_containerds(world: &World) {
     world.tool("hostname", "echo node-1");
-    world.tool(
-        "ctr",
-        &format!("case \"$*\" in *'{KUBELETS}'*'images ls'*) echo registry.k8s.io/pause:3.10;; esac"),
-    );
+    let kubelets = world.socket("kubelet");
+    let ctr = format!("case \"$*\" in *'{kubelets}'*'images ls'*) echo registry.k8s.io/pause:3.10;; esac");
+    world.tool("ctr", &ctr);
     world.node(|node| {
         node["status"]["images"] = json!([{"names": ["registry.k8s.io/pause:3.10"], "sizeBytes": 1}]);
     });
@@ -36,7 +34,7 @@ async fn of_two_containerds_the_one_that_the_kubelet_uses_gets_the_images() {
         outcome.is_fine();
         let imports: Vec<_> = world.calls("ctr").into_iter().filter(|call| call.contains("import")).collect();
         assert_eq!(imports.len(), NAMES.len(), "{imports:?}");
-        assert!(imports.iter().all(|call| call.contains(KUBELETS)), "{imports:?}");
+        assert!(imports.iter().all(|call| call.contains(&world.socket("kubelet"))), "{imports:?}");
     })
     .await;
 }
@@ -45,14 +43,15 @@ async fn of_two_containerds_the_one_that_the_kubelet_uses_gets_the_images() {
 async fn images_in_the_wrong_containerd_are_told_with_a_remedy_that_is_no_loop() {
     let Some(mut world) = World::with("test", settled(Settle::Stuck("ErrImagePull"))) else { return };
     two_containerds(&world);
-    world.set("CONTAINERD_ADDRESS", DOCKERS);
+    let dockers = world.socket("docker");
+    world.set("CONTAINERD_ADDRESS", &dockers);
     world.set("TIMEOUT", "1");
     blocking(move || {
         let unseen = format!("does not report petmesh/pet:{TAG}");
         world.run(&["load"]).is_refused(&unseen, "make deploy CONTAINERD_ADDRESS=/path");
         let outcome = world.run(&["deploy"]);
         let last = outcome.err.lines().last().unwrap();
-        let wanted = format!("ctr at {DOCKERS} took it and the kubelet does not find it");
+        let wanted = format!("ctr at {dockers} took it and the kubelet does not find it");
         assert!(last.contains(&wanted) && last.contains("CONTAINERD_ADDRESS=/path"), "{last}");
         assert!(!last.contains("make deploy loads it"), "{last}");
     })
@@ -98,37 +97,46 @@ async fn each_container_runtime_of_the_node_has_its_loader() {
 #[tokio::test]
 async fn that_no_way_leads_to_the_nodes_is_known_before_anything_is_built() {
     let on_node: fn(&World) = |world| world.tool("hostname", "echo node-1");
-    let with_runtime = |name: &'static str| {
-        move |node: &mut Value| node["status"]["nodeInfo"]["containerRuntimeVersion"] = json!(name)
-    };
-    type Node = Box<dyn Fn(&mut Value)>;
-    let cases: [(&str, fn(&World), Node, &str); 8] = [
-        ("test", |_| {}, Box::new(|_| {}), "this machine is not the node node-1"),
-        ("test", on_node, Box::new(|_| {}), "ctr is missing"),
-        ("test", on_node, Box::new(with_runtime("cri-o://1.36")), "podman is missing"),
-        ("test", on_node, Box::new(with_runtime("docker://28.0")), "docker is missing"),
-        ("minikube", |_| {}, Box::new(|_| {}), "minikube is missing"),
+    // A context, the tools of this machine, the node's container runtime, and why no way leads there.
+    let cases: [Case; 9] = [
+        ("test", |_| {}, "", "this machine is not the node node-1"),
+        ("test", on_node, "containerd://2.1", "ctr is missing"),
+        ("test", on_node, "cri-o://1.36", "podman is missing"),
+        ("test", on_node, "docker://28.0", "docker is missing"),
+        ("minikube", |_| {}, "", "minikube is missing"),
         (
             "minikube",
             |world| world.tool("minikube", "echo 'Profile \"minikube\" not found' >&2; exit 1"),
-            Box::new(|_| {}),
+            "",
             "Profile \"minikube\" not found",
         ),
-        ("kind-pets", |world| world.tool("kind", ""), Box::new(|_| {}), "kind knows no cluster pets"),
+        ("kind-pets", |world| world.tool("kind", ""), "", "kind knows no cluster pets"),
         (
             "test",
             |world| {
                 world.tool("hostname", "echo node-1");
                 world.tool("ctr", "echo 'ctr: failed to dial' >&2; exit 1");
             },
-            Box::new(|_| {}),
-            "no containerd answers at /run/k3s/containerd/containerd.sock",
+            "",
+            "kubelet.sock: ctr: failed to dial, there is no socket /absent.sock (CONTAINERD_ADDRESS names another)",
+        ),
+        (
+            "test",
+            |world| {
+                two_containerds(world);
+                world.tool("ctr", "");
+            },
+            "",
+            "kubelet.sock has none of the images that the kubelet of node-1 reports",
         ),
     ];
-    for (context, tools, change, reason) in cases {
+    for (context, tools, runtime, reason) in cases {
         let Some(world) = World::new(context) else { return };
         tools(&world);
-        world.node(change);
+        world.node(|node| {
+            node["status"]["nodeInfo"]["containerRuntimeVersion"] = json!(runtime);
+            node["status"]["images"] = json!([{"names": ["registry.k8s.io/pause:3.10"], "sizeBytes": 1}]);
+        });
         fs::remove_file(world.path("images/list")).unwrap();
         blocking(move || {
             world.refuses(&["deploy", "--build"], reason, "REGISTRY=");

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -96,6 +97,9 @@ impl World {
         world.write_kubeconfig("secret");
         world.tool("curl", r#"printf '{"name":"Amiguitos Mascotas","pets":[]}'"#);
         world.tool("build.sh", "");
+        for socket in ["docker.sock", "kubelet.sock"] {
+            drop(UnixListener::bind(world.path(socket)).unwrap());
+        }
         world.archives("amd64");
         Some(world)
     }
@@ -136,6 +140,11 @@ impl World {
         fs::write(self.real("kubectl"), text).unwrap();
         fs::set_permissions(self.real("kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
         symlink(self.real("kubectl"), self.path("bin").join("kubectl")).unwrap();
+    }
+
+    /// Where a containerd of this machine listens, as far as the script can see: `docker` or `kubelet`.
+    pub fn socket(&self, whose: &str) -> String {
+        self.path(&format!("{whose}.sock")).display().to_string()
     }
 
     /// The machine's own program of that name, behind whatever is on the PATH.
@@ -235,6 +244,10 @@ impl World {
             .env("PETMESH_IMAGES", self.path("images"))
             .env("PETMESH_GENERATED", self.path("generated"))
             .env("PETMESH_BUILD", self.path("bin/build.sh"))
+            .env(
+                "PETMESH_SOCKETS",
+                format!("/absent.sock {} {}", self.socket("docker"), self.socket("kubelet")),
+            )
             .env("TIMEOUT", "20")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
