@@ -33,7 +33,8 @@ endif
   images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
 
 # What a user sets for a cluster, on make's command line or in the environment, reaches deploy/mesh.sh by the environment.
-export KUBECTL CONTEXT CONFIRM OVERLAY NAMESPACE TIMEOUT IMAGES PORT APP CONTAINER FOLLOW
+export KUBECTL CONTEXT CONFIRM OVERLAY NAMESPACE TIMEOUT IMAGES PORT APP CONTAINER FOLLOW TAIL ARCH REGISTRY \
+  CONTAINERD_ADDRESS LINT_WITHOUT
 
 ##@ Run the mesh
 
@@ -51,7 +52,7 @@ ps: ## Show the pods: address, state, ports, log
 	@$(PETMESH) ps
 
 # POD names a pod of the local mesh. Without it the logs are the cluster's, unless a local mesh runs and no APP is named.
-logs: ## Follow a pod's log (POD=pet-1, ARGS='--container proxy'); of a cluster: APP=pet CONTAINER=proxy FOLLOW=1
+logs: ## Follow a pod's log (POD=pet-1, ARGS='--container proxy'); of a cluster: APP=pet CONTAINER=proxy TAIL=50 FOLLOW=1
 ifneq ($(POD),)
 	@$(call need_petmesh)
 	@$(PETMESH) logs $(POD) -f $(ARGS)
@@ -80,7 +81,7 @@ e2e: ## The whole mesh under test, as processes on this machine
 	@$(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
 
-lint: ## Formatting, clippy, dependencies (licences, sources, use), scripts, the Dockerfile
+lint: ## Formatting, clippy, dependencies (licences, sources, use), scripts, the Dockerfile (LINT_WITHOUT=deny)
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets -- -D warnings
 	@.ci/lint
@@ -118,16 +119,12 @@ clean: ## Remove what was built and the folder mesh/ (a running mesh is stopped 
 
 ##@ On Kubernetes
 
-images: ## Build the images (static programs, nothing is pulled)
+images: ## Build the images (static programs, nothing is pulled; ARCH=arm64 for such nodes)
 	@deploy/images/build.sh
 
-# The preflight comes before the images, so that nobody builds for minutes to learn that kubectl is missing.
+# One command: it finds out that everything else is there before it builds, which takes minutes.
 deploy: ## Deploy to the current context, wait, print a curl that works (CONTEXT=, NAMESPACE=, OVERLAY=, IMAGES=loaded)
-ifneq ($(IMAGES),loaded)
-	@$(MESH_SH) preflight
-	@deploy/images/build.sh
-endif
-	@$(MESH_SH) deploy
+	@$(MESH_SH) deploy --build
 
 undeploy: ## Delete what deploy created, and nothing else
 	@$(MESH_SH) undeploy
@@ -152,11 +149,7 @@ e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls 
 	@echo "end-to-end tests in k3s: all green"
 
 e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
-ifneq ($(IMAGES),loaded)
-	@$(MESH_SH) preflight
-	@deploy/images/build.sh
-endif
-	@$(MESH_SH) load
+	@$(MESH_SH) load --build
 	@E2E_TARGET=kubernetes $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in the cluster: all green"
 

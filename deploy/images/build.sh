@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Builds the images: `deploy/images/build.sh [pet] [petstore] [proxy] [ingress] [sds]`, all five when none is named. `make images` calls it.
+# Builds the images: `deploy/images/build.sh [--check] [pet] [petstore] [proxy] [ingress] [sds]`, all five when none is named.
 #
 # Each image is one static program and nothing else, so that nothing has to be pulled. On Linux cargo builds the programs; elsewhere
 # Docker does, with the Dockerfile beside this script. Writes images/NAME.tar below cargo's target directory, and images/list with
 # petmesh/NAME:TAG of each archive, one a line. What has not changed is left untouched. Runs on Linux and macOS (bash 3.2).
+# --check builds nothing and says what is missing to build.
 #
+# ARCH              amd64 or arm64: for which processor (this machine's)
 # CARGO_TARGET_DIR  where cargo builds (target)
 # PROFILE           release, or dev: built sooner, larger, for tests
 # IMAGES_WITH       cargo or docker; by default cargo on Linux, docker elsewhere
@@ -14,6 +16,8 @@ set -euo pipefail
 all=(pet petstore proxy ingress sds)
 wanted=()
 profile=${PROFILE:-release}
+arch=${ARCH:-}
+check=
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
 container='' # the one that the programs are copied from
@@ -25,10 +29,14 @@ main() {
   images=$target/images
   has_room
   if with_cargo; then
-    build_with_cargo
+    preflight
+    [ -n "$check" ] || build_with_cargo
   else
-    build_with_docker
+    [ "$profile" = release ] || fail "the Dockerfile builds release only: leave PROFILE out"
+    deploy/images/docker.sh
+    [ -n "$check" ] || build_with_docker
   fi
+  [ -z "$check" ] || return 0
 
   local name image
   for name in "${wanted[@]}"; do
@@ -49,6 +57,7 @@ parse() {
         sed -n '2,/^set/ { /^#/ s/^# \{0,1\}//p; }' deploy/images/build.sh
         exit 0
         ;;
+      --check) check=yes ;;
       pet | petstore | proxy | ingress | sds) wanted+=("$word") ;;
       *) wrong_usage "there is no image '$word': ${all[*]} are the images" ;;
     esac
@@ -58,6 +67,10 @@ parse() {
     release) ;;
     dev) export MAX_BYTES=${MAX_BYTES:-0} ;;
     *) wrong_usage "there is no PROFILE '$profile': release and dev are the profiles" ;;
+  esac
+  case $arch in
+    '' | amd64 | arm64) ;;
+    *) wrong_usage "ARCH is '$arch': images are built for amd64 and arm64" ;;
   esac
   case ${IMAGES_WITH:-} in
     '' | cargo | docker) ;;
@@ -84,13 +97,7 @@ has_room() {
 # --- cargo, on Linux ---
 
 build_with_cargo() {
-  local triple folder=$profile arguments=()
-  preflight
-  triple=$(rustc -vV | sed -n 's/^host: //p')
-  case $triple in
-    x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
-    *) fail "Rust builds for $triple here, the images need x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu: build them with Docker (IMAGES_WITH=docker)" ;;
-  esac
+  local folder=$profile arguments=()
   if [ "$profile" = dev ]; then
     folder=debug
   else
@@ -105,7 +112,7 @@ build_with_cargo() {
   echo "building for $triple, static, $profile: ${wanted[*]} (the first time takes some minutes)"
   # With --target these flags are for the programs alone and not for build scripts; given here, they replace flags from elsewhere, which
   # would make other bytes and another tag of the same sources.
-  env -u CARGO_ENCODED_RUSTFLAGS RUSTFLAGS='-C target-feature=+crt-static' CARGO_INCREMENTAL=0 \
+  env -u CARGO_ENCODED_RUSTFLAGS ${cross[@]+"${cross[@]}"} RUSTFLAGS='-C target-feature=+crt-static' CARGO_INCREMENTAL=0 \
     cargo build --locked --target "$triple" --target-dir "$target" "${arguments[@]}" || {
     has_room
     fail "cargo could not build the programs: its message is above"
@@ -113,11 +120,30 @@ build_with_cargo() {
   programs=$target/$triple/$folder
 }
 
+# Sets `triple`, the target that cargo builds for, and for another processor than this machine's `cross`, the environment
+# that names its tools.
+triple='' cross=()
 preflight() {
+  local host compiler=cc packages="Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc glibc-static"
   command -v cargo >/dev/null || fail "cargo is missing: install Rust, see https://rustup.rs, or build with Docker (IMAGES_WITH=docker)"
-  command -v cc >/dev/null || fail "a C compiler is missing: install it (Debian: apt-get install gcc libc6-dev; Fedora: dnf install gcc glibc-static)"
+  host=$(rustc -vV | sed -n 's/^host: //p')
+  case ${arch:-$host} in
+    amd64 | x86_64-unknown-linux-gnu) triple=x86_64-unknown-linux-gnu ;;
+    arm64 | aarch64-unknown-linux-gnu) triple=aarch64-unknown-linux-gnu ;;
+    *) fail "Rust builds for $host here, the images need x86_64-unknown-linux-gnu or aarch64-unknown-linux-gnu: build them with Docker (IMAGES_WITH=docker)" ;;
+  esac
+  if [ "$triple" != "$host" ]; then
+    compiler=${triple/-unknown/}-gcc
+    packages="Debian: apt-get install gcc-${triple/-unknown-linux-gnu/}-linux-gnu"
+    packages=${packages/x86_64/x86-64}
+    [ -d "$(rustc --print target-libdir --target "$triple")" ] ||
+      fail "Rust's standard library for $triple is missing, which images for $arch need: rustup target add $triple, or build them on such a machine, or with Docker (IMAGES_WITH=docker)"
+    local variable=${triple//-/_}
+    cross=("CARGO_TARGET_$(tr '[:lower:]' '[:upper:]' <<<"$variable")_LINKER=$compiler" "CC_$variable=$compiler")
+  fi
+  command -v "$compiler" >/dev/null || fail "$compiler, a C compiler${arch:+ for $arch}, is missing: install it ($packages)"
   # The compiler answers with the bare name when it does not find the file.
-  [ "$(cc -print-file-name=libc.a)" != libc.a ] || fail "libc.a, the static C library, is missing: install it (Debian: apt-get install libc6-dev; Fedora: dnf install glibc-static)"
+  [ "$("$compiler" -print-file-name=libc.a)" != libc.a ] || fail "libc.a, the static C library, is missing: install it ($packages)"
   # Before 2.34 a static glibc loads its name service from shared libraries, which an empty image does not have.
   local glibc minor
   glibc=$(getconf GNU_LIBC_VERSION 2>/dev/null) || glibc=unknown
@@ -131,18 +157,18 @@ preflight() {
 # --- Docker, elsewhere ---
 
 build_with_docker() {
-  deploy/images/docker.sh
-  [ "$profile" = release ] || fail "the Dockerfile builds release only: leave PROFILE out"
+  local platform=()
+  [ -z "$arch" ] || platform=(--platform "linux/$arch")
   programs=$images/programs
   mkdir -p "$programs"
   local name id
   for name in "${wanted[@]}"; do
     echo "building with Docker: $name (the first time takes some minutes)"
-    DOCKER_BUILDKIT=1 docker build --target "$name" --file deploy/images/Dockerfile --iidfile "$programs/$name.id" . ||
+    DOCKER_BUILDKIT=1 docker build ${platform[@]+"${platform[@]}"} --target "$name" --file deploy/images/Dockerfile --iidfile "$programs/$name.id" . ||
       fail "Docker could not build $name: its message is above"
     # Only the program is taken from Docker's image, so that archive and tag are those that cargo's program would get.
     id=$(cat "$programs/$name.id")
-    container=$(docker create "$id")
+    container=$(docker create ${platform[@]+"${platform[@]}"} "$id")
     docker cp "$container:/$name" "$programs/$name"
     docker rm "$container" >/dev/null
     container=''

@@ -31,7 +31,6 @@ connect() {
   make_scratch
   find_kubectl
   find_context
-  refuse_production
   reach_api
 }
 
@@ -55,7 +54,7 @@ find_kubectl() {
 find_context() {
   local contexts
   contexts=$("${kubectl_words[@]}" config get-contexts -o name 2>"$scratch/stderr") ||
-    die "the kubeconfig cannot be read: $(complaint "$scratch/stderr")" "mend it, or set KUBECONFIG to another"
+    die "the kubeconfig cannot be read: $(complaint "$scratch/stderr")" "fix it, or set KUBECONFIG to another"
   context=$CONTEXT
   [ -n "$context" ] || context=$("${kubectl_words[@]}" config current-context 2>/dev/null) || true
   if [ -z "$contexts" ]; then
@@ -66,8 +65,8 @@ find_context() {
     die "there is no context $context in the kubeconfig" "set CONTEXT to one of: $(one_line "$contexts")"
   fi
   server=$("${kubectl_words[@]}" config view --minify --context "$context" -o 'jsonpath={.clusters[0].cluster.server}' 2>"$scratch/stderr") ||
-    die "the context $context cannot be read: $(complaint "$scratch/stderr")" "mend the kubeconfig, or choose another CONTEXT"
-  [ -n "$server" ] || die "the context $context names no server" "mend its cluster in the kubeconfig, or choose another CONTEXT"
+    die "the context $context cannot be read: $(complaint "$scratch/stderr")" "fix the kubeconfig, or choose another CONTEXT"
+  [ -n "$server" ] || die "the context $context names no server" "fix its cluster in the kubeconfig, or choose another CONTEXT"
 }
 
 start_a_cluster() {
@@ -81,7 +80,7 @@ start_a_cluster() {
   printf 'start one, for example: minikube start, or: kind create cluster'
 }
 
-# A context that looks like production is used only when its name is given a second time.
+# A context that looks like production is changed only when its name is given a second time. What only reads does not ask.
 refuse_production() {
   local reason=
   if looks_like_production "$context"; then
@@ -149,6 +148,6 @@ check_version() {
     least=30 why="the manifests use the sleep action of preStop"
   fi
   if [ "$minor" -lt "$least" ]; then
-    die "Kubernetes $server_version at $server is too old: 1.$least or newer is needed, because $why" "upgrade the cluster (minikube: minikube delete, then minikube start --kubernetes-version=stable), or choose another CONTEXT"
+    die "Kubernetes $server_version at $server is too old: 1.$least or newer is needed, because $why" "upgrade the cluster, or choose another CONTEXT, such as a newer cluster beside it (minikube start -p petmesh --kubernetes-version=stable)"
   fi
 }

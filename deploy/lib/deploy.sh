@@ -8,13 +8,17 @@
 deploy_command() {
   trap interrupted INT TERM
   preflight_cluster
-  need_images
+  [ -n "$build" ] || need_images
   preflight_deploy
+  ready_images
+  prepare_files
+  validate_files
   load_images
   dry_run
   apply
   await_rollout
   prune
+  warn_of_refusals
   say "try:"
   find_address
   printf '  %s\n' "$curl_command"
@@ -81,12 +85,12 @@ refused() {
   problem=$(complaint "$scratch/stderr")
   case "$problem" in
     *"already allocated"*) remedy="let the cluster choose the node port: OVERLAY=generic; nothing was applied" ;;
-    *"exceeded quota"*) remedy="raise the quota, or choose another NAMESPACE; nothing was applied" ;;
+    *"exceeded quota"*) remedy="$(quota_remedy "$problem"), or choose another NAMESPACE; nothing was applied" ;;
     *PodSecurity*) remedy="choose a namespace that enforces at most restricted in a version that the manifests meet (NAMESPACE=name); nothing was applied" ;;
     *orbidden* | *"cannot create"* | *"cannot patch"*) remedy="ask the cluster's administrator for it, or choose another CONTEXT; nothing was applied" ;;
     *"no matches for kind"*) remedy="this cluster does not serve that kind: upgrade it, or choose another OVERLAY; nothing was applied" ;;
     *webhook*) remedy="an admission webhook of this cluster refused it: ask whoever installed it; nothing was applied" ;;
-    *"is immutable"*) remedy="remove the old one first: make undeploy; nothing was applied" ;;
+    *"is immutable"*) remedy="deploy it beside the old one (NAMESPACE=other), or remove the old mesh, which ends its requests: make undeploy; nothing was applied" ;;
   esac
   die "$server refuses the manifests: $problem" "$remedy"
 }
@@ -98,7 +102,7 @@ apply() {
   mv "$scratch/deployed" "$scratch/before"
   if ! try_to "$scratch/rendering.yaml"; then
     cat "$scratch/applied"
-    die "the apply broke off: $(complaint "$scratch/stderr")" "what has been applied stays: mend that and run make deploy again, or make undeploy"
+    die "the apply broke off: $(complaint "$scratch/stderr")" "what has been applied stays: fix that and run make deploy again, or make undeploy"
   fi
   sed -nE '/^Warning:/p' "$scratch/stderr" >&2
   if grep ' configured$' "$scratch/applied" >/dev/null; then correct_configured; fi
@@ -109,7 +113,7 @@ apply() {
 }
 
 # kubectl says "configured" of a PodDisruptionBudget always, because its patch replaces the selector even by an equal one.
-# An object is unchanged when its resourceVersion is.
+# An object is unchanged when its `unchanged_since` is (`read_deployed`).
 correct_configured() {
   read_deployed
   awk 'NR == FNR { old[$0] = 1; next }

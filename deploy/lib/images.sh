@@ -2,7 +2,7 @@
 # The images that `make images` left: their list, their archives, what they are made for, and on which nodes they are.
 #
 # Called by preflight, load and render; calls output, cluster (`k`) and nodes ($scratch/usable). $scratch/images gets
-# one `petmesh/<name>:<tag>` a line.
+# one `petmesh/<name>:<tag>` a line; with REGISTRY the cluster knows them as REGISTRY/petmesh/<name>:<tag>.
 
 # How many images a kubelet reports of its node (nodeStatusMaxImages), the largest ones: a longer list is cut off.
 reported_at_most=50
@@ -40,16 +40,20 @@ image_architecture() {
   tar -xOf "$archive" "$settings" 2>/dev/null | sed -nE 's/.*"architecture": *"([^"]+)".*/\1/p' | head -n 1 || true
 }
 
-# $scratch/reported gets what the nodes report: a line `node count` a node, and `node image` an image of ours.
+# $scratch/names gets what the nodes report, a line `node name`, and $scratch/reported what of it is ours: `node count`
+# a node, and `node petmesh/<name>:<tag>` an image, under whatever registry its runtime puts it.
 read_reported() {
   # shellcheck disable=SC2016 # the dollar signs are the template's
   local template='{{range .items}}{{$node := .metadata.name}}{{with .status}}{{with .images}}{{$node}} {{len .}}
 {{range .}}{{range .names}}{{$node}} {{.}}
 {{end}}{{end}}{{end}}{{end}}{{end}}'
-  : >"$scratch/reported"
-  [ -n "$nodes_known" ] || return 0
-  k_quiet get nodes -o go-template="$template" |
-    sed -nE 's#^([^ ]+) (docker\.io/|localhost/)?(petmesh/[^@]*|[0-9]+)$#\1 \3#p' >"$scratch/reported" || true
+  : >"$scratch/names"
+  [ -z "$nodes_known" ] || k_quiet get nodes -o go-template="$template" >"$scratch/names" || true
+  awk -v registry="${REGISTRY:+$REGISTRY/}" 'NF != 2 { next }
+    $2 ~ /^[0-9]+$/ { print; next }
+    registry == "" { sub(/^(docker\.io|localhost)\//, "", $2) }
+    registry != "" { if (index($2, registry) != 1) next; $2 = substr($2, length(registry) + 1) }
+    $2 ~ /^petmesh\/[^@]*$/ { print $1, $2 }' "$scratch/names" >"$scratch/reported"
 }
 
 # $scratch/missing gets `node image` for every image that a usable node does not report.

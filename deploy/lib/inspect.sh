@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # status and logs: what runs, what does not and why, and what the pods say.
 #
-# Called by mesh.sh; calls output, cluster and rollout (`read_workloads`, `read_trouble`).
+# Called by mesh.sh; calls output, cluster, rollout (`read_workloads`, `read_trouble`) and configuration (`read_refused`).
 
 status_command() {
   local ready=yes
@@ -14,7 +14,19 @@ status_command() {
   show_workloads || ready=
   show_pods
   show_services
+  show_refused
   [ -n "$ready" ] || die "not all is ready" "the reasons are above; make logs APP=name shows what a pod says"
+  [ ! -s "$scratch/refused" ] ||
+    die "$(count_of "$(($(wc -l <"$scratch/refused")))" "proxy refuses its configuration" "proxies refuse their configuration")" "$(refused_remedy)"
+}
+
+# Each proxy that serves on with an old configuration because it has refused the new one.
+show_refused() {
+  local pod container map problem
+  read_refused || note "whether proxies have refused a configuration is not known, as their logs cannot be read: $(complaint "$scratch/stderr")"
+  while IFS='|' read -r pod container map problem; do
+    printf '! %s (%s): configuration refused%s: %s\n' "$pod" "$container" "${map:+, config map $map}" "$problem"
+  done <"$scratch/refused"
 }
 
 show_workloads() {
@@ -27,13 +39,14 @@ show_workloads() {
     elif [ "${available:-0}" -lt "${desired:-0}" ]; then
       state="not ready" whole=
     fi
-    printf '%-12s %-12s %-8s %s\n' "$name" "$kind" "${available:-0}/${desired:-0}" "$state${complaint:+: $complaint}"
+    printf '%-12s %-12s %-8s %s\n' "$name" "$kind" "${available:-0}/${desired:-0}" \
+      "$state${complaint:+: $complaint; $(remedy_for ReplicaFailure "$complaint" "$name" "")}"
   done <"$scratch/workloads"
   [ -n "$whole" ]
 }
 
 show_pods() {
-  local template pod container reason message
+  local template pod app container ready restarts reason image message
   # shellcheck disable=SC2016 # the dollar signs are the template's
   template='{{range .items}}{{$pod := .metadata.name}}{{$going := .metadata.deletionTimestamp}}{{$node := "-"}}{{with .spec.nodeName}}{{$node = .}}{{end}}{{with .status}}{{range .initContainerStatuses}}{{$pod}}|{{.name}}|{{.ready}}|{{.restartCount}}|{{if $going}}ending{{else}}{{with .state}}{{with .waiting}}{{.reason}}{{end}}{{with .terminated}}{{.reason}}{{end}}{{end}}{{end}}|{{.image}}|{{$node}}
 {{end}}{{range .containerStatuses}}{{$pod}}|{{.name}}|{{.ready}}|{{.restartCount}}|{{if $going}}ending{{else}}{{with .state}}{{with .waiting}}{{.reason}}{{end}}{{with .terminated}}{{.reason}}{{end}}{{end}}{{end}}|{{.image}}|{{$node}}
@@ -45,9 +58,9 @@ show_pods() {
       printf '%-28s %-10s %-6s %-9s %-20s %s\n' "$pod" "$container" "$ready" "$restarts" "${reason:--}" "${image#docker.io/}"
     done || note "the pods cannot be listed: $(complaint "$scratch/stderr")"
   read_trouble
-  while IFS='|' read -r pod app container reason message; do
+  while IFS='|' read -r pod app container reason _ image message; do
     printf '! %s%s: %s%s; %s\n' "$pod" "${container:+ ($container)}" "$reason" "${message:+, $(one_line "$message")}" \
-      "$(remedy_for "$reason" "$message" "$app" "$container")"
+      "$(remedy_for "$reason" "$message" "$app" "$container" "$image")"
   done <"$scratch/trouble"
 }
 
@@ -82,7 +95,7 @@ logs_command() {
     die "there is no mesh in namespace $NAMESPACE" "make deploy; for the local mesh: make logs POD=pet-1"
   fi
   # shellcheck disable=SC2086 # words
-  set -- logs -n "$NAMESPACE" -l "$selector" --prefix --max-log-requests 50 --tail "${TAIL:-50}"
+  set -- logs -n "$NAMESPACE" -l "$selector" --prefix --max-log-requests 50 --tail "$TAIL"
   if [ -n "$CONTAINER" ]; then set -- "$@" -c "$CONTAINER"; else set -- "$@" --all-containers; fi
   if [ -n "$FOLLOW" ] && [ "$FOLLOW" != 0 ]; then
     trap 'exit 0' INT

@@ -37,7 +37,7 @@ check_ports() {
   # shellcheck disable=SC2013 # words
   for port in $(sed -nE 's/^ +(- )?nodePort: ([0-9]+)$/\2/p' "$scratch/rendering.yaml"); do
     taken=$(sed -nE "s#^$port (.*)\$#\\1#p" "$scratch/ports" | grep -v "^$NAMESPACE/" | head -n 1) || true
-    [ -z "$taken" ] || die "node port $port is taken by the Service $taken" "delete that Service or change its port, or let the cluster choose one: OVERLAY=generic"
+    [ -z "$taken" ] || die "node port $port is taken by the Service $taken" "let the cluster choose another: OVERLAY=generic"
   done
 }
 
@@ -60,7 +60,17 @@ check_quota() {
   pods_needed >>"$scratch/use"
   short=$(cat "$scratch/use" "$scratch/quota" | awk "$quota_awk")
   [ -z "$short" ] || die "the quota is exceeded: $short (with the surge pods of a rolling update)" \
-    "raise it (kubectl edit resourcequota -n $NAMESPACE), or choose another NAMESPACE"
+    "ask whoever set it for more, or, if that is you: kubectl edit resourcequota -n $NAMESPACE; or choose another NAMESPACE"
+}
+
+# What to do where pods exceed a quota. $1: what the API server said of it.
+quota_remedy() {
+  case "$1" in
+    *"exceeded quota: petmesh,"*)
+      printf 'give the mesh more room: the component deploy/components/larger-quota in an overlay, or at once: kubectl -n %s patch resourcequota petmesh --type merge -p %s' \
+        "$NAMESPACE" "'{\"spec\":{\"hard\":{\"requests.cpu\":\"2\",\"requests.memory\":\"1536Mi\",\"limits.memory\":\"1536Mi\"}}}'" ;;
+    *) printf 'ask whoever set that quota for more, or, if that is you: kubectl edit resourcequota -n %s' "$NAMESPACE" ;;
+  esac
 }
 
 # The containers that run side by side: the app's and the native sidecars.

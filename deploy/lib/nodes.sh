@@ -2,14 +2,15 @@
 # The nodes: which kind of cluster they are, which of them can run pods, and whether the images are made for them.
 #
 # Called by preflight, load and address; calls output and cluster (`k`). Reads the nodes once into $scratch/nodes, a line a
-# node: name|ready|cordoned|arch|kubelet|provider|minikube profile|InternalIPs and ExternalIPs|taints that keep pods away|message.
+# node: name|ready|cordoned|arch|kubelet|provider|minikube profile|InternalIPs and ExternalIPs|taints that keep pods
+# away|container runtime|its socket|OpenShift's system|message.
 
-cluster_kind= # minikube, kind, k3d, k3s, docker-desktop or generic
+cluster_kind= # minikube, kind, k3d, k3s, docker-desktop, openshift or generic
 cluster_name= # minikube's profile, the name of the kind or k3d cluster
 nodes_known=  # empty where the user may not list nodes
 
 # shellcheck disable=SC2016 # the dollar signs are the template's
-nodes_template='{{range .items}}{{.metadata.name}}|{{with .status}}{{range .conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}{{end}}|{{with .spec}}{{with .unschedulable}}cordoned{{end}}{{end}}|{{with .status}}{{with .nodeInfo}}{{with .architecture}}{{.}}{{end}}|{{with .kubeletVersion}}{{.}}{{end}}{{else}}|{{end}}{{else}}|{{end}}|{{with .spec}}{{with .providerID}}{{.}}{{end}}{{end}}|{{with .metadata.labels}}{{with index . "minikube.k8s.io/name"}}{{.}}{{end}}{{end}}|{{with .status}}{{range .addresses}}{{if or (eq .type "InternalIP") (eq .type "ExternalIP")}}{{.address}} {{end}}{{end}}{{end}}|{{with .spec}}{{range .taints}}{{if ne .effect "PreferNoSchedule"}}{{.key}}:{{.effect}} {{end}}{{end}}{{end}}|{{with .status}}{{range .conditions}}{{if eq .type "Ready"}}{{with .message}}{{.}}{{end}}{{end}}{{end}}{{end}}
+nodes_template='{{range .items}}{{.metadata.name}}|{{with .status}}{{range .conditions}}{{if eq .type "Ready"}}{{.status}}{{end}}{{end}}{{end}}|{{with .spec}}{{with .unschedulable}}cordoned{{end}}{{end}}|{{with .status}}{{with .nodeInfo}}{{with .architecture}}{{.}}{{end}}|{{with .kubeletVersion}}{{.}}{{end}}{{else}}|{{end}}{{else}}|{{end}}|{{with .spec}}{{with .providerID}}{{.}}{{end}}{{end}}|{{with .metadata.labels}}{{with index . "minikube.k8s.io/name"}}{{.}}{{end}}{{end}}|{{with .status}}{{range .addresses}}{{if or (eq .type "InternalIP") (eq .type "ExternalIP")}}{{.address}} {{end}}{{end}}{{end}}|{{with .spec}}{{range .taints}}{{if ne .effect "PreferNoSchedule"}}{{.key}}:{{.effect}} {{end}}{{end}}{{end}}|{{with .status}}{{with .nodeInfo}}{{with .containerRuntimeVersion}}{{.}}{{end}}{{end}}{{end}}|{{with .metadata.annotations}}{{with index . "kubeadm.alpha.kubernetes.io/cri-socket"}}{{.}}{{end}}{{end}}|{{with .metadata.labels}}{{with index . "node.openshift.io/os_id"}}{{.}}{{end}}{{end}}|{{with .status}}{{range .conditions}}{{if eq .type "Ready"}}{{with .message}}{{.}}{{end}}{{end}}{{end}}{{end}}
 {{end}}'
 
 read_nodes() {
@@ -30,8 +31,8 @@ read_nodes() {
 }
 
 find_kind() {
-  local name rest kubelet provider profile
-  IFS='|' read -r name _ _ _ kubelet provider profile rest <"$scratch/nodes" || true
+  local name kubelet provider profile openshift
+  IFS='|' read -r name _ _ _ kubelet provider profile _ _ _ _ openshift _ <"$scratch/nodes" || true
   cluster_kind=generic
   if [ -n "${profile:-}" ] || [ "$context" = minikube ]; then
     cluster_kind=minikube cluster_name=${profile:-minikube}
@@ -48,23 +49,29 @@ find_kind() {
           k3d-*-server-*) cluster_kind=k3d cluster_name=${name#k3d-} cluster_name=${cluster_name%-server-*} ;;
         esac
         ;;
+      *) [ -z "${openshift:-}" ] || cluster_kind=openshift ;;
     esac
   fi
 }
 
-# The folder of deploy/overlays for this cluster.
+# The folder of this cluster's overlay: one of deploy/overlays by its name, or any other by its path.
 choose_overlay() {
   if [ -z "$OVERLAY" ]; then
     case "$cluster_kind" in
-      minikube | kind | k3s) OVERLAY=$cluster_kind ;;
+      minikube | kind | k3s | openshift) OVERLAY=$cluster_kind ;;
       k3d) OVERLAY=k3s ;;
       *) OVERLAY=generic ;;
     esac
   fi
-  if [ ! -f "$overlays/$OVERLAY/kustomization.yaml" ]; then
+  case "$OVERLAY" in
+    */*) overlay_folder=${OVERLAY%/} ;;
+    *) overlay_folder=$overlays/$OVERLAY ;;
+  esac
+  if [ ! -f "$overlay_folder/kustomization.yaml" ]; then
     local known
     known=$(cd "$overlays" 2>/dev/null && ls) || true
-    die "there is no overlay $OVERLAY in deploy/overlays" "set OVERLAY to one of: $(one_line "$known")"
+    die "there is no overlay $OVERLAY: $overlay_folder holds no kustomization.yaml" \
+      "set OVERLAY to one of: $(one_line "$known"), or to the path of a folder, such as deploy/examples/overlays/hpa"
   fi
 }
 
@@ -74,7 +81,7 @@ check_nodes() {
   [ -n "$nodes_known" ] || return 0
   [ -s "$scratch/nodes" ] || die "the cluster at $server has no node" "add one (minikube node add; kubeadm join), then try again"
   local name ready cordoned taints message trouble=
-  while IFS='|' read -r name ready cordoned _ _ _ _ _ taints message; do
+  while IFS='|' read -r name ready cordoned _ _ _ _ _ taints _ _ _ message; do
     if [ "$ready" != True ]; then
       trouble="$trouble node $name is not ready (${message:-its kubelet does not report});"
     elif [ -n "$cordoned" ]; then
@@ -88,11 +95,47 @@ check_nodes() {
   [ ! -s "$scratch/usable" ] || return 0
   local remedy="kubectl describe nodes tells why"
   case "$trouble" in
-    *cordoned*) remedy="kubectl uncordon NODE" ;;
-    *node-role.kubernetes.io*) remedy="let a single node run pods too: kubectl taint nodes --all node-role.kubernetes.io/control-plane-" ;;
+    *cordoned*) remedy="wait until whoever cordoned it has finished; if that was you: kubectl uncordon $name" ;;
+    *node-role.kubernetes.io*)
+      remedy="add a node for pods (minikube node add; kubeadm join), or choose another CONTEXT: the control plane's nodes stay as they are" ;;
     *network* | *cni*) remedy="install a network plugin; kubectl describe nodes tells more" ;;
   esac
   die "no node can run pods:${trouble%;}" "$remedy"
+}
+
+# ARCH gets the architecture of the nodes that pods will run on, if the nodes are known. With ARCH set by the user only
+# nodes of it count, and `one_of_several` makes the pods keep to them.
+# shellcheck disable=SC2034 # used by render
+one_of_several=
+choose_architecture() {
+  local name arch found='' others=''
+  # shellcheck disable=SC2034
+  while IFS='|' read -r name _ _ arch _; do
+    if [ -z "$arch" ] || ! grep -Fxq -- "$name" "$scratch/usable"; then continue; fi
+    case "$arch" in
+      "${ARCH:-$arch}") case " $found " in *" $arch "*) ;; *) found="$found${found:+ }$arch" ;; esac ;;
+      *) others="$others${others:+, }$name is $arch" one_of_several=yes ;;
+    esac
+    [ -z "$ARCH" ] || [ "$arch" = "$ARCH" ] || drop_usable "$name"
+  done <"$scratch/nodes"
+  [ -n "$nodes_known" ] || return 0
+  case "$found" in
+    '') [ -z "$others" ] || die "no node is $ARCH: $others" "leave ARCH out, or set it to the architecture of a node" ;;
+    *' '*)
+      # The images that are built decide; `check_architecture` names the nodes that they are not for.
+      if [ -n "$build" ]; then
+        die "the nodes are of several architectures ($found), and the images are for one" \
+          "say which: ARCH=${found%% *} (the pods then keep to those nodes)"
+      fi
+      ;;
+    amd64 | arm64) ARCH=$found ;;
+    *) die "the nodes are $found, and the images are for amd64 or arm64" "choose another CONTEXT" ;;
+  esac
+}
+
+drop_usable() {
+  grep -Fxv -- "$1" "$scratch/usable" >"$scratch/kept" || true
+  mv "$scratch/kept" "$scratch/usable"
 }
 
 # $1: the architecture of the images. Every node that may get a pod must have it.
@@ -101,7 +144,8 @@ check_architecture() {
   while IFS='|' read -r name _ _ arch _; do
     grep -Fxq -- "$name" "$scratch/usable" || continue
     if [ -n "$arch" ] && [ "$arch" != "$1" ]; then
-      die "node $name is $arch and the images are $1" "build them on $arch (make images on such a machine), or keep pods away from it: kubectl cordon $name"
+      die "node $name is $arch and the images are $1" \
+        "build them for it (ARCH=$arch make images), or, if other nodes are $1, have the pods keep to those: ARCH=$1"
     fi
   done <"$scratch/nodes"
 }

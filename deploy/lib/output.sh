@@ -9,10 +9,15 @@ say() {
   printf '%s\n' "$*"
 }
 
-# Something to know that stops nothing.
+# Something to know that stops nothing, once.
 note() {
-  printf 'note: %s\n' "$(one_line "$*")" >&2
+  local text
+  text=$(one_line "$*")
+  case "$noted" in *"|$text|"*) return ;; esac
+  noted="$noted|$text|"
+  printf 'note: %s\n' "$text" >&2
 }
+noted=
 
 # Ends the command: what is wrong, and what to do about it, in one line.
 die() {
@@ -50,9 +55,9 @@ now() {
   date +%s
 }
 
-# "1 pod", "2 pods".
+# "1 pod", "2 pods"; $3: the plural where it is another.
 count_of() {
-  if [ "$1" -eq 1 ]; then printf '1 %s' "$2"; else printf '%s %ss' "$1" "$2"; fi
+  if [ "$1" -eq 1 ]; then printf '1 %s' "$2"; else printf '%s %s' "$1" "${3:-$2s}"; fi
 }
 
 # A folder for files that end with the command.

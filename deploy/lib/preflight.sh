@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
-# Everything that can be known before the first write, in the order in which a user would mend it.
+# Everything that can be known before the first write, in the order in which a user would fix it.
 #
 # Called by mesh.sh (`preflight`), deploy and load; calls output, cluster, nodes, images, load, render, limits.
 
@@ -7,15 +7,17 @@ preflight_command() {
   case "${1:-cluster}" in
     cluster)
       preflight_cluster
+      preflight_deploy
       if read_images; then
-        preflight_deploy
+        ready_images
+        prepare_files
         say "ready: make deploy"
       else
-        note "the images are not built yet: make deploy builds them, make images alone too"
-        plan
-        check_permissions
-        check_ports
-        say "ready but for the images: make deploy"
+        # shellcheck disable=SC2034 # used by load
+        build=yes
+        prepare_load
+        check_build
+        say "ready but for the images, which make deploy builds"
       fi
       ;;
     containers | k3s) preflight_docker "$1" ;;
@@ -30,6 +32,7 @@ preflight_command() {
 preflight_cluster() {
   have curl || die "curl is missing" "install it (Debian: apt-get install curl)"
   connect
+  refuse_production
   check_version
   read_nodes
   choose_overlay
@@ -40,25 +43,20 @@ preflight_cluster() {
   check_nodes
 }
 
-# What this deploy needs: with the images at hand.
+# What can be known of this deploy without the images.
 preflight_deploy() {
-  local arch
-  plan
-  if [ -n "$nodes_known" ]; then
-    arch=$(image_architecture)
-    [ -z "$arch" ] || check_architecture "$arch"
-  fi
+  choose_architecture
+  read_namespace
+  [ "$namespace_state" != terminating ] || await_namespace_gone
+  read_images || : >"$scratch/images"
+  prepare_files
   check_permissions
   check_ports
   check_quota
-  check_loader
 }
 
-# The namespace's state, then what will be applied.
-plan() {
-  read_namespace
-  [ "$namespace_state" != terminating ] || await_namespace_gone
-  : >>"$scratch/images"
+# What will be applied, with the images as the list names them.
+prepare_files() {
   write_overlay "$namespace_state"
   render
   check_version "$scratch/rendering.yaml"
@@ -123,7 +121,7 @@ await_namespace_gone() {
     if [ "$(now)" -ge "$deadline" ]; then
       holds=$(namespace_holds)
       die "namespace $NAMESPACE is still being deleted after $wait s, held by: ${holds:-nothing that the API names}" \
-        "see what is left (kubectl get all,configmaps -n $NAMESPACE) and remove its finalizers, or choose another NAMESPACE"
+        "whoever set those finalizers has to finish (kubectl describe namespace $NAMESPACE tells who), or choose another NAMESPACE"
     fi
     progress "namespace $NAMESPACE is being deleted; waiting at most $wait s"
     sleep 1

@@ -6,7 +6,7 @@
 
 # $1: whether the Namespace is left out, because it is somebody else's.
 write_overlay() {
-  local name tag
+  local name tag kind
   mkdir -p "$generated" 2>/dev/null || die "$generated cannot be written" "make the folder writable"
   {
     printf '# Written by deploy/mesh.sh; the next deploy writes it anew.\n'
@@ -16,11 +16,22 @@ write_overlay() {
     printf 'labels:\n  - pairs:\n      app.kubernetes.io/part-of: petmesh\n      app.kubernetes.io/managed-by: kustomize\n'
     if [ -s "$scratch/images" ]; then
       printf 'images:\n'
-      while IFS=: read -r name tag; do printf '  - name: %s\n    newTag: "%s"\n' "$name" "$tag"; done <"$scratch/images"
+      while IFS=: read -r name tag; do
+        printf '  - name: %s\n    newTag: "%s"\n' "$name" "$tag"
+        [ -z "$REGISTRY" ] || printf '    newName: %s/%s\n' "$REGISTRY" "$name"
+      done <"$scratch/images"
+    fi
+    if [ "$1" = foreign ] || [ -n "$one_of_several" ]; then printf 'patches:\n'; fi
+    if [ -n "$one_of_several" ]; then
+      for kind in Deployment DaemonSet; do
+        printf '  - target:\n      kind: %s\n    patch: |\n      apiVersion: apps/v1\n      kind: %s\n' "$kind" "$kind"
+        printf '      metadata:\n        name: any\n      spec:\n        template:\n          spec:\n'
+        printf '            nodeSelector:\n              kubernetes.io/arch: %s\n' "$ARCH"
+      done
     fi
     if [ "$1" = foreign ]; then
       # shellcheck disable=SC2016 # kustomize's own dollar sign
-      printf 'patches:\n  - target:\n      kind: Namespace\n    patch: |\n      $patch: delete\n'
+      printf '  - target:\n      kind: Namespace\n    patch: |\n      $patch: delete\n'
       printf '      apiVersion: v1\n      kind: Namespace\n      metadata:\n        name: any\n'
     fi
   } >"$generated/kustomization.yaml" || die "$generated/kustomization.yaml cannot be written" "make the folder writable"
@@ -29,7 +40,7 @@ write_overlay() {
 # kustomize wants a relative path: up to the root of the file system and down again, unless the folders are neighbours.
 overlay_path() {
   local from up=
-  if [ "$generated" = "$root/deploy/generated" ] && [ "$overlays" = "$root/deploy/overlays" ]; then
+  if [ "$generated" = "$root/deploy/generated" ] && [ "$overlay_folder" = "$root/deploy/overlays/$OVERLAY" ]; then
     printf '../overlays/%s' "$OVERLAY"
     return
   fi
@@ -37,12 +48,12 @@ overlay_path() {
   while [ "$from" != / ]; do
     up="../$up" from=$(dirname "$from")
   done
-  printf '%s%s' "$up" "$(cd "$overlays/$OVERLAY" && pwd -P | cut -c2-)"
+  printf '%s%s' "$up" "$(cd "$overlay_folder" && pwd -P | cut -c2-)"
 }
 
 render() {
   "${kubectl_words[@]}" kustomize "$generated" >"$scratch/rendering.yaml" 2>"$scratch/stderr" ||
-    die "the overlay $OVERLAY cannot be rendered: $(complaint "$scratch/stderr")" "mend deploy/overlays/$OVERLAY; kubectl kustomize $generated shows it"
+    die "the overlay $OVERLAY cannot be rendered: $(complaint "$scratch/stderr")" "fix $overlay_folder; kubectl kustomize $generated shows it"
   awk '/^---/ { print version, kind, name; version = kind = name = "" }
     /^apiVersion: / { version = $2 }
     /^kind: / { kind = $2 }
@@ -73,8 +84,9 @@ namespaced_kinds="configmaps services serviceaccounts deployments.apps daemonset
 roles.rbac.authorization.k8s.io rolebindings.rbac.authorization.k8s.io networkpolicies.networking.k8s.io \
 horizontalpodautoscalers.autoscaling resourcequotas limitranges"
 
-# $scratch/deployed gets a line `apiVersion kind name resourceVersion` for each of our objects in the namespace. An object
-# with an owner is its owner's business.
+# $scratch/deployed gets a line `apiVersion kind name unchanged_since` for each of our objects in the namespace. An object
+# with an owner is its owner's business. The version of a PodDisruptionBudget moves with each pod that comes or goes, so what
+# was applied to it counts instead.
 read_deployed() {
   local served kinds='' kind template
   served=$(k_quiet api-resources --verbs=list --namespaced=true -o name) ||
@@ -82,7 +94,7 @@ read_deployed() {
   for kind in $namespaced_kinds; do
     if grep -Fxq -- "$kind" <<<"$served"; then kinds="$kinds${kinds:+,}$kind"; fi
   done
-  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.apiVersion}} {{.kind}} {{.metadata.name}} {{.metadata.resourceVersion}}
+  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.apiVersion}} {{.kind}} {{.metadata.name}} {{if eq .kind "PodDisruptionBudget"}}{{.metadata.generation}} {{with .metadata.annotations}}{{with index . "kubectl.kubernetes.io/last-applied-configuration"}}{{printf "%q" .}}{{end}}{{end}}{{else}}{{.metadata.resourceVersion}}{{end}}
 {{end}}{{end}}'
   k_quiet get "$kinds" -n "$NAMESPACE" -l "$ours" -o go-template="$template" >"$scratch/deployed" ||
     die "the objects of namespace $NAMESPACE cannot be listed: $(complaint "$scratch/stderr")" "see that your credentials may list them, then try again"

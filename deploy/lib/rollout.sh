@@ -1,8 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # Waiting for a roll-out: how far each Deployment is, why a pod is not ready and what to do about it.
 #
-# Called by deploy; `read_workloads` and `read_trouble` also by inspect. Calls output and cluster (`k`). A roll-out is given
-# up after TIMEOUT, or before, when a reason that does not mend itself has stood for `patience` seconds.
+# Called by deploy; `read_workloads` and `read_trouble` also by inspect. Calls output, cluster (`k`), load (`image_remedy`) and
+# limits (`quota_remedy`). A roll-out is given
+# up after TIMEOUT, or before, when a reason that does not pass by itself has stood for `patience` seconds.
 
 # shellcheck disable=SC2034 # used by inspect
 patience=20
@@ -18,13 +19,13 @@ read_workloads() {
   sed 's/<no value>/0/g' "$scratch/answer" >"$scratch/workloads"
 }
 
-# $scratch/trouble: pod|app|container|reason|message for everything that keeps a pod from being ready.
+# $scratch/trouble: pod|app|container|reason|restarts|image|message for everything that keeps a pod from being ready.
 read_trouble() {
   local template
   # shellcheck disable=SC2016 # the dollar signs are the template's
-  template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{$pod := .metadata.name}}{{$app := "?"}}{{with .metadata.labels}}{{with index . "app.kubernetes.io/name"}}{{$app = .}}{{end}}{{end}}{{with .status}}{{range .conditions}}{{if and (eq .type "PodScheduled") (eq .status "False")}}{{$pod}}|{{$app}}||Unschedulable|{{.message}}
-{{end}}{{end}}{{range .initContainerStatuses}}{{$name := .name}}{{with .state}}{{with .waiting}}{{$pod}}|{{$app}}|{{$name}}|{{.reason}}|{{with .message}}{{.}}{{end}}
-{{end}}{{end}}{{end}}{{range .containerStatuses}}{{$name := .name}}{{with .state}}{{with .waiting}}{{$pod}}|{{$app}}|{{$name}}|{{.reason}}|{{with .message}}{{.}}{{end}}
+  template='{{range .items}}{{if not .metadata.deletionTimestamp}}{{$pod := .metadata.name}}{{$app := "?"}}{{with .metadata.labels}}{{with index . "app.kubernetes.io/name"}}{{$app = .}}{{end}}{{end}}{{with .status}}{{range .conditions}}{{if and (eq .type "PodScheduled") (eq .status "False")}}{{$pod}}|{{$app}}||Unschedulable|0||{{.message}}
+{{end}}{{end}}{{range .initContainerStatuses}}{{$name := .name}}{{$restarts := .restartCount}}{{$image := .image}}{{with .state}}{{with .waiting}}{{$pod}}|{{$app}}|{{$name}}|{{.reason}}|{{$restarts}}|{{$image}}|{{with .message}}{{.}}{{end}}
+{{end}}{{end}}{{end}}{{range .containerStatuses}}{{$name := .name}}{{$restarts := .restartCount}}{{$image := .image}}{{with .state}}{{with .waiting}}{{$pod}}|{{$app}}|{{$name}}|{{.reason}}|{{$restarts}}|{{$image}}|{{with .message}}{{.}}{{end}}
 {{end}}{{end}}{{end}}{{end}}{{end}}{{end}}'
   k_quiet get pods -n "$NAMESPACE" -l "$ours" -o go-template="$template" |
     grep -Ev '\|(PodInitializing|ContainerCreating)\|' >"$scratch/trouble" || true
@@ -77,9 +78,9 @@ is_rolled_out() {
 
 # Each reason once, with its remedy.
 tell_trouble() {
-  local pod app container reason message name complaint
-  while IFS='|' read -r pod app container reason message; do
-    tell_once "$app${container:+/$container}|$reason" "$pod${container:+ ($container)}: $reason${message:+, $(one_line "$message")}; $(remedy_for "$reason" "$message" "$app" "$container")"
+  local pod app container reason image message name complaint
+  while IFS='|' read -r pod app container reason _ image message; do
+    tell_once "$app${container:+/$container}|$reason" "$pod${container:+ ($container)}: $reason${message:+, $(one_line "$message")}; $(remedy_for "$reason" "$message" "$app" "$container" "$image")"
   done <"$scratch/trouble"
   while IFS='|' read -r name _ _ _ _ _ _ complaint; do
     [ -z "$complaint" ] ||
@@ -94,11 +95,10 @@ tell_once() {
   fi
 }
 
-# $1 reason, $2 message, $3 app, $4 container.
+# $1 reason, $2 message, $3 app, $4 container, $5 image.
 remedy_for() {
   case "$1" in
-    ErrImagePull | ImagePullBackOff | ErrImageNeverPull | InvalidImageName)
-      printf 'the node does not have the image: make deploy loads it (without IMAGES=loaded); archives are in %s' "$images_folder" ;;
+    ErrImagePull | ImagePullBackOff | ErrImageNeverPull | InvalidImageName) image_remedy "${5:-}" ;;
     CrashLoopBackOff | RunContainerError | StartError)
       printf 'its last words: make logs APP=%s%s' "$3" "${4:+ CONTAINER=$4}" ;;
     CreateContainerConfigError | CreateContainerError)
@@ -106,13 +106,13 @@ remedy_for() {
     Unschedulable)
       case "$2" in
         *nsufficient*) printf 'give the cluster more room (the whole mesh fits 1 CPU and 512 MiB), or remove other pods' ;;
-        *taint*) printf 'let the node run pods: kubectl taint nodes --all node-role.kubernetes.io/control-plane-' ;;
+        *taint*) printf 'add a node for pods (minikube node add; kubeadm join), or choose another CONTEXT' ;;
         *) printf 'kubectl describe nodes tells more' ;;
       esac
       ;;
     *)
       case "$2" in
-        *"exceeded quota"*) printf 'raise the quota: kubectl edit resourcequota -n %s' "$NAMESPACE" ;;
+        *"exceeded quota"*) quota_remedy "$2" ;;
         *PodSecurity*) printf 'the namespace enforces more than the manifests promise: see its labels pod-security.kubernetes.io/enforce' ;;
         *) printf 'kubectl describe pods -n %s tells more' "$NAMESPACE" ;;
       esac
@@ -120,14 +120,15 @@ remedy_for() {
   esac
 }
 
-# Reasons that no waiting mends.
+# Reasons that no waiting removes: a crash counts when the pod has been restarted several times, as one may pass.
 is_hopeless() {
-  grep -Eq '\|(ErrImageNeverPull|ImagePullBackOff|InvalidImageName|CreateContainerConfigError)\|' "$scratch/trouble"
+  grep -Eq '\|(ErrImageNeverPull|ImagePullBackOff|InvalidImageName|CreateContainerConfigError)\|' "$scratch/trouble" ||
+    grep -Eq '\|(CrashLoopBackOff|RunContainerError|StartError)\|([4-9]|[0-9]{2,})\|' "$scratch/trouble"
 }
 
 # What a user needs to see where a roll-out did not come to its end. $1: seconds waited.
 give_up() {
-  local name desired updated available missing='' pod app container reason message why=''
+  local name desired updated available missing='' pod app container reason image message why=''
   [ -s "$scratch/workloads" ] || die "no Deployment of ours is in namespace $NAMESPACE" "was it deleted meanwhile? make deploy again"
   while IFS='|' read -r name _ _ desired _ updated available _; do
     if [ "${available:-0}" -lt "${desired:-0}" ] || [ "${updated:-0}" -lt "${desired:-0}" ]; then missing="$missing $name"; fi
@@ -138,8 +139,8 @@ give_up() {
 {{end}}' 2>/dev/null | tail -n 8 >&2 || true
   last_words "$missing"
   local remedy="make status shows the pods, make deploy TIMEOUT=600 waits longer, make undeploy removes everything"
-  if IFS='|' read -r pod app container reason message <"$scratch/trouble"; then
-    why=" ($pod: $reason)" remedy="$(remedy_for "$reason" "$message" "$app" "$container"); then make deploy again, or make undeploy"
+  if IFS='|' read -r pod app container reason _ image message <"$scratch/trouble"; then
+    why=" ($pod: $reason)" remedy="$(remedy_for "$reason" "$message" "$app" "$container" "$image"); then make deploy again, or make undeploy"
   fi
   printf '\n' >&2
   die "not rolled out after $1 s:${missing:- nothing is missing, but old pods have not ended}$why" "$remedy"
@@ -152,8 +153,8 @@ last_words() {
   if [ -n "$first" ]; then
     IFS='|' read -r pod app container _ <<<"$first"
     printf '\nlast words of %s (%s):\n' "$pod" "$container" >&2
-    { k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 --previous 2>/dev/null ||
-      k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 10 2>&1 || true; } | sed 's/^/  /' >&2
+    { k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 30 --previous 2>/dev/null ||
+      k logs -n "$NAMESPACE" "$pod" -c "$container" --tail 30 2>&1 || true; } | sed 's/^/  /' >&2
     return
   fi
   read -r -a names <<<"$1"

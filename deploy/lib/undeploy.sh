@@ -7,6 +7,7 @@
 undeploy_command() {
   trap interrupted_undeploy INT TERM
   connect
+  refuse_production
   say "context:   $context"
   say "server:    $server (Kubernetes $server_version)"
   say "namespace: $NAMESPACE"
@@ -20,6 +21,13 @@ undeploy_command() {
     terminating) await_deleted ;;
     ours | foreign) delete_ours ;;
   esac
+  say_what_stays
+}
+
+# Images belong to the nodes and not to the cluster: no kubectl removes them.
+say_what_stays() {
+  read_images || return 0
+  say "left: the images petmesh/* on the nodes, until a kubelet needs the space; on a node: sudo crictl rmi IMAGE"
 }
 
 interrupted_undeploy() {
@@ -34,7 +42,7 @@ delete_ours() {
   [ "$namespace_state" != ours ] || others=$(objects_of_others)
   if [ "$namespace_state" = ours ] && [ -z "$others" ]; then
     k_quiet delete namespace "$NAMESPACE" --wait=false >/dev/null ||
-      die "the namespace $NAMESPACE cannot be deleted: $(complaint "$scratch/stderr")" "ask the cluster's administrator, or delete it yourself"
+      die "the namespace $NAMESPACE cannot be deleted: $(complaint "$scratch/stderr")" "ask the cluster's administrator for the right to delete it"
     await_deleted
     return
   fi
@@ -57,7 +65,7 @@ delete_objects() {
   local kind name deadline pods
   while read -r _ kind name _; do
     k_quiet delete "$(resource_of "$kind")" "$name" -n "$NAMESPACE" --wait=false --ignore-not-found </dev/null | sed 's/^/  /' ||
-      die "$kind $name cannot be deleted: $(complaint "$scratch/stderr")" "mend that, then make undeploy again"
+      die "$kind $name cannot be deleted: $(complaint "$scratch/stderr")" "fix that, then make undeploy again"
   done <"$scratch/deployed"
   deadline=$(($(now) + TIMEOUT))
   while :; do
@@ -77,7 +85,7 @@ await_deleted() {
     [ "$namespace_state" != absent ] || break
     if [ "$(now)" -ge "$deadline" ]; then
       holds=$(namespace_holds)
-      die "namespace $NAMESPACE is still there after $TIMEOUT s, held by: ${holds:-nothing that the API names}" "remove what holds it (finalizers), then make undeploy again"
+      die "namespace $NAMESPACE is still there after $TIMEOUT s, held by: ${holds:-nothing that the API names}" "whoever set those finalizers has to finish (kubectl describe namespace $NAMESPACE tells who), then make undeploy again"
     fi
     pods=$(k_quiet get pods -n "$NAMESPACE" -o name | wc -l) || pods=0
     progress "namespace $NAMESPACE is being deleted, $(count_of "$((pods))" pod) left"

@@ -155,6 +155,125 @@ async fn a_roll_out_that_stands_still_names_the_pod_the_reason_and_the_remedy() 
     }
 }
 
+// The disruption controller writes a budget's status whenever a pod comes or goes.
+#[tokio::test]
+async fn a_budget_whose_status_moved_is_unchanged() {
+    let Some(world) = World::with("kind-pets", settled(Settle::RolledOut)) else { return };
+    world.loaded_node();
+    let kubectl = world.real("kubectl");
+    world.tool(
+        "kubectl",
+        &format!(
+            "{kubectl} \"$@\" || exit\n\
+             case \"$*\" in *--dry-run*) ;; *' apply '*rendering.yaml*) {kubectl} patch pdb pet -n petmesh --subresource=status \
+             --type=merge -p '{{\"status\":{{\"currentHealthy\":'$RANDOM'}}}}' >&2;; esac"
+        ),
+    );
+    blocking(move || {
+        world.run(&["deploy"]).is_fine();
+        let again = world.run(&["deploy"]);
+        again.is_fine();
+        assert!(again.out.contains("applied: 0 changed, "), "{}", again.out);
+        world
+            .store()
+            .apply({
+                let mut budget = world.store().get("poddisruptionbudgets", "petmesh", "pet").unwrap();
+                budget["spec"]["minAvailable"] = json!(2);
+                budget
+            })
+            .unwrap();
+        let put_back = world.run(&["deploy"]);
+        assert!(put_back.out.contains("applied: 1 changed, "), "{}", put_back.out);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crash_counts_when_the_pod_has_been_restarted_several_times() {
+    for (restarts, hopeless) in [(1, false), (4, true)] {
+        let Some(mut world) = World::with("test", settled(Settle::Stuck("CrashLoopBackOff"))) else { return };
+        world.loaded_node();
+        world.set("TIMEOUT", "1000");
+        let kubectl = world.real("kubectl");
+        // Ten seconds pass with each look at the clock; a pod that crashed once is well after the 30th.
+        world.tool("sleep", "");
+        world.tool(
+            "date",
+            &format!("echo x >>'{0}'; echo $(($(wc -l <'{0}') * 10))", world.path("clock").display()),
+        );
+        let recovered = "pet|Deployment|1 1|1|1|1|1|";
+        world.tool(
+            "kubectl",
+            &format!(
+                "now=$(wc -l <'{}' 2>/dev/null || echo 0)\n\
+                 case \"$*\" in\n\
+                 *'get pods'*'Unschedulable'*) echo 'pet-1|pet|proxy|CrashLoopBackOff|{restarts}|petmesh/proxy:1|back-off'; exit;;\n\
+                 *'get deployments.apps,daemonsets.apps'*) if [ $now -gt 30 ]; then echo '{recovered}'; exit; fi;;\n\
+                 esac\nexec {kubectl} \"$@\"",
+                world.path("clock").display()
+            ),
+        );
+        blocking(move || {
+            let outcome = world.run(&["deploy"]);
+            assert_eq!(outcome.code, i32::from(hopeless), "{}\n{}", outcome.out, outcome.err);
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn an_exceeded_quota_names_the_component_that_gives_more() {
+    let Some(mut world) = World::with("test", settled(Settle::RolledOut)) else { return };
+    world.loaded_node();
+    world.set("TIMEOUT", "1");
+    blocking(move || {
+        world.run(&["deploy"]).is_fine();
+        let mut pet = world.store().get("deployments", "petmesh", "pet").unwrap();
+        let message = "pods \"pet-1\" is forbidden: exceeded quota: petmesh, requested: requests.cpu=80m";
+        pet["spec"]["replicas"] = json!(10);
+        world.store().apply(pet.clone()).unwrap();
+        pet = world.store().get("deployments", "petmesh", "pet").unwrap();
+        pet["status"]["availableReplicas"] = json!(2);
+        pet["status"]["conditions"] =
+            json!([{"type": "ReplicaFailure", "status": "True", "message": message}]);
+        world.store().apply(pet).unwrap();
+        let status = world.run(&["status"]);
+        assert!(status.out.contains("deploy/components/larger-quota"), "{}\n{}", status.out, status.err);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_only_reads_needs_no_confirmation() {
+    let Some(world) = World::new("eu-prod-1") else { return };
+    world.loaded_node();
+    blocking(move || {
+        for command in ["status", "logs", "url"] {
+            world.refuses(&[command], "there is no mesh", "make deploy");
+        }
+        world.refuses(&["undeploy"], "looks like production", "CONFIRM='eu-prod-1'");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_overlay_of_ones_own_is_named_by_its_path() {
+    let Some(mut world) = World::with("kind-pets", settled(Settle::RolledOut)) else { return };
+    world.loaded_node();
+    let overlay = crate::world::root().join("deploy/examples/overlays/hpa");
+    world.set("OVERLAY", overlay.to_str().unwrap());
+    blocking(move || {
+        world.run(&["deploy"]).is_fine();
+        assert_eq!(names(&world, "horizontalpodautoscalers").len(), 2);
+        let pet = world.store().get("deployments", "petmesh", "pet").unwrap();
+        assert_eq!(pet["spec"]["template"]["spec"]["containers"][0]["image"], format!("petmesh/pet:{TAG}"));
+        let gone = world.run(&["undeploy"]);
+        gone.is_fine();
+        assert!(gone.out.contains("left: the images petmesh/* on the nodes"), "{}", gone.out);
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn status_shows_what_runs() {
     let Some(world) = World::with("test", settled(Settle::RolledOut)) else { return };

@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking, also in its helpers
 
+mod configuration;
 mod images;
 mod life;
 mod limits;
 mod refusals;
+mod ways;
 mod world;

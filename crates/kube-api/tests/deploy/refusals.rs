@@ -94,7 +94,7 @@ async fn a_node_of_another_architecture_is_named() {
         node["status"]["nodeInfo"]["architecture"] = json!("arm64");
     });
     blocking(move || {
-        world.refuses(&["deploy"], "node raspberry is arm64 and the images are amd64", "cordon raspberry");
+        world.refuses(&["deploy"], "node raspberry is arm64 and the images are amd64", "ARCH=amd64");
     })
     .await;
 }
@@ -113,7 +113,7 @@ async fn a_cluster_whose_nodes_take_no_pods_is_refused() {
         world.refuses(&["deploy"], "node node-1 is cordoned", "kubectl uncordon");
         let taint = json!([{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}]);
         world.node(|node| node["spec"]["taints"] = taint);
-        world.refuses(&["deploy"], "control-plane:NoSchedule", "kubectl taint nodes --all");
+        world.refuses(&["deploy"], "control-plane:NoSchedule", "minikube node add");
     })
     .await;
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -12,9 +13,9 @@ use tempfile::TempDir;
 
 /// The programs that the script needs, besides kubectl and curl; everything else of this machine is out of its sight.
 const TOOLS: &[&str] = &[
-    "awk", "bash", "basename", "cat", "cut", "date", "dirname", "env", "grep", "head", "hostname", "id",
-    "ip", "ls", "mkdir", "mktemp", "mv", "ps", "rm", "rmdir", "sed", "sleep", "sort", "tail", "tar", "tr",
-    "wc",
+    "awk", "bash", "basename", "cat", "chmod", "cut", "date", "dirname", "env", "grep", "head", "hostname",
+    "id", "ip", "ls", "mkdir", "mktemp", "mv", "ps", "rm", "rmdir", "sed", "sleep", "sort", "tail", "tar",
+    "tr", "wc",
 ];
 
 pub const NAMES: &[&str] = &["pet", "petstore", "proxy", "ingress", "sds"];
@@ -95,6 +96,10 @@ impl World {
         world.real_kubectl();
         world.write_kubeconfig("secret");
         world.tool("curl", r#"printf '{"name":"Amiguitos Mascotas","pets":[]}'"#);
+        world.tool("build.sh", "");
+        for socket in ["docker.sock", "kubelet.sock"] {
+            drop(UnixListener::bind(world.path(socket)).unwrap());
+        }
         world.archives("amd64");
         Some(world)
     }
@@ -118,6 +123,16 @@ impl World {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// A tool that loads archives: the node reports all images once it was called with this word.
+    pub fn loader(&self, name: &str, loads: &str, script: &str) {
+        let images = json!({"status": {"images": reported(NAMES)}});
+        let patch = format!(
+            "case \"$*\" in *{loads}*) {} patch node {NODE} --subresource=status --type=merge -p '{images}' >&2;; esac",
+            self.real("kubectl")
+        );
+        self.tool(name, &format!("{script}\n{patch}"));
+    }
+
     // kubectl may itself be a script that needs more of this machine's programs, as pip installs it.
     fn real_kubectl(&self) {
         let (path, found) = (std::env::var("PATH").unwrap(), find("kubectl").unwrap());
@@ -125,6 +140,11 @@ impl World {
         fs::write(self.real("kubectl"), text).unwrap();
         fs::set_permissions(self.real("kubectl"), fs::Permissions::from_mode(0o755)).unwrap();
         symlink(self.real("kubectl"), self.path("bin").join("kubectl")).unwrap();
+    }
+
+    /// Where a containerd of this machine listens, as far as the script can see: `docker` or `kubelet`.
+    pub fn socket(&self, whose: &str) -> String {
+        self.path(&format!("{whose}.sock")).display().to_string()
     }
 
     /// The machine's own program of that name, behind whatever is on the PATH.
@@ -223,6 +243,11 @@ impl World {
             .env("KUBECONFIG", self.path("kubeconfig"))
             .env("PETMESH_IMAGES", self.path("images"))
             .env("PETMESH_GENERATED", self.path("generated"))
+            .env("PETMESH_BUILD", self.path("bin/build.sh"))
+            .env(
+                "PETMESH_SOCKETS",
+                format!("/absent.sock {} {}", self.socket("docker"), self.socket("kubelet")),
+            )
             .env("TIMEOUT", "20")
             .envs(self.variables.iter().map(|(name, value)| (name, value)));
         command

@@ -66,6 +66,9 @@ fn the_dockerfile_builds_as_cargo_builds() -> Result<(), Findings> {
             build.base
         ));
     }
+    let toolchain = tree.text("rust-toolchain.toml")?;
+    let pinned = after(&toolchain, "channel = \"", '"');
+    same(&mut findings, "the channel in rust-toolchain.toml", &json!(pinned), &json!(version));
     let settings = build.only("ENV");
     same(
         &mut findings,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tidy::Findings;
 
 use super::each;
-use super::rendered::{Rendered, list, selects};
+use super::rendered::{Rendered, Workload, list, selects};
 
 #[test]
 fn nobody_but_sds_has_a_token() -> Result<(), Findings> {
@@ -152,4 +152,79 @@ fn admitted<'a>(file: &Rendered, name: &str, policies: &[&'a Value]) -> Vec<(&'a
             list(&rule["ports"]).filter_map(|port| Some((&rule["from"], port["port"].as_u64()?)))
         })
         .collect()
+}
+
+/// A policy of somebody else's may deny everything in the namespace: what ours admit is enough for the mesh, and little more.
+#[test]
+fn the_mesh_works_where_everything_is_denied() -> Result<(), Findings> {
+    each(|file, findings| {
+        let policies: Vec<&Value> = file.of_kind("NetworkPolicy").collect();
+        if !policies.iter().any(|policy| policy["metadata"]["name"] == "default-deny") {
+            return;
+        }
+        let workloads = file.workloads();
+        let mut flow = |from: &Workload<'_>, to: Option<&Workload<'_>>, protocol, port, wanted| {
+            let sent =
+                policies.iter().any(|policy| admits(policy, "egress", from.labels, to, protocol, port));
+            let taken = to.is_none_or(|to| {
+                policies.iter().any(|policy| admits(policy, "ingress", to.labels, Some(from), protocol, port))
+            });
+            if (sent && taken) != wanted {
+                let to = to.map_or("an address outside of the namespace", |to| to.name);
+                let what = if wanted { "must reach" } else { "must not reach" };
+                findings.add(format!("{}: {what} {to}, {protocol} port {port}", from.place));
+            }
+        };
+        for from in &workloads {
+            for protocol in ["UDP", "TCP"] {
+                flow(from, None, protocol, 53, true);
+            }
+            for port in [443, 6443, 8443] {
+                flow(from, None, "TCP", port, from.name == "sds");
+            }
+            let proxy = !from.labels["petmesh.dev/proxy"].is_null();
+            let service = from.labels["app.kubernetes.io/component"] == "service";
+            for to in workloads.iter().filter(|to| to.name != from.name) {
+                match to.name {
+                    "sds" => flow(from, Some(to), "TCP", 8080, proxy),
+                    "pet" | "petstore" if to.sidecar().is_some() => {
+                        flow(from, Some(to), "TCP", 10000, proxy);
+                        flow(from, Some(to), "TCP", 8080, false);
+                    }
+                    "pet" | "petstore" => flow(from, Some(to), "TCP", 8080, proxy),
+                    "node-proxy" => flow(from, Some(to), "TCP", 9900, service),
+                    "zipkin" => flow(from, Some(to), "TCP", 9411, service),
+                    _ => {}
+                }
+            }
+        }
+    })
+}
+
+/// Whether a policy admits this at the pods with these labels. `peer`: the other side; none where it is no pod.
+fn admits(
+    policy: &Value,
+    direction: &str,
+    labels: &Value,
+    peer: Option<&Workload<'_>>,
+    protocol: &str,
+    port: u64,
+) -> bool {
+    let of = |selector: &Value, labels: &Value| {
+        let exist = list(&selector["matchExpressions"]).all(|term| {
+            term["operator"] == "Exists" && term["key"].as_str().is_some_and(|key| !labels[key].is_null())
+        });
+        exist && (selector["matchLabels"].is_null() || selects(&selector["matchLabels"], labels))
+    };
+    let peers = if direction == "egress" { "to" } else { "from" };
+    of(&policy["spec"]["podSelector"], labels)
+        && list(&policy["spec"][direction]).any(|rule| {
+            let at = rule["ports"].is_null()
+                || list(&rule["ports"])
+                    .any(|one| one["protocol"] == protocol && (one["port"].is_null() || one["port"] == port));
+            let who = rule[peers].is_null()
+                || list(&rule[peers])
+                    .any(|one| peer.is_some_and(|peer| of(&one["podSelector"], peer.labels)));
+            at && who
+        })
 }

@@ -37,9 +37,14 @@ pub fn all(tree: &Tree) -> Result<Vec<Rendered>, Findings> {
 }
 
 impl Rendered {
-    /// One of the four overlays, which hold the whole mesh.
+    /// One of the overlays, which hold the whole mesh.
     pub fn is_overlay(&self) -> bool {
         !self.path.contains("/variants/")
+    }
+
+    /// The overlay whose cluster chooses the users of the pods.
+    pub fn is_openshift(&self) -> bool {
+        self.path.ends_with("/openshift.yaml")
     }
 
     /// One of the mesh in any form, rather than an example of an article.

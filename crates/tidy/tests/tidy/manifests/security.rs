@@ -1,10 +1,10 @@
 //! Pod Security, level `restricted`, as the admission of a cluster would check it, and what we ask for besides.
 
 use serde_json::{Value, json};
-use tidy::Findings;
+use tidy::{Findings, Tree};
 
 use super::each;
-use super::rendered::{Workload, list};
+use super::rendered::{Rendered, Workload, all, list};
 
 /// What the standard allows of a pod's volumes.
 const VOLUMES: [&str; 8] = [
@@ -27,9 +27,30 @@ fn every_pod_satisfies_the_restricted_standard() -> Result<(), Findings> {
             pod(&workload, findings);
             for container in workload.containers() {
                 self::container(&workload, container, findings);
+                user(file, &workload, container, findings);
             }
         }
     })
+}
+
+/// OpenShift's restricted-v2 gives a pod its user and group, and refuses one that asks for others.
+#[test]
+fn on_openshift_the_cluster_chooses_the_users() -> Result<(), Findings> {
+    const CHOSEN: [&str; 5] = ["runAsUser", "runAsGroup", "fsGroup", "supplementalGroups", "seLinuxOptions"];
+    let mut findings = Findings::default();
+    let files = all(&Tree::read()?)?;
+    let Some(file) = files.iter().find(|file| file.is_openshift()) else {
+        return Err(Findings::one("deploy/rendered has no overlay for OpenShift".to_owned()));
+    };
+    for workload in file.workloads() {
+        let of_containers = workload.containers().into_iter().map(|one| &one["securityContext"]);
+        for context in of_containers.chain([&workload.pod["securityContext"]]) {
+            for field in CHOSEN.iter().filter(|field| !context[**field].is_null()) {
+                findings.add(format!("{}: {field} is for the cluster to choose", workload.place));
+            }
+        }
+    }
+    findings.none_or()
 }
 
 #[test]
@@ -76,7 +97,6 @@ fn pod(workload: &Workload<'_>, findings: &mut Findings) {
 fn container(workload: &Workload<'_>, container: &Value, findings: &mut Findings) {
     let (of_pod, own) = (&workload.pod["securityContext"], &container["securityContext"]);
     let either = |field: &str| if own[field].is_null() { &of_pod[field] } else { &own[field] };
-    let ours = container["image"].as_str().is_some_and(|image| image.starts_with("petmesh/"));
     let host_port = list(&container["ports"]).any(|port| !port["hostPort"].is_null());
     let rules = [
         ("allowPrivilegeEscalation: false", own["allowPrivilegeEscalation"] == false),
@@ -84,12 +104,23 @@ fn container(workload: &Workload<'_>, container: &Value, findings: &mut Findings
         ("privileged: false", own["privileged"].is_null() || own["privileged"] == false),
         ("readOnlyRootFilesystem: true", own["readOnlyRootFilesystem"] == true),
         ("runAsNonRoot: true", *either("runAsNonRoot") == true),
-        ("runAsUser, not 0", either("runAsUser").as_u64().is_some_and(|user| user > 0)),
-        ("runAsUser: 65532, as in our images", !ours || *either("runAsUser") == 65532),
         ("seccompProfile: RuntimeDefault", either("seccompProfile")["type"] == "RuntimeDefault"),
         ("no hostPort", !host_port),
     ];
     for (rule, _) in rules.iter().filter(|(_, kept)| !kept) {
         findings.add(format!("{}: expected {rule}", workload.of(container)));
+    }
+}
+
+/// A fixed user, that of our images, wherever the cluster does not choose one.
+fn user(file: &Rendered, workload: &Workload<'_>, container: &Value, findings: &mut Findings) {
+    if file.is_openshift() {
+        return;
+    }
+    let (of_pod, own) = (&workload.pod["securityContext"], &container["securityContext"]);
+    let user = if own["runAsUser"].is_null() { &of_pod["runAsUser"] } else { &own["runAsUser"] };
+    let ours = container["image"].as_str().is_some_and(|image| image.starts_with("petmesh/"));
+    if user.as_u64().is_none_or(|user| user == 0 || (ours && user != 65532)) {
+        findings.add(format!("{}: expected runAsUser: 65532, as in our images", workload.of(container)));
     }
 }
