@@ -9,10 +9,13 @@ use local_mesh::process::{Signal, parse_signal};
 
 /// The pet store's service mesh on this machine: every pod as processes, with a loopback address of its own.
 ///
-/// Files lie in ./mesh/: the rendered Envoy files, the logs, a kubeconfig for kubectl.
+/// The folder of a mesh holds the rendered Envoy files, the logs and a kubeconfig for kubectl; it is its owner's alone.
 #[derive(Debug, Parser)]
 #[command(name = "petmesh", version, subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
+    /// The folder of the local mesh
+    #[arg(long, global = true, value_name = "DIR", default_value = local_mesh::dir::DEFAULT)]
+    pub dir: PathBuf,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -196,6 +199,8 @@ mod tests {
     fn what_interfaces_promises_can_be_typed() {
         for line in [
             "up --replicas pet=2 --replicas petstore=3 --foreground",
+            "up --dir elsewhere",
+            "--dir elsewhere ps",
             "ps -o json",
             "logs pet-1 --container proxy -f",
             "scale pet=0",

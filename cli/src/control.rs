@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use local_mesh::Error;
 use local_mesh::control::{Reply, Request, State, Status, send, status};
-use local_mesh::dir::{self, Dir};
+use local_mesh::dir::Dir;
 
 use crate::args::Output;
 use crate::table;
@@ -20,13 +20,9 @@ const LAST_BREATH: Duration = Duration::from_secs(10);
 /// How often they look.
 const LOOK: Duration = Duration::from_millis(20);
 
-fn mesh() -> Dir {
-    Dir::new(dir::DEFAULT)
-}
-
 /// Prints the pods.
-pub fn ps(output: Option<Output>) -> Result<()> {
-    let status = status(&mesh())?;
+pub fn ps(dir: &Dir, output: Option<Output>) -> Result<()> {
+    let status = status(dir)?;
     match output {
         Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&status)?),
         None => print!("{}", table::pods(&status)),
@@ -35,34 +31,33 @@ pub fn ps(output: Option<Output>) -> Result<()> {
 }
 
 /// Brings a service to a number of pods and waits for it.
-pub fn scale(service: &str, replicas: u32, now: bool) -> Result<()> {
-    ask(&Request::Scale { service: service.to_owned(), replicas, now })?;
-    settle(|pod| pod.service == service)
+pub fn scale(dir: &Dir, service: &str, replicas: u32, now: bool) -> Result<()> {
+    ask(dir, &Request::Scale { service: service.to_owned(), replicas, now })?;
+    settle(dir, |pod| pod.service == service)
 }
 
 /// Sends a signal to a pod.
-pub fn kill(pod: String, signal: String) -> Result<()> {
-    ask(&Request::Kill { pod, signal })
+pub fn kill(dir: &Dir, pod: String, signal: String) -> Result<()> {
+    ask(dir, &Request::Kill { pod, signal })
 }
 
 /// Restarts a pod or all pods of a service and waits for it.
-pub fn restart(name: &str) -> Result<()> {
-    ask(&Request::Restart { name: name.to_owned() })?;
-    settle(|pod| pod.name == name || pod.service == name)
+pub fn restart(dir: &Dir, name: &str) -> Result<()> {
+    ask(dir, &Request::Restart { name: name.to_owned() })?;
+    settle(dir, |pod| pod.name == name || pod.service == name)
 }
 
 /// Makes the Kubernetes API misbehave, or behave again.
-pub fn fault(fault: String) -> Result<()> {
-    ask(&Request::Fault { fault })
+pub fn fault(dir: &Dir, fault: String) -> Result<()> {
+    ask(dir, &Request::Fault { fault })
 }
 
 /// Stops the mesh; without one that is done already.
-pub fn down() -> Result<()> {
-    let dir = mesh();
+pub fn down(dir: &Dir) -> Result<()> {
     let last = dir.last_supervisor();
-    match send(&dir, &Request::Down) {
+    match send(dir, &Request::Down) {
         Ok(Reply::Done(text)) => {
-            wait_for_end(&dir)?;
+            wait_for_end(dir)?;
             println!("the mesh is down: {text}");
         }
         Ok(other) => bail!("unexpected answer {other:?}"),
@@ -91,8 +86,8 @@ fn wait_for_end(dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-fn ask(request: &Request) -> Result<()> {
-    match send(&mesh(), request)? {
+fn ask(dir: &Dir, request: &Request) -> Result<()> {
+    match send(dir, request)? {
         Reply::Done(text) => println!("{text}"),
         other => bail!("unexpected answer {other:?}"),
     }
@@ -100,11 +95,11 @@ fn ask(request: &Request) -> Result<()> {
 }
 
 /// Tells what becomes of the pods until all of them are at rest.
-fn settle(which: impl Fn(&local_mesh::control::Pod) -> bool) -> Result<()> {
+fn settle(dir: &Dir, which: impl Fn(&local_mesh::control::Pod) -> bool) -> Result<()> {
     let until = Instant::now() + SETTLE;
     let mut known: BTreeMap<String, State> = BTreeMap::new();
     loop {
-        let now: Status = status(&mesh())?;
+        let now: Status = status(dir)?;
         let pods: Vec<_> = now.pods.iter().filter(|pod| which(pod)).collect();
         for pod in &pods {
             if known.insert(pod.name.clone(), pod.state) != Some(pod.state) {

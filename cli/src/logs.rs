@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use local_mesh::dir::{self, Dir};
-use local_mesh::plan;
+use local_mesh::dir::Dir;
 
 use crate::args::Container;
 
@@ -15,9 +14,8 @@ use crate::args::Container;
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Prints the log; with `follow` until ctrl-C.
-pub fn logs(pod: &str, container: Option<Container>, follow: bool) -> Result<()> {
-    let dir = Dir::new(dir::DEFAULT);
-    let existing = pods(&dir);
+pub fn logs(dir: &Dir, pod: &str, container: Option<Container>, follow: bool) -> Result<()> {
+    let existing = dir.pods();
     if existing.is_empty() {
         bail!(local_mesh::Error::NotRunning(dir.path().to_owned()));
     }
@@ -56,15 +54,4 @@ fn print(path: &Path, follow: bool) -> Result<()> {
             file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         }
     }
-}
-
-/// The pods that have a folder.
-fn pods(dir: &Dir) -> Vec<String> {
-    let entries = std::fs::read_dir(dir.path()).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| plan::is_pod_name(name))
-        .collect();
-    names.sort();
-    names
 }

@@ -10,18 +10,23 @@ mod up;
 use std::process::ExitCode;
 
 use clap::Parser;
+use local_mesh::dir::Dir;
 
 use crate::args::{Args, Command, ConfigCommand};
 
 fn main() -> ExitCode {
-    let done = match Args::parse().command {
-        Command::Up(up) => up::up(&up),
-        Command::Ps { output } => control::ps(output),
-        Command::Logs { pod, container, follow } => logs::logs(&pod, container, follow),
-        Command::Scale { replicas: (service, replicas), now } => control::scale(&service, replicas, now),
-        Command::Kill { pod, signal } => control::kill(pod, signal),
-        Command::Restart { name } => control::restart(&name),
-        Command::Down => control::down(),
+    let Args { dir, command } = Args::parse();
+    let dir = Dir::new(dir);
+    let done = match command {
+        Command::Up(up) => up::up(&dir, &up),
+        Command::Ps { output } => control::ps(&dir, output),
+        Command::Logs { pod, container, follow } => logs::logs(&dir, &pod, container, follow),
+        Command::Scale { replicas: (service, replicas), now } => {
+            control::scale(&dir, &service, replicas, now)
+        }
+        Command::Kill { pod, signal } => control::kill(&dir, pod, signal),
+        Command::Restart { name } => control::restart(&dir, &name),
+        Command::Down => control::down(&dir),
         Command::Config { command: ConfigCommand::Validate { files, format, pod } } => {
             config::validate(&files, format, pod)
         }
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
         }
         Command::Config { command: ConfigCommand::Explain { code } } => config::explain(code.as_deref()),
         Command::Supervise => up::supervise(),
-        Command::Fault { fault } => control::fault(fault),
+        Command::Fault { fault } => control::fault(&dir, fault),
         Command::ExecChild { parent, signal, command } => {
             let error = local_mesh::process::exec_child(parent, signal, &command);
             eprintln!("petmesh: {error}");

@@ -26,16 +26,15 @@ const REFRESH_DELAY: Duration = Duration::from_secs(1);
 const FAILED: &str = "failed: ";
 
 /// Starts the mesh as asked.
-pub fn up(args: &Up) -> Result<()> {
-    let options = options(args)?;
-    let dir = Dir::new(&options.dir);
+pub fn up(dir: &Dir, args: &Up) -> Result<()> {
+    let options = options(dir, args)?;
     if dir.is_taken() {
         bail!(local_mesh::Error::AlreadyRunning { pid: dir.last_supervisor().unwrap_or_default() });
     }
     if args.foreground {
-        runtime()?.block_on(foreground(options))
+        runtime()?.block_on(foreground(dir, options))
     } else {
-        runtime()?.block_on(detached(&options))
+        runtime()?.block_on(detached(dir, &options))
     }
 }
 
@@ -64,10 +63,9 @@ pub fn supervise() -> Result<()> {
     })
 }
 
-async fn foreground(options: Options) -> Result<()> {
-    let dir = Dir::new(&options.dir);
-    std::fs::create_dir_all(dir.path()).with_context(|| format!("cannot create {}", dir.path().display()))?;
-    start_log(Box::new(create_log(&dir)?), "info");
+async fn foreground(dir: &Dir, options: Options) -> Result<()> {
+    dir.create()?;
+    start_log(Box::new(create_log(dir)?), "info");
     let stop = stop_signal()?;
     let tell = |progress| {
         let up = matches!(progress, Progress::Up { .. });
@@ -85,14 +83,13 @@ async fn foreground(options: Options) -> Result<()> {
     Ok(())
 }
 
-async fn detached(options: &Options) -> Result<()> {
-    let dir = Dir::new(&options.dir);
-    std::fs::create_dir_all(dir.path()).with_context(|| format!("cannot create {}", dir.path().display()))?;
+async fn detached(dir: &Dir, options: &Options) -> Result<()> {
+    dir.create()?;
     let mut child = tokio::process::Command::new(&options.shim)
         .arg("supervise")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(create_log(&dir)?)
+        .stderr(create_log(dir)?)
         .spawn()
         .context("cannot start the supervisor")?;
     let json = serde_json::to_vec(options)?;
@@ -121,7 +118,7 @@ async fn detached(options: &Options) -> Result<()> {
                     let progress = serde_json::from_str(&line).with_context(|| format!("the supervisor said {line}"))?;
                     print(&progress);
                     if matches!(progress, Progress::Up { .. }) {
-                        println!("\n`petmesh down` stops the mesh.");
+                        println!("\n`{}` stops the mesh.", down_command(dir));
                         return Ok(());
                     }
                 }
@@ -142,7 +139,7 @@ fn print(progress: &Progress) {
     }
 }
 
-fn options(args: &Up) -> Result<Options> {
+fn options(dir: &Dir, args: &Up) -> Result<Options> {
     let shim = std::env::current_exe().context("cannot find this program's own file")?;
     let beside = shim.parent().unwrap_or(Path::new(".")).to_owned();
     let mut replicas = std::collections::BTreeMap::new();
@@ -150,7 +147,7 @@ fn options(args: &Up) -> Result<Options> {
         replicas.insert(service.clone(), *number);
     }
     Ok(Options {
-        dir: dir::DEFAULT.into(),
+        dir: dir.path().to_owned(),
         bin_dir: args.bin_dir.clone().unwrap_or(beside),
         config_dir: args.config_dir.clone(),
         shim,
@@ -183,6 +180,15 @@ fn terminate(pid: Option<u32>) {
     if let Some(pid) = pid {
         // It may have ended just now, which is what is wanted.
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+    }
+}
+
+/// What to type to stop this mesh.
+fn down_command(dir: &Dir) -> String {
+    if dir.path() == Path::new(dir::DEFAULT) {
+        "petmesh down".to_owned()
+    } else {
+        format!("petmesh down --dir {}", dir.path().display())
     }
 }
 

@@ -31,6 +31,22 @@ fn without_a_mesh_there_is_nothing_to_stop_and_nothing_to_show() {
 }
 
 #[test]
+fn dir_says_which_mesh_and_a_failed_up_leaves_no_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["--dir", "shop/mesh", "ps"][..], &["ps", "--dir", "shop/mesh"]] {
+        let (code, _, said) = petmesh(dir.path(), args);
+        assert!(code == 1 && said.contains("no mesh is running in shop/mesh"), "{args:?}: {said}");
+    }
+    for how in [&["--foreground"][..], &[]] {
+        let up = ["up", "--dir", "shop/mesh", "--bin-dir", "."];
+        let (code, _, said) = petmesh(dir.path(), &[&up, how].concat());
+        assert!(code == 1 && said.contains("missing ingress"), "{how:?}: {said}");
+        assert!(!dir.path().join("shop/mesh").exists(), "{how:?}");
+        assert!(!dir.path().join("mesh").exists(), "{how:?}");
+    }
+}
+
+#[test]
 fn what_is_missing_for_a_mesh_is_named_with_its_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, said) = petmesh(dir.path(), &["up", "--bin-dir", "."]);

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test-suite: it panics to fail
 
+pub mod alone;
 pub mod capability;
 mod cli;
 pub mod config;

@@ -7,9 +7,13 @@
 //! mesh/supervisor.log   mesh/kubeconfig   mesh/ca.pem   mesh/token
 //! mesh/pet-1/           proxy.yaml  proxy.log  app.log  access.log
 //! ```
+//!
+//! The folder is its owner's alone: the token and the kubeconfig open the local Kubernetes API, the socket ends the
+//! mesh, and a proxy takes over a changed `proxy.yaml`.
 
-use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
@@ -17,6 +21,12 @@ use crate::plan;
 
 /// The folder's usual place, relative to the current directory.
 pub const DEFAULT: &str = "mesh";
+
+/// Folders that nobody but their owner may enter.
+const PRIVATE_DIR: u32 = 0o700;
+
+/// Files that nobody but their owner may read or write.
+const PRIVATE_FILE: u32 = 0o600;
 
 /// The most that is read of a log's end.
 const TAIL_BYTES: u64 = 16 * 1024;
@@ -98,12 +108,28 @@ impl Dir {
         self.pod(pod).join("access.log")
     }
 
+    /// Creates the folder, for its owner alone. One that exists keeps its mode.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn create(&self) -> Result<(), Error> {
+        create(&self.0)
+    }
+
+    /// Creates the folder of one pod.
+    ///
+    /// # Errors
+    /// It cannot be created.
+    pub fn create_pod(&self, name: &str) -> Result<(), Error> {
+        create(&self.pod(name))
+    }
+
     /// Creates the folder and takes it for this process: the returned file holds the lock until it is dropped.
     ///
     /// # Errors
     /// [`Error::AlreadyRunning`] if another supervisor has it.
     pub fn take(&self) -> Result<File, Error> {
-        fs::create_dir_all(&self.0).map_err(|e| Error::io("create", &self.0, e))?;
+        self.create()?;
         self.try_lock()?
             .ok_or_else(|| Error::AlreadyRunning { pid: self.last_supervisor().unwrap_or_default() })
     }
@@ -111,7 +137,7 @@ impl Dir {
     /// Whether a supervisor holds the folder.
     #[must_use]
     pub fn is_taken(&self) -> bool {
-        self.0.join("lock").exists() && matches!(self.try_lock(), Ok(None))
+        self.lock().exists() && matches!(self.try_lock(), Ok(None))
     }
 
     /// Removes what an earlier mesh left: the pods' folders, the socket, the state.
@@ -119,29 +145,50 @@ impl Dir {
     /// # Errors
     /// The folder cannot be read or a part of it not be removed.
     pub fn clear(&self) -> Result<(), Error> {
-        let entries = fs::read_dir(&self.0).map_err(|e| Error::io("read", &self.0, e))?;
-        for entry in
-            entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(plan::is_pod_name))
-        {
-            fs::remove_dir_all(entry.path()).map_err(|e| Error::io("remove", &entry.path(), e))?;
+        for name in self.pods() {
+            let folder = self.pod(&name);
+            fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
         }
         self.clear_state()
     }
 
-    /// Removes what only a running mesh has: the socket and the state.
+    /// Removes what only a running mesh has: the socket, the state and the keys to its Kubernetes API.
     ///
     /// # Errors
     /// One of them cannot be removed.
     pub fn clear_state(&self) -> Result<(), Error> {
-        for file in [self.socket(), self.state()] {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io("remove", &file, error));
-                }
-                _ => {}
-            }
+        let files = [self.socket(), self.state(), self.token(), self.kubeconfig(), self.ca()];
+        files.iter().try_for_each(|file| remove(file))
+    }
+
+    /// Removes what a start that failed has made, and the folder itself if nothing else is in it. Logs of programs that
+    /// ran (`with_logs` keeps the supervisor's) stay, because the error names them. The lock must be held.
+    ///
+    /// # Errors
+    /// A part of it cannot be removed.
+    pub fn abandon(&self, with_logs: bool) -> Result<(), Error> {
+        self.clear_state()?;
+        for name in self.pods() {
+            remove(&self.config(&name))?;
+            remove_if_empty(&self.pod(&name))?;
         }
-        Ok(())
+        if !with_logs {
+            remove(&self.supervisor_log())?;
+        }
+        remove(&self.lock())?;
+        remove_if_empty(&self.0)
+    }
+
+    /// The names of the pods that have a folder, in order.
+    #[must_use]
+    pub fn pods(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| plan::is_pod_name(name))
+            .collect();
+        names.sort();
+        names
     }
 
     /// The supervisor's process id in the state file: of the running one, or of the one that left the file behind.
@@ -151,15 +198,67 @@ impl Dir {
         u32::try_from(state.get("supervisor")?.get("pid")?.as_u64()?).ok()
     }
 
+    fn lock(&self) -> PathBuf {
+        self.0.join("lock")
+    }
+
     fn try_lock(&self) -> Result<Option<File>, Error> {
-        let path = self.0.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = file.map_err(|e| Error::io("open", &path, e))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(Error::io("lock", &path, error)),
+        let path = self.lock();
+        loop {
+            let file =
+                File::options().create(true).truncate(false).write(true).mode(PRIVATE_FILE).open(&path);
+            let file = file.map_err(|e| Error::io("open", &path, e))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(Error::io("lock", &path, error)),
+            }
+            // A start that failed removes its lock: one that was opened before that guards nothing.
+            let held = file.metadata().map_err(|e| Error::io("look at", &path, e))?.ino();
+            if fs::metadata(&path).is_ok_and(|there| there.ino() == held) {
+                return Ok(Some(file));
+            }
         }
+    }
+}
+
+/// Writes a file that holds a secret or gives control; the old one and its mode are gone.
+///
+/// # Errors
+/// It cannot be written.
+pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
+    remove(path)?;
+    let file = File::options().write(true).create_new(true).mode(PRIVATE_FILE).open(path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| Error::io("write", path, e))
+}
+
+/// Takes everybody's access to a file away but its owner's.
+///
+/// # Errors
+/// The mode cannot be changed.
+pub fn make_private(path: &Path) -> Result<(), Error> {
+    fs::set_permissions(path, Permissions::from_mode(PRIVATE_FILE))
+        .map_err(|e| Error::io("change the mode of", path, e))
+}
+
+fn create(path: &Path) -> Result<(), Error> {
+    let created = DirBuilder::new().recursive(true).mode(PRIVATE_DIR).create(path);
+    created.map_err(|e| Error::io("create", path, e))
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::io("remove", path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn remove_if_empty(path: &Path) -> Result<(), Error> {
+    match fs::remove_dir(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => {
+            Err(Error::io("remove", path, error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -209,6 +308,54 @@ mod tests {
         dir.clear().unwrap();
         assert!(!dir.pod("pet-1").exists() && !dir.state().exists());
         assert!(dir.pod("notes").exists());
+    }
+
+    #[test]
+    fn a_start_that_failed_leaves_the_logs_that_its_error_names_and_what_the_user_put_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::new(temp.path().join("deep/mesh"));
+        let lock = dir.take().unwrap();
+        dir.create_pod("pet-1").unwrap();
+        for path in [dir.socket(), dir.token(), dir.config("pet-1"), dir.supervisor_log()] {
+            write_private(&path, "x").unwrap();
+        }
+        fs::write(dir.log("pet-1", "app"), "why\n").unwrap();
+        dir.abandon(true).unwrap();
+        assert!(!dir.config("pet-1").exists() && !dir.token().exists());
+        assert!(dir.log("pet-1", "app").exists() && dir.supervisor_log().exists());
+        fs::remove_file(dir.log("pet-1", "app")).unwrap();
+        dir.abandon(false).unwrap();
+        assert!(!dir.path().exists());
+        drop(lock);
+        dir.create().unwrap();
+        fs::write(dir.path().join("notes"), "").unwrap();
+        let lock = dir.take().unwrap();
+        dir.abandon(false).unwrap();
+        assert!(dir.path().join("notes").exists());
+        drop(lock);
+    }
+
+    #[test]
+    fn a_lock_that_was_removed_guards_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::new(temp.path());
+        let old = dir.take().unwrap();
+        fs::remove_file(dir.lock()).unwrap();
+        let new = dir.take().unwrap();
+        drop(old);
+        assert!(matches!(dir.take(), Err(Error::AlreadyRunning { .. })));
+        drop(new);
+    }
+
+    #[test]
+    fn a_private_file_is_new_each_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("token");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        write_private(&path, "new").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
     }
 
     #[test]

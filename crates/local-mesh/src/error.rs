@@ -18,7 +18,7 @@ pub enum Error {
         pid: u32,
     },
     /// A command that needs a running mesh.
-    #[error("no mesh is running (its folder would be {}); `petmesh up` starts one", .0.display())]
+    #[error("no mesh is running in {}; `petmesh up` starts one, and `--dir DIR` names another folder", .0.display())]
     NotRunning(PathBuf),
     /// A program of the mesh is not where it should be.
     #[error("missing {} in {}: run `make build` first", .missing.join(", "), .dir.display())]
@@ -102,7 +102,7 @@ impl std::fmt::Display for PortInUse {
                 let is_ours =
                     SERVICES.iter().any(|service| [service.app, service.proxy].contains(&Some(name)));
                 if is_ours {
-                    f.write_str("; of another mesh? `petmesh down` in its folder stops it")
+                    f.write_str("; of another mesh? `petmesh down --dir DIR` stops it")
                 } else {
                     Ok(())
                 }

@@ -1,6 +1,8 @@
 //! What runs in the local mesh: the services, their pods' names, addresses and ports. Pure.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,29 +105,45 @@ impl Default for Addresses {
     }
 }
 
-/// Hands out addresses, each once: a new pod never gets the address of one that has just left, because a caller that
-/// has not yet heard of the change would take it for the old one.
+/// Hands out addresses. A new pod never gets the address of one that has just left, because a caller that has not yet
+/// heard of the change would take it for the old one; after a rest every caller has heard. Times count from one
+/// beginning.
 #[derive(Debug)]
 pub struct Allocator {
     addresses: Addresses,
+    rest: Duration,
     used: u32,
+    /// Addresses of pods that have left, and since when; the longest first.
+    free: VecDeque<(Ipv4Addr, Duration)>,
 }
 
 impl Allocator {
-    /// Starts at the first address.
+    /// Starts at the first address; one that a pod had is given out again after `rest`.
     #[must_use]
-    pub fn new(addresses: Addresses) -> Self {
-        Self { addresses, used: 0 }
+    pub fn new(addresses: Addresses, rest: Duration) -> Self {
+        Self { addresses, rest, used: 0, free: VecDeque::new() }
     }
 
     /// The address of the next pod of `service`.
-    pub fn next(&mut self, service: &Service) -> Ipv4Addr {
+    pub fn next(&mut self, service: &Service, now: Duration) -> Ipv4Addr {
         if service.is_edge() {
             return self.addresses.ingress;
+        }
+        if self.free.front().is_some_and(|(_, since)| now.saturating_sub(*since) >= self.rest)
+            && let Some((address, _)) = self.free.pop_front()
+        {
+            return address;
         }
         let address = Ipv4Addr::from_bits(self.addresses.pods.to_bits().wrapping_add(self.used));
         self.used += 1;
         address
+    }
+
+    /// The pod at this address has left.
+    pub fn release(&mut self, address: Ipv4Addr, now: Duration) {
+        if address != self.addresses.ingress {
+            self.free.push_back((address, now));
+        }
     }
 }
 
@@ -155,12 +173,12 @@ mod tests {
 
     #[test]
     fn the_usual_mesh_has_the_documented_names_and_addresses() {
-        let mut allocator = Allocator::new(Addresses::default());
+        let mut allocator = Allocator::new(Addresses::default(), Duration::ZERO);
         let mut pods = Vec::new();
         for service in &SERVICES {
             for _ in 0..service.replicas {
                 let taken: Vec<&str> = pods.iter().map(|(name, _): &(String, _)| name.as_str()).collect();
-                pods.push((free_name(service, &taken), allocator.next(service).to_string()));
+                pods.push((free_name(service, &taken), allocator.next(service, Duration::ZERO).to_string()));
             }
         }
         let expected = [
@@ -176,11 +194,37 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_taken_again_but_an_address_is_not() {
-        let pet = service("pet").unwrap();
+    fn a_name_is_taken_again_at_once_and_an_address_after_a_rest() {
+        let (pet, rest) = (service("pet").unwrap(), Duration::from_secs(3));
         assert_eq!(free_name(pet, &["pet-1", "pet-3"]), "pet-2");
-        let mut allocator = Allocator::new(Addresses::default());
-        assert_ne!(allocator.next(pet), allocator.next(pet));
+        let mut allocator = Allocator::new(Addresses::default(), rest);
+        let first = allocator.next(pet, Duration::ZERO);
+        let left = Duration::from_secs(7);
+        allocator.release(first, left);
+        let early = allocator.next(pet, left + rest - Duration::from_nanos(1));
+        assert_ne!(early, first, "a caller may still take it for the old one");
+        assert_eq!(allocator.next(pet, left + rest), first);
+        assert!(![first, early].contains(&allocator.next(pet, left + rest)), "no address is given out twice");
+    }
+
+    /// Eight addresses exist on a Mac: scaling up and down for ever must not need more.
+    #[test]
+    fn scaling_up_and_down_for_ever_needs_no_more_addresses_than_pods() {
+        let (pet, rest) = (service("pet").unwrap(), Duration::from_secs(3));
+        let mut allocator = Allocator::new(Addresses::default(), rest);
+        let mut now = Duration::ZERO;
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..100 {
+            let pods: Vec<Ipv4Addr> = (0..4).map(|_| allocator.next(pet, now)).collect();
+            now += Duration::from_secs(1);
+            pods.iter().for_each(|pod| allocator.release(*pod, now));
+            seen.extend(pods);
+            now += rest;
+        }
+        assert_eq!(seen.len(), 4, "{seen:?}");
+        let ingress = Addresses::default().ingress;
+        allocator.release(ingress, now);
+        assert_ne!(allocator.next(pet, now + rest), ingress);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::error::Error;
 
 /// What stands for the pod in the shipped files: all its addresses, or its own loopback.
-const OWN_ADDRESSES: [&str; 2] = ["0.0.0.0", "127.0.0.1"];
+const OWN_ADDRESSES: [&str; 3] = ["::", "0.0.0.0", "127.0.0.1"];
 
 /// The text of the pod's file.
 ///
@@ -65,7 +65,8 @@ mod tests {
             let dns_only: Vec<&String> =
                 found.iter().filter(|found| found.starts_with("127.0.0.1")).collect();
             assert_eq!(dns_only, ["127.0.0.1:5300"], "{name}: {found:?}");
-            assert!(!found.iter().any(|found| found.starts_with("0.0.0.0")), "{name}: {found:?}");
+            let everywhere = |found: &String| found.starts_with("0.0.0.0") || found.starts_with("::");
+            assert!(!found.iter().any(everywhere), "{name}: {found:?}");
             for expected in ["127.0.1.9:10000", "127.0.1.9:8081", "127.0.1.9:10001", "sds:8080"] {
                 assert!(found.iter().any(|found| found == expected), "{name} lacks {expected}: {found:?}");
             }

@@ -114,8 +114,10 @@ pub async fn supervise(
     let result = mesh.run(&mut inbox, &mut progress, stop).await;
     let ended = mesh.end(&mut inbox, result.is_err()).await;
     // The state file is for a running mesh; one that is found later tells of a supervisor that was killed.
-    if let Err(error) = mesh.environment.dir.clear_state() {
-        tracing::warn!(%error, "the state file stays");
+    let dir = &mesh.environment.dir;
+    let cleared = if result.is_err() { dir.abandon(true) } else { dir.clear_state() };
+    if let Err(error) = cleared {
+        tracing::warn!(%error, "the folder is not clear");
     }
     tracing::info!(%ended, "the mesh has ended");
     if let Ok(Some(answer)) = result {

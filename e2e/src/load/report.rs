@@ -116,6 +116,12 @@ impl Report {
         self.seconds.iter().map(|second| second.refused).sum()
     }
 
+    /// The requests without a right answer, in the order of sending.
+    #[must_use]
+    pub fn unanswered(&self) -> &[Record] {
+        &self.unanswered
+    }
+
     /// Requests that were accepted and yet have no right answer, when a part was told to end at `signal`. A refusal is no
     /// loss if the request came after the signal; one that was under way by then had been accepted.
     #[must_use]
@@ -154,7 +160,8 @@ impl Report {
         assert_eq!(self.lost(signal), 0, "{self}");
     }
 
-    fn assert_whole(&self) {
+    /// The load was whole, whatever became of its requests.
+    pub fn assert_whole(&self) {
         println!("{self}");
         assert!(self.sent > 0 && self.sent >= self.planned, "the load fell behind: {self}");
         assert_eq!(self.sent as usize, self.answered() + self.failed(), "{self}");

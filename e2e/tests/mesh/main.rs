@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests and their helpers
 
+mod bulkhead;
 mod cluster;
 mod command_line;
 mod containers;
+mod edge;
 mod fail_static;
 mod outages;
 mod request_path;
+mod retries;
 mod rollouts;
 mod termination;

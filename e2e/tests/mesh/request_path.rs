@@ -62,6 +62,26 @@ async fn requests_are_answered_as_documented() {
 }
 
 #[tokio::test]
+async fn the_access_log_has_requests_and_no_probes() {
+    let mesh = Mesh::start().await;
+    let pets = mesh.pods_of("pet").await;
+    assert_eq!(mesh.get("/pet/pets?petStoreId=7").await.status, 200);
+    let mut lines = Vec::new();
+    mesh.until("a pet logs the request", async || {
+        lines.clear();
+        for pod in &pets {
+            lines.extend(mesh.access_log(pod).await);
+        }
+        lines.iter().any(|line| line.contains("/pets?petStoreId=7"))
+    })
+    .await;
+    // Each pod has been ready by now, so it has been probed.
+    let probes: Vec<&String> = lines.iter().filter(|line| line.contains("/readyz")).collect();
+    assert_eq!(probes, Vec::<&String>::new());
+    mesh.down().await;
+}
+
+#[tokio::test]
 async fn an_app_reaches_services_by_name_and_nothing_else() {
     let mesh = Mesh::start().await;
     let petstore = mesh.pod("petstore", 1).await;

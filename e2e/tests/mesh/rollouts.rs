@@ -180,7 +180,7 @@ async fn a_changed_file_is_applied_without_a_loss_and_a_broken_one_changes_nothi
     let loads = loads(&mesh);
     assert_eq!(mesh.get("/pet/pets?petStoreId=2").await.status, 200);
     mesh.apply_config("ingress", |tree| {
-        let text = tree.to_string().replace("\"/pet/\"", "\"/animals/\"");
+        let text = tree.to_string().replace("\"/pet/pets\"", "\"/animals/pets\"");
         *tree = serde_json::from_str(&text).unwrap();
     })
     .await;

@@ -49,14 +49,16 @@ pub fn router(state: AppState) -> Router {
         .route("/pets", get(api::pets))
         .route("/health", get(health::get))
         .route("/health/{status}", post(health::set))
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
         .route("/openapi.json", get(openapi::document))
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
-        .layer(from_fn_with_state(state.clone(), announce_shutdown))
         .layer(from_fn(telemetry::access_log))
         .layer(from_fn_with_state(state.spans.clone(), telemetry::trace_requests))
+        // Probes come every second or two: they are neither logged nor traced.
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .method_not_allowed_fallback(error::method_not_allowed)
+        .layer(from_fn_with_state(state.clone(), announce_shutdown))
         .with_state(state)
 }
 

@@ -112,6 +112,24 @@ fn a_collector_that_is_away_or_misspelt_costs_a_line_in_the_log_and_no_request()
     Ok(())
 }
 
+#[test]
+fn requests_are_logged_and_probes_are_not() -> Result {
+    let mut child = pet(&["--listen-addr", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
+    let first = lines.next().ok_or("no line")??;
+    let address = first.rsplit(' ').next().unwrap_or_default().to_owned();
+    for path in ["/readyz", "/pets?petStoreId=2", "/livez", "/health", "/readyz?verbose"] {
+        assert!(get(&address, path)?.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    let logged = lines.collect::<std::io::Result<Vec<_>>>()?;
+    assert_eq!(child.wait()?.code(), Some(0));
+    let about = |path: &str| logged.iter().filter(|line| line.contains(path)).count();
+    assert_eq!((about("/pets?petStoreId=2"), about("/health")), (1, 1), "{logged:?}");
+    assert_eq!((about("/readyz"), about("/livez")), (0, 0), "{logged:?}");
+    Ok(())
+}
+
 type Lines = std::io::Lines<BufReader<std::process::ChildStderr>>;
 
 /// The process, its address and its log after the line that names that.

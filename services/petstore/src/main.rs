@@ -13,7 +13,7 @@ use telemetry::{LogOptions, Spans};
 use tokio::net::TcpListener;
 use tracing::info;
 
-/// Above the sidecar's route timeout (15 s), so that its 504 arrives first and says more.
+/// Above the sidecar's route timeout (5 s), so that its 504 arrives first and says more.
 const PET_TIMEOUT: Duration = Duration::from_secs(20);
 /// For how long new requests are still answered after SIGTERM: callers need that time to learn of it.
 const LINGER: Duration = Duration::from_secs(2);

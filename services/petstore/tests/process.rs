@@ -1,7 +1,7 @@
 //! The binary itself: its flags, its words and its exit codes.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -77,5 +77,27 @@ fn it_says_where_it_listens_and_sigterm_is_exit_0() -> Result {
     assert!(first.contains("petstore listens on 127.0.0.1:"), "{first}");
     kill_process(Pid::from_child(&child), Signal::TERM)?;
     assert_eq!(child.wait()?.code(), Some(0));
+    Ok(())
+}
+
+#[test]
+fn requests_are_logged_and_probes_are_not() -> Result {
+    let mut child = petstore(&["--listen-addr", "127.0.0.1:0"]).stderr(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(child.stderr.take().ok_or("no stderr")?).lines();
+    let first = lines.next().ok_or("no line")??;
+    let address = first.split_whitespace().find_map(|word| word.strip_suffix(';')).unwrap_or_default();
+    for path in ["/readyz", "/petstore/2?includePets=false", "/livez", "/health", "/readyz?verbose"] {
+        let mut stream = TcpStream::connect(address)?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: petstore\r\nconnection: close\r\n\r\n")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        assert!(response.starts_with("HTTP/1.1 200"), "{path}: {response}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM)?;
+    let logged = lines.collect::<std::io::Result<Vec<_>>>()?;
+    assert_eq!(child.wait()?.code(), Some(0));
+    let about = |path: &str| logged.iter().filter(|line| line.contains(path)).count();
+    assert_eq!((about("/petstore/2?includePets=false"), about("/health")), (1, 1), "{logged:?}");
+    assert_eq!((about("/readyz"), about("/livez")), (0, 0), "{logged:?}");
     Ok(())
 }

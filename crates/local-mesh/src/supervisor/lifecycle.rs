@@ -13,8 +13,9 @@ use crate::control::State;
 use crate::error::Error;
 use crate::pod::{APP_END, Kind, Leaving, PROXY_END, Phase, Pod, Slot, Step, Then};
 
-/// A leaving pod serves for as many refresh delays: polls are up to two delays apart, and one may just have begun.
-const LEAVE_REFRESHES: u32 = 3;
+/// After as many refresh delays every caller has heard of a change: polls are up to two delays apart, and one may just
+/// have begun. So long a leaving pod serves, and so long its address rests.
+pub(super) const HEARD_AFTER: u32 = 3;
 
 /// Time for each of the two groups of processes at the end of the mesh, before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(5);
@@ -32,7 +33,9 @@ impl Mesh {
         for pod in &mut self.pods {
             step(pod, now);
         }
-        self.pods.retain(|pod| !is_gone(pod, Then::Remove));
+        for pod in self.pods.extract_if(.., |pod| is_gone(pod, Then::Remove)) {
+            self.allocator.release(pod.address, now - self.began);
+        }
         for pod in self.pods.iter_mut().filter(|pod| is_gone(pod, Then::Restart)) {
             revive(pod);
         }
@@ -59,7 +62,7 @@ impl Mesh {
 
     /// Begins the end of a pod. A crashed one has nothing to serve any more; `at_once` kills instead.
     pub(super) fn leave(&mut self, name: &str, then: Then, at_once: bool) {
-        let serve = self.options.refresh_delay * LEAVE_REFRESHES;
+        let serve = self.options.refresh_delay * HEARD_AFTER;
         let Some(pod) = self.pod_mut(name) else { return };
         let serves = matches!(pod.phase, Phase::Up) && pod.ready && !at_once;
         tracing::info!(pod = name, ?then, serves, at_once, "leaving");

@@ -1,7 +1,8 @@
 //! The beginning: look before starting anything, open what the supervisor serves, make the pods, start the processes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -10,8 +11,9 @@ use tokio::net::{UdpSocket, UnixListener};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::lifecycle::HEARD_AFTER;
 use super::{END_TO_END, Event, Inbox, Mesh, Options, Progress, QUEUE};
-use crate::dir::Dir;
+use crate::dir::{self, Dir};
 use crate::dns::{self, Names};
 use crate::error::Error;
 use crate::objects::NAMESPACE;
@@ -31,18 +33,34 @@ const LATER_PROBES: Duration = Duration::from_secs(1);
 /// How often while a pod that has been ready is not.
 const ANXIOUS_PROBES: Duration = Duration::from_millis(100);
 
-/// The token that sds and kubectl show to the local Kubernetes API. It guards nothing but this machine's demo.
-const TOKEN: &str = "petmesh-local";
+/// Random bytes of the token that sds and kubectl show to the local Kubernetes API.
+const TOKEN_BYTES: usize = 32;
 
-/// Everything up to the first process: from here on the folder is ours and the control socket answers.
+/// Everything up to the first process: from here on the folder is ours and the control socket answers. If it fails,
+/// nothing of it stays.
 pub(super) async fn prepare(
+    options: Options,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(Mesh, Inbox), Error> {
+    let dir = Dir::new(&options.dir);
+    let lock = dir.take()?;
+    let prepared = prepare_in(&dir, &lock, options, progress).await;
+    if prepared.is_err()
+        && let Err(error) = dir.abandon(false)
+    {
+        progress(Progress::Note(format!("not everything could be cleared away: {error}")));
+    }
+    prepared
+}
+
+async fn prepare_in(
+    dir: &Dir,
+    lock: &File,
     options: Options,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(Mesh, Inbox), Error> {
     check_replicas(&options.replicas)?;
     preflight::binaries(&options.bin_dir)?;
-    let dir = Dir::new(&options.dir);
-    let lock = dir.take()?;
     if let Some(pid) = dir.last_supervisor() {
         progress(Progress::Note(format!(
             "clearing away what an earlier mesh (supervisor {pid}) left when it was killed"
@@ -51,15 +69,16 @@ pub(super) async fn prepare(
     dir.clear()?;
     let (events, event_inbox) = mpsc::channel(QUEUE);
     let (commands, command_inbox) = mpsc::channel(QUEUE);
-    let (kubernetes, kubernetes_api) = start_kubernetes(&dir)?;
+    let (kubernetes, kubernetes_api) = start_kubernetes(dir)?;
     let names = Names::default();
     let dns = start_dns(names.clone()).await?;
     let socket = dir.socket();
     let listener = UnixListener::bind(&socket).map_err(|e| Error::io("listen on", &socket, e))?;
+    dir::make_private(&socket)?;
     tokio::spawn(control::serve(listener, commands));
-    let environment = Environment { dir, bin_dir: options.bin_dir.clone(), kubernetes_api };
+    let environment = Environment { dir: dir.clone(), bin_dir: options.bin_dir.clone(), kubernetes_api };
     let mut mesh = Mesh {
-        allocator: Allocator::new(options.addresses),
+        allocator: Allocator::new(options.addresses, options.refresh_delay * HEARD_AFTER),
         options,
         environment,
         pods: Vec::new(),
@@ -74,7 +93,7 @@ pub(super) async fn prepare(
         rolling_now: None,
         published: BTreeMap::new(),
         unready: false,
-        _lock: lock,
+        _lock: lock.try_clone().map_err(|e| Error::io("hold the lock of", dir.path(), e))?,
     };
     mesh.create_pods()?;
     Ok((mesh, Inbox { events: event_inbox, commands: command_inbox }))
@@ -122,18 +141,19 @@ fn start_kubernetes(dir: &Dir) -> Result<(kube_api::Server, String), Error> {
     let failed = |error: &dyn std::fmt::Display| {
         Error::Refused(format!("cannot start the local Kubernetes API: {error}"))
     };
+    let token = token()?;
     let config = kube_api::Config {
         plain: None,
-        tokens: vec![kube_api::Token::admin(TOKEN)],
+        tokens: vec![kube_api::Token::admin(&token)],
         anonymous: kube_api::Anonymous::Forbidden,
         namespaces: vec![NAMESPACE.to_owned()],
         ..kube_api::Config::default()
     };
     let server = kube_api::Server::start(config).map_err(|error| failed(&error))?;
     let address = server.tls_addr().ok_or_else(|| failed(&"it has no address"))?;
-    write(&dir.ca(), server.ca_pem())?;
-    write(&dir.token(), TOKEN)?;
-    write(&dir.kubeconfig(), &server.kubeconfig(TOKEN))?;
+    dir::write_private(&dir.ca(), server.ca_pem())?;
+    dir::write_private(&dir.token(), &token)?;
+    dir::write_private(&dir.kubeconfig(), &server.kubeconfig(&token))?;
     Ok((server, format!("https://{address}")))
 }
 
@@ -146,8 +166,13 @@ async fn start_dns(names: Names) -> Result<SocketAddr, Error> {
     Ok(address)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    fs::write(path, text).map_err(|e| Error::io("write", path, e))
+/// Another one for each mesh, from the system's random numbers, in hexadecimal digits.
+fn token() -> Result<String, Error> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; TOKEN_BYTES];
+    let read = File::open(source).and_then(|mut file| file.read_exact(&mut bytes));
+    read.map_err(|e| Error::io("draw a token from", source, e))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Mesh {
@@ -166,20 +191,29 @@ impl Mesh {
     pub(super) fn create_pod(&mut self, service: &'static Service) -> Result<String, Error> {
         let taken: Vec<&str> = self.pods.iter().map(|pod| pod.name.as_str()).collect();
         let name = free_name(service, &taken);
-        let address = self.allocator.next(service);
-        preflight::ports(&name, service, address)?;
-        let folder = self.environment.dir.pod(&name);
-        fs::create_dir_all(&folder).map_err(|e| Error::io("create", &folder, e))?;
-        if service.proxy.is_some() {
-            let file = self.options.config_dir.join(format!("{}.yaml", service.name));
-            let config = render::config(&file, address, self.dns)?;
-            write(&self.environment.dir.config(&name), &config)?;
+        let address = self.allocator.next(service, self.began.elapsed());
+        if let Err(error) = self.check_pod(&name, service, address) {
+            self.allocator.release(address, self.began.elapsed());
+            return Err(error);
         }
         tracing::info!(pod = name, %address, "new pod");
         let at =
             self.pods.iter().rposition(|pod| pod.service == service).map_or(self.pods.len(), |last| last + 1);
         self.pods.insert(at, Pod::new(name.clone(), service, address));
         Ok(name)
+    }
+
+    /// Tries a pod's ports and renders its file.
+    fn check_pod(&self, name: &str, service: &Service, address: Ipv4Addr) -> Result<(), Error> {
+        preflight::ports(name, service, address)?;
+        let dir = &self.environment.dir;
+        dir.create_pod(name)?;
+        if service.proxy.is_some() {
+            let file = self.options.config_dir.join(format!("{}.yaml", service.name));
+            let config = render::config(&file, address, self.dns)?;
+            dir::write_private(&dir.config(name), &config)?;
+        }
+        Ok(())
     }
 
     /// Starts what may start: apps at once, proxies in the first start after those that they need.
