@@ -4,7 +4,7 @@
 //! a listener asks for it, the first worker accepts and hands over. A socket is kept when its listener changes.
 
 use std::cell::RefCell;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -90,8 +90,16 @@ fn backlog(listener: &Listener) -> i32 {
     i32::try_from(listener.backlog).unwrap_or(i32::MAX)
 }
 
+/// A bound socket that does not listen yet.
+///
+/// A kernel without IPv6 (`ipv6.disable=1`) has only the IPv4 part of `::` with `ipv4_compat`. Envoy
+/// refuses to start there.
 fn socket(address: SocketAddr, share: bool, ipv4_too: bool) -> std::io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let new = |address| Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP));
+    let (socket, address) = match (new(address), ipv4_part(address).filter(|_| ipv4_too)) {
+        (Err(_), Some(ipv4)) => (new(ipv4)?, ipv4),
+        (socket, _) => (socket?, address),
+    };
     // A restart must not wait for the connections of the process before it to leave TIME_WAIT.
     socket.set_reuse_address(true)?;
     if share {
@@ -103,6 +111,12 @@ fn socket(address: SocketAddr, share: bool, ipv4_too: bool) -> std::io::Result<S
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// The IPv4 part of `::`.
+fn ipv4_part(address: SocketAddr) -> Option<SocketAddr> {
+    let all = address.is_ipv6() && address.ip().is_unspecified();
+    all.then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 impl Acceptor {
