@@ -269,17 +269,22 @@ async fn requests_that_wait_follow_limits_that_a_reload_changes() {
         let (mut second, mut third) = (pin!(fixture.stream()), pin!(fixture.stream()));
         waits!(second);
         waits!(third);
-        fixture.limit(connections(2));
+        // The permit that it gets has come to those that wait, who wait for the next one now.
+        drop(first);
         let second = second.await.unwrap();
         waits!(third);
-        // A lower limit is one, too: what returns is not used again before that.
+        fixture.limit(connections(2));
+        let third = third.await.unwrap();
+        // A lower limit counts, too: what returns is above it.
+        let mut fourth = pin!(fixture.stream());
+        waits!(fourth);
         fixture.limit(connections(1));
         drop(second);
-        waits!(third);
-        assert_eq!(fixture.connections(), (2, 1));
-        drop(first);
-        drop(third.await.unwrap());
-        assert_eq!(fixture.connections(), (3, 0));
+        waits!(fourth);
+        assert_eq!(fixture.connections(), (3, 1));
+        drop(third);
+        drop(fourth.await.unwrap());
+        assert_eq!(fixture.connections(), (4, 0));
     })
     .await;
 }
