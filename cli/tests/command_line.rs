@@ -95,13 +95,16 @@ fn what_is_no_text_is_one_clear_error() {
     write("empty.yaml", b"");
     std::fs::create_dir(dir.path().join("folder.yaml")).unwrap();
     std::os::unix::fs::symlink("loop.yaml", dir.path().join("loop.yaml")).unwrap();
+    let large = std::fs::File::create(dir.path().join("large.yaml")).unwrap();
+    large.set_len((16 << 20) + 1).unwrap();
     for (file, reason) in [
         ("latin1.yaml", "no text in UTF-8 (byte 11)"),
         ("binary.yaml", "not a text"),
         ("empty.yaml", "the file is empty"),
         ("folder.yaml", "it is a directory"),
         ("loop.yaml", "cannot read the configuration loop.yaml"),
-        ("/dev/zero", "more than 16777216 bytes"),
+        ("large.yaml", "more than 16777216 bytes"),
+        ("/dev/zero", "it is a pipe, a device or a socket"),
     ] {
         let (code, _, said) = petmesh(dir.path(), &["config", "validate", file]);
         assert!(code == 1 && said.contains(reason), "{file}: {code} {said}");

@@ -17,6 +17,7 @@ use crate::local::Local;
 use crate::snapshot::Listener;
 use crate::state::{Direction, Drain, ServerState};
 use crate::stream_info::ConnectionInfo;
+use crate::time::Backoff;
 use chain::Facts;
 
 mod chain;
@@ -173,14 +174,13 @@ impl Acceptor {
             };
             match accepted {
                 Ok((stream, peer)) => {
-                    pause = PAUSE;
+                    pause.reset();
                     self.dispatch(&local, &spread, &mut turn, stream, peer);
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer is gone already: neither is helped by asking again at once.
                     tracing::warn!(listener = %self.listener.borrow().name, %error, "cannot accept a connection");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(pause.next(local.random_share())).await;
                 }
             }
         }
@@ -240,8 +240,8 @@ impl Drop for Accepting {
     }
 }
 
-const PAUSE: Duration = Duration::from_millis(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Waits until a listener that could not accept asks again.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
 
 /// Serves a connection that another worker accepted.
 pub(crate) fn take_over(local: &Rc<Local>, handed: Handed) {

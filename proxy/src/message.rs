@@ -178,8 +178,7 @@ impl RequestHead {
 
     /// The path without its query.
     pub(crate) fn path_only(&self) -> &[u8] {
-        let end = self.path.iter().position(|&byte| byte == b'?').unwrap_or(self.path.len());
-        self.path.get(..end).unwrap_or_default()
+        grammar::split_query(&self.path).0
     }
 
     /// A header, `host` or a pseudo-header (`:authority`, `:path`, `:method`, `:scheme`) by its name in lower case.

@@ -19,6 +19,7 @@ use smallvec::SmallVec;
 use crate::error::UpstreamError;
 use crate::matcher::HeaderMatcher;
 use crate::message::{Fields, Known, RequestHead, ResponseHead};
+use crate::time::Backoff;
 
 mod conditions;
 #[cfg(test)]
@@ -94,13 +95,6 @@ pub(crate) enum Cause<'a> {
         sent: bool,
     },
     Response(&'a ResponseHead),
-}
-
-/// The wait before retry number `retry` (1 is the first): a random part, 0 to 1, of an interval that
-/// doubles up to the longest.
-pub(crate) fn back_off((first, longest): (Duration, Duration), retry: u32, random: f64) -> Duration {
-    let doublings = retry.saturating_sub(1).min(16);
-    first.saturating_mul(1 << doublings).min(longest).mul_f64(random.clamp(0.0, 1.0))
 }
 
 /// How long to wait before another attempt.
@@ -196,7 +190,7 @@ impl Retries {
         let (base, max) = self.policy.as_ref().map_or((BASE_INTERVAL, BASE_INTERVAL * 10), |policy| {
             (policy.base_interval, policy.max_interval)
         });
-        Wait::Exponential(back_off((base, max), retry, random))
+        Wait::Exponential(Backoff::new(base, max).after(retry.saturating_sub(1)).next(random))
     }
 
     /// How hosts are chosen for retries.

@@ -2,11 +2,14 @@
 //!
 //! Parts are shared between versions by their `Arc`s, so that an update touches only what changed; a worker compares pointers.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
+
+mod clusters;
+
+pub use clusters::Clusters;
 
 use crate::access_log::AccessLog;
 use crate::cluster::{ClusterPolicy, EndpointView, breaker::Breaker};
@@ -27,10 +30,10 @@ use crate::trace::Tracing;
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     pub version: u64,
-    /// Listeners that are ready to be bound, in the file's order.
-    pub listeners: Vec<Arc<Listener>>,
-    /// Shared with the version before unless one changed; so is each cluster.
-    pub clusters: Arc<BTreeMap<Arc<str>, Arc<Cluster>>>,
+    /// Listeners that are ready to be bound, in the file's order. Shared with the version before
+    /// unless the configuration changed.
+    pub listeners: Arc<[Arc<Listener>]>,
+    pub clusters: Clusters,
 }
 
 /// A cluster: its policy, its members, and what outlives both.

@@ -18,12 +18,11 @@ use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::local::Local;
 use crate::message::Version;
-use crate::retry::back_off;
 use crate::route::Priority;
 use crate::snapshot::{TcpEnd, TcpProxy};
 use crate::stats::{ClusterStats, TcpStats};
 use crate::stream_info::{ConnectionInfo, LogMoment, StreamInfo};
-use crate::time;
+use crate::time::{self, Backoff};
 use crate::upstream::{self, LocalCluster};
 
 mod carry;
@@ -209,15 +208,12 @@ impl Session<'_> {
         permit: Permit,
     ) -> Result<Result<Upstream, UpstreamError>, Ended> {
         let stats = cluster.stats();
-        let (breaker, limits) = cluster.breaker(Priority::Default);
-        let Some(_pending) = breaker.pending.acquire(limits.max_pending_requests) else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Ok(Err(UpstreamError::Overflow));
+        let pending = match cluster.pend(Priority::Default) {
+            Ok(pending) => pending,
+            Err(overflow) => return Ok(Err(overflow)),
         };
         self.info.upstream.host = Some(host.address);
         self.info.upstream.hostname = (!host.hostname.is_empty()).then(|| host.hostname.as_str().into());
-        stats.upstream_rq_pending_total.inc();
-        let pending = Pending::new(stats);
         let connected = waits.race(upstream::connect(host, cluster)).await;
         drop(pending);
         self.info.upstream.request_begin = Some(time::now());
@@ -259,24 +255,9 @@ impl Session<'_> {
 
     /// The wait before the next attempt.
     fn back_off(&self) -> Option<Duration> {
-        let limits = self.proxy.back_off?;
-        Some(back_off(limits, self.info.attempts, self.local.random_share()))
-    }
-}
-
-/// Counts a connection as pending while it is made.
-struct Pending<'s>(&'s ClusterStats);
-
-impl<'s> Pending<'s> {
-    fn new(stats: &'s ClusterStats) -> Self {
-        stats.upstream_rq_pending_active.inc();
-        Self(stats)
-    }
-}
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        self.0.upstream_rq_pending_active.dec();
+        let (first, longest) = self.proxy.back_off?;
+        let failures = self.info.attempts.saturating_sub(1);
+        Some(Backoff::new(first, longest).after(failures).next(self.local.random_share()))
     }
 }
 

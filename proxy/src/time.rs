@@ -64,6 +64,38 @@ fn within<T: Send + 'static>(
     result.recv_timeout(limit).unwrap_or_else(|_late| Err(late()))
 }
 
+/// Waits between attempts: each a random part of an interval that doubles up to the longest (full
+/// jitter, as in Envoy), so that many that failed together do not come back together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, failures: 0 }
+    }
+
+    /// The same after so many failures.
+    pub(crate) fn after(self, failures: u32) -> Self {
+        Self { failures, ..self }
+    }
+
+    /// The next wait; `random` is a share in 0..1.
+    pub(crate) fn next(&mut self, random: f64) -> Duration {
+        let interval = self.first.saturating_mul(1 << self.failures.min(30)).min(self.longest);
+        self.failures = self.failures.saturating_add(1);
+        interval.mul_f64(random.clamp(0.0, 1.0))
+    }
+
+    /// An attempt went well.
+    pub(crate) fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
 /// The value of a `date` header, made once a second (RFC 9110, 5.6.7).
 #[derive(Debug, Default)]
 pub(crate) struct DateCache {
@@ -190,6 +222,23 @@ mod tests {
         drop(held);
         while in_time(|| Ok(1)).is_err() {
             std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn waits_are_random_parts_of_an_interval_that_doubles_up_to_the_longest() {
+        let millis = Duration::from_millis;
+        let mut backoff = Backoff::new(millis(25), millis(250));
+        let waits: Vec<_> = (0..6).map(|_| backoff.next(1.0)).collect();
+        assert_eq!(waits, [25, 50, 100, 200, 250, 250].map(millis));
+        backoff.reset();
+        assert_eq!((backoff.next(0.5), backoff.next(0.0)), (millis(25) / 2, Duration::ZERO));
+        for failures in [31, 1000, u32::MAX] {
+            for first in [Duration::from_nanos(1), Duration::MAX] {
+                let mut backoff = Backoff::new(first, millis(250)).after(failures);
+                assert_eq!((backoff.next(1.0), backoff.next(7.0)), (millis(250), millis(250)));
+                assert_eq!(backoff.next(-1.0), Duration::ZERO);
+            }
         }
     }
 

@@ -16,15 +16,15 @@ use tokio_util::sync::CancellationToken;
 use crate::listener::{self, Acceptor, Handed, Spread};
 use crate::local::Local;
 use crate::snapshot::{Listener, Snapshot};
+use crate::time::Backoff;
 use crate::upstream::Update;
 
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
 /// Connections accepted for a worker and not yet taken by it.
 const INBOX: usize = 1024;
-/// How long a listener that could not be bound waits before it is bound again; twice as long each time.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// Waits until a listener that could not be bound is bound again.
+const BIND_AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// What a worker starts with.
 pub(crate) struct Setup {
@@ -146,19 +146,24 @@ struct Worker {
     unbound: BTreeMap<SocketAddr, Unbound>,
 }
 
-/// When a listener is bound again, and how long to wait after that.
+/// When a listener is bound again, and the waits after that.
 struct Unbound {
     due: Instant,
-    wait: Duration,
+    backoff: Backoff,
 }
 
 impl Worker {
     /// Takes over a snapshot: what changed since the one before.
     fn apply(&mut self, snapshot: &Arc<Snapshot>) {
         let before = std::mem::replace(&mut self.snapshot, Arc::clone(snapshot));
-        if !Arc::ptr_eq(&before.clusters, &snapshot.clusters) {
-            self.apply_clusters(&before, snapshot);
+        self.apply_clusters(&before, snapshot);
+        if !Arc::ptr_eq(&before.listeners, &snapshot.listeners) {
+            self.apply_listeners(snapshot);
         }
+        self.bound.report(self.local.shard, snapshot.version);
+    }
+
+    fn apply_listeners(&mut self, snapshot: &Snapshot) {
         let wanted = wanted(snapshot);
         self.acceptors.retain(|address, acceptor| {
             let stays = wanted.contains_key(address);
@@ -180,15 +185,11 @@ impl Worker {
                 None => self.open(listener),
             }
         }
-        self.bound.report(self.local.shard, snapshot.version);
     }
 
     fn apply_clusters(&self, before: &Snapshot, snapshot: &Snapshot) {
         let clusters = &self.local.clusters;
-        for (name, cluster) in &*snapshot.clusters {
-            if before.clusters.get(name).is_some_and(|before| Arc::ptr_eq(before, cluster)) {
-                continue;
-            }
+        snapshot.clusters.each_change(&before.clusters, &mut |cluster| {
             let update = Update {
                 policy: &cluster.policy,
                 endpoints: &cluster.endpoints,
@@ -196,9 +197,10 @@ impl Worker {
                 breakers: &cluster.breakers,
             };
             clusters.update(&update, self.local.shard);
-        }
-        if before.clusters.keys().any(|name| !snapshot.clusters.contains_key(name)) {
-            clusters.retain(|name| snapshot.clusters.contains_key(name));
+        });
+        let gone = |name: &Arc<str>| !snapshot.clusters.contains(name);
+        if !snapshot.clusters.has_names_of(&before.clusters) && before.clusters.names().any(gone) {
+            clusters.retain(|name| snapshot.clusters.contains(name));
         }
     }
 
@@ -237,9 +239,9 @@ impl Worker {
                 self.acceptors.insert(address, acceptor);
             }
             Err(error) => {
-                let wait = self.unbound.get(&address).map_or(FIRST_WAIT, |before| before.wait);
-                let unbound = Unbound { due: Instant::now() + wait, wait: (wait * 2).min(LONGEST_WAIT) };
-                self.unbound.insert(address, unbound);
+                let mut backoff = self.unbound.get(&address).map_or(BIND_AGAIN, |before| before.backoff);
+                let due = Instant::now() + backoff.next(local.random_share());
+                self.unbound.insert(address, Unbound { due, backoff });
                 local.state.set_bound(address, local.shard, Err(error.to_string()));
             }
         }

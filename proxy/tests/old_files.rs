@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 
+#[path = "shared/ports.rs"]
+mod ports;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command};
@@ -56,7 +59,7 @@ fn respond(mut stream: TcpStream, failed: &AtomicBool) {
 
 /// Starts the proxy on a file with `PORT` for its listener and `UP` for the upstream.
 fn start(file: &str) -> Proxy {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = ports::free_port();
     let text = file.replace("PORT", &port.to_string()).replace("UP", &upstream().to_string());
     let mut child = Command::new(env!("CARGO_BIN_EXE_proxy"))
         .args(["--concurrency", "1", "--log-level", "error", "--config-yaml", &text])

@@ -1,6 +1,7 @@
 //! The current configuration and its source, as the messages that it was read from, for
 //! `/config_dump`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -21,7 +22,7 @@ pub struct Accepted {
     /// Listeners that could not be bound, and are not active.
     pub unbound: Vec<Unbound>,
     /// Clusters that wait for their first endpoints.
-    pub warming: Vec<Arc<str>>,
+    pub warming: BTreeSet<Arc<str>>,
 }
 
 /// A listener that could not be bound.

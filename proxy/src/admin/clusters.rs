@@ -12,7 +12,6 @@ use crate::cluster::flags::HealthFlag;
 use crate::cluster::outlier::Percent;
 use crate::cluster::{Health, Host};
 use crate::snapshot::{Cluster, Snapshot};
-use crate::stats::ClusterStats;
 
 pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
     let Ok(filter) = params.get("filter").map(super::stats::regex).transpose() else {
@@ -201,74 +200,52 @@ pub(super) fn address(address: SocketAddr) -> Value {
 /// Sets each cluster's circuit breaker gauges from the permits that are out.
 pub(super) fn refresh(context: &AdminContext) {
     let snapshot: std::sync::Arc<Snapshot> = context.snapshot.borrow().clone();
-    for cluster in snapshot.clusters.values() {
+    for (_, cluster) in snapshot.clusters.iter() {
         // These gauges have no other writer, so that their shard is ours.
         let stats = cluster.stats.shard(context.registry.admin_shard());
-        let [default, high] = &*cluster.breakers;
-        let [default_limits, high_limits] = &cluster.policy.breakers;
-        refresh_default(stats, default, default_limits);
-        refresh_high(stats, high, high_limits);
-    }
-}
-
-fn refresh_default(stats: &ClusterStats, breaker: &Breaker, limits: &Thresholds) {
-    let level = Level::of(breaker, limits);
-    stats.circuit_breakers_default_cx_open.set(level.cx_open);
-    stats.circuit_breakers_default_cx_pool_open.set(0);
-    stats.circuit_breakers_default_rq_pending_open.set(level.pending_open);
-    stats.circuit_breakers_default_rq_open.set(level.rq_open);
-    stats.circuit_breakers_default_rq_retry_open.set(level.retry_open);
-    if limits.track_remaining {
-        stats.circuit_breakers_default_remaining_cx.set(level.remaining_cx);
-        stats.circuit_breakers_default_remaining_pending.set(level.remaining_pending);
-        stats.circuit_breakers_default_remaining_rq.set(level.remaining_rq);
-        stats.circuit_breakers_default_remaining_retries.set(level.remaining_retries);
-    }
-}
-
-fn refresh_high(stats: &ClusterStats, breaker: &Breaker, limits: &Thresholds) {
-    let level = Level::of(breaker, limits);
-    stats.circuit_breakers_high_cx_open.set(level.cx_open);
-    stats.circuit_breakers_high_cx_pool_open.set(0);
-    stats.circuit_breakers_high_rq_pending_open.set(level.pending_open);
-    stats.circuit_breakers_high_rq_open.set(level.rq_open);
-    stats.circuit_breakers_high_rq_retry_open.set(level.retry_open);
-    if limits.track_remaining {
-        stats.circuit_breakers_high_remaining_cx.set(level.remaining_cx);
-        stats.circuit_breakers_high_remaining_pending.set(level.remaining_pending);
-        stats.circuit_breakers_high_remaining_rq.set(level.remaining_rq);
-        stats.circuit_breakers_high_remaining_retries.set(level.remaining_retries);
-    }
-}
-
-/// A breaker's gauges: 1 where nothing more is allowed, and how much more is.
-struct Level {
-    cx_open: i64,
-    pending_open: i64,
-    rq_open: i64,
-    retry_open: i64,
-    remaining_cx: i64,
-    remaining_pending: i64,
-    remaining_rq: i64,
-    remaining_retries: i64,
-}
-
-impl Level {
-    fn of(breaker: &Breaker, limits: &Thresholds) -> Self {
-        let left = |limit: u32, used: u32| i64::from(limit.saturating_sub(used));
-        let remaining_cx = left(limits.max_connections, breaker.connections.used());
-        let remaining_pending = left(limits.max_pending_requests, breaker.pending.used());
-        let remaining_rq = left(limits.max_requests, breaker.requests.used());
-        let remaining_retries = left(breaker.retry_limit(limits), breaker.retries.used());
-        Self {
-            cx_open: i64::from(remaining_cx == 0),
-            pending_open: i64::from(remaining_pending == 0),
-            rq_open: i64::from(remaining_rq == 0),
-            retry_open: i64::from(remaining_retries == 0),
-            remaining_cx,
-            remaining_pending,
-            remaining_rq,
-            remaining_retries,
+        stats.circuit_breakers_default_cx_pool_open.set(0);
+        stats.circuit_breakers_high_cx_pool_open.set(0);
+        let gauges = [
+            [
+                (&stats.circuit_breakers_default_cx_open, &stats.circuit_breakers_default_remaining_cx),
+                (
+                    &stats.circuit_breakers_default_rq_pending_open,
+                    &stats.circuit_breakers_default_remaining_pending,
+                ),
+                (&stats.circuit_breakers_default_rq_open, &stats.circuit_breakers_default_remaining_rq),
+                (
+                    &stats.circuit_breakers_default_rq_retry_open,
+                    &stats.circuit_breakers_default_remaining_retries,
+                ),
+            ],
+            [
+                (&stats.circuit_breakers_high_cx_open, &stats.circuit_breakers_high_remaining_cx),
+                (
+                    &stats.circuit_breakers_high_rq_pending_open,
+                    &stats.circuit_breakers_high_remaining_pending,
+                ),
+                (&stats.circuit_breakers_high_rq_open, &stats.circuit_breakers_high_remaining_rq),
+                (&stats.circuit_breakers_high_rq_retry_open, &stats.circuit_breakers_high_remaining_retries),
+            ],
+        ];
+        let priorities = cluster.breakers.iter().zip(&cluster.policy.breakers);
+        for (gauges, (breaker, limits)) in gauges.iter().zip(priorities) {
+            for ((open, remaining), left) in gauges.iter().zip(left(breaker, limits)) {
+                open.set(i64::from(left == 0));
+                if limits.track_remaining {
+                    remaining.set(left.into());
+                }
+            }
         }
     }
+}
+
+/// How many more connections, pending requests, requests and retries are allowed.
+fn left(breaker: &Breaker, limits: &Thresholds) -> [u32; 4] {
+    [
+        limits.max_connections.saturating_sub(breaker.connections.used()),
+        limits.max_pending_requests.saturating_sub(breaker.pending.used()),
+        limits.max_requests.saturating_sub(breaker.requests.used()),
+        breaker.retry_limit(limits).saturating_sub(breaker.retries.used()),
+    ]
 }

@@ -222,15 +222,10 @@ impl EndpointView {
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
             self.hosts.iter().map(|host| (host.address, host)).collect();
-        let mut endpoints = endpoints;
-        if let (true, [first, ..]) = (self.logical, endpoints) {
-            // Servers rotate their answers: that is no reason to close connections.
-            let is_named = |host: &&Arc<Host>| endpoints.iter().any(|named| named.address == host.address);
-            if let Some(host) = self.hosts.first().filter(is_named) {
-                before = HashMap::from([(first.address, host)]);
-            }
-            endpoints = std::slice::from_ref(first);
+        if let Some((_, to)) = self.moved(endpoints) {
+            before = self.hosts.first().map(|host| (to, host)).into_iter().collect();
         }
+        let endpoints = self.picked(endpoints);
         let mut hosts: Vec<Arc<Host>> = Vec::with_capacity(endpoints.len());
         let mut seen = std::collections::HashSet::with_capacity(endpoints.len());
         for endpoint in endpoints {
@@ -246,6 +241,23 @@ impl EndpointView {
         }
         self.ejections.set_hosts(hosts.len());
         self.of(hosts, version)
+    }
+
+    /// The endpoints that are hosts.
+    pub(crate) fn picked<'e>(&self, endpoints: &'e [Endpoint]) -> &'e [Endpoint] {
+        if self.logical { endpoints.get(..1).unwrap_or_default() } else { endpoints }
+    }
+
+    /// The address of a logical host and the one that it is to have. Servers rotate their
+    /// responses, so a host keeps its identity while its address is named.
+    pub(crate) fn moved(&self, endpoints: &[Endpoint]) -> Option<(SocketAddr, SocketAddr)> {
+        let to = endpoints.first().filter(|_| self.logical)?.address;
+        let from = self.hosts.first()?.address;
+        endpoints.iter().any(|named| named.address == from).then_some((from, to))
+    }
+
+    pub(crate) fn is_logical(&self) -> bool {
+        self.logical
     }
 
     /// The same hosts as their ejections are now.

@@ -1,5 +1,5 @@
 //! Builds run on a thread of their own, so control stays responsive. One runs at a time; the newest
-//! configuration wins.
+//! configuration wins, and under constant change at least every fourth build counts.
 
 use std::sync::Arc;
 
@@ -38,6 +38,30 @@ pub(super) struct Built {
     pub previous: Option<Arc<Graph>>,
     pub result: Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>,
     pub files: Stamps,
+}
+
+/// Which builds are dropped because a newer configuration waits.
+#[derive(Debug, Default)]
+pub(super) struct Dropping {
+    /// Builds since the last one that was accepted.
+    dropped: u32,
+}
+
+/// A file that changes during every build would never come into use without this limit.
+const MOST_DROPPED: u32 = 3;
+
+impl Dropping {
+    /// Whether to drop a build that has ended; `newer` is whether a newer configuration waits.
+    pub(super) fn drops(&mut self, newer: bool) -> bool {
+        let drops = newer && self.dropped < MOST_DROPPED;
+        self.dropped += u32::from(drops);
+        drops
+    }
+
+    /// A build was accepted.
+    pub(super) fn accepted(&mut self) {
+        self.dropped = 0;
+    }
 }
 
 impl Builder {

@@ -3,7 +3,6 @@
 //!
 //! A connection for each request: such requests are seconds apart.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,10 +15,10 @@ use tokio::sync::watch;
 
 use crate::cluster::Host;
 use crate::cluster::balancer::{self, Cursor};
-use crate::snapshot::Cluster;
+use crate::snapshot::Clusters;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
-pub(super) type Directory = watch::Receiver<Arc<BTreeMap<Arc<str>, Arc<Cluster>>>>;
+pub(super) type Directory = watch::Receiver<Clusters>;
 
 /// Bytes of a response that is not read.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -128,7 +127,7 @@ impl Client {
     }
 
     fn host(&self, name: &str, cursor: &mut Cursor) -> Result<(Arc<Host>, Duration), Error> {
-        let directory = Arc::clone(&self.directory.borrow());
+        let directory = self.directory.borrow();
         let cluster = directory.get(name).ok_or_else(|| Error::NoCluster(name.to_owned()))?;
         let policy = &cluster.policy;
         let mut random = |below: u64| fastrand::u64(..below.max(1));

@@ -14,6 +14,7 @@ use super::resolve::{Resolved, Resolver};
 use super::{Reporter, Update, jitter};
 use crate::build::discovery::{Dns, Name, at};
 use crate::cluster::Endpoint;
+use crate::time::Backoff;
 
 /// No record's life makes us ask more often than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
@@ -30,11 +31,10 @@ pub(super) async fn run(dns: Dns, reporter: Reporter) {
     };
     let mut names: Vec<Known<'_>> = dns.names.iter().map(Known::new).collect();
     let fixed = names.iter().all(|known| known.fixed);
-    let mut failures = 0_u32;
+    let mut backoff = dns.failure_refresh.map(|(first, longest)| Backoff::new(first, longest));
     let mut sent: Option<Vec<Endpoint>> = None;
     loop {
         let failed = round(&dns, &resolver, &mut names, &reporter).await;
-        failures = if failed { failures.saturating_add(1) } else { 0 };
         let endpoints = endpoints(&dns, &names);
         if sent.as_ref() != Some(&endpoints) {
             let update = Update::Members { endpoints: endpoints.clone(), version: String::new() };
@@ -48,7 +48,14 @@ pub(super) async fn run(dns: Dns, reporter: Reporter) {
         if fixed {
             return;
         }
-        tokio::time::sleep(wait(&dns, &names, failures)).await;
+        let wait = match &mut backoff {
+            Some(backoff) if failed => backoff.next(fastrand::f64()),
+            backoff => {
+                backoff.iter_mut().for_each(Backoff::reset);
+                refresh(&dns, &names, failed)
+            }
+        };
+        tokio::time::sleep((wait + jitter(dns.jitter)).max(SHORTEST_WAIT)).await;
     }
 }
 
@@ -111,14 +118,9 @@ fn endpoints(dns: &Dns, names: &[Known<'_>]) -> Vec<Endpoint> {
     all
 }
 
-fn wait(dns: &Dns, names: &[Known<'_>], failures: u32) -> Duration {
-    let base = match (failures, dns.failure_refresh) {
-        (1.., Some((base, longest))) => base.saturating_mul(1 << (failures - 1).min(16)).min(longest),
-        (0, _) if dns.respect_ttl => {
-            let ttl = names.iter().filter_map(|known| known.resolved.ttl).min();
-            ttl.filter(|ttl| !ttl.is_zero()).unwrap_or(dns.refresh)
-        }
-        _ => dns.refresh,
-    };
-    (base + jitter(dns.jitter)).max(SHORTEST_WAIT)
+/// The wait after a round.
+fn refresh(dns: &Dns, names: &[Known<'_>], failed: bool) -> Duration {
+    let ttl = names.iter().filter_map(|known| known.resolved.ttl).min();
+    let ttl = ttl.filter(|ttl| !failed && dns.respect_ttl && !ttl.is_zero());
+    ttl.unwrap_or(dns.refresh)
 }

@@ -18,6 +18,12 @@ use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
 use crate::snapshot::Cluster;
 
+#[cfg(test)]
+thread_local! {
+    /// How often a cluster was looked at, for tests that count steps.
+    pub(super) static VISITS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
 /// A cluster and its members.
 pub(super) struct Member {
     pub part: ClusterPart,
@@ -77,12 +83,9 @@ impl Member {
 
     /// Whether its endpoints are known and each of them was checked once.
     pub(super) fn is_warm(&self) -> bool {
-        self.has_endpoints() && self.watched.is_warm()
-    }
-
-    /// Whether its endpoints are known.
-    pub(super) fn has_endpoints(&self) -> bool {
-        self.source.phase == Phase::Warm
+        #[cfg(test)]
+        VISITS.set(VISITS.get() + 1);
+        self.source.phase == Phase::Warm && self.watched.is_warm()
     }
 
     /// Builds the view from the endpoints and all that is known of their health.
@@ -92,7 +95,7 @@ impl Member {
     }
 
     fn renew_as(&mut self, version: &str, shard: usize) {
-        let members = self.watched.members(&self.endpoints);
+        let members = self.watched.members(&self.endpoints, &self.view);
         let watched = &self.watched;
         let view = self.view.update_with(&members, version.to_owned(), |host| watched.flags(host));
         // Ejections are of hosts, which the view knows.
@@ -103,6 +106,8 @@ impl Member {
 
     /// The cluster that must be warm before this one can be asked for.
     pub(super) fn depends_on(&self) -> Option<&str> {
+        #[cfg(test)]
+        VISITS.set(VISITS.get() + 1);
         match &*self.part.discovery {
             Discovery::SdsV1(sds) => Some(&sds.cluster),
             Discovery::Static(_) | Discovery::Dns(_) | Discovery::File(_) => None,
@@ -187,8 +192,9 @@ impl Member {
         self.changed(changed, shard)
     }
 
+    /// Until it is warm nothing looks at its view: one host after the other gets its first result.
     fn changed(&mut self, changed: bool, shard: usize) -> bool {
-        if changed {
+        if changed && (self.watched.is_live() || self.is_warm()) {
             self.renew(shard);
             self.show(shard);
         }

@@ -1,8 +1,8 @@
 //! SDS v1: `GET /v1/registration/{service}` at a cluster, again and again (`REST_LEGACY`).
 //!
 //! Only a 200 with a whole, valid registration changes anything; anything else keeps the last
-//! known endpoints and is counted. Until the first success the wait grows from 100 ms to
-//! `refresh_delay`; after that it is `refresh_delay` plus up to half of it.
+//! known endpoints and is counted. Until the first success it backs off from 100 ms to
+//! `refresh_delay`; after that the wait is `refresh_delay` plus up to half of it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use super::{Reporter, Update, jitter};
 use crate::build::discovery::SdsV1;
 use crate::cluster::balancer::Cursor;
 use crate::cluster::{Endpoint, Health, Locality};
+use crate::time::Backoff;
 
 /// Bytes of a response: some 50,000 hosts.
 const BODY_LIMIT: usize = 8 << 20;
@@ -25,40 +26,37 @@ pub(super) async fn run(sds: SdsV1, client: Client, reporter: Reporter) {
     let path = format!("/v1/registration/{}", sds.service);
     let mut cursor = Cursor::default();
     let mut known = false;
-    let mut failures = 0_u32;
+    let (mut failing, mut backoff) = (false, Backoff::new(FIRST_WAIT, sds.refresh_delay));
     loop {
         match ask(&sds, &client, &path, &mut cursor, &reporter).await {
             Ok(endpoints) => {
-                if failures > 0 {
+                if failing {
                     tracing::info!(cluster = sds.cluster, service = sds.service, "registrations come again");
                 }
-                (known, failures) = (true, 0);
+                (known, failing) = (true, false);
                 if !reporter.tell(Update::Members { endpoints, version: String::new() }).await {
                     return;
                 }
             }
             Err(problem) => {
                 // Logged once for each outage; the counters have the rest.
-                if failures == 0 {
+                if !failing {
                     tracing::warn!(
                         cluster = sds.cluster,
                         service = sds.service,
                         "no registration: {problem}"
                     );
                 }
-                failures = failures.saturating_add(1);
+                failing = true;
             }
         }
-        tokio::time::sleep(wait(&sds, known, failures)).await;
+        let wait = if known {
+            sds.refresh_delay + jitter(sds.refresh_delay / 2)
+        } else {
+            backoff.next(fastrand::f64())
+        };
+        tokio::time::sleep(wait).await;
     }
-}
-
-fn wait(sds: &SdsV1, known: bool, failures: u32) -> Duration {
-    if known {
-        return sds.refresh_delay + jitter(sds.refresh_delay / 2);
-    }
-    let longest = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(sds.refresh_delay);
-    longest / 2 + jitter(longest / 2)
 }
 
 async fn ask(

@@ -2,7 +2,8 @@
 //!
 //! The decisions are those of `cluster::outlier` and `cluster::health`; here they get their events, and their counters and log lines.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,16 @@ struct Checks {
     settings: Arc<Settings>,
     stats: Arc<Scope<HealthCheckStats>>,
     hosts: BTreeMap<SocketAddr, Checked>,
+    tally: Tally,
+}
+
+/// How many of the hosts are new, healthy and degraded: kept, so that a result of one host does not
+/// cost a walk over all.
+#[derive(Default)]
+struct Tally {
+    new: usize,
+    healthy: usize,
+    degraded: usize,
 }
 
 /// A host under checks.
@@ -77,6 +88,7 @@ impl Watched {
                 settings: Arc::clone(settings),
                 stats: Arc::clone(stats),
                 hosts: BTreeMap::new(),
+                tally: Tally::default(),
             }),
             live: false,
         }
@@ -105,17 +117,27 @@ impl Watched {
     pub(super) fn inherit_checks(&mut self, before: &mut Self) {
         self.live = before.live;
         if let (Some(checks), Some(before)) = (&mut self.checks, before.checks.take()) {
-            checks.hosts = before.hosts;
+            (checks.hosts, checks.tally) = (before.hosts, before.tally);
         }
     }
 
     /// The members as discovery has them, and those that stay a while because they pass their checks.
-    pub(super) fn members(&mut self, endpoints: &[Endpoint]) -> Vec<Endpoint> {
-        let mut members = endpoints.to_vec();
+    /// `before` is the view that they are to replace.
+    pub(super) fn members<'e>(
+        &mut self,
+        endpoints: &'e [Endpoint],
+        before: &EndpointView,
+    ) -> Cow<'e, [Endpoint]> {
+        let mut members = Cow::Borrowed(endpoints);
         if let Some(checks) = &mut self.checks {
-            checks.follow(endpoints);
-            let leaving = checks.hosts.values().filter(|host| host.leaving);
-            members.extend(leaving.map(|host| host.endpoint.clone()));
+            if let Some((from, to)) = before.moved(endpoints) {
+                checks.rename(from, to);
+            }
+            checks.follow(before.picked(endpoints), before.is_logical());
+            let mut leaving = checks.hosts.values().filter(|host| host.leaving).peekable();
+            if leaving.peek().is_some() {
+                members.to_mut().extend(leaving.map(|host| host.endpoint.clone()));
+            }
         }
         members
     }
@@ -139,13 +161,12 @@ impl Watched {
 
     /// Whether every host that is checked has had a result.
     pub(super) fn is_warm(&self) -> bool {
-        let mut hosts = self.checks.iter().flat_map(|checks| checks.hosts.values());
-        hosts.all(|host| !host.session.is_new())
+        self.checks.as_ref().is_none_or(|checks| checks.tally.new == 0)
     }
 
     /// Starts the checkers of hosts that have none.
     pub(super) fn start(&mut self, reporter: &Reporter) {
-        let Some(Checks { settings, stats, hosts }) = &mut self.checks else { return };
+        let Some(Checks { settings, stats, hosts, .. }) = &mut self.checks else { return };
         for (address, host) in hosts.iter_mut().filter(|(_, host)| host.task.is_none()) {
             let check = Check {
                 settings: Arc::clone(settings),
@@ -176,7 +197,9 @@ impl Watched {
         if let Some(detection) = self.detection.as_mut().filter(|_| passed && healthy) {
             changed |= detection.detector.passed_health_check(host, now);
         }
-        self.show(shard);
+        if changed {
+            self.show(shard);
+        }
         Some(NextCheck { wait, changed })
     }
 
@@ -237,8 +260,21 @@ impl Detection {
 }
 
 impl Checks {
-    /// Begins with new hosts, ends with those that are gone. Those that pass their checks go later.
-    fn follow(&mut self, endpoints: &[Endpoint]) {
+    /// A logical host has another address, which is asked from now on.
+    fn rename(&mut self, from: SocketAddr, to: SocketAddr) {
+        if from != to
+            && let Some(mut host) = self.hosts.remove(&from)
+        {
+            if let Some(task) = host.task.take() {
+                task.abort();
+            }
+            self.hosts.insert(to, host);
+        }
+    }
+
+    /// Begins with new hosts, ends with those that are gone. Those that pass their checks go later,
+    /// except a logical host, which another one replaces.
+    fn follow(&mut self, endpoints: &[Endpoint], logical: bool) {
         let mut before = std::mem::take(&mut self.hosts);
         for endpoint in endpoints.iter().filter(|endpoint| !endpoint.check.disabled) {
             let known = before.remove(&endpoint.address);
@@ -250,15 +286,18 @@ impl Checks {
             host.endpoint = endpoint.clone();
             self.hosts.entry(endpoint.address).or_insert(host);
         }
-        if self.settings.ignore_health_on_removal {
-            return;
-        }
-        for (address, mut host) in before {
-            let known = endpoints.iter().any(|endpoint| endpoint.address == address);
-            if !known && host.may_stay() {
-                host.leaving = true;
-                self.hosts.insert(address, host);
+        if !self.settings.ignore_health_on_removal && !logical && !before.is_empty() {
+            let named: HashSet<_> = endpoints.iter().map(|endpoint| endpoint.address).collect();
+            for (address, mut host) in before {
+                if !named.contains(&address) && host.may_stay() {
+                    host.leaving = true;
+                    self.hosts.insert(address, host);
+                }
             }
+        }
+        self.tally = Tally::default();
+        for host in self.hosts.values() {
+            self.tally.add(&host.session);
         }
     }
 
@@ -272,6 +311,7 @@ impl Checks {
     ) -> Option<(Transition, bool)> {
         let host = self.hosts.get_mut(&address)?;
         let (first, before) = (host.session.is_new(), host.session.flags());
+        self.tally.remove(&host.session);
         let transition = host.session.take(&self.settings, outcome);
         let healthy = host.session.is_healthy();
         let stats = self.stats.shard(shard);
@@ -292,16 +332,38 @@ impl Checks {
         let changed = host.session.flags() != before;
         if host.leaving && !host.may_stay() {
             self.hosts.remove(&address);
+        } else {
+            self.tally.add(&host.session);
         }
         Some((transition, changed))
     }
 
     fn show(&self, shard: usize) {
         let stats = self.stats.shard(shard);
-        let sessions = || self.hosts.values().map(|host| &host.session);
-        stats.healthy.set(count(sessions().filter(|session| session.is_healthy()).count()));
-        let degraded = |session: &&Session| session.flags().has(HealthFlag::DegradedActiveHc);
-        stats.degraded.set(count(sessions().filter(degraded).count()));
+        stats.healthy.set(count(self.tally.healthy));
+        stats.degraded.set(count(self.tally.degraded));
+    }
+}
+
+impl Tally {
+    fn add(&mut self, session: &Session) {
+        for (level, counted) in self.levels(session) {
+            *level += usize::from(counted);
+        }
+    }
+
+    fn remove(&mut self, session: &Session) {
+        for (level, counted) in self.levels(session) {
+            *level = level.saturating_sub(usize::from(counted));
+        }
+    }
+
+    fn levels(&mut self, session: &Session) -> [(&mut usize, bool); 3] {
+        [
+            (&mut self.new, session.is_new()),
+            (&mut self.healthy, session.is_healthy()),
+            (&mut self.degraded, session.flags().has(HealthFlag::DegradedActiveHc)),
+        ]
     }
 }
 

@@ -11,20 +11,20 @@ use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
-use super::builder::{Builder, Built, Input};
+use super::builder::{Builder, Built, Dropping, Input};
 use super::client::Client;
 use super::file::{self, Origin};
-use super::store::{Changes, Clusters, Effect, Retired, Sources, Store};
+use super::store::{Changes, Effect, Retired, Sources, Store};
 use super::{Event, WAITING_EVENTS};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::admin::accepted::{Accepted, Rejected, Unbound};
 use crate::build::files::Stamps;
 use crate::build::{Files, Flavor, Graph, Packed};
 use crate::cluster::report::{HostReport, WAITING_REPORTS};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Clusters, Snapshot};
 use crate::state::{self, Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope, ServerStats};
-use crate::time;
+use crate::time::{self, Backoff};
 
 /// Everything that the control plane starts from.
 pub struct Start {
@@ -63,7 +63,7 @@ pub struct Control {
     sender: mpsc::Sender<Event>,
     reports: mpsc::Receiver<HostReport>,
     snapshots: watch::Sender<Arc<Snapshot>>,
-    directory: watch::Sender<Arc<Clusters>>,
+    directory: watch::Sender<Clusters>,
     accepted: watch::Sender<Arc<Accepted>>,
     origin: Origin,
     /// The last configuration that was built or is waiting.
@@ -78,6 +78,7 @@ pub struct Control {
     /// The build that runs, and those that it serves.
     building: Option<JoinHandle<Built>>,
     waiting: Vec<oneshot::Sender<()>>,
+    dropping: Dropping,
     /// What is built after it: the newest text, or the configuration in use once more.
     next_text: Option<String>,
     next_again: Option<Vec<oneshot::Sender<()>>>,
@@ -104,12 +105,11 @@ pub struct Control {
 struct Blocked {
     addresses: Vec<SocketAddr>,
     due: Instant,
-    wait: Duration,
+    backoff: Backoff,
 }
 
-/// Back-off until addresses in use are checked again; twice as long each time.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Waits until addresses in use are checked again.
+const CHECK_AGAIN: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
 impl Control {
     /// Builds the first graph; starts and binds nothing. The warnings, or every finding when the file cannot be used.
@@ -123,7 +123,7 @@ impl Control {
         let files = Files::default();
         let (graph, warnings) = builder.graph(&start.read, &files, &[], None)?;
         let (sender, events) = mpsc::channel(WAITING_EVENTS);
-        let (directory, asked) = watch::channel(Arc::default());
+        let (directory, asked) = watch::channel(Clusters::default());
         let sources = Sources {
             client: Client::new(asked),
             events: sender.clone(),
@@ -163,6 +163,7 @@ impl Control {
             builder,
             building: None,
             waiting: Vec::new(),
+            dropping: Dropping::default(),
             next_text: None,
             next_again: None,
             data: watch::Sender::new(files.into_stamps()),
@@ -362,6 +363,14 @@ impl Control {
     fn built(&mut self, built: Option<Built>) {
         self.building = None;
         if let Some(Built { input, previous, result, files }) = built {
+            let values_only = matches!(input, Input::Message(_));
+            let newer = self.next_text.is_some() || (values_only && self.next_again.is_some());
+            if self.dropping.drops(newer) {
+                if values_only {
+                    self.next_again.get_or_insert_default().append(&mut self.waiting);
+                }
+                return self.build();
+            }
             let in_use = self.store.graph();
             let shares = previous.as_ref().map(Arc::as_ptr) == in_use.map(Arc::as_ptr);
             if !shares && result.is_ok() {
@@ -402,8 +411,9 @@ impl Control {
         let taken = self.taken(name, &graph);
         if !taken.is_empty() {
             let addresses = taken.iter().map(|(address, _)| *address).collect();
-            self.blocked =
-                Some(Blocked { addresses, due: Instant::now() + FIRST_WAIT, wait: FIRST_WAIT * 2 });
+            let mut backoff = CHECK_AGAIN;
+            let due = Instant::now() + backoff.next(fastrand::f64());
+            self.blocked = Some(Blocked { addresses, due, backoff });
             return self.refuse(taken.into_iter().map(|(_, diagnostic)| diagnostic).collect(), text);
         }
         if !warnings.is_empty() {
@@ -420,8 +430,11 @@ impl Control {
     }
 
     fn accept(&mut self, message: Packed<Bootstrap>, graph: Graph) {
+        self.dropping.accepted();
         self.candidate = Some(message);
         self.store.begin(graph);
+        let waiting = self.store.waiting();
+        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).warming = waiting);
         self.progress();
     }
 
@@ -431,8 +444,7 @@ impl Control {
         if blocked.addresses.iter().all(|address| (self.probe)(*address).is_ok()) {
             self.build_text(self.text.clone());
         } else {
-            blocked.due = now + blocked.wait;
-            blocked.wait = (blocked.wait * 2).min(LONGEST_WAIT);
+            blocked.due = now + blocked.backoff.next(fastrand::f64());
         }
     }
 
@@ -504,8 +516,9 @@ impl Control {
 
     /// Starts what can be started and puts the warming graph in use when it is ready.
     fn progress(&mut self) {
-        self.directory.send_replace(self.store.directory());
+        self.directory.send_replace(self.store.directory().clone());
         self.store.start_sources();
+        let news = self.store.news();
         if self.store.primaries_are_warm() && self.state.phase() == Phase::PreInitializing {
             self.state.set_phase(Phase::Initializing);
         }
@@ -513,6 +526,8 @@ impl Control {
             self.count(clusters, listeners);
             self.name_unbound();
             self.publish();
+            let (listeners, shard) = (self.store.listeners(), self.registry.control_shard());
+            super::spans::start(listeners.iter().map(|listener| &**listener), self.store.client(), shard);
             self.retire(retired);
             if let Some(bootstrap) = self.candidate.take() {
                 let text_accepted = self.text_accepted;
@@ -526,10 +541,16 @@ impl Control {
                 });
             }
         }
-        let waiting = self.store.waiting();
-        let warming = i64::try_from(waiting.len()).unwrap_or(i64::MAX);
+        let warming = i64::try_from(self.store.waiting_count()).unwrap_or(i64::MAX);
         self.clusters.shard(self.registry.control_shard()).warming_clusters.set(warming);
-        self.accepted.send_modify(|accepted| Arc::make_mut(accepted).warming = waiting);
+        if !news.is_empty() {
+            self.accepted.send_modify(|accepted| {
+                let shown = &mut Arc::make_mut(accepted).warming;
+                for (name, waits) in news {
+                    let _ = if waits { shown.insert(name) } else { shown.remove(&name) };
+                }
+            });
+        }
     }
 
     /// Lets the connections of chains that are no longer configured drain.
@@ -543,13 +564,9 @@ impl Control {
 
     fn publish(&mut self) {
         self.version += 1;
-        let clusters = self.store.clusters();
-        let snapshot = Snapshot { version: self.version, listeners: self.store.listeners(), clusters };
-        self.snapshots.send_replace(Arc::new(snapshot));
-        self.directory.send_replace(self.store.directory());
-        let shard = self.registry.control_shard();
-        let listeners = self.store.listeners();
-        super::spans::start(listeners.iter().map(|listener| &**listener), self.store.client(), shard);
+        let (listeners, clusters) = (Arc::clone(self.store.listeners()), self.store.clusters().clone());
+        self.snapshots.send_replace(Arc::new(Snapshot { version: self.version, listeners, clusters }));
+        self.directory.send_replace(self.store.directory().clone());
     }
 
     fn count(&mut self, clusters: Changes, listeners: Changes) {
@@ -577,3 +594,7 @@ impl Control {
         stats.total_listeners_active.set(i64::try_from(active).unwrap_or(i64::MAX));
     }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/warming.rs"]
+mod tests;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Context;
 use super::operator::{GrpcStyle, Header, HeaderName, Operator, PathSource, Plain, Point, Unit, cut};
 use crate::error::{Flag, Flags};
-use crate::message::grammar::{decode_percent, uuid, without_port};
+use crate::message::grammar::{decode_percent, split_query, uuid, without_port};
 use crate::message::{Fields, Known, RequestHead, ResponseHead, work};
 use crate::stream_info::{LogMoment, StreamInfo};
 
@@ -23,12 +23,15 @@ impl Operator {
             }
             Self::QueryParam { name, limit } => write_query_parameter(context.request, name, *limit, out),
             Self::Path { query, source } => put(
-                path(context.request, *source).map(|path| if *query { path } else { split_path(path).0 }),
+                path(context.request, *source).map(|path| if *query { path } else { split_query(path).0 }),
                 out,
             ),
-            Self::Query(source) => {
-                put(path(context.request, *source).and_then(|path| split_path(path).1), out)
-            }
+            Self::Query(source) => put(
+                path(context.request, *source)
+                    .and_then(|path| split_query(path).1)
+                    .filter(|query| !query.is_empty()),
+                out,
+            ),
             Self::Time { format, emit } => {
                 format.write(if *emit { crate::time::wall() } else { context.info.start_time }, out);
                 true
@@ -177,23 +180,13 @@ fn path(request: Option<&RequestHead>, source: PathSource) -> Option<&[u8]> {
     }
 }
 
-/// The path and its query without the question mark.
-fn split_path(path: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match path.iter().position(|byte| *byte == b'?') {
-        Some(at) => {
-            (path.get(..at).unwrap_or_default(), path.get(at + 1..).filter(|query| !query.is_empty()))
-        }
-        None => (path, None),
-    }
-}
-
 fn write_query_parameter(
     request: Option<&RequestHead>,
     name: &str,
     limit: Option<usize>,
     out: &mut Vec<u8>,
 ) -> bool {
-    let query = path(request, PathSource::Current).and_then(|path| split_path(path).1).unwrap_or_default();
+    let query = path(request, PathSource::Current).and_then(|path| split_query(path).1).unwrap_or_default();
     work::step(query.len());
     let found = query.split(|byte| *byte == b'&').find_map(|pair| {
         let mut parts = pair.splitn(2, |byte| *byte == b'=');

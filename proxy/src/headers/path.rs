@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::{EscapedSlashes, PathOptions};
-use crate::message::grammar::{escape, map_escapes};
+use crate::message::grammar::{escape, map_escapes, split_query};
 use crate::message::work;
 
 /// What became of a path.
@@ -19,8 +19,7 @@ pub(crate) enum Normalized {
 
 /// Normalises a request's path; its query stays as it is.
 pub(crate) fn normalize(path: &[u8], options: PathOptions) -> Normalized {
-    let end = path.iter().position(|&byte| byte == b'?').unwrap_or(path.len());
-    let (only, query) = path.split_at(end);
+    let (only, query) = path.split_at(split_query(path).0.len());
     if only.first() != Some(&b'/') {
         return Normalized::Unchanged;
     }

@@ -71,9 +71,7 @@ fn claims(head: &mut RequestHead, rules: &Addresses) {
 
 /// Whether a request asks to leave HTTP on its connection (RFC 9110, 7.8). That for HTTP/2 in the clear is ignored, as RFC 9113 lets us.
 pub(crate) fn is_upgrade(head: &RequestHead) -> bool {
-    let asked = |value: &[u8]| list(value).any(|item| item.eq_ignore_ascii_case(b"upgrade"));
-    head.fields.get_all(Known::Connection).any(asked)
-        && head.fields.get(Known::Upgrade).is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
+    head.fields.upgrade().is_some_and(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
 }
 
 /// Fields that only a proxy behind the edge may set.

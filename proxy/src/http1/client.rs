@@ -94,7 +94,7 @@ impl ClientConnection {
         let asked = Asked {
             head: head.method == Method::Head,
             connect: head.method == Method::Connect,
-            upgrade: encode::wants_upgrade(&head.fields),
+            upgrade: head.fields.upgrade().is_some(),
         };
         let writer = RequestWriter { output: self.output, options: self.options, state: Writing::Head };
         let reader = ResponseReader {

@@ -36,7 +36,7 @@ pub(super) fn request_head(
     options: EncodeOptions,
 ) -> BodyWriter {
     let connect = head.method == Method::Connect;
-    let tunnel = connect || wants_upgrade(&head.fields);
+    let tunnel = connect || head.fields.upgrade().is_some();
     let target: &[u8] = if connect { &head.authority } else { &head.path };
     let target = if stays_in_line(target) { target } else { b"/" };
     for part in [head.method.as_str().as_bytes(), b" ", target, b" HTTP/1.1\r\n"] {
@@ -128,18 +128,6 @@ pub(super) fn chunk_line(out: &mut Vec<u8>, size: usize) {
         out.extend(char::from_digit(u32::try_from(digit).unwrap_or(0), 16).map(|digit| digit as u8));
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// Whether a head asks for another protocol: only then `connection` and `upgrade` are sent as they are.
-pub(super) fn wants_upgrade(fields: &Fields) -> bool {
-    fields.contains(Known::Upgrade) && has_token(fields, Known::Connection, b"upgrade")
-}
-
-pub(super) fn has_token(fields: &Fields, name: Known, token: &[u8]) -> bool {
-    fields
-        .get_all(name)
-        .flat_map(|value| value.split(|&byte| byte == b','))
-        .any(|have| have.trim_ascii().eq_ignore_ascii_case(token))
 }
 
 fn status_line(out: &mut Vec<u8>, status: u16, http10: bool) {
@@ -252,7 +240,8 @@ fn reason(status: u16) -> &'static str {
     }
 }
 
-fn error_reason(status: u16) -> &'static str {
+/// The reason phrase of an error.
+pub(crate) fn error_reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         401 => "Unauthorized",

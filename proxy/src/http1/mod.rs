@@ -13,6 +13,7 @@ mod server;
 
 pub(crate) use body::peer_closed;
 pub(crate) use client::{ClientConnection, ClientOptions, RequestWriter, ResponseReader};
+pub(crate) use encode::error_reason;
 pub(crate) use server::{FirstBytes, HeadEvent, RequestBody, ResponseWriter, ServerConnection};
 
 /// How heads are written.

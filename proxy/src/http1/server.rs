@@ -272,7 +272,7 @@ impl ServerConnection {
         self.decoder = BodyDecoder::new(meta.framing, self.encode.enable_trailers, self.limits);
         self.shared.head.set(head.method == Method::Head);
         self.shared.connect.set(head.method == Method::Connect);
-        self.shared.upgrade.set(encode::wants_upgrade(&head.fields));
+        self.shared.upgrade.set(head.fields.upgrade().is_some());
         self.shared.http10.set(head.version == Version::Http10);
         self.shared.request_done.set(self.decoder.is_end());
         self.shared.response.set(Progress::NotBegun);
@@ -453,7 +453,7 @@ impl ResponseWriter<'_> {
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
         let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
-        let asked = encode::has_token(&head.fields, Known::Connection, b"close");
+        let asked = head.fields.has_token(Known::Connection, b"close");
         shared.close.set(shared.close.get() || unfinished || asked);
         let responding_to = RespondingTo {
             head: shared.head.get(),

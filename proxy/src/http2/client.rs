@@ -24,6 +24,7 @@ pub(crate) struct ClientConnection {
     send: RefCell<SendRequest<Bytes>>,
     counts: Counts,
     settings: Rc<Settings>,
+    window: Rc<Window>,
     max_head_bytes: usize,
     max_fields: usize,
 }
@@ -33,6 +34,62 @@ pub(crate) struct Driver {
     connection: h2::client::Connection<Io, Bytes>,
     counts: Counts,
     settings: Rc<Settings>,
+    window: Rc<Window>,
+}
+
+/// How much the upstream may send on the whole connection. A client that does not read holds back
+/// up to the window of its stream; what the other streams may still use of the connection's window
+/// must not shrink by it. So the window grows with the number of streams that there are at once.
+/// In Envoy, all streams stall when the ones that are not read have used up the connection's window.
+struct Window {
+    connection: u64,
+    stream: u64,
+    /// Streams now, the most there were, and the most that the window has grown for.
+    streams: Cell<u64>,
+    most: Cell<u64>,
+    granted: Cell<u64>,
+}
+
+/// Counts a stream of a connection while it lives.
+struct Streaming(Rc<Window>);
+
+impl Streaming {
+    fn new(window: &Rc<Window>) -> Self {
+        window.streams.set(window.streams.get().saturating_add(1));
+        window.most.set(window.most.get().max(window.streams.get()));
+        Self(Rc::clone(window))
+    }
+}
+
+impl Drop for Streaming {
+    fn drop(&mut self) {
+        self.0.streams.set(self.0.streams.get().saturating_sub(1));
+    }
+}
+
+impl Window {
+    fn new(options: &Options) -> Rc<Self> {
+        let (connection, stream) = (options.initial_connection_window, options.initial_stream_window);
+        Rc::new(Self {
+            connection: connection.into(),
+            stream: stream.into(),
+            streams: Cell::new(0),
+            most: Cell::new(1),
+            granted: Cell::new(1),
+        })
+    }
+
+    /// The window's size, when it is to grow.
+    fn growth(&self) -> Option<u32> {
+        /// The most that the protocol allows (RFC 9113, 6.9.1).
+        const LARGEST: u64 = (1 << 31) - 1;
+        let most = self.most.get();
+        if self.granted.replace(most) == most {
+            return None;
+        }
+        let size = self.connection.saturating_add(self.stream.saturating_mul(most.saturating_sub(1)));
+        u32::try_from(size.min(LARGEST)).ok()
+    }
 }
 
 /// The upstream's first SETTINGS, before which it is not known whether it takes upgrades.
@@ -57,6 +114,7 @@ pub(crate) struct RequestWriter {
 pub(crate) struct ResponseReader {
     response: Rc<RefCell<PendingResponse>>,
     body: Option<RecvStream>,
+    _streaming: Streaming,
     done: bool,
     /// The request asked for another protocol, so that 200 means 101.
     upgrade: bool,
@@ -92,8 +150,14 @@ impl ClientConnection {
         let (send, connection) = builder.handshake(io).await.map_err(|error| upstream(&error))?;
         let Options { max_head_bytes, max_fields, .. } = *options;
         let (send, settings) = (RefCell::new(send), Rc::<Settings>::default());
-        let driver = Driver { connection, counts: counts.clone(), settings: Rc::clone(&settings) };
-        Ok((Self { send, counts, settings, max_head_bytes, max_fields }, driver))
+        let window = Window::new(options);
+        let driver = Driver {
+            connection,
+            counts: counts.clone(),
+            settings: Rc::clone(&settings),
+            window: Rc::clone(&window),
+        };
+        Ok((Self { send, counts, settings, window, max_head_bytes, max_fields }, driver))
     }
 
     /// Whether new requests may be started: false once the upstream said GOAWAY or the connection
@@ -130,8 +194,15 @@ impl ClientConnection {
             response: response.clone(),
         };
         let Self { max_head_bytes, max_fields, .. } = *self;
-        let reader =
-            ResponseReader { response, body: None, done: false, upgrade, max_head_bytes, max_fields };
+        let reader = ResponseReader {
+            response,
+            body: None,
+            _streaming: Streaming::new(&self.window),
+            done: false,
+            upgrade,
+            max_head_bytes,
+            max_fields,
+        };
         (writer, reader)
     }
 }
@@ -140,6 +211,9 @@ impl Future for Driver {
     type Output = Result<(), UpstreamError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(size) = self.window.growth() {
+            self.connection.set_target_window_size(size);
+        }
         let polled = pin!(&mut self.connection).poll(cx).map_err(|error| upstream(&error));
         if !self.settings.over.get() && self.counts.has_settings() {
             self.settings.end();

@@ -175,9 +175,5 @@ pub(super) fn wants_upgrade(head: &RequestHead) -> bool {
 
 /// The protocol that a request wants to switch to, which HTTP/2 asks for by an extended CONNECT.
 fn upgrade_protocol(head: &RequestHead) -> Option<&str> {
-    let asked = head.fields.get_all(Known::Connection).any(|value| {
-        value.split(|&byte| byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
-    });
-    let protocol = head.fields.get(Known::Upgrade).filter(|_| asked)?;
-    std::str::from_utf8(protocol).ok()
+    std::str::from_utf8(head.fields.upgrade()?).ok()
 }

@@ -12,6 +12,7 @@ use crate::error::{Flag, UpstreamError};
 use crate::format::Context;
 use crate::grpc;
 use crate::headers::Changes;
+use crate::http1::error_reason;
 use crate::message::{FieldValue, FieldValueBuf, Known, Method, Name, RequestHead, ResponseHead, Version};
 
 /// A response of our own, before `local_reply_config` has had its say.
@@ -259,7 +260,7 @@ impl LocalReply {
     /// A request that the codec or the connection manager refuses; the body is the status's own.
     /// `details` such as `http1.codec_error`.
     pub(crate) fn refused(status: u16, details: &'static str) -> Self {
-        Self::new(status, reason_phrase(status), details).flagged(Flag::DownstreamProtocolError)
+        Self::new(status, error_reason(status), details).flagged(Flag::DownstreamProtocolError)
     }
 
     /// A request without a host, with a bad path or the like: 400 without a body. `details` such as
@@ -330,18 +331,6 @@ fn reset_details(what: &str, error: &UpstreamError) -> String {
 /// A timeout is the client's while its request is still coming, else it is ours.
 fn late(request_complete: bool) -> u16 {
     if request_complete { 504 } else { 408 }
-}
-
-fn reason_phrase(status: u16) -> &'static str {
-    match status {
-        400 => "Bad Request",
-        413 => "Payload Too Large",
-        426 => "Upgrade Required",
-        431 => "Request Header Fields Too Large",
-        501 => "Not Implemented",
-        505 => "HTTP Version Not Supported",
-        _ => "",
-    }
 }
 
 #[cfg(test)]

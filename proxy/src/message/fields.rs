@@ -114,6 +114,17 @@ impl Fields {
         self.get(name).is_some()
     }
 
+    /// Whether a list has an element, in any case of letters.
+    pub(crate) fn has_token(&self, name: Known, token: &[u8]) -> bool {
+        let elements = self.get_all(name).flat_map(|value| value.split(|&byte| byte == b','));
+        elements.into_iter().any(|element| element.trim_ascii().eq_ignore_ascii_case(token))
+    }
+
+    /// The protocol that a message asks to switch to (RFC 9110, 7.8).
+    pub(crate) fn upgrade(&self) -> Option<&[u8]> {
+        self.get(Known::Upgrade).filter(|_| self.has_token(Known::Connection, b"upgrade"))
+    }
+
     /// Makes `value` the only value of a name: in the place of the first, or appended.
     pub(crate) fn set<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
         let name = name.into();

@@ -1,15 +1,16 @@
 //! A worker's view of the clusters: policies and hosts as control published them last, and the
 //! connections that are this worker's own.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::LocalHost;
 use crate::cluster::balancer::{self, Cursor};
-use crate::cluster::breaker::{Breaker, Thresholds};
+use crate::cluster::breaker::{Breaker, Permit, Thresholds};
 use crate::cluster::{ClusterPolicy, EndpointView, Host};
+use crate::error::UpstreamError;
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
 
@@ -36,6 +37,8 @@ struct Members {
     cursor: RefCell<Cursor>,
     /// Hosts that were used, by their id.
     hosts: RefCell<HashMap<u64, Rc<LocalHost>>>,
+    /// `max_connections` of the newest policy, by priority: requests that wait follow it.
+    max_connections: [Rc<Cell<u32>>; 2],
 }
 
 /// What control publishes of one cluster.
@@ -62,6 +65,7 @@ impl Clusters {
                 if known.is_some_and(|cluster| cluster.policy.fingerprint != update.policy.fingerprint) {
                     members.forget_connections();
                 }
+                members.limit(update);
                 let cluster = Rc::new(LocalCluster {
                     policy: Arc::clone(update.policy),
                     breakers: Arc::clone(update.breakers),
@@ -132,6 +136,27 @@ impl LocalCluster {
         }
     }
 
+    /// Counts a request that waits for a connection, unless as many wait as may.
+    pub(crate) fn pend(&self, priority: Priority) -> Result<Pending<'_>, UpstreamError> {
+        let (stats, (breaker, limits)) = (self.stats(), self.breaker(priority));
+        let Some(permit) = breaker.pending.acquire(limits.max_pending_requests) else {
+            stats.upstream_rq_pending_overflow.inc();
+            return Err(UpstreamError::Overflow);
+        };
+        stats.upstream_rq_pending_total.inc();
+        stats.upstream_rq_pending_active.inc();
+        Ok(Pending { stats, _permit: permit })
+    }
+
+    /// How many connections there may be at this moment.
+    pub(super) fn max_connections(&self, priority: Priority) -> &Rc<Cell<u32>> {
+        let [default, high] = &self.members.max_connections;
+        match priority {
+            Priority::Default => default,
+            Priority::High => high,
+        }
+    }
+
     /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
     /// found in `draws` draws.
     pub(crate) fn pick(
@@ -151,6 +176,18 @@ impl LocalCluster {
     }
 }
 
+/// A request that is counted as pending while it lives.
+pub(crate) struct Pending<'c> {
+    stats: &'c ClusterStats,
+    _permit: Permit,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.stats.upstream_rq_pending_active.dec();
+    }
+}
+
 impl Members {
     /// Takes over ejections that any worker made since the view was made: one load of a word that is hardly ever written.
     fn refresh(&self) {
@@ -158,6 +195,16 @@ impl Members {
         if stale {
             let fresh = Arc::new(self.view.borrow().refreshed());
             self.update(&fresh);
+        }
+    }
+
+    /// Takes over the limits of a new policy, for those that wait as well.
+    fn limit(&self, update: &Update<'_>) {
+        let limits = update.policy.breakers.iter().map(|limits| limits.max_connections);
+        for ((limit, new), breaker) in self.max_connections.iter().zip(limits).zip(&**update.breakers) {
+            if limit.replace(new) < new {
+                breaker.connections.room().notify_waiters();
+            }
         }
     }
 

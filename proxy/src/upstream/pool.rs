@@ -22,7 +22,6 @@ use crate::cluster::breaker::{Permit, Want};
 use crate::error::UpstreamError;
 use crate::message::{RequestHead, Version};
 use crate::route::Priority;
-use crate::stats::ClusterStats;
 use crate::{http1, http2};
 
 /// How often a request takes its turn again because the connection that it was given has gone.
@@ -201,13 +200,7 @@ impl Pool {
         host: &Arc<Host>,
     ) -> Result<Lease, UpstreamError> {
         let stats = cluster.stats();
-        let (breaker, limits) = cluster.breaker(self.priority);
-        let Some(_permit) = breaker.pending.acquire(limits.max_pending_requests) else {
-            stats.upstream_rq_pending_overflow.inc();
-            return Err(UpstreamError::Overflow);
-        };
-        stats.upstream_rq_pending_total.inc();
-        let _gauge = PendingGauge::new(stats);
+        let _pending = cluster.pend(self.priority)?;
         let mut turns = 0;
         loop {
             let waiter = Waiter::new(self, cluster, host, turns > 0);
@@ -237,13 +230,14 @@ impl Pool {
             let shortage = self.queue.len().saturating_sub(self.coming.get());
             // A host that allows no stream on one connection will not on the next.
             let useless = self.allowed.get() == 0 && self.open.get() > 0;
-            let next = self.queue.first().filter(|_| shortage > 0 && !useless);
+            let next = if shortage > 0 && !useless { self.queue.first() } else { None };
             let Some((cluster, host)) = next else {
                 let _over = self.wanting.take();
                 return;
             };
-            let (breaker, limits) = cluster.breaker(self.priority);
-            let permit = match breaker.connections.acquire(limits.max_connections) {
+            let (breaker, _) = cluster.breaker(self.priority);
+            let limit = cluster.max_connections(self.priority).get();
+            let permit = match breaker.connections.acquire(limit) {
                 None if self.open.get() == 0 => Some(breaker.connections.take()),
                 permit => permit,
             };
@@ -268,17 +262,18 @@ impl Pool {
         if let Some(wanting) = &mut *wanting {
             return wanting.want.set(wanted);
         }
-        let (breaker, limits) = cluster.breaker(self.priority);
-        let (count, limit) = (Arc::clone(&breaker.connections), limits.max_connections);
+        let count = Arc::clone(&cluster.breaker(self.priority).0.connections);
+        let limit = Rc::clone(cluster.max_connections(self.priority));
         // Counted before the task looks for a permit: see `breaker`.
         let want = count.want(wanted);
         let pool = Rc::downgrade(self);
         let task = tokio::task::spawn_local(async move {
             loop {
-                let permit = room(&count, limit).await;
+                let permit = room(&count, &limit).await;
                 let Some(pool) = pool.upgrade() else { return };
-                let next = pool.queue.first().filter(|_| pool.queue.len() > pool.coming.get());
-                if let Some((cluster, host)) = next {
+                if pool.queue.len() > pool.coming.get()
+                    && let Some((cluster, host)) = pool.queue.first()
+                {
                     pool.open(cluster, host, permit);
                 }
                 pool.grow();
@@ -545,21 +540,5 @@ impl Drop for Opening {
         if !self.done {
             self.pool.open.set(self.pool.open.get().saturating_sub(1));
         }
-    }
-}
-
-/// Counts a request as pending while it lives.
-struct PendingGauge<'s>(&'s ClusterStats);
-
-impl<'s> PendingGauge<'s> {
-    fn new(stats: &'s ClusterStats) -> Self {
-        stats.upstream_rq_pending_active.inc();
-        Self(stats)
-    }
-}
-
-impl Drop for PendingGauge<'_> {
-    fn drop(&mut self) {
-        self.0.upstream_rq_pending_active.dec();
     }
 }

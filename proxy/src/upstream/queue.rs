@@ -15,13 +15,14 @@ use crate::cluster::Host;
 use crate::cluster::breaker::{Count, Permit};
 use crate::error::UpstreamError;
 
-/// The next permit below `limit`, from anywhere in the process. Only while a `Want` lives.
-pub(super) async fn room(count: &Arc<Count>, limit: u32) -> Permit {
+/// The next permit below `limit`, which may change, from anywhere in the process. Only while a
+/// `Want` lives.
+pub(super) async fn room(count: &Arc<Count>, limit: &Cell<u32>) -> Permit {
     loop {
         let mut room = pin!(count.room().notified());
         // Registered before the count is read, so that no returning permit is missed in between.
         room.as_mut().enable();
-        if let Some(permit) = count.acquire(limit) {
+        if let Some(permit) = count.acquire(limit.get()) {
             return permit;
         }
         room.await;
@@ -63,8 +64,11 @@ impl Queue {
 
     /// Where the first that waits wants to go.
     pub(super) fn first(&self) -> Option<(Rc<LocalCluster>, Arc<Host>)> {
-        let waiting = self.waiting.borrow();
-        let first = waiting.iter().find(|waiting| waiting.queued.get())?;
+        let mut waiting = self.waiting.borrow_mut();
+        while waiting.front().is_some_and(|first| !first.queued.get()) {
+            waiting.pop_front();
+        }
+        let first = waiting.front()?;
         Some((Rc::clone(&first.cluster), Arc::clone(&first.host)))
     }
 

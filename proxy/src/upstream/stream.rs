@@ -66,7 +66,11 @@ pub(super) struct Connection {
     started: Cell<u64>,
     max_started: u64,
     max_active: usize,
+    /// How many streams the host allows: one until it has said so over HTTP/2.
+    allowed: Cell<usize>,
     draining: Cell<bool>,
+    /// Over HTTP/2: the host said GOAWAY, or the connection is broken.
+    gone: Cell<bool>,
     /// The pool's when it was opened.
     pub(super) epoch: u64,
     /// It is in the pool's list of those with room.
@@ -180,7 +184,9 @@ impl Connection {
             started: Cell::new(0),
             max_started: policy.max_requests_per_connection.map_or(u64::MAX, u64::from),
             max_active,
+            allowed: Cell::new(1),
             draining: Cell::new(false),
+            gone: Cell::new(false),
             epoch: pool.epoch.get(),
             listed: Cell::new(false),
             unsettled: Cell::new(0),
@@ -189,16 +195,14 @@ impl Connection {
         }
     }
 
-    /// Whether another stream may be started. What the host allows is read anew each time: it may
-    /// have changed since the last one.
+    /// Whether another stream may be started.
     pub(super) fn has_room(&self) -> bool {
-        let room = match &self.codec {
-            Codec::Http1(codec) => self.active.get() == 0 && codec.borrow().is_some(),
-            Codec::Http2(codec) => {
-                self.active.get() < self.max_active.min(codec.max_streams()) && codec.is_usable()
-            }
+        let there = match &self.codec {
+            Codec::Http1(codec) => codec.borrow().is_some(),
+            Codec::Http2(_) => !self.gone.get(),
         };
-        room && !self.draining.get() && self.started.get() < self.max_started
+        let room = self.active.get() < self.max_active.min(self.allowed.get());
+        there && room && !self.draining.get() && self.started.get() < self.max_started
     }
 
     /// Whether the host has closed it, or sent unexpected bytes, or sent GOAWAY. No system
@@ -206,7 +210,7 @@ impl Connection {
     pub(super) fn is_stale(&self) -> bool {
         match &self.codec {
             Codec::Http1(codec) => codec.borrow().as_ref().is_none_or(http1::ClientConnection::is_stale),
-            Codec::Http2(codec) => !codec.is_usable(),
+            Codec::Http2(_) => self.gone.get(),
         }
     }
 
@@ -252,6 +256,7 @@ impl Connection {
 
     fn close_with(&self, remote: bool, active: bool) {
         self.draining.set(true);
+        self.gone.set(true);
         let Some(opened) = self.opened.take() else { return };
         let stats = opened.stats();
         stats.upstream_rq_per_cx.record(self.started.get());
@@ -323,12 +328,17 @@ impl Connection {
                 stats.http2_goaway_sent.add(frames.tx_goaway);
             });
         }
+        // Read here, where it changes, so that no request has to ask the library.
+        let allowed = codec.max_streams();
+        self.allowed.set(allowed);
+        if frames.rx_goaway > 0 || !codec.is_usable() {
+            self.gone.set(true);
+        }
         let Some(pool) = self.pool.upgrade() else { return };
         if frames.rx_goaway > 0 && !self.draining.replace(true) {
             self.with_stats(|stats| stats.upstream_cx_close_notify.inc());
             pool.draining(self);
         }
-        let allowed = codec.max_streams();
         if allowance.has_changed(frames.rx_settings > 0, allowed) {
             pool.settled(self, allowed);
         }

@@ -69,7 +69,7 @@ async fn control_goes_on_while_a_build_takes_its_time_and_the_newest_text_wins()
     .await
     .unwrap();
     let snapshot = running.hosts("one", &["127.0.0.1:3"]).await;
-    assert_eq!(snapshot.clusters["one"].policy.connect_timeout, Duration::from_secs(3));
+    assert_eq!(snapshot.clusters.get("one").unwrap().policy.connect_timeout, Duration::from_secs(3));
     let accepted = running.handles.accepted.borrow().clone();
     assert!(accepted.rejected.is_none(), "{:?}", accepted.rejected);
     assert!(accepted.bootstrap == Packed::new(&xds::read_bootstrap("t.yaml", &last).unwrap().message));
@@ -89,7 +89,8 @@ async fn what_did_not_change_is_shared_between_two_snapshots() {
     let first = running.snapshot(|_| true).await;
     running.handles.events.send(Event::Configuration(Ok(text("connect_timeout: 7s,")))).await.unwrap();
     let second = running.snapshot(|snapshot| snapshot.version > first.version).await;
-    let shared = |name: &str| Arc::ptr_eq(&first.clusters[name], &second.clusters[name]);
+    let shared =
+        |name: &str| Arc::ptr_eq(first.clusters.get(name).unwrap(), second.clusters.get(name).unwrap());
     assert_eq!(["one", "two", "three"].map(shared), [false, true, true]);
     assert!(Arc::ptr_eq(&first.listeners[0], &second.listeners[0]));
 }
@@ -146,4 +147,99 @@ async fn a_configuration_that_cannot_be_read_ends_the_wait_for_a_port() {
 
 fn accepted_says(status: &proxy::admin::accepted::Accepted, why: &str) -> bool {
     status.rejected.as_ref().is_some_and(|rejected| rejected.details.contains(why))
+}
+
+#[tokio::test]
+async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = |number: u64| folder.path().join(format!("pipe-{number}"));
+    let text = |number: u64| {
+        let made = std::process::Command::new("mkfifo").arg(pipe(number)).status().unwrap();
+        assert!(made.success());
+        with_log(&pipe(number), &format!("connect_timeout: {number}s,"))
+    };
+    let mut running =
+        start(&bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], "connect_timeout: 99s,")), None);
+    running.snapshot(|_| true).await;
+    let events = running.handles.events.clone();
+    let configure = async |text: String| {
+        events.send(Event::Configuration(Ok(text))).await.unwrap();
+        // Control handles an event in the step that takes it.
+        while events.capacity() < events.max_capacity() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let timeout = |snapshot: &Snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs();
+    let mut snapshots = running.handles.snapshots.clone();
+    let in_use = tokio::spawn(async move {
+        let mut in_use = Vec::new();
+        loop {
+            let seen = timeout(&snapshots.borrow_and_update());
+            if in_use.last() != Some(&seen) {
+                in_use.push(seen);
+            }
+            if seen == 9 {
+                return in_use;
+            }
+            snapshots.changed().await.unwrap();
+        }
+    });
+    configure(text(1)).await;
+    for number in 1..10 {
+        if number < 9 {
+            configure(text(number + 1)).await;
+        }
+        // The build of this text waits for somebody who reads its log.
+        let log = pipe(number);
+        tokio::task::spawn_blocking(|| std::fs::File::open(log).unwrap()).await.unwrap();
+    }
+    running.snapshot(|snapshot| timeout(snapshot) == 9).await;
+    assert_eq!(in_use.await.unwrap(), [99, 4, 8, 9]);
+}
+
+#[tokio::test]
+async fn clusters_that_warm_go_on_under_a_newer_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let eds = |name: &str| {
+        format!(
+            "{{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, path_config_source: {{ \
+             path: {} }} }} }} }}",
+            file(name).display()
+        )
+    };
+    let text = |timeout: u32| {
+        let changed = cluster("one", "STATIC", &[("127.0.0.1", 1)], &format!("connect_timeout: {timeout}s,"));
+        bootstrap(&format!("{changed}, {}, {}", eds("two"), eds("three")))
+    };
+    let assign = |name: &str| {
+        let text = format!(
+            "version_info: v\nresources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, \
+             cluster_name: {name}, endpoints: [] }}\n"
+        );
+        std::fs::write(file("next"), text).unwrap();
+        std::fs::rename(file("next"), file(name)).unwrap();
+    };
+    let mut running = start(&bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], "")), None);
+    running.snapshot(|_| true).await;
+    let mut accepted = running.handles.accepted.clone();
+    let configure =
+        async |text: String| running.handles.events.send(Event::Configuration(Ok(text))).await.unwrap();
+    let mut warming = async |wanted: &[&str]| {
+        accepted
+            .wait_for(|now| now.warming.iter().map(|name| &**name).eq(wanted.iter().copied()))
+            .await
+            .unwrap();
+    };
+    configure(text(1)).await;
+    warming(&["three", "two"]).await;
+    assign("two");
+    warming(&["three"]).await;
+    // What warmed under the old text is gone; that it was warm is not.
+    std::fs::remove_file(file("two")).unwrap();
+    configure(text(2)).await;
+    assign("three");
+    running
+        .snapshot(|snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs() == 2)
+        .await;
 }

@@ -73,7 +73,7 @@ impl Running {
     async fn hosts(&mut self, cluster: &str, wanted: &[&str]) -> Arc<Snapshot> {
         let wanted: Vec<SocketAddr> = wanted.iter().map(|address| address.parse().unwrap()).collect();
         self.snapshot(|snapshot| {
-            let view = &snapshot.clusters[cluster].endpoints;
+            let view = &snapshot.clusters.get(cluster).unwrap().endpoints;
             view.hosts.iter().map(|host| host.address).collect::<Vec<_>>() == wanted
         })
         .await

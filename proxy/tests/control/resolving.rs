@@ -21,7 +21,7 @@ async fn strict_dns_has_every_address_and_none_when_the_name_is_gone() {
     let (server, zone) = dns(addresses(&[2, 1])).await;
     let mut running = start(&named("STRICT_DNS", server, "svc.test"), None);
     let first = running.hosts("one", &["127.0.0.1:80", "127.0.0.2:80"]).await;
-    assert_eq!(first.clusters["one"].endpoints.hosts[0].hostname, "svc.test");
+    assert_eq!(first.clusters.get("one").unwrap().endpoints.hosts[0].hostname, "svc.test");
     // The same addresses in another order are no change.
     *zone.lock().unwrap() = addresses(&[1, 2, 3]);
     let second = running.hosts("one", &["127.0.0.1:80", "127.0.0.2:80", "127.0.0.3:80"]).await;
@@ -50,7 +50,7 @@ async fn logical_dns_has_the_first_address_only() {
     let (server, zone) = dns(addresses(&[7, 1])).await;
     let mut running = start(&named("LOGICAL_DNS", server, "svc.test"), None);
     let first = running.hosts("one", &["127.0.0.7:80"]).await;
-    let id = |snapshot: &Snapshot| snapshot.clusters["one"].endpoints.hosts[0].id;
+    let id = |snapshot: &Snapshot| snapshot.clusters.get("one").unwrap().endpoints.hosts[0].id;
     // A rotated answer is no reason to close connections; an address that is gone is.
     *zone.lock().unwrap() = addresses(&[1, 7]);
     let rotated = running.hosts("one", &["127.0.0.1:80"]).await;

@@ -29,7 +29,7 @@ impl Running {
 
     /// A worker ejects a host. True when it is ejected then, before control hears of it.
     async fn fail(&self, host: usize) -> bool {
-        let cluster = self.handles.snapshots.borrow().clusters["one"].clone();
+        let cluster = self.handles.snapshots.borrow().clusters.get("one").unwrap().clone();
         let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[host]);
         let kind = Kind::SuccessRate;
         let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
@@ -64,8 +64,15 @@ async fn nothing_is_published_before_each_host_was_checked_once() {
     let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", good), ("127.0.0.1", bad)], TCP_CHECK));
     let mut running = start(&text, None);
     let first = running.snapshot(|_| true).await;
-    let flags: Vec<_> =
-        first.clusters["one"].endpoints.hosts.iter().map(|host| host.flags().to_string()).collect();
+    let flags: Vec<_> = first
+        .clusters
+        .get("one")
+        .unwrap()
+        .endpoints
+        .hosts
+        .iter()
+        .map(|host| host.flags().to_string())
+        .collect();
     assert_eq!(flags, ["healthy", "/failed_active_hc"]);
     let stats: Arc<Scope<HealthCheckStats>> = running.registry.scope("cluster.one.health_check.");
     let stats = stats.shard(1);
@@ -81,7 +88,7 @@ async fn a_host_that_comes_up_is_used_and_one_that_goes_down_is_not() {
     running.flags(&["/failed_active_hc"]).await;
     let socket = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
     let up = running.flags(&["healthy"]).await;
-    assert_eq!(up.clusters["one"].endpoints.healthy_count(), 1);
+    assert_eq!(up.clusters.get("one").unwrap().endpoints.healthy_count(), 1);
     drop(socket);
     running.flags(&["/failed_active_hc"]).await;
 }
@@ -141,8 +148,11 @@ async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
     assert_eq!((stats.shard(1).ejections_active.get(), stats.shard(0).ejections_overflow.get()), (1, 1));
     running.configure(text(&format!("{detection} connect_timeout: 7s,"))).await;
     let reloaded = running.snapshot(|snapshot| snapshot.version > published).await;
-    assert_eq!(reloaded.clusters["one"].policy.connect_timeout.as_secs(), 7);
-    assert_eq!(reloaded.clusters["one"].endpoints.hosts[1].flags().to_string(), "/failed_outlier_check");
+    assert_eq!(reloaded.clusters.get("one").unwrap().policy.connect_timeout.as_secs(), 7);
+    assert_eq!(
+        reloaded.clusters.get("one").unwrap().endpoints.hosts[1].flags().to_string(),
+        "/failed_outlier_check"
+    );
     running.configure(text("connect_timeout: 7s,")).await;
     running.flags(&["healthy", "healthy"]).await;
 }
@@ -152,14 +162,50 @@ async fn an_ejection_by_a_policy_that_is_gone_does_not_last() {
     let text = |more: &str| bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1), ("127.0.0.1", 2)], more));
     let mut running = start(&text("outlier_detection: { max_ejection_percent: 100 },"), None);
     let before = running.flags(&["healthy", "healthy"]).await;
-    let cluster = &before.clusters["one"];
+    let cluster = &before.clusters.get("one").unwrap();
     running.configure(text("")).await;
-    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_none()).await;
+    running.snapshot(|snapshot| snapshot.clusters.get("one").unwrap().policy.outlier.is_none()).await;
     // A request that began before the reload ends after it.
     let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[0]);
     assert!(!outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
     assert_eq!(host.flags().to_string(), "healthy");
     running.configure(text("outlier_detection: { max_ejection_percent: 100 },")).await;
-    running.snapshot(|snapshot| snapshot.clusters["one"].policy.outlier.is_some()).await;
+    running.snapshot(|snapshot| snapshot.clusters.get("one").unwrap().policy.outlier.is_some()).await;
     assert!(outlier::eject(&policy, &host.stats, Kind::SuccessRate, 0, &mut |_| 0));
+}
+
+#[tokio::test]
+async fn a_logical_host_keeps_its_health_when_its_address_changes() {
+    use super::servers::{Zone, dns};
+    let zone = |ends: &[u8]| Zone::Addresses(ends.iter().map(|end| [127, 0, 0, *end].into()).collect());
+    let (_first, port) = listening().await;
+    let second = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
+    let (server, answer) = dns(zone(&[1])).await;
+    let resolver = format!(
+        "dns_lookup_family: V4_ONLY, dns_refresh_rate: 0.02s, dns_resolution_config: {{ resolvers: [{{ socket_address: {{ \
+         address: 127.0.0.1, port_value: {} }} }}] }}, {TCP_CHECK}",
+        server.port()
+    );
+    let text = bootstrap(&cluster("one", "LOGICAL_DNS", &[("svc.test", port)], &resolver));
+    let mut running = start(&text, None);
+    let before = running.flags(&["healthy"]).await;
+    *answer.lock().unwrap() = zone(&[2, 1]);
+    let after = running.hosts("one", &[&format!("127.0.0.2:{port}")]).await;
+    let host = |snapshot: &Snapshot| Arc::clone(&snapshot.clusters.get("one").unwrap().endpoints.hosts[0]);
+    assert_eq!((host(&after).id, after.version), (host(&before).id, before.version + 1));
+    assert_eq!(host(&after).flags().to_string(), "healthy");
+    let stats: Arc<Scope<HealthCheckStats>> = running.registry.scope("cluster.one.health_check.");
+    assert_eq!(stats.shard(1).healthy.get(), 1);
+    // The new address is the one that is checked.
+    let attempts = stats.shard(1).success.get();
+    while stats.shard(1).success.get() < attempts + 3 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(second);
+    running.flags(&["/failed_active_hc"]).await;
+    assert_eq!(stats.shard(1).healthy.get(), 0);
+    // As in Envoy, another address alone is another host.
+    *answer.lock().unwrap() = zone(&[1]);
+    let other = running.flags(&["healthy"]).await;
+    assert_eq!(other.clusters.get("one").unwrap().endpoints.hosts[0].address.ip().to_string(), "127.0.0.1");
 }

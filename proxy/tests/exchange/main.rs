@@ -5,4 +5,6 @@
 mod client;
 mod departure;
 mod messages;
+#[path = "../shared/ports.rs"]
+mod ports;
 mod proxy;

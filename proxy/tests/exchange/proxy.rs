@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use super::ports::free_port;
 
 /// What is waited for comes long before this, or never.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -18,11 +19,6 @@ pub fn wait(what: &str, mut ask: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// A port without a listener.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Accepts connections, reads the first bytes of each, says something and then nothing.

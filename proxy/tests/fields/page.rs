@@ -23,7 +23,7 @@ pub fn body(bootstrap: &Bootstrap, graph: &Graph, registry: &Registry, path: &st
         loaded_at: UNIX_EPOCH,
         rejected: None,
         unbound: Vec::new(),
-        warming: Vec::new(),
+        warming: std::collections::BTreeSet::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -5,6 +5,8 @@
 mod draining;
 mod fixture;
 mod outside;
+#[path = "../shared/ports.rs"]
+mod ports;
 
 use fixture::{Client, Proxy, Swap, Upstream, wait};
 

@@ -2,7 +2,7 @@
 //!
 //! Test-only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::UNIX_EPOCH;
 
@@ -62,7 +62,7 @@ fn accepted(bootstrap: &Bootstrap) -> Accepted {
         loaded_at: UNIX_EPOCH,
         rejected: None,
         unbound: Vec::new(),
-        warming: Vec::new(),
+        warming: BTreeSet::new(),
     }
 }
 
@@ -93,7 +93,7 @@ impl Fixture {
             .collect();
         let cluster = clusters["one"].stats.clone();
         let listeners = graph.listeners.iter().map(|part| part.listener.clone()).collect();
-        let snapshot = Snapshot { version: 1, listeners, clusters: Arc::new(clusters) };
+        let snapshot = Snapshot { version: 1, listeners, clusters: clusters.into_iter().collect() };
         let accepted = accepted(&read.message);
         let (snapshots, snapshot) = watch::channel(Arc::new(snapshot));
         let (configs, accepted) = watch::channel(Arc::new(accepted));

@@ -1,7 +1,7 @@
 //! The hosts of one cluster as control knows them: since when they are ejected, when that ends, and
 //! which are ejected by the rates of an interval.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -77,9 +77,12 @@ impl Detector {
 
     /// Takes over the hosts of the cluster; those that left are dropped.
     pub(crate) fn follow<'h>(&mut self, hosts: impl Iterator<Item = (SocketAddr, &'h Arc<HostStats>)>) {
-        let mut before = std::mem::take(&mut self.monitors);
+        // A logical host may have another address now.
+        let before = std::mem::take(&mut self.monitors).into_values();
+        let mut before: HashMap<_, _> =
+            before.map(|monitor| (Arc::as_ptr(&monitor.stats), monitor)).collect();
         for (address, stats) in hosts {
-            let known = before.remove(&address).filter(|monitor| Arc::ptr_eq(&monitor.stats, stats));
+            let known = before.remove(&Arc::as_ptr(stats));
             self.monitors.insert(address, known.unwrap_or_else(|| Monitor::new(Arc::clone(stats))));
         }
     }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::task::LocalSet;
 
+use super::super::UpstreamStream;
 use super::super::stream::Allowance;
 use super::{Fixture, Server, connections, finish, head, local, policy, until};
 use crate::cluster::breaker::Thresholds;
 use crate::error::UpstreamError;
-use crate::message::{RequestHead, Version};
+use crate::message::{Frame, RequestHead, ResponseHead, Version};
 use crate::route::Priority;
 
 #[tokio::test]
@@ -204,6 +205,73 @@ async fn an_upgrade_is_not_sent_to_a_host_that_takes_none() {
         let stream = fixture.host.stream(&fixture.cluster, Version::Http2, Priority::Default, &upgrade);
         let mut stream = stream.await.unwrap();
         assert_eq!(stream.tx.head(&upgrade, false).await, Err(UpstreamError::Unsendable));
+    })
+    .await;
+}
+
+/// A host that responds to each request with a body of so many bytes, as the windows let it.
+async fn with_bodies(bytes: usize) -> Server {
+    let server = Server::silent().await;
+    let socket = Rc::clone(&server.socket);
+    tokio::task::spawn_local(async move {
+        let (stream, _) = socket.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+            tokio::task::spawn_local(async move {
+                let mut left = bytes;
+                while left > 0 {
+                    body.reserve_capacity(left);
+                    let Some(Ok(room)) = std::future::poll_fn(|cx| body.poll_capacity(cx)).await else {
+                        return;
+                    };
+                    let now = room.min(left);
+                    left -= now;
+                    body.send_data(bytes::Bytes::from(vec![b'a'; now]), left == 0).unwrap();
+                }
+            });
+        }
+    });
+    server
+}
+
+/// Reads the head of a response and how many bytes of body come behind it.
+async fn whole(stream: &mut UpstreamStream) -> usize {
+    let mut head = ResponseHead::default();
+    stream.rx.head(&mut head).await.unwrap();
+    let mut bytes = 0;
+    while let Frame::Data(piece) = stream.rx.next().await.unwrap() {
+        bytes += piece.len();
+        if stream.rx.is_end() {
+            break;
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn responses_that_nobody_reads_do_not_hold_up_others_on_the_connection() {
+    const SIZE: usize = 5 << 20;
+    local(async {
+        let mut policy = policy(connections(1));
+        policy.http2.initial_stream_window = 1 << 16;
+        policy.http2.initial_connection_window = 1 << 16;
+        let fixture = Fixture::http2(with_bodies(SIZE).await, policy);
+        let mut read = fixture.request().await;
+        let mut unread = futures_util::future::join_all((0..7).map(|_| fixture.request())).await;
+        for stream in &mut unread {
+            stream.rx.head(&mut ResponseHead::default()).await.unwrap();
+        }
+        assert_eq!(whole(&mut read).await, SIZE);
+        // They have not been given up, either.
+        for mut stream in unread {
+            let mut bytes = 0;
+            while bytes < SIZE {
+                let Frame::Data(piece) = stream.rx.next().await.unwrap() else { panic!("no data") };
+                bytes += piece.len();
+            }
+        }
+        assert_eq!(fixture.connections(), (1, 1));
     })
     .await;
 }

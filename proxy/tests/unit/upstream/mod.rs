@@ -125,6 +125,23 @@ struct Fixture {
     clusters: Clusters,
     version: Version,
     server: Rc<Server>,
+    shared: Shared,
+}
+
+/// What control publishes of the cluster.
+#[derive(Clone)]
+struct Shared {
+    policy: Arc<ClusterPolicy>,
+    endpoints: Arc<EndpointView>,
+    stats: Arc<crate::stats::Scope<ClusterStats>>,
+    breakers: Arc<[Breaker; 2]>,
+}
+
+impl Shared {
+    fn update<'s>(&'s self, policy: &'s Arc<ClusterPolicy>) -> Update<'s> {
+        let Self { endpoints, stats, breakers, .. } = self;
+        Update { policy, endpoints, stats, breakers }
+    }
 }
 
 impl Fixture {
@@ -158,19 +175,25 @@ impl Fixture {
             health: Health::Healthy,
             check: crate::cluster::health::Target::default(),
         };
-        let update = Update {
-            policy: &Arc::new(policy),
-            endpoints: &Arc::new(EndpointView::empty(N).update(&[endpoint], String::new())),
-            stats: &Registry::new(N).scope("cluster.one."),
-            breakers: &Arc::new([Breaker::default(), Breaker::default()]),
+        let shared = Shared {
+            policy: Arc::new(policy),
+            endpoints: Arc::new(EndpointView::empty(N).update(&[endpoint], String::new())),
+            stats: Registry::new(N).scope("cluster.one."),
+            breakers: Arc::new([Breaker::default(), Breaker::default()]),
         };
         std::array::from_fn(|shard| {
             let clusters = Clusters::default();
-            clusters.update(&update, shard);
+            clusters.update(&shared.update(&shared.policy), shard);
             let cluster = clusters.get("one").unwrap();
             let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
-            Self { cluster, host, clusters, version, server: Rc::clone(&server) }
+            Self { cluster, host, clusters, version, server: Rc::clone(&server), shared: shared.clone() }
         })
+    }
+
+    /// A reload that changes the limits.
+    fn limit(&self, limits: Thresholds) {
+        let policy = Arc::new(policy(limits));
+        self.clusters.update(&self.shared.update(&policy), self.cluster.shard());
     }
 
     async fn stream(&self) -> Result<UpstreamStream, UpstreamError> {
@@ -234,6 +257,34 @@ async fn a_request_that_waits_has_a_new_connection_when_another_one_breaks_off()
         assert_eq!(fixture.connections(), (2, 1));
         drop(second);
         assert_eq!(fixture.connections(), (2, 0));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_that_wait_follow_limits_that_a_reload_changes() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        let (mut second, mut third) = (pin!(fixture.stream()), pin!(fixture.stream()));
+        waits!(second);
+        waits!(third);
+        // The permit that it gets has come to those that wait, who wait for the next one now.
+        drop(first);
+        let second = second.await.unwrap();
+        waits!(third);
+        fixture.limit(connections(2));
+        let third = third.await.unwrap();
+        // A lower limit counts, too: what returns is above it.
+        let mut fourth = pin!(fixture.stream());
+        waits!(fourth);
+        fixture.limit(connections(1));
+        drop(second);
+        waits!(fourth);
+        assert_eq!(fixture.connections(), (3, 1));
+        drop(third);
+        drop(fourth.await.unwrap());
+        assert_eq!(fixture.connections(), (4, 0));
     })
     .await;
 }
