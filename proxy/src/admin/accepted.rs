@@ -32,11 +32,26 @@ pub struct Unbound {
     pub error: Arc<str>,
 }
 
-/// A file that was refused.
+/// A file that was refused. Shown as one line, with the first error.
 #[derive(Clone, Debug)]
 pub struct Rejected {
     pub at: SystemTime,
     pub diagnostics: Arc<[Diagnostic]>,
     /// The same for people: each with its line, a caret below the place, and the reason.
     pub details: Arc<str>,
+}
+
+impl Rejected {
+    pub(crate) fn new(diagnostics: Vec<Diagnostic>, text: &str) -> Self {
+        let details = xds::render_text(&diagnostics, text).into();
+        Self { at: crate::time::wall(), diagnostics: diagnostics.into(), details }
+    }
+}
+
+impl std::fmt::Display for Rejected {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("configuration refused")?;
+        let first = self.diagnostics.iter().find(|diagnostic| diagnostic.is_error());
+        first.map_or(Ok(()), |first| write!(f, ": {first}"))
+    }
 }

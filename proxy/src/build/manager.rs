@@ -201,6 +201,7 @@ pub(super) fn http2(message: Option<&Http2ProtocolOptions>) -> crate::http2::Opt
         max_concurrent_streams: message.max_concurrent_streams.unwrap_or(1024),
         initial_stream_window: message.initial_stream_window_size.unwrap_or(16 << 20),
         initial_connection_window: message.initial_connection_window_size.unwrap_or(24 << 20),
+        connection_window_grows: message.initial_connection_window_size.is_none(),
         ..crate::http2::Options::default()
     }
 }

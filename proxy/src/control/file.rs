@@ -1,15 +1,20 @@
 //! The configuration file: read, and read again when it changes or on request.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::Event;
+use crate::admin::accepted::Accepted;
 use crate::build::files::{self, Stamp, Stamps};
 
 /// How often files are read.
 const PERIOD: Duration = Duration::from_secs(1);
+
+/// How often a refusal is said again: the first lines soon scroll out of a log.
+const REMIND: Duration = Duration::from_secs(60);
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -64,6 +69,23 @@ pub(super) async fn watch_data(mut data: watch::Receiver<Stamps>, events: mpsc::
     }
 }
 
+/// Says in one line, once a minute, that the newest configuration is not in use. `make status` reads
+/// these lines.
+pub(super) async fn repeat_refusal(mut accepted: watch::Receiver<Arc<Accepted>>, say: impl Fn(String)) {
+    loop {
+        let Some(line) = accepted.borrow_and_update().rejected.as_ref().map(ToString::to_string) else {
+            match accepted.changed().await {
+                Ok(()) => continue,
+                Err(_) => return,
+            }
+        };
+        tokio::select! {
+            changed = accepted.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(REMIND) => say(line),
+        }
+    }
+}
+
 /// A file that was read, and its state then.
 pub(super) struct Look {
     pub stamp: Option<Stamp>,
@@ -93,4 +115,49 @@ pub(super) async fn text(path: PathBuf) -> std::io::Result<String> {
 /// Runs what may block.
 pub(super) async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     tokio::task::spawn_blocking(work).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use xds::{Code, Diagnostic};
+
+    use super::*;
+    use crate::admin::accepted::Rejected;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_said_once_a_minute_until_it_is_over() {
+        let bootstrap = xds::read_bootstrap("envoy.yaml", "{}").unwrap().message;
+        let accepted = Accepted {
+            bootstrap: crate::build::Packed::new(&bootstrap),
+            loaded_at: crate::time::wall(),
+            rejected: None,
+            unbound: Vec::new(),
+            warming: [].into(),
+        };
+        let sender = watch::Sender::new(Arc::new(accepted));
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let keep = Arc::clone(&said);
+        tokio::spawn(repeat_refusal(sender.subscribe(), move |line| keep.lock().unwrap().push(line)));
+        let count = async |minutes: u64| {
+            tokio::time::sleep(REMIND * u32::try_from(minutes).unwrap() + PERIOD).await;
+            said.lock().unwrap().len()
+        };
+        assert_eq!(count(3).await, 0);
+        let errors = xds::read_bootstrap("envoy.yaml", "admin:\n  adress: {}\n").unwrap_err();
+        let refused = Rejected::new(errors, "");
+        sender.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(refused));
+        assert_eq!(count(3).await, 3);
+        let line = said.lock().unwrap()[0].clone();
+        assert!(line.starts_with("configuration refused: envoy.yaml:2:3: "), "{line}");
+        assert!(line.contains("adress") && !line.contains('\n'), "{line}");
+        sender.send_modify(|accepted| Arc::make_mut(accepted).rejected = None);
+        assert_eq!(count(3).await, 3);
+        let unreadable = Diagnostic::error("envoy.yaml", Code::Unreadable, "cannot be read".to_owned());
+        let refused = Rejected::new(vec![unreadable], "");
+        sender.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(refused));
+        assert_eq!(count(1).await, 4);
+        assert_eq!(said.lock().unwrap()[3], "configuration refused: envoy.yaml: cannot be read");
+    }
 }

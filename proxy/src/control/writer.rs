@@ -206,6 +206,7 @@ impl Control {
             tokio::spawn(file::watch(path.clone(), self.sender.clone()));
         }
         tokio::spawn(file::watch_data(self.data.subscribe(), self.sender.clone()));
+        tokio::spawn(file::repeat_refusal(self.accepted.subscribe(), |line| tracing::error!("{line}")));
         self.progress();
         // The first snapshot that is published has the listeners; the workers bind those again that
         // could not be bound.
@@ -491,11 +492,9 @@ impl Control {
     /// Logs, counts and shows what is wrong with a new configuration; what is in use stays.
     fn refuse(&mut self, diagnostics: Vec<Diagnostic>, text: &str) {
         self.text_accepted = false;
-        let details = xds::render_text(&diagnostics, text);
-        tracing::error!(file = self.origin_name(), "configuration refused, the old one stays\n{details}");
+        let rejected = Rejected::new(diagnostics, text);
+        tracing::error!("{rejected}; the configuration in use stays\n{}", rejected.details);
         self.listeners.shard(self.registry.control_shard()).lds_update_rejected.inc();
-        let rejected =
-            Rejected { at: time::wall(), diagnostics: diagnostics.into(), details: details.into() };
         self.accepted.send_modify(|accepted| Arc::make_mut(accepted).rejected = Some(rejected));
     }
 

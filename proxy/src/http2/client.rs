@@ -69,10 +69,10 @@ impl Drop for Streaming {
 
 impl Window {
     fn new(options: &Options) -> Rc<Self> {
-        let (connection, stream) = (options.initial_connection_window, options.initial_stream_window);
+        let per_stream = if options.connection_window_grows { options.initial_stream_window } else { 0 };
         Rc::new(Self {
-            connection: connection.into(),
-            stream: stream.into(),
+            connection: options.initial_connection_window.into(),
+            stream: per_stream.into(),
             streams: Cell::new(0),
             most: Cell::new(1),
             granted: Cell::new(1),

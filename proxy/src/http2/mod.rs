@@ -26,6 +26,9 @@ pub struct Options {
     pub max_concurrent_streams: u32,
     pub initial_stream_window: u32,
     pub initial_connection_window: u32,
+    /// Whether the window of an upstream connection grows with its streams, so that responses that
+    /// nobody reads do not hold up others. A window that the file sets stays as it is.
+    pub connection_window_grows: bool,
     /// The largest header table that the peer may use (`hpack_table_size`).
     pub header_table_size: u32,
     /// Extended CONNECT (RFC 8441) is offered to clients.
@@ -44,6 +47,7 @@ impl Default for Options {
             max_concurrent_streams: 1024,
             initial_stream_window: 16 << 20,
             initial_connection_window: 24 << 20,
+            connection_window_grows: true,
             header_table_size: 4096,
             allow_connect: false,
             send_buffer: 64 * 1024,

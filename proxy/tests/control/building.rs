@@ -7,6 +7,18 @@ use proxy::build::Packed;
 
 /// A listener `web` that logs to a file.
 fn with_log(file: &Path, more: &str) -> String {
+    with_logs(&[file], more)
+}
+
+/// The same with several files, which are opened in this order.
+fn with_logs(files: &[&Path], more: &str) -> String {
+    let log = |file: &&Path| {
+        format!(
+            "{{ name: file, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, \
+             path: {} }} }}",
+            file.display()
+        )
+    };
     let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], more));
     let web = format!(
         "  - name: web
@@ -17,11 +29,11 @@ fn with_log(file: &Path, more: &str) -> String {
         typed_config:
           \"@type\": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: web
-          access_log: [{{ name: file, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog, path: {} }} }}]
+          access_log: [{}]
           route_config: {{ virtual_hosts: [{{ name: all, domains: [\"*\"], routes: [{{ match: {{ prefix: / }}, direct_response: {{ status: 200 }} }}] }}] }}
           http_filters: [{{ name: router, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}]
   clusters",
-        file.display()
+        files.iter().map(log).collect::<Vec<_>>().join(", ")
     );
     text.replace("  clusters", &web)
 }
@@ -152,11 +164,16 @@ fn accepted_says(status: &proxy::admin::accepted::Accepted, why: &str) -> bool {
 #[tokio::test]
 async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() {
     let folder = tempfile::tempdir().unwrap();
-    let pipe = |number: u64| folder.path().join(format!("pipe-{number}"));
+    let pipes = |number: u64| ["begun", "end"].map(|name| folder.path().join(format!("{name}-{number}")));
     let text = |number: u64| {
-        let made = std::process::Command::new("mkfifo").arg(pipe(number)).status().unwrap();
-        assert!(made.success());
-        with_log(&pipe(number), &format!("connect_timeout: {number}s,"))
+        let pipes = pipes(number);
+        assert!(std::process::Command::new("mkfifo").args(&pipes).status().unwrap().success());
+        with_logs(&[&pipes[0], &pipes[1]], &format!("connect_timeout: {number}s,"))
+    };
+    // The build waits for somebody who reads its log.
+    let open = async |pipe: &Path| {
+        let pipe = pipe.to_owned();
+        tokio::task::spawn_blocking(|| std::fs::File::open(pipe).unwrap()).await.unwrap()
     };
     let mut running =
         start(&bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], "connect_timeout: 99s,")), None);
@@ -169,7 +186,8 @@ async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() 
             tokio::task::yield_now().await;
         }
     };
-    let timeout = |snapshot: &Snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs();
+    let timeout =
+        |snapshot: &Snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs();
     let mut snapshots = running.handles.snapshots.clone();
     let in_use = tokio::spawn(async move {
         let mut in_use = Vec::new();
@@ -186,12 +204,12 @@ async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() 
     });
     configure(text(1)).await;
     for number in 1..10 {
+        let [begun, end] = pipes(number);
+        let _begun = open(&begun).await;
         if number < 9 {
             configure(text(number + 1)).await;
         }
-        // The build of this text waits for somebody who reads its log.
-        let log = pipe(number);
-        tokio::task::spawn_blocking(|| std::fs::File::open(log).unwrap()).await.unwrap();
+        open(&end).await;
     }
     running.snapshot(|snapshot| timeout(snapshot) == 9).await;
     assert_eq!(in_use.await.unwrap(), [99, 4, 8, 9]);

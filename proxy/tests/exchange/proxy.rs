@@ -1,5 +1,6 @@
 //! The proxy as a process, with an upstream for each place where a request can wait.
 
+use super::ports::free_port;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,7 +8,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
-use super::ports::free_port;
 
 /// What is waited for comes long before this, or never.
 const DEADLINE: Duration = Duration::from_secs(20);

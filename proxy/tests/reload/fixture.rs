@@ -1,6 +1,7 @@
 //! The proxy as a process, a file that is changed under it, and an upstream that can hold its
 //! response.
 
+pub use super::ports::free_port;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -10,7 +11,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
-pub use super::ports::free_port;
 
 /// What is waited for comes long before this, or never.
 const DEADLINE: Duration = Duration::from_secs(30);
