@@ -77,7 +77,7 @@ endif
 
 e2e: ## The whole mesh under test, as processes on this machine
 	@cargo build --locked --workspace --bins
-	@$(RUN_E2E) $(ARGS)
+	@e2e/run.sh 'end-to-end tests' $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
 
 lint: ## Formatting, clippy, dependencies (licences, sources, use), scripts, the Dockerfile
@@ -142,13 +142,13 @@ status: ## Deployments, pods, images, endpoints; fails unless all are ready
 e2e-containers: ## The end-to-end tests in containers of our images (needs Docker)
 	@$(MESH_SH) preflight containers
 	@deploy/images/build.sh
-	@E2E_TARGET=containers $(RUN_E2E) $(ARGS)
+	@E2E_TARGET=containers e2e/run.sh 'end-to-end tests in containers' $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests in containers: all green"
 
 e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls its image)
 	@$(MESH_SH) preflight k3s
 	@deploy/images/build.sh
-	@E2E_TARGET=k3s $(RUN_E2E) $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=k3s e2e/run.sh 'end-to-end tests in k3s' $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in k3s: all green"
 
 e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
@@ -157,7 +157,7 @@ ifneq ($(IMAGES),loaded)
 	@deploy/images/build.sh
 endif
 	@$(MESH_SH) load
-	@E2E_TARGET=kubernetes $(RUN_E2E) $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=kubernetes e2e/run.sh 'end-to-end tests in the cluster' $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in the cluster: all green"
 
 ##@ Elsewhere

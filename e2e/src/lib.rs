@@ -12,10 +12,11 @@ pub mod http;
 pub mod load;
 pub mod mesh;
 pub mod pod;
+pub mod report;
 pub mod substrate;
 mod turn;
 
-pub use capability::{Capability, skipped};
+pub use capability::{Capability, has, skipped};
 pub use cli::{Cli, Said};
 pub use load::{Connections, Load, Report};
 pub use local_mesh::process::Signal;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
 use crate::pod::{Identity, Pod, State};
+use crate::report;
 use crate::substrate::{Substrate, Target};
 
 /// How a test's mesh differs from the usual one.
@@ -49,6 +50,7 @@ impl Mesh {
 
     /// A mesh as set up.
     pub async fn with(setup: &Setup) -> Self {
+        report::ran();
         let target = Target::chosen();
         Self { target, substrate: Substrate::start(target, setup).await }
     }

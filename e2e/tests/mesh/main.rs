@@ -6,6 +6,7 @@ mod cluster;
 mod command_line;
 mod containers;
 mod outages;
+mod report;
 mod request_path;
 mod rollouts;
 mod termination;
