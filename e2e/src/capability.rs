@@ -26,6 +26,8 @@ pub enum Capability {
     CutKubernetes,
     /// Let DNS give no response.
     CutDns,
+    /// Start the new pod of a rollout before an old one leaves.
+    Surge,
     /// Change the Envoy file of one pod alone, and let it call the test.
     EditPod,
     /// Look at and limit the processes of containers.
@@ -52,6 +54,7 @@ impl Capability {
             }
             (T::Local, C::CutLink) => Some("all pods share the loopback interface"),
             (T::Local, C::ChangeImage) => Some("there are no images, only the programs that cargo built"),
+            (T::Local, C::Surge) => Some("its supervisor ends a pod before it starts the next one"),
             (T::Local, C::ReadOnlyRoot) => Some("processes see this machine's file system"),
             (T::Kubernetes | T::K3s, C::LeaveAtOnce) => {
                 Some("a forced deletion leaves the running containers to the kubelet's own time")

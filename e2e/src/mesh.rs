@@ -2,6 +2,8 @@
 //!
 //! `E2E_TARGET` chooses the substrate: local, containers, kubernetes or k3s.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
 use crate::pod::{Identity, Pod, State};
 use crate::report;
-use crate::substrate::{Substrate, Target};
+use crate::substrate::{Control, Substrate, Target};
 
 /// How a test's mesh differs from the usual one.
 #[derive(Debug, Default, Clone)]
@@ -196,8 +198,13 @@ impl Mesh {
 
     /// Brings back what ended, where the substrate does not do so by itself, and waits for it.
     pub async fn recover(&self, service: &str) {
-        self.substrate.recover(service).await;
+        self.begin_recovery(service).await;
         self.settled(service).await;
+    }
+
+    /// Only begins it.
+    pub async fn begin_recovery(&self, service: &str) {
+        self.substrate.recover(service).await;
     }
 
     /// Sends SIGTERM (or another signal that ends it) to one container of a pod and waits for its end.
@@ -216,12 +223,12 @@ impl Mesh {
 
     /// Takes the Kubernetes API away: connections are cut and refused.
     pub async fn cut_kubernetes(&self) {
-        self.substrate.set_kubernetes(false).await;
+        self.substrate.set_control(Control::NoKubernetes).await;
     }
 
     /// Gives it back.
     pub async fn restore_kubernetes(&self) {
-        self.substrate.set_kubernetes(true).await;
+        self.substrate.set_control(Control::Well).await;
     }
 
     /// Parts a pod from the network.

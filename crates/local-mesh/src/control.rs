@@ -46,9 +46,10 @@ pub enum Request {
         /// Name of a pod or service.
         name: String,
     },
-    /// Makes the Kubernetes API misbehave; for tests.
+    /// Makes the Kubernetes API or DNS fail; for tests.
     Fault {
-        /// `none` or `down`.
+        /// `none` (all well again), `down` (no Kubernetes API), a status with which it responds to
+        /// every request, or `no-dns` (DNS gives no response).
         fault: String,
     },
     /// Ends the mesh.

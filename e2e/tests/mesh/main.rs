@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // tests and their helpers
 
+mod chaos;
 mod cluster;
 mod command_line;
 mod containers;

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use kube_api::On;
 use local_mesh::END_TO_END;
 use local_mesh::objects::{self, NAMESPACE, PodView};
 use local_mesh::plan::{self, INBOUND, SERVICES, Service};
@@ -18,6 +19,7 @@ use super::node_port::Ready;
 use super::service_account::{self, TOKEN};
 use crate::http;
 use crate::mesh::Setup;
+use crate::substrate::Control;
 
 /// A leaving pod serves for three of the proxies' polls, which come a second apart.
 const SERVE: Duration = Duration::from_secs(3);
@@ -220,12 +222,20 @@ impl Cluster {
         }
     }
 
-    pub async fn set_kubernetes(&self, there: bool) {
+    pub async fn set_control(&self, control: Control) {
         let faults = self.kubernetes.lock().unwrap().as_ref().expect("the API server").faults();
-        if there {
-            faults.up().await;
-        } else {
-            faults.down().await;
+        match control {
+            Control::Well => {
+                faults.clear();
+                faults.up().await;
+            }
+            Control::NoKubernetes => faults.down().await,
+            Control::KubernetesFails(status) => {
+                faults.clear();
+                faults.fail_next(u32::MAX, status, On::All);
+                faults.cut();
+            }
+            Control::NoDns => unreachable!("a test that needs it is skipped"),
         }
     }
 
