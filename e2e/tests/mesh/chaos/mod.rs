@@ -4,6 +4,7 @@
 //! `apps`: one pod's app misbehaves. `control`: discovery, DNS and the Kubernetes API. `rollouts`:
 //! faults while pods are replaced. `machine`: files, clocks, packets. `clients`: many of them.
 
+mod apps;
 mod control;
 mod rollouts;
 
