@@ -30,6 +30,10 @@ pub enum Capability {
     Surge,
     /// Change the Envoy file of one pod alone, and let it call the test.
     EditPod,
+    /// Move the wall clock of all programs.
+    MoveClock,
+    /// Lose some of a pod's packets.
+    LosePackets,
     /// Look at and limit the processes of containers.
     Processes,
     /// Roll out another image.
@@ -76,6 +80,11 @@ impl Capability {
                 Some("the pods of a Deployment share one file, and need not reach this machine")
             }
             (T::Kubernetes | T::K3s, C::Processes) => Some("the processes are those of its nodes"),
+            (T::Containers | T::Kubernetes | T::K3s, C::MoveClock) => {
+                Some("a wall clock is the machine's, and static programs load no library that could move it")
+            }
+            (T::Local, C::LosePackets) => Some("all pods share the loopback interface"),
+            (T::Kubernetes | T::K3s, C::LosePackets) => Some("the API cannot lose packets"),
             (T::Containers, C::CutDns) => Some("Docker's DNS is not the test's to stop"),
             (T::Kubernetes | T::K3s, C::CutDns) => Some("the cluster's DNS is not the test's to stop"),
             _ => None,

@@ -6,6 +6,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,6 +14,10 @@ use tokio::task::JoinHandle;
 
 /// The longest request headers that it reads, bytes.
 const MAX_HEADERS: usize = 16 * 1024;
+
+/// A right response: what pet says of each store, or nearly so.
+const PETS: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 25\r\n\r\n\
+                      [{\"name\":\"Toby\",\"age\":5}]";
 
 /// What it does with a request that is no probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub enum Manner {
     Closes,
     /// Bytes that are no HTTP.
     Garbage,
+    /// A right response, after so long.
+    Slow(Duration),
 }
 
 /// It listens as long as this value lives.
@@ -74,6 +81,10 @@ async fn serve(mut stream: TcpStream, manner: Manner, count: Arc<AtomicUsize>) {
             _ if probe => (b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nok\n", true),
             Manner::InternalError => {
                 (b"HTTP/1.1 500 Internal Server Error\r\ncontent-length: 6\r\n\r\nsorry\n", true)
+            }
+            Manner::Slow(delay) => {
+                tokio::time::sleep(delay).await;
+                (PETS, true)
             }
             Manner::Closes => (b"", false),
             Manner::Garbage => (b"\x16\x03\x01\x00\xff\r\n\x00HTTP/9 :)\r\n\r\n\xff\xfe", false),

@@ -12,6 +12,7 @@ use local_mesh::plan;
 use local_mesh::process::Signal;
 use serde_json::Value;
 
+use crate::clock::Clock;
 use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
 use crate::pod::{Identity, Pod, State};
@@ -27,6 +28,8 @@ pub struct Setup {
     pub edit: Option<fn(&mut Value)>,
     /// How long pet holds each answer back, as `PET_DELAY`: with it there is always something under way.
     pub pet_delay: Option<&'static str>,
+    /// A wall clock that the test moves.
+    pub clock: Option<Clock>,
 }
 
 impl Setup {

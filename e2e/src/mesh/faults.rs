@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
 
 use local_mesh::plan;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -64,6 +65,19 @@ impl Mesh {
             .await;
     }
 
+    /// Lets a pod lose half of the packets that it gets and sends, or none any more.
+    pub async fn lose_packets(&self, pod: &Pod, lose: bool) {
+        let pid = self.process(pod, "proxy").await.to_string();
+        let action = if lose { "-A" } else { "-D" };
+        for (chain, interface) in [("INPUT", "-i"), ("OUTPUT", "-o")] {
+            let mut command = Command::new("nsenter");
+            command.args(["--target", &pid, "--net", "iptables", action, chain, "!", interface, "lo"]);
+            command.args(["-m", "statistic", "--mode", "random", "--probability", "0.5", "-j", "DROP"]);
+            let output = command.output().expect("nsenter: install util-linux and iptables");
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+
     /// How much memory a process of each program has held at most, in KiB. Empty where processes
     /// are not this machine's.
     pub async fn peak_memory(&self) -> BTreeMap<String, u64> {
@@ -83,15 +97,14 @@ impl Mesh {
         peaks
     }
 
-    /// Lets a container open no file and no connection beyond those that it has open; tells the
-    /// limit that it had.
+    /// Lets a container open no file and no connection any more; tells the limit that it had. The
+    /// limit is one of numbers, and the lowest are taken for as long as the program runs.
     pub async fn exhaust_files(&self, pod: &Pod, container: &str) -> Rlimit {
         let pid = self.process(pod, container).await;
-        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors").count();
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
         let hard = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-        self.limit_files(pod, container, Rlimit { current: Some(open as u64), maximum: hard }).await
+        self.limit_files(pod, container, Rlimit { current: Some(3), maximum: hard }).await
     }
 
     /// Sets how many files a container may open; tells what the limit was.

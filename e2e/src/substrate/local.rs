@@ -59,6 +59,9 @@ impl Local {
         if let Some(delay) = setup.pet_delay {
             command.env("PET_DELAY", delay);
         }
+        if let Some(clock) = &setup.clock {
+            command.envs(clock.environment());
+        }
         command.current_dir(temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("petmesh starts");
         let mut local = Self { temp: Some(temp), process, _turn: turn };

@@ -84,6 +84,34 @@ fn a_run_without_a_report_fails() {
 }
 
 #[test]
+fn the_table_of_chaos_cases_takes_the_place_of_the_one_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let document = folder.path().join("chaos.md");
+    let (before, after) = ("# Chaos\n\n<!-- measured: local -->", "<!-- /measured: local -->\n\nNotes.\n");
+    std::fs::write(&document, format!("{before}\nold\n{after}")).unwrap();
+    let chaos = |records: &str| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("chaos.sh");
+        let records = format!("printf '{records}' >>\"${FILE}\"");
+        let mut run = Command::new(script);
+        run.args(["bash", "-c", &records]).env("CARGO_TARGET_DIR", folder.path()).env_remove("E2E_TARGET");
+        run.env("CHAOS_DOCUMENT", &document).output().expect("bash runs it")
+    };
+    let output = chaos(
+        "ran\\ta\\nchaos\\tlocal\\ta fault\\ttwin\\t90\\t30\\t1.0\\t2.0\\tpet 9\\n\
+         chaos\\tlocal\\ta fault\\tcase\\t100\\t0\\t-\\t3.0\\tpet 10\\n",
+    );
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(&document).unwrap();
+    let row = "| a fault | 100 | 0 | - | 3.0 | 30 of 90 | pet 10 |\n";
+    assert!(text.starts_with(before) && text.ends_with(after) && text.contains(row), "{text}");
+    assert!(!text.contains("old"), "{text}");
+    // A run without cases leaves the table that is there.
+    let nothing = chaos("ran\\ta\\n");
+    assert!(!nothing.status.success(), "{nothing:?}");
+    assert_eq!(std::fs::read_to_string(&document).unwrap(), text);
+}
+
+#[test]
 fn every_target_of_the_makefile_that_runs_the_suite_reports() {
     let makefile = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Makefile");
     let makefile = std::fs::read_to_string(makefile).unwrap();

@@ -15,12 +15,39 @@ async fn an_app_that_responds_with_500_is_ejected() {
 }
 
 #[tokio::test]
+async fn an_app_that_responds_after_a_second_costs_nothing() {
+    if skipped(&[Capability::EditPod]) {
+        return;
+    }
+    let (name, manner) = ("the app of one pod responds after 1 s", Manner::Slow(Duration::from_secs(1)));
+    // The twin first: a route that does not wait so long.
+    misbehave(name, manner, Some(impatient), true).await.assert_lost_at_least_one_in(5);
+    misbehave(name, manner, None, false).await.assert_none_lost();
+}
+
+#[tokio::test]
+async fn an_app_that_responds_after_ten_seconds_is_waited_for_or_ejected() {
+    if skipped(&[Capability::EditPod]) || e2e::chaos::is_left_to_the_long_half() {
+        return;
+    }
+    let (name, manner) = ("the app of one pod responds after 10 s", Manner::Slow(Duration::from_secs(10)));
+    misbehave(name, manner, Some(impatient), true).await.assert_lost_at_least_one_in(5);
+    misbehave(name, manner, None, false).await.assert_lost_at_most_one_in(5);
+}
+
+#[tokio::test]
 async fn an_app_that_closes_connections_is_ejected() {
+    if e2e::chaos::is_left_to_the_long_half() {
+        return;
+    }
     ejected("the app of one pod closes connections at once", Manner::Closes).await;
 }
 
 #[tokio::test]
 async fn an_app_that_sends_garbage_is_ejected() {
+    if e2e::chaos::is_left_to_the_long_half() {
+        return;
+    }
     ejected("the app of one pod sends garbage", Manner::Garbage).await;
 }
 
@@ -57,4 +84,23 @@ async fn misbehave(name: &'static str, manner: Manner, edit: Option<fn(&mut Valu
 
 fn without_ejection(tree: &mut Value) {
     super::without(tree, "outlier_detection");
+}
+
+fn impatient(tree: &mut Value) {
+    time_out(tree, "0.5s");
+    without_ejection(tree);
+}
+
+/// Gives every route of the apps' own calls a timeout.
+fn time_out(tree: &mut Value, timeout: &str) {
+    match tree {
+        Value::Object(fields) => {
+            if fields.contains_key("cluster_header") {
+                fields.insert("timeout".into(), timeout.into());
+            }
+            fields.values_mut().for_each(|value| time_out(value, timeout));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| time_out(item, timeout)),
+        _ => {}
+    }
 }

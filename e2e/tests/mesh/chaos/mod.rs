@@ -5,7 +5,9 @@
 //! faults while pods are replaced. `machine`: files, clocks, packets. `clients`: many of them.
 
 mod apps;
+mod clients;
 mod control;
+mod machine;
 mod rollouts;
 
 use e2e::{Mesh, Pod};
