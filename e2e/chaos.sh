@@ -3,7 +3,8 @@
 # `e2e/chaos.sh COMMAND [ARGUMENT]...`, where the command runs the tests. `make chaos` calls it.
 #
 # E2E_TARGET names the environment, whose table in the document is replaced. With CHAOS_DOCUMENT
-# another file is written; it needs the same two lines around the table.
+# another file is written; it needs the same two lines around the table. With CHAOS_KEEP=1 the cases
+# that this run leaves out keep what they measured before: `CHAOS_KEEP=1 make chaos ARGS=clients`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,6 +27,10 @@ folder=$(cd "$folder" && pwd)
 code=0
 E2E_CHAOS_LONG=1 CARGO_TARGET_DIR=$folder e2e/run.sh "chaos on $target" "$@" || code=$?
 
+measured=$folder/chaos-$target.tsv
+if [ -z "${CHAOS_KEEP:-}" ]; then : >"$measured"; fi
+cat "$folder/e2e-report-chaos-on-$target.tsv" >>"$measured"
+
 # A case and its twin have the same name; the last run of each counts.
 awk -F '\t' '
   $1 == "chaos" {
@@ -46,7 +51,7 @@ awk -F '\t' '
       if (!(name in memory)) memory[name] = "-"
       printf "| %s | %s | %s | %s |\n", name, row[name], twin[name], memory[name]
     }
-  }' "$folder/e2e-report-chaos-on-$target.tsv" >"$folder/chaos-table.md" || fail "no case has measured anything"
+  }' "$measured" >"$folder/chaos-table.md" || fail "no case has measured anything"
 cat "$folder/chaos-table.md"
 
 awk -v begin="$begin" -v end="$end" -v table="$folder/chaos-table.md" '

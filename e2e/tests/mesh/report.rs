@@ -93,7 +93,10 @@ fn the_table_of_chaos_cases_takes_the_place_of_the_one_before() {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("chaos.sh");
         let records = format!("printf '{records}' >>\"${FILE}\"");
         let mut run = Command::new(script);
-        run.args(["bash", "-c", &records]).env("CARGO_TARGET_DIR", folder.path()).env_remove("E2E_TARGET");
+        run.args(["bash", "-c", &records])
+            .env("CARGO_TARGET_DIR", folder.path())
+            .env_remove("E2E_TARGET")
+            .env_remove("CHAOS_KEEP");
         run.env("CHAOS_DOCUMENT", &document).output().expect("bash runs it")
     };
     let output = chaos(

@@ -13,8 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// They connect and say nothing.
-const IDLE: usize = 10_000;
+/// They connect and say nothing. With the others they stay below the limit of the ingress, which is
+/// 10,000 connections: above it new clients are reset for as long as idle ones stay.
+const IDLE: usize = 8_500;
 
 /// They send one byte of their headers each second.
 const SLOW: usize = 1_000;
@@ -26,13 +27,13 @@ const CONNECTING: usize = 100;
 const STAY: Duration = Duration::from_secs(15);
 
 #[tokio::test]
-async fn ten_thousand_idle_clients_and_a_thousand_slow_ones_cost_nothing() {
+async fn thousands_of_idle_clients_and_a_thousand_slow_ones_cost_nothing() {
     crowd(None, false).await;
 }
 
 #[tokio::test]
 async fn slow_clients_stay_for_ever_where_headers_may_take_any_time() {
-    crowd(Some(|tree| super::without(tree, "request_headers_timeout")), true).await;
+    crowd(Some(any_time), true).await;
 }
 
 async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
@@ -41,7 +42,7 @@ async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
     }
     raise_the_limit_of_files();
     let mesh = Mesh::with(&Setup { edit, ..Setup::default() }).await;
-    let mut case = Case::begin("10,000 idle clients and 1,000 slow ones", &mesh).await;
+    let mut case = Case::begin("8,500 idle clients and 1,000 slow ones", &mesh).await;
     case.fault_begins();
     let ended = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
@@ -66,6 +67,18 @@ async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
     let seen = if twin { case.end_twin(&mesh).await } else { case.end(&mesh).await };
     seen.assert_none_lost();
     mesh.down().await;
+}
+
+/// The ingress has a timeout for request headers of its own; none is asked for in words.
+fn any_time(tree: &mut Value) {
+    match tree {
+        Value::Object(fields) => {
+            fields.entry("request_headers_timeout").and_modify(|timeout| *timeout = "0s".into());
+            fields.values_mut().for_each(any_time);
+        }
+        Value::Array(items) => items.iter_mut().for_each(any_time),
+        _ => {}
+    }
 }
 
 /// Opens connections, some at a time, so that none is refused for a full queue.
