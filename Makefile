@@ -23,13 +23,15 @@ RUN_TESTS = cargo nextest run --locked --workspace -E 'not package(e2e)'
 RUN_E2E = cargo nextest run --locked --workspace -E 'package(e2e)'
 # In a cluster a test takes what grace periods ask for.
 PATIENTLY = --profile cluster
+RUN_CHAOS = cargo nextest run --locked --workspace -E 'package(e2e) and test(chaos::)' --no-fail-fast
 else
 RUN_TESTS = cargo test --locked --workspace --exclude e2e
 RUN_E2E = cargo test --locked -p e2e
+RUN_CHAOS = cargo test --locked -p e2e --no-fail-fast --test mesh chaos::
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down ps logs demo test e2e lint fmt conformance bench bench-reading clean \
+.PHONY: help build up down ps logs demo test e2e chaos lint fmt conformance bench bench-reading clean \
   images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
 
 # What a user sets for a cluster, on make's command line or in the environment, reaches deploy/mesh.sh by the environment.
@@ -78,8 +80,16 @@ endif
 
 e2e: ## The whole mesh under test, as processes on this machine
 	@cargo build --locked --workspace --bins
-	@$(RUN_E2E) $(ARGS)
+	@e2e/run.sh 'end-to-end tests' $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
+
+chaos: ## All chaos cases, written into docs/chaos.md (E2E_TARGET=containers: needs the images)
+ifneq ($(filter-out local,$(E2E_TARGET)),)
+	@e2e/chaos.sh $(RUN_CHAOS) $(ARGS)
+else
+	@cargo build --locked --workspace --bins
+	@e2e/chaos.sh $(RUN_CHAOS) $(ARGS)
+endif
 
 lint: ## Formatting, clippy, dependencies (licences, sources, use), scripts, the Dockerfile (LINT_WITHOUT=deny)
 	@cargo fmt --all --check
@@ -139,18 +149,18 @@ status: ## Deployments, pods, images, endpoints; fails unless all are ready
 e2e-containers: ## The end-to-end tests in containers of our images (needs Docker)
 	@$(MESH_SH) preflight containers
 	@deploy/images/build.sh
-	@E2E_TARGET=containers $(RUN_E2E) $(ARGS)
+	@E2E_TARGET=containers e2e/run.sh 'end-to-end tests in containers' $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests in containers: all green"
 
 e2e-k3s: ## The end-to-end tests in a k3s of their own (needs Docker, and pulls its image)
 	@$(MESH_SH) preflight k3s
 	@deploy/images/build.sh
-	@E2E_TARGET=k3s $(RUN_E2E) $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=k3s e2e/run.sh 'end-to-end tests in k3s' $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in k3s: all green"
 
 e2e-cluster: ## The end-to-end tests in the current context, in a namespace of their own
 	@$(MESH_SH) load --build
-	@E2E_TARGET=kubernetes $(RUN_E2E) $(PATIENTLY) $(ARGS)
+	@E2E_TARGET=kubernetes e2e/run.sh 'end-to-end tests in the cluster' $(RUN_E2E) $(PATIENTLY) $(ARGS)
 	@echo "end-to-end tests in the cluster: all green"
 
 ##@ Elsewhere

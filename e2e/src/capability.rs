@@ -2,6 +2,7 @@
 //!
 //! Asked by the tests, before they start a mesh; README.md has the same as a table.
 
+use crate::report;
 use crate::substrate::Target;
 
 /// What not every substrate can do.
@@ -23,6 +24,18 @@ pub enum Capability {
     CutLink,
     /// Take the Kubernetes API away, let it say what is wrong, and give it back.
     CutKubernetes,
+    /// Let DNS give no response.
+    CutDns,
+    /// Start the new pod of a rollout before an old one leaves.
+    Surge,
+    /// Change the Envoy file of one pod alone, and let it call the test.
+    EditPod,
+    /// Move the wall clock of all programs.
+    MoveClock,
+    /// Lose some of a pod's packets.
+    LosePackets,
+    /// Look at and limit the processes of containers.
+    Processes,
     /// Roll out another image.
     ChangeImage,
     /// Try to write to a container's root.
@@ -45,6 +58,7 @@ impl Capability {
             }
             (T::Local, C::CutLink) => Some("all pods share the loopback interface"),
             (T::Local, C::ChangeImage) => Some("there are no images, only the programs that cargo built"),
+            (T::Local, C::Surge) => Some("its supervisor ends a pod before it starts the next one"),
             (T::Local, C::ReadOnlyRoot) => Some("processes see this machine's file system"),
             (T::Kubernetes | T::K3s, C::LeaveAtOnce) => {
                 Some("a forced deletion leaves the running containers to the kubelet's own time")
@@ -62,20 +76,49 @@ impl Capability {
             (T::Kubernetes | T::K3s, C::CutKubernetes) => {
                 Some("the cluster's API server is not the test's to stop")
             }
+            (T::Kubernetes | T::K3s, C::EditPod) => {
+                Some("the pods of a Deployment share one file, and need not reach this machine")
+            }
+            (T::Kubernetes | T::K3s, C::Processes) => Some("the processes are those of its nodes"),
+            (T::Containers | T::Kubernetes | T::K3s, C::MoveClock) => {
+                Some("a wall clock is the machine's, and static programs load no library that could move it")
+            }
+            (T::Local, C::LosePackets) => Some("all pods share the loopback interface"),
+            (T::Kubernetes | T::K3s, C::LosePackets) => Some("the API cannot lose packets"),
+            (T::Containers, C::CutDns) => Some("Docker's DNS is not the test's to stop"),
+            (T::Kubernetes | T::K3s, C::CutDns) => Some("the cluster's DNS is not the test's to stop"),
             _ => None,
         }
     }
+
+    /// Why the substrate of this run cannot; none if it can.
+    fn missing(self) -> Option<String> {
+        let target = Target::chosen();
+        let reason = self.missing_on(target)?;
+        Some(format!("{target}: it needs {self:?}, and {reason}"))
+    }
 }
 
-/// Whether the substrate of this run lacks one of these; then the test is to end, and one line says why.
+/// Whether the substrate of this run lacks one of these. Then the test ends, and is reported as one
+/// that did not run.
 #[must_use]
 pub fn skipped(needed: &[Capability]) -> bool {
-    let target = Target::chosen();
-    for capability in needed {
-        if let Some(reason) = capability.missing_on(target) {
-            println!("skipped on {target}: it needs {capability:?}, and {reason}");
-            return true;
-        }
+    let reason = needed.iter().find_map(|capability| capability.missing());
+    if let Some(reason) = &reason {
+        println!("skipped on {reason}");
+        report::did_not_run(reason);
     }
-    false
+    reason.is_some()
+}
+
+/// Whether the substrate of this run has this. Without it the test leaves out a part of what it
+/// does, and is reported as one that ran in part.
+#[must_use]
+pub fn has(capability: Capability) -> bool {
+    let reason = capability.missing();
+    if let Some(reason) = &reason {
+        println!("in part on {reason}");
+        report::ran_in_part(reason);
+    }
+    reason.is_none()
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::config;
+use crate::report;
 use crate::substrate::local::{INGRESS, PODS, binaries};
 use crate::turn;
 
@@ -28,6 +29,7 @@ impl Cli {
     #[must_use]
     #[allow(clippy::new_without_default)] // it waits, and starts nothing by itself
     pub fn new() -> Self {
+        report::ran();
         let turn = turn::wait();
         let bin_dir = binaries();
         let temp = tempfile::tempdir().expect("a temporary folder");

@@ -43,6 +43,13 @@ pub fn edited(name: &str, text: &str, edit: &(dyn Fn(&mut Value) + Sync)) -> Str
     serde_json::to_string_pretty(&tree).expect("a tree is JSON")
 }
 
+/// Changes the tree of a file in one step.
+pub fn edit(path: &Path, edit: &(dyn Fn(&mut Value) + Sync)) {
+    let name = path.display().to_string();
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
+    replace(path, &edited(&name, &text, edit));
+}
+
 /// Puts a new file in the place of the old one in one step, as the kubelet does with a changed ConfigMap.
 pub fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");

@@ -2,6 +2,8 @@
 //!
 //! `E2E_TARGET` chooses the substrate: local, containers, kubernetes or k3s.
 
+mod faults;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -10,10 +12,12 @@ use local_mesh::plan;
 use local_mesh::process::Signal;
 use serde_json::Value;
 
+use crate::clock::Clock;
 use crate::http::{self, Answer, Failure};
 use crate::load::{Connections, Load};
 use crate::pod::{Identity, Pod, State};
-use crate::substrate::{Api, Substrate, Target};
+use crate::report;
+use crate::substrate::{Control, Substrate, Target};
 
 /// How a test's mesh differs from the usual one.
 #[derive(Debug, Default, Clone)]
@@ -26,6 +30,8 @@ pub struct Setup {
     pub pet_delay: Option<&'static str>,
     /// How long discovery keeps endpoints that are not ready, as `FAIL_STATIC_TIME_S`.
     pub fail_static: Option<&'static str>,
+    /// A wall clock that the test moves.
+    pub clock: Option<Clock>,
 }
 
 impl Setup {
@@ -51,6 +57,7 @@ impl Mesh {
 
     /// A mesh as set up.
     pub async fn with(setup: &Setup) -> Self {
+        report::ran();
         let target = Target::chosen();
         Self { target, substrate: Substrate::start(target, setup).await }
     }
@@ -200,8 +207,13 @@ impl Mesh {
 
     /// Brings back what ended, where the substrate does not do so by itself, and waits for it.
     pub async fn recover(&self, service: &str) {
-        self.substrate.recover(service).await;
+        self.begin_recovery(service).await;
         self.settled(service).await;
+    }
+
+    /// Only begins it.
+    pub async fn begin_recovery(&self, service: &str) {
+        self.substrate.recover(service).await;
     }
 
     /// Sends SIGTERM (or another signal that ends it) to one container of a pod and waits for its end.
@@ -220,17 +232,17 @@ impl Mesh {
 
     /// Takes the Kubernetes API away: connections are cut and refused.
     pub async fn cut_kubernetes(&self) {
-        self.substrate.set_kubernetes(Api::Away).await;
+        self.substrate.set_control(Control::NoKubernetes).await;
     }
 
     /// Gives it back, with every slice calling every endpoint not ready although all serve.
     pub async fn restore_kubernetes_with_unready_slices(&self) {
-        self.substrate.set_kubernetes(Api::Unready).await;
+        self.substrate.set_control(Control::Unready).await;
     }
 
     /// Gives it back, in order.
     pub async fn restore_kubernetes(&self) {
-        self.substrate.set_kubernetes(Api::Works).await;
+        self.substrate.set_control(Control::Well).await;
     }
 
     /// Parts a pod from the network.

@@ -4,7 +4,7 @@ pub mod containers;
 pub mod kubernetes;
 pub mod local;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use local_mesh::process::Signal;
 use serde_json::Value;
@@ -54,15 +54,19 @@ impl std::fmt::Display for Target {
     }
 }
 
-/// What the Kubernetes API does.
+/// What the mesh stands on, well or with a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Api {
-    /// It works.
-    Works,
-    /// Connections are cut and refused.
-    Away,
-    /// It responds, and every slice calls every endpoint not ready although all serve.
+pub enum Control {
+    /// No fault.
+    Well,
+    /// Connections to the Kubernetes API are cut and refused.
+    NoKubernetes,
+    /// It works, and every slice calls every endpoint not ready although all serve.
     Unready,
+    /// Connections to it are cut, and every request is answered with this status.
+    KubernetesFails(u16),
+    /// DNS gives no response.
+    NoDns,
 }
 
 /// A running mesh on its substrate; it ends with this value.
@@ -127,6 +131,11 @@ impl Substrate {
         on!(self, s => s.restart(service).await);
     }
 
+    /// Begins to replace them, and returns.
+    pub async fn begin_restart(&self, service: &str) {
+        on!(self, s => s.begin_restart(service).await);
+    }
+
     /// Deletes a pod in order, as the drain of a node does; it is replaced.
     pub async fn delete(&self, pod: &Pod) {
         on!(self, s => s.delete(pod).await);
@@ -152,14 +161,34 @@ impl Substrate {
         on!(self, s => s.edit_config(service, edit).await);
     }
 
+    /// Changes the Envoy file of one pod alone.
+    pub async fn edit_pod(&self, pod: &Pod, edit: &(dyn Fn(&mut Value) + Sync)) {
+        on!(self, s => s.edit_pod(pod, edit).await);
+    }
+
     /// Rolls out another tag of the same image.
     pub async fn change_image(&self, service: &str) {
         on!(self, s => s.change_image(service).await);
     }
 
-    /// Makes the Kubernetes API fail, or takes that back.
-    pub async fn set_kubernetes(&self, api: Api) {
-        on!(self, s => s.set_kubernetes(api).await);
+    /// Sets what the mesh stands on: the Kubernetes API and DNS.
+    pub async fn set_control(&self, control: Control) {
+        on!(self, s => s.set_control(control).await);
+    }
+
+    /// An address of this machine that pods reach.
+    pub fn host(&self) -> IpAddr {
+        on!(self, s => s.host())
+    }
+
+    /// The loopback address as the containers of a pod see it.
+    pub fn loopback(&self, pod: &Pod) -> IpAddr {
+        on!(self, s => s.loopback(pod))
+    }
+
+    /// The process of a container, if it is one of this machine.
+    pub async fn process(&self, pod: &Pod, container: &str) -> Option<u32> {
+        on!(self, s => s.process(pod, container).await)
     }
 
     /// Parts a pod from the network, or joins it again.

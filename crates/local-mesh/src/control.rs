@@ -46,9 +46,11 @@ pub enum Request {
         /// Name of a pod or service.
         name: String,
     },
-    /// Makes the Kubernetes API misbehave; for tests.
+    /// Makes the Kubernetes API or DNS fail; for tests.
     Fault {
-        /// `none`, `down`, or `unready`: every slice calls every endpoint not ready.
+        /// `none` (all well again), `down` (no Kubernetes API), `unready` (every slice calls every
+        /// endpoint not ready), a status with which the API responds to every request, or `no-dns`
+        /// (DNS gives no response).
         fault: String,
     },
     /// Ends the mesh.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use hickory_proto::op::{Message, MessageType, OpCode, ResponseCode};
@@ -24,16 +25,25 @@ const MAX_QUERY: usize = 1500;
 
 /// Service name -> addresses of its pods, shared with the responder.
 #[derive(Debug, Clone, Default)]
-pub struct Names(Arc<RwLock<BTreeMap<String, Vec<Ipv4Addr>>>>);
+pub struct Names {
+    addresses: Arc<RwLock<BTreeMap<String, Vec<Ipv4Addr>>>>,
+    /// A fault that tests ask for: queries get no response.
+    mute: Arc<AtomicBool>,
+}
 
 impl Names {
     /// Replaces the addresses of one Service.
     pub fn set(&self, service: &str, addresses: Vec<Ipv4Addr>) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned(), addresses);
+        self.addresses.write().unwrap_or_else(PoisonError::into_inner).insert(service.to_owned(), addresses);
+    }
+
+    /// Makes the responder silent, or lets it respond again.
+    pub fn set_mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::Relaxed);
     }
 
     fn get(&self, service: &str) -> Option<Vec<Ipv4Addr>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
+        self.addresses.read().unwrap_or_else(PoisonError::into_inner).get(service).cloned()
     }
 }
 
@@ -49,6 +59,9 @@ pub async fn serve(socket: UdpSocket, names: Names) {
                 continue;
             }
         };
+        if names.mute.load(Ordering::Relaxed) {
+            continue;
+        }
         let Some(reply) = buffer.get(..length).and_then(|query| answer(query, &names)) else { continue };
         if let Err(error) = socket.send_to(&reply, peer).await {
             tracing::debug!(%error, %peer, "DNS: cannot answer");

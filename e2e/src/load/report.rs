@@ -110,6 +110,12 @@ impl Report {
         self.seconds.iter().map(|second| second.refused + second.failed).sum()
     }
 
+    /// When the last of those was sent.
+    #[must_use]
+    pub fn last_failure(&self) -> Option<Instant> {
+        self.unanswered.last().map(|record| self.began + record.at)
+    }
+
     /// Those among them that were never accepted.
     #[must_use]
     pub fn refused(&self) -> usize {
@@ -160,7 +166,7 @@ impl Report {
         assert_eq!(self.lost(signal), 0, "{self}");
     }
 
-    /// The load was whole, whatever became of its requests.
+    /// The load kept its rate.
     pub fn assert_whole(&self) {
         println!("{self}");
         assert!(self.sent > 0 && self.sent >= self.planned, "the load fell behind: {self}");

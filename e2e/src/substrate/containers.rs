@@ -14,7 +14,7 @@ mod node_port;
 mod service_account;
 
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -34,7 +34,7 @@ use self::node_port::Ready;
 use crate::config;
 use crate::mesh::Setup;
 use crate::pod::{Identity, Pod};
-use crate::substrate::Api;
+use crate::substrate::Control;
 use crate::turn;
 
 /// Taking everything away may take this long when a test has failed.
@@ -199,6 +199,11 @@ impl Containers {
         self.with(|cluster| cluster.restart(service)).await;
     }
 
+    pub async fn begin_restart(&self, service: &str) {
+        let service = plan::service(service).expect("a service");
+        self.with(async move |cluster| drop(tokio::spawn(cluster.restart(service)))).await;
+    }
+
     /// Its controller makes another one while it leaves.
     pub async fn delete(&self, pod: &Pod) {
         let name = pod.name.clone();
@@ -230,9 +235,14 @@ impl Containers {
     }
 
     pub async fn edit_config(&self, service: &str, edit: &(dyn Fn(&mut Value) + Sync)) {
-        let path = self.cluster.print.folder.join("config").join(service).join("envoy.yaml");
-        let text = std::fs::read_to_string(&path).expect("the service's file");
-        config::replace(&path, &config::edited(service, &text, edit));
+        config::edit(&self.cluster.print.config(service), edit);
+        for pod in self.cluster.members().iter().filter(|pod| pod.service.name == service) {
+            config::edit(&self.cluster.print.config(&pod.name), edit);
+        }
+    }
+
+    pub async fn edit_pod(&self, pod: &Pod, edit: &(dyn Fn(&mut Value) + Sync)) {
+        config::edit(&self.cluster.print.config(&pod.name), edit);
     }
 
     pub async fn change_image(&self, service: &str) {
@@ -251,8 +261,21 @@ impl Containers {
         .await;
     }
 
-    pub async fn set_kubernetes(&self, api: Api) {
-        self.with(async move |cluster| cluster.set_kubernetes(api).await).await;
+    pub async fn set_control(&self, control: Control) {
+        self.with(async move |cluster| cluster.set_control(control).await).await;
+    }
+
+    pub fn host(&self) -> IpAddr {
+        self.cluster.print.network.gateway.into()
+    }
+
+    pub fn loopback(&self, _pod: &Pod) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    pub async fn process(&self, pod: &Pod, container: &str) -> Option<u32> {
+        let id = self.cluster.members().iter().find(|found| found.name == pod.name)?.id(container)?;
+        self.with(async move |cluster| cluster.print.process(&id).await).await
     }
 
     pub async fn set_link(&self, pod: &Pod, joined: bool) {

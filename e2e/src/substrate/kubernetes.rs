@@ -14,7 +14,7 @@ mod objects;
 
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use local_mesh::process::Signal;
@@ -26,7 +26,7 @@ use self::kubectl::Kubectl;
 use crate::capability::Capability;
 use crate::mesh::Setup;
 use crate::pod::{Identity, Pod};
-use crate::substrate::Api;
+use crate::substrate::Control;
 use crate::{config, http, turn};
 
 /// The oldest minor version of Kubernetes 1 that the manifests run on: native sidecars and `preStop.sleep`.
@@ -195,8 +195,12 @@ impl Kubernetes {
     }
 
     pub async fn restart(&self, service: &str) {
-        self.kubectl.must(&["rollout", "restart", &format!("deployment/{service}")]).await;
+        self.begin_restart(service).await;
         self.rolled_out(service).await;
+    }
+
+    pub async fn begin_restart(&self, service: &str) {
+        self.kubectl.must(&["rollout", "restart", &format!("deployment/{service}")]).await;
     }
 
     /// An eviction, as `kubectl drain` asks for it: a budget may put it off.
@@ -260,8 +264,27 @@ impl Kubernetes {
     }
 
     #[allow(clippy::unused_async)] // the shape that every substrate has
-    pub async fn set_kubernetes(&self, _api: Api) {
+    pub async fn set_control(&self, _control: Control) {
         panic!("asked of a cluster: {:?}", Capability::CutKubernetes);
+    }
+
+    pub fn host(&self) -> IpAddr {
+        panic!("asked of a cluster: {:?}", Capability::EditPod);
+    }
+
+    pub fn loopback(&self, _pod: &Pod) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    /// The node's processes are not this machine's.
+    #[allow(clippy::unused_async)] // the shape that every substrate has
+    pub async fn process(&self, _pod: &Pod, _container: &str) -> Option<u32> {
+        None
+    }
+
+    #[allow(clippy::unused_async)] // the shape that every substrate has
+    pub async fn edit_pod(&self, _pod: &Pod, _edit: &(dyn Fn(&mut Value) + Sync)) {
+        panic!("asked of a cluster: {:?}", Capability::EditPod);
     }
 
     #[allow(clippy::unused_async)] // the shape that every substrate has

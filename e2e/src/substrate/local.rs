@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::config;
 use crate::mesh::Setup;
 use crate::pod::{Container, Identity, Pod, State};
-use crate::substrate::Api;
+use crate::substrate::Control;
 use crate::turn;
 
 /// The addresses of the tests' meshes: not those of the mesh that a user may have up.
@@ -61,6 +61,9 @@ impl Local {
         }
         if let Some(time) = setup.fail_static {
             command.env("FAIL_STATIC_TIME_S", time);
+        }
+        if let Some(clock) = &setup.clock {
+            command.envs(clock.environment());
         }
         command.current_dir(temp.path()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let process = command.spawn().expect("petmesh starts");
@@ -124,12 +127,6 @@ impl Local {
             other => panic!("unexpected answer {other:?}"),
         }
     }
-
-    fn pid(&self, pod: &Pod, container: &str) -> u32 {
-        let found = self.status().into_iter().find(|found| found.name == pod.name);
-        let pid = found.and_then(|found| found.containers.get(container).and_then(|found| found.pid));
-        pid.unwrap_or_else(|| panic!("{} has no running {container}", pod.name))
-    }
 }
 
 /// What every substrate can be asked.
@@ -160,6 +157,11 @@ impl Local {
         self.command(&Request::Restart { name: service.to_owned() });
     }
 
+    /// The supervisor's restart only begins.
+    pub async fn begin_restart(&self, service: &str) {
+        self.restart(service).await;
+    }
+
     /// The supervisor ends it in order and starts it again under its name.
     pub async fn delete(&self, pod: &Pod) {
         self.command(&Request::Restart { name: pod.name.clone() });
@@ -170,7 +172,7 @@ impl Local {
     }
 
     pub async fn signal(&self, pod: &Pod, container: &str, signal: Signal) {
-        send(self.pid(pod, container), signal);
+        send(self.must_run(pod, container).await, signal);
     }
 
     pub async fn recover(&self, service: &str) {
@@ -184,24 +186,41 @@ impl Local {
     }
 
     pub async fn edit_config(&self, service: &str, edit: &(dyn Fn(&mut Value) + Sync)) {
-        for pod in self.status().into_iter().filter(|pod| pod.service == service) {
-            let path = self.dir().config(&pod.name);
-            let text = std::fs::read_to_string(&path).expect("the pod's file");
-            config::replace(&path, &config::edited(&pod.name, &text, edit));
+        for pod in self.pods().await.iter().filter(|pod| pod.service == service) {
+            self.edit_pod(pod, edit).await;
         }
+    }
+
+    pub async fn edit_pod(&self, pod: &Pod, edit: &(dyn Fn(&mut Value) + Sync)) {
+        config::edit(&self.dir().config(&pod.name), edit);
     }
 
     pub async fn change_image(&self, _service: &str) {
         unreachable!("a test that needs it is skipped")
     }
 
-    pub async fn set_kubernetes(&self, api: Api) {
-        let fault = match api {
-            Api::Works => "none",
-            Api::Away => "down",
-            Api::Unready => "unready",
+    pub async fn set_control(&self, control: Control) {
+        let fault = match control {
+            Control::Well => "none".to_owned(),
+            Control::NoKubernetes => "down".to_owned(),
+            Control::Unready => "unready".to_owned(),
+            Control::KubernetesFails(status) => status.to_string(),
+            Control::NoDns => "no-dns".to_owned(),
         };
-        self.command(&Request::Fault { fault: fault.to_owned() });
+        self.command(&Request::Fault { fault });
+    }
+
+    pub fn host(&self) -> IpAddr {
+        Ipv4Addr::LOCALHOST.into()
+    }
+
+    pub fn loopback(&self, pod: &Pod) -> IpAddr {
+        pod.address
+    }
+
+    pub async fn process(&self, pod: &Pod, container: &str) -> Option<u32> {
+        let found = self.status().into_iter().find(|found| found.name == pod.name)?;
+        found.containers.get(container)?.pid
     }
 
     pub async fn set_link(&self, _pod: &Pod, _joined: bool) {
@@ -209,11 +228,17 @@ impl Local {
     }
 
     pub async fn set_paused(&self, pod: &Pod, container: &str, paused: bool) {
-        send(self.pid(pod, container), if paused { Signal::STOP } else { Signal::CONT });
+        let pid = self.must_run(pod, container).await;
+        send(pid, if paused { Signal::STOP } else { Signal::CONT });
     }
 
     pub async fn write_to_root(&self, _pod: &Pod, _container: &str) -> Option<String> {
         unreachable!("a test that needs it is skipped")
+    }
+
+    async fn must_run(&self, pod: &Pod, container: &str) -> u32 {
+        let pid = self.process(pod, container).await;
+        pid.unwrap_or_else(|| panic!("{} has no running {container}", pod.name))
     }
 
     pub async fn access_log(&self, pod: &Pod) -> String {

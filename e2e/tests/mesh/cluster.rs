@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use e2e::{Capability, Connections, Mesh, Setup, load, skipped};
+use e2e::{Capability, Connections, Mesh, Setup, has, load, skipped};
 use futures_util::future::join_all;
 
 /// Requests per second of each of the two loads.
@@ -26,7 +26,7 @@ fn loads(mesh: &Mesh) -> [load::Running; 2] {
 /// Two of everything, as the manifests have it; where the ingress cannot be two, one.
 async fn twofold() -> (Mesh, Vec<&'static str>) {
     let mut services = vec!["pet", "petstore", "sds"];
-    if !skipped(&[Capability::SeveralIngresses]) {
+    if has(Capability::SeveralIngresses) {
         services.push("ingress");
     }
     let replicas: BTreeMap<&str, u32> = services.iter().map(|service| (*service, 2)).collect();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use e2e::{Capability, Connections, Mesh, Report, Setup, load, skipped};
+use e2e::{Capability, Connections, Mesh, Report, Setup, has, load, skipped};
 use serde_json::Value;
 
 /// Requests per second of each load.
@@ -111,7 +111,7 @@ async fn restarting_every_deployment_pod_by_pod_loses_no_request() {
     // Where the ingress cannot be two, the others are restarted all the same.
     let mut services = vec!["sds", "pet", "petstore"];
     let mut replicas: BTreeMap<&str, u32> = services.iter().map(|service| (*service, 2)).collect();
-    if !skipped(&[Capability::SeveralIngresses]) {
+    if has(Capability::SeveralIngresses) {
         services.push("ingress");
         replicas.insert("ingress", 2);
     }

@@ -1,5 +1,7 @@
 //! What clients may ask of a running mesh.
 
+use kube_api::On;
+
 use super::Mesh;
 use super::start::{check_count, known_service};
 use crate::control::{Reply, Request};
@@ -93,24 +95,30 @@ impl Mesh {
     }
 
     async fn fault(&mut self, fault: &str) -> Result<String, Error> {
-        let up = match fault {
-            "none" | "unready" => true,
-            "down" => false,
-            other => {
-                let known = "there are none, down, unready";
-                return Err(Error::Refused(format!("unknown fault {other}; {known}")));
-            }
-        };
         // Before the API server is back, so that these are its first words.
         self.unready = fault == "unready";
         self.publish();
         let faults = self.kubernetes.faults();
-        if up {
-            faults.up().await
-        } else {
-            faults.down().await
+        match (fault, fault.parse()) {
+            ("none" | "unready", _) => {
+                self.names.set_mute(false);
+                faults.clear();
+                faults.up().await;
+            }
+            ("down", _) => faults.down().await,
+            ("no-dns", _) => self.names.set_mute(true),
+            (_, Ok(status @ 400..=599)) => {
+                faults.clear();
+                faults.fail_next(u32::MAX, status, On::All);
+                faults.cut();
+            }
+            (other, _) => {
+                let text =
+                    "there are none, down, unready, no-dns, and a status of the Kubernetes API (400 to 599)";
+                return Err(Error::Refused(format!("unknown fault {other}; {text}")));
+            }
         }
-        Ok(format!("Kubernetes API: fault {fault}"))
+        Ok(format!("fault {fault}"))
     }
 
     fn known_pod(&self, name: &str) -> Result<&Pod, Error> {

@@ -1,5 +1,6 @@
 //! Tests on the tree itself, one function a rule.
 
+mod clocks;
 mod crates;
 mod documents;
 mod images;

@@ -34,7 +34,7 @@ pub struct Blueprint {
     pub sandbox_tag: String,
     /// Program to image.
     pub images: Arc<Mutex<BTreeMap<String, String>>>,
-    /// `config/<service>/envoy.yaml` and `account/`.
+    /// `config/<service>/envoy.yaml`, a copy of it for each pod, and `account/`.
     pub folder: PathBuf,
     pub kubernetes: SocketAddr,
     pub pet_delay: Option<&'static str>,
@@ -58,7 +58,13 @@ impl Blueprint {
     }
 
     /// The app or the proxy of a pod.
-    pub async fn start(&self, service: &Service, name: &str, sandbox: &str) -> ContainerAsync<GenericImage> {
+    pub async fn start(
+        &self,
+        service: &Service,
+        pod: &str,
+        name: &str,
+        sandbox: &str,
+    ) -> ContainerAsync<GenericImage> {
         let program = if name == "app" { service.app } else { service.proxy }.unwrap_or(service.name);
         let image = self.images.lock().unwrap()[program].clone();
         let (repository, tag) = image.rsplit_once(':').expect("an image with a tag");
@@ -68,8 +74,8 @@ impl Blueprint {
             "sds" => self.discovery(request),
             _ => {
                 let drain = if program == "ingress" { "30" } else { "10" };
-                let config = self.folder.join("config").join(service.name);
-                read_only(request, &config, "/etc/envoy").with_cmd(["--drain-time-s", drain])
+                read_only(request, &self.own_config(service, pod), "/etc/envoy")
+                    .with_cmd(["--drain-time-s", drain])
             }
         };
         let memory = match program {
@@ -80,6 +86,19 @@ impl Blueprint {
         let started = self.hardened(request, memory, Some(sandbox)).start().await;
         started
             .unwrap_or_else(|error| panic!("{name} of {} does not start from {image}: {error}", service.name))
+    }
+
+    /// The Envoy file of a pod, or the one of a service that new pods get.
+    pub fn config(&self, owner: &str) -> PathBuf {
+        self.folder.join("config").join(owner).join("envoy.yaml")
+    }
+
+    /// The folder of a pod with its copy of the service's Envoy file.
+    fn own_config(&self, service: &Service, pod: &str) -> PathBuf {
+        let folder = self.folder.join("config").join(pod);
+        std::fs::create_dir_all(&folder).expect("a folder for the configuration");
+        std::fs::copy(self.config(service.name), self.config(pod)).expect("the configuration is copied");
+        folder
     }
 
     fn app(&self, request: ContainerRequest<GenericImage>, program: &str) -> ContainerRequest<GenericImage> {
@@ -136,6 +155,13 @@ impl Blueprint {
     pub async fn runs(&self, id: &str) -> bool {
         let found = self.docker.inspect_container(id, None::<query::InspectContainerOptions>).await;
         found.is_ok_and(|found| found.state.and_then(|state| state.running).unwrap_or_default())
+    }
+
+    /// The process of a container; none if it does not run.
+    pub async fn process(&self, id: &str) -> Option<u32> {
+        let found = self.docker.inspect_container(id, None::<query::InspectContainerOptions>).await;
+        let pid = found.ok()?.state?.pid?;
+        u32::try_from(pid).ok().filter(|pid| *pid > 0)
     }
 
     /// What a container has written; its standard error too if wanted.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use kube_api::On;
 use local_mesh::END_TO_END;
 use local_mesh::objects::{self, NAMESPACE, PodView};
 use local_mesh::plan::{self, INBOUND, SERVICES, Service};
@@ -19,7 +20,7 @@ use super::node_port::Ready;
 use super::service_account::{self, TOKEN};
 use crate::http;
 use crate::mesh::Setup;
-use crate::substrate::Api;
+use crate::substrate::Control;
 
 /// A leaving pod serves for three of the proxies' polls, which come a second apart.
 const SERVE: Duration = Duration::from_secs(3);
@@ -230,14 +231,23 @@ impl Cluster {
         PodView { ready: view.ready && !self.unready.load(Ordering::Relaxed), ..view }
     }
 
-    pub async fn set_kubernetes(&self, api: Api) {
-        self.unready.store(api == Api::Unready, Ordering::Relaxed);
+    pub async fn set_control(&self, control: Control) {
+        self.unready.store(control == Control::Unready, Ordering::Relaxed);
         // Before the API server is back, so that these are its first words.
         self.publish();
         let faults = self.kubernetes.lock().unwrap().as_ref().expect("the API server").faults();
-        match api {
-            Api::Works | Api::Unready => faults.up().await,
-            Api::Away => faults.down().await,
+        match control {
+            Control::Well | Control::Unready => {
+                faults.clear();
+                faults.up().await;
+            }
+            Control::NoKubernetes => faults.down().await,
+            Control::KubernetesFails(status) => {
+                faults.clear();
+                faults.fail_next(u32::MAX, status, On::All);
+                faults.cut();
+            }
+            Control::NoDns => unreachable!("a test that needs it is skipped"),
         }
     }
 

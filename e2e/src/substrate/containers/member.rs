@@ -24,7 +24,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 /// An app and a proxy that were told to end are killed after this time each; deploy/ allows 45 s for both.
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A proxy says that it has started when it knows the pods of its clusters, or has waited for discovery long enough.
+/// A proxy says that it has started when it knows the pods of its clusters; discovery may be away meanwhile.
 const STARTUP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// The readiness probe.
@@ -96,7 +96,7 @@ impl Member {
     }
 
     async fn add(self: &Arc<Self>, print: &Blueprint, name: &'static str) {
-        let container = print.start(self.service, name, &self.sandbox).await;
+        let container = print.start(self.service, &self.name, name, &self.sandbox).await;
         let id = container.id().to_owned();
         {
             let mut inner = self.inner.lock().unwrap();
