@@ -111,19 +111,26 @@ pub(super) fn refresh(admin: &Admin) {
     // These gauges have no other writer, so that their shard is ours.
     let stats = admin.server.shard(context.registry.admin_shard());
     let phase = phase(context);
-    stats.live.set(i64::from(phase == Phase::Live));
+    stats.is_live.set(i64::from(phase == Phase::Live));
     stats.state.set(phase as i64);
     stats.uptime.set(i64::try_from(uptime(context).as_secs()).unwrap_or(i64::MAX));
     let listeners = &context.snapshot.borrow().listeners;
     let open = listeners.iter().flat_map(|listener| listener.stats.shards());
-    stats.total_connections.set(open.map(|shard| shard.downstream_cx_active.get()).sum());
+    stats.total_connections.set(open.map(|shard| shard.listener_cx_active.get()).sum());
     stats.concurrency.set(i64::try_from(context.options.concurrency).unwrap_or(0));
     // No certificate expires: Envoy's value for that.
     stats.days_until_first_cert_expiring.set(i64::from(u32::MAX));
+    stats.server_version.set(version());
     let memory = Memory::read();
     stats.memory_allocated.set(memory.anonymous);
     stats.memory_heap_size.set(memory.data);
     stats.memory_physical_size.set(memory.resident);
+}
+
+/// The package's version, three bytes as Envoy's revision: 1.2.3 is 0x010203.
+fn version() -> i64 {
+    let numbers = env!("CARGO_PKG_VERSION").split(['.', '-', '+']).take(3);
+    numbers.fold(0, |sum, number| sum << 8 | number.parse::<u8>().map_or(0, i64::from))
 }
 
 fn uptime(context: &AdminContext) -> Duration {

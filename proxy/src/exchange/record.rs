@@ -43,8 +43,8 @@ impl Record<'_> {
         http.downstream_rq_completed.inc();
         http.downstream_rq_codes.record(status);
         let listener = self.context.listener_http();
-        listener.downstream_rq_completed.inc();
-        listener.downstream_rq_codes.record(status);
+        listener.listener_rq_completed.inc();
+        listener.listener_rq_codes.record(status);
         if !request_end {
             http.downstream_rq_response_before_rq_complete.inc();
         }
@@ -214,7 +214,8 @@ impl Exchange<'_> {
         if complete {
             self.record.info.upstream.response_end = self.record.info.response_start.and(Some(now));
         }
-        self.record.info.virtual_cluster = self.virtual_cluster().map(|part| Arc::clone(&part.name));
+        let virtual_cluster = self.virtual_cluster().filter(|part| !part.headers.is_empty());
+        self.record.info.virtual_cluster = virtual_cluster.map(|part| Arc::clone(&part.name));
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
@@ -223,6 +224,10 @@ impl Exchange<'_> {
         }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.record.info.start)));
         self.count_parts();
+        if let Some(tracing) = context.manager.tracing.as_ref().filter(|_| self.record.info.health_check) {
+            tracing.stats.shard(context.local.shard).health_check.inc();
+            self.record.span = None;
+        }
         if let (Some(span), Some(tracing)) = (&self.record.span, &context.manager.tracing) {
             span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
         }
@@ -238,16 +243,16 @@ impl Exchange<'_> {
             return;
         }
         for stats in self.parts() {
-            stats.upstream_rq_total.inc();
+            stats.vcluster_rq_total.inc();
             if info.status != 0 {
-                stats.upstream_rq_completed.inc();
-                stats.upstream_rq_codes.record(info.status);
+                stats.vcluster_rq_completed.inc();
+                stats.vcluster_rq_codes.record(info.status);
             }
             if info.response_start.is_some() {
-                stats.upstream_rq_time.record(millis(self.record.forwarded.elapsed()));
+                stats.vcluster_rq_time.record(millis(self.record.forwarded.elapsed()));
             }
             if info.flags.has(Flag::UpstreamRequestTimeout) {
-                stats.upstream_rq_timeout.inc();
+                stats.vcluster_rq_timeout.inc();
             }
         }
     }

@@ -106,7 +106,7 @@ impl Running<'_> {
         let stats = self.filter.stats.shard(facts.shard);
         stats.request_total.inc();
         if good {
-            stats.ok.inc();
+            stats.ok_responses.inc();
         } else {
             stats.failed.inc();
         }
