@@ -40,15 +40,20 @@ pub(crate) async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     };
     stats.downstream_cx_active.dec();
     stats.downstream_cx_destroy.inc();
-    let (all, with_request) = if end.remote {
-        (&stats.downstream_cx_destroy_remote, &stats.downstream_cx_destroy_remote_active_rq)
-    } else {
-        (&stats.downstream_cx_destroy_local, &stats.downstream_cx_destroy_local_active_rq)
-    };
-    all.inc();
     if end.active_request {
-        with_request.inc();
         stats.downstream_cx_destroy_active_rq.inc();
+    }
+    match (end.remote, end.active_request) {
+        (true, false) => stats.downstream_cx_destroy_remote.inc(),
+        (false, false) => stats.downstream_cx_destroy_local.inc(),
+        (true, true) => {
+            stats.downstream_cx_destroy_remote.inc();
+            stats.downstream_cx_destroy_remote_active_rq.inc();
+        }
+        (false, true) => {
+            stats.downstream_cx_destroy_local.inc();
+            stats.downstream_cx_destroy_local_active_rq.inc();
+        }
     }
     if end.protocol_error {
         stats.downstream_cx_protocol_error.inc();
@@ -284,24 +289,25 @@ fn underscores(context: &ConnectionContext, head: &mut RequestHead) -> bool {
     if manager.underscores == Underscores::Allow || !head.fields.iter().any(|(name, _)| has_one(name)) {
         return true;
     }
-    let (dropped, rejected) = if head.version == Version::Http2 {
-        let stats = manager.http2_stats.shard(context.local.shard);
-        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
-    } else {
-        let stats = manager.http1_stats.shard(context.local.shard);
-        (&stats.dropped_headers_with_underscores, &stats.requests_rejected_with_underscores_in_headers)
-    };
+    let http1 = manager.http1_stats.shard(context.local.shard);
+    let http2 = manager.http2_stats.shard(context.local.shard);
+    let is_http2 = head.version == Version::Http2;
     if manager.underscores == Underscores::RejectRequest {
-        rejected.inc();
+        if is_http2 {
+            http2.http2_requests_rejected_with_underscores_in_headers.inc();
+        } else {
+            http1.requests_rejected_with_underscores_in_headers.inc();
+        }
         return false;
     }
-    head.fields.retain(|name, _| {
-        let drop = has_one(name);
-        if drop {
-            dropped.inc();
-        }
-        !drop
-    });
+    let before = head.fields.len();
+    head.fields.retain(|name, _| !has_one(name));
+    let dropped = (before - head.fields.len()) as u64;
+    if is_http2 {
+        http2.http2_dropped_headers_with_underscores.add(dropped);
+    } else {
+        http1.dropped_headers_with_underscores.add(dropped);
+    }
     true
 }
 

@@ -3,44 +3,45 @@
 //! Fault, status, text and flag are computed by exhaustive matches, so that no error can exist without them.
 //! Only `local_reply` turns errors into responses.
 
-/// Envoy's response flags: what the proxy has to say about an exchange, several at a time.
+/// Envoy's response flags: what the proxy has to say about an exchange, several at a time, in the
+/// order in which they were set. Five bits for each of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Flags(u32);
+pub(crate) struct Flags(u64);
 
 /// One response flag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
+#[repr(u8)]
 pub(crate) enum Flag {
     FailedLocalHealthCheck = 1,
-    NoHealthyUpstream = 1 << 1,
-    UpstreamRequestTimeout = 1 << 2,
-    LocalReset = 1 << 3,
-    UpstreamRemoteReset = 1 << 4,
-    UpstreamConnectionFailure = 1 << 5,
-    UpstreamConnectionTermination = 1 << 6,
-    UpstreamOverflow = 1 << 7,
-    NoRouteFound = 1 << 8,
-    DelayInjected = 1 << 9,
-    FaultInjected = 1 << 10,
-    RateLimited = 1 << 11,
-    UnauthorizedExternalService = 1 << 12,
-    RateLimitServiceError = 1 << 13,
-    DownstreamConnectionTermination = 1 << 14,
-    UpstreamRetryLimitExceeded = 1 << 15,
-    StreamIdleTimeout = 1 << 16,
-    InvalidEnvoyRequestHeaders = 1 << 17,
-    DownstreamProtocolError = 1 << 18,
-    UpstreamMaxStreamDurationReached = 1 << 19,
-    NoFilterConfigFound = 1 << 20,
-    DurationTimeout = 1 << 21,
-    UpstreamProtocolError = 1 << 22,
-    NoClusterFound = 1 << 23,
-    OverloadManager = 1 << 24,
-    DownstreamRemoteReset = 1 << 25,
+    NoHealthyUpstream = 2,
+    UpstreamRequestTimeout = 3,
+    LocalReset = 4,
+    UpstreamRemoteReset = 5,
+    UpstreamConnectionFailure = 6,
+    UpstreamConnectionTermination = 7,
+    UpstreamOverflow = 8,
+    NoRouteFound = 9,
+    DelayInjected = 10,
+    FaultInjected = 11,
+    RateLimited = 12,
+    UnauthorizedExternalService = 13,
+    RateLimitServiceError = 14,
+    DownstreamConnectionTermination = 15,
+    UpstreamRetryLimitExceeded = 16,
+    StreamIdleTimeout = 17,
+    InvalidEnvoyRequestHeaders = 18,
+    DownstreamProtocolError = 19,
+    UpstreamMaxStreamDurationReached = 20,
+    NoFilterConfigFound = 21,
+    DurationTimeout = 22,
+    UpstreamProtocolError = 23,
+    NoClusterFound = 24,
+    OverloadManager = 25,
+    DownstreamRemoteReset = 26,
 }
 
 impl Flag {
-    /// Every flag with its short and its long name, in the order in which Envoy prints them.
+    /// Every flag with its short and its long name.
     pub(crate) const ALL: [(Self, &'static str, &'static str); 26] = [
         (Self::FailedLocalHealthCheck, "LH", "FailedLocalHealthCheck"),
         (Self::NoHealthyUpstream, "UH", "NoHealthyUpstream"),
@@ -72,12 +73,30 @@ impl Flag {
 }
 
 impl Flags {
+    const BITS: u32 = 5;
+    /// Twelve of them; there are never that many.
+    const MOST: u32 = u64::BITS / Self::BITS;
+
     pub(crate) fn set(&mut self, flag: Flag) {
-        self.0 |= flag as u32;
+        let set = u64::BITS.saturating_sub(self.0.leading_zeros()).div_ceil(Self::BITS);
+        if !self.has(flag) && set < Self::MOST {
+            self.0 |= u64::from(flag as u8) << (set * Self::BITS);
+        }
     }
 
     pub(crate) fn has(self, flag: Flag) -> bool {
-        self.0 & flag as u32 != 0
+        self.numbers().any(|number| number == u64::from(flag as u8))
+    }
+
+    /// The flags with their names.
+    pub(crate) fn iter(self) -> impl Iterator<Item = &'static (Flag, &'static str, &'static str)> {
+        const ALL: &[(Flag, &str, &str)] = &Flag::ALL;
+        self.numbers().filter_map(|number| ALL.iter().find(|(flag, ..)| u64::from(*flag as u8) == number))
+    }
+
+    fn numbers(self) -> impl Iterator<Item = u64> {
+        let mask = (1 << Self::BITS) - 1;
+        (0..Self::MOST).map(move |at| self.0 >> (at * Self::BITS) & mask).take_while(|number| *number != 0)
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -86,8 +105,7 @@ impl Flags {
 
     /// The short names joined by commas, or `-` for none (`%RESPONSE_FLAGS%`).
     pub(crate) fn short(self) -> String {
-        let set = Flag::ALL.iter().filter(|(flag, ..)| self.has(*flag));
-        let names: Vec<_> = set.map(|(_, short, _)| *short).collect();
+        let names: Vec<_> = self.iter().map(|(_, short, _)| *short).collect();
         if names.is_empty() { "-".to_owned() } else { names.join(",") }
     }
 }
@@ -193,11 +211,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_print_in_envoys_order_and_a_dash_for_none() {
+    fn flags_print_in_the_order_of_their_events_and_a_dash_for_none() {
         let mut flags = Flags::default();
         assert_eq!(flags.short(), "-");
         flags.set(Flag::UpstreamRetryLimitExceeded);
         flags.set(Flag::UpstreamConnectionFailure);
-        assert_eq!(flags.short(), "UF,URX");
+        flags.set(Flag::UpstreamRetryLimitExceeded);
+        assert_eq!(flags.short(), "URX,UF");
+        Flag::ALL.iter().for_each(|(flag, ..)| flags.set(*flag));
+        assert!(flags.short().starts_with("URX,UF,LH,"));
     }
 }

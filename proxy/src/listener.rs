@@ -256,7 +256,7 @@ pub(crate) fn take_over(local: &Rc<Local>, handed: Handed) {
 /// Serves a connection on this worker.
 fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: SocketAddr) {
     let stats = listener.stats.shard(local.shard);
-    let open = || listener.stats.shards().map(|shard| shard.downstream_cx_active.get()).sum::<i64>();
+    let open = || listener.stats.shards().map(|shard| shard.listener_cx_active.get()).sum::<i64>();
     if listener.max_connections.is_some_and(|limit| open() >= i64::from(limit)) {
         stats.downstream_cx_overflow.inc();
         return;
@@ -268,8 +268,8 @@ fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: S
         stats.no_filter_chain_match.inc();
         return;
     };
-    stats.downstream_cx_total.inc();
-    stats.downstream_cx_active.inc();
+    stats.listener_cx_total.inc();
+    stats.listener_cx_active.inc();
     let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
     local.state.connection_opened(listener.direction);
     let info = ConnectionInfo { id: local.next_connection(), peer, local: at, tls: false };
@@ -289,10 +289,10 @@ struct Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let stats = self.listener.stats.shard(self.local.shard);
-        stats.downstream_cx_active.dec();
-        stats.downstream_cx_destroy.inc();
+        stats.listener_cx_active.dec();
+        stats.listener_cx_destroy.inc();
         stats
-            .downstream_cx_length_ms
+            .listener_cx_length_ms
             .record(u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX));
         self.local.state.connection_closed(self.listener.direction);
     }

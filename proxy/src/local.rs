@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::cluster::outlier::{Seen, eject, observe};
-use crate::cluster::report::{HostReport, What};
+use crate::cluster::report::{HostReport, Reports, What};
 use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
@@ -25,7 +25,7 @@ pub(crate) struct Local {
     pub state: Arc<ServerState>,
     pub clusters: Clusters,
     pub date: DateCache,
-    reports: mpsc::Sender<HostReport>,
+    reports: Arc<Reports>,
     random: RefCell<fastrand::Rng>,
     /// The connections of each filter chain, by the address of its `Generation`.
     draining: RefCell<HashMap<usize, Draining>>,
@@ -44,7 +44,7 @@ struct Draining {
 
 impl Local {
     /// What worker number `shard` owns; `reports` is its way to the writer.
-    pub(crate) fn new(shard: usize, state: Arc<ServerState>, reports: mpsc::Sender<HostReport>) -> Self {
+    pub(crate) fn new(shard: usize, state: Arc<ServerState>, reports: Arc<Reports>) -> Self {
         Self {
             shard,
             state,
@@ -69,13 +69,10 @@ impl Local {
         }
     }
 
-    /// Reports a host to control. If the queue is full, the report is dropped and counted; control
-    /// finds ejections without it too.
+    /// Reports a host to control.
     pub(crate) fn report(&self, cluster: &LocalCluster, host: &LocalHost, what: What) {
         let name = Arc::clone(&cluster.policy.name);
-        if self.reports.try_send(HostReport { cluster: name, host: host.host.address, what }).is_err() {
-            cluster.stats().host_reports_dropped.inc();
-        }
+        self.reports.report(HostReport { cluster: name, host: host.host.address, what });
     }
 
     /// A random number below `bound` (0 for a bound of 0).
@@ -192,7 +189,7 @@ mod tests {
     fn a_connection_of_a_chain_that_is_gone_learns_of_it_whenever_it_comes() {
         on_a_worker(async {
             let state = Arc::new(ServerState::new(time::now()));
-            let local = Local::new(0, Arc::clone(&state), mpsc::channel(1).0);
+            let local = Local::new(0, Arc::clone(&state), Arc::default());
             let [old, new] = [(); 2].map(|()| Arc::new(Generation::default()));
             let before = connect(&local, &old);
             old.retire(Drain::Closed, time::now() + Duration::from_secs(60));
@@ -215,7 +212,7 @@ mod tests {
     #[test]
     fn a_deadline_that_passed_while_the_worker_was_busy_is_not_lost() {
         on_a_worker(async {
-            let local = Local::new(0, Arc::new(ServerState::new(time::now())), mpsc::channel(1).0);
+            let local = Local::new(0, Arc::new(ServerState::new(time::now())), Arc::default());
             let old = Arc::new(Generation::default());
             let (drain, alive) = connect(&local, &old);
             let deadline = time::now() - Duration::from_secs(1);
@@ -231,7 +228,7 @@ mod tests {
     #[test]
     fn at_the_deadline_every_connection_of_the_chain_is_ended_and_no_other() {
         on_a_worker(async {
-            let local = Local::new(0, Arc::new(ServerState::new(time::now())), mpsc::channel(1).0);
+            let local = Local::new(0, Arc::new(ServerState::new(time::now())), Arc::default());
             let [old, new] = [(); 2].map(|()| Arc::new(Generation::default()));
             let (gone, stays) = (connect(&local, &old), connect(&local, &new));
             old.retire(Drain::Announce, time::now() - Duration::from_secs(1));

@@ -86,12 +86,21 @@ pub(crate) struct UpstreamInfo {
     pub transport_failure: String,
     /// The endpoint's name when it was resolved from one (`%UPSTREAM_HOST_NAME%`).
     pub hostname: Option<Rc<str>>,
-    /// When a connection was there and the request began to be sent.
+    /// When a connection was there, or could not be made.
+    pub ready: Option<Instant>,
+    /// When the request began to be sent; not of TCP.
     pub request_begin: Option<Instant>,
     /// When the last byte of the request had been sent upstream.
     pub request_sent: Option<Instant>,
     /// When the last byte of the response had come.
     pub response_end: Option<Instant>,
+}
+
+impl UpstreamInfo {
+    /// The other end of the connection, if there is one.
+    pub(crate) fn remote(&self) -> Option<SocketAddr> {
+        self.host.filter(|_| self.local.is_some())
+    }
 }
 
 impl StreamInfo {

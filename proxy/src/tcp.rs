@@ -66,7 +66,7 @@ struct Session<'s> {
 
 impl<'s> Session<'s> {
     fn begin(local: &'s Rc<Local>, proxy: &'s TcpProxy, connection: Rc<ConnectionInfo>) -> Self {
-        proxy.stats.shard(local.shard).downstream_cx_total.inc();
+        proxy.stats.shard(local.shard).tcp_cx_total.inc();
         let (wall, now): (SystemTime, Instant) = (time::wall(), time::now());
         let mut info = StreamInfo::new(connection, Version::Http11, wall, now);
         info.tcp = true;
@@ -216,7 +216,7 @@ impl Session<'_> {
         self.info.upstream.hostname = (!host.hostname.is_empty()).then(|| host.hostname.as_str().into());
         let connected = waits.race(upstream::connect(host, cluster)).await;
         drop(pending);
-        self.info.upstream.request_begin = Some(time::now());
+        self.info.upstream.ready = Some(time::now());
         let stream = match connected? {
             Ok(stream) => stream,
             Err(error) => {
@@ -305,12 +305,12 @@ struct Counted<'s> {
 
 impl carry::Count for Counted<'_> {
     fn received(&self, bytes: u64) {
-        self.downstream.downstream_cx_rx_bytes_total.add(bytes);
+        self.downstream.tcp_cx_rx_bytes_total.add(bytes);
         self.upstream.upstream_cx_tx_bytes_total.add(bytes);
     }
 
     fn sent(&self, bytes: u64) {
-        self.downstream.downstream_cx_tx_bytes_total.add(bytes);
+        self.downstream.tcp_cx_tx_bytes_total.add(bytes);
         self.upstream.upstream_cx_rx_bytes_total.add(bytes);
     }
 }

@@ -32,6 +32,7 @@ pub mod accepted;
 mod access;
 mod clusters;
 mod config_dump;
+mod large;
 mod logging;
 mod page;
 mod prometheus;
@@ -110,8 +111,7 @@ struct Admin {
     context: AdminContext,
     logging: logging::Levels,
     runtime: server::Overrides,
-    /// Held while a large page is built, one at a time.
-    large: Arc<tokio::sync::Mutex<()>>,
+    large: large::Large,
     intervals: stats::Intervals,
     http: Arc<Scope<HttpStats>>,
     server: Arc<Scope<ServerStats>>,
@@ -122,7 +122,7 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     let admin = Arc::new(Admin {
         logging: logging::Levels::new(context.log.as_ref()),
         runtime: server::Overrides::default(),
-        large: Arc::default(),
+        large: large::Large::default(),
         intervals: stats::Intervals::default(),
         http: context.registry.scope("http.admin."),
         server: context.registry.scope("server."),
@@ -130,13 +130,17 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
     });
     let mut tasks = tokio::task::JoinSet::new();
     let mut open = Connections::default();
+    let mut interval: Option<AbortHandle> = None;
     let mut ticks = tokio::time::interval_at(Instant::now() + INTERVAL, INTERVAL);
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => return,
             _ = ticks.tick() => {
-                admin.intervals.end(&admin.context.registry);
+                // One that is late is the end of two intervals.
+                if interval.as_ref().is_none_or(AbortHandle::is_finished) {
+                    interval = Some(tasks.spawn(end_interval(Arc::clone(&admin))));
+                }
                 open.close_stalled();
             }
             Some(_) = tasks.join_next() => {}
@@ -155,6 +159,13 @@ pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl 
             },
         }
     }
+}
+
+/// Ends the intervals of all histograms.
+async fn end_interval(admin: Arc<Admin>) {
+    let shared = Arc::clone(&admin);
+    // Work that panics was logged by then.
+    let _ = admin.large.work(move || shared.intervals.end(&shared.context.registry)).await;
 }
 
 /// The open connections, the oldest first.

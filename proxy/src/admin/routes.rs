@@ -217,72 +217,54 @@ async fn page(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Pag
         params = form(request).await;
     }
     if let Some(large) = large(entry.path) {
-        return apart(admin, large, params).await;
+        let shared = Arc::clone(admin);
+        return admin.large.build(move || large(&shared, &params)).await.unwrap_or_else(|page| page);
+    }
+    if entry.path == "/runtime_modify" {
+        let shared = Arc::clone(admin);
+        let modified = admin.large.build(move || shared.runtime.modify(&shared.context, &params)).await;
+        return match modified.and_then(|overrides| overrides) {
+            Ok(overrides) => {
+                admin.carry_out(Command::SetRuntime(overrides)).await;
+                Page::ok()
+            }
+            Err(page) => page,
+        };
     }
     show(admin, entry.path, &params).await
 }
 
-/// The pages that grow with the configuration.
+/// The pages whose cost grows with the configuration.
 fn large(path: &str) -> Option<fn(&Admin, &Params) -> Page> {
     match path {
         "/stats" => Some(stats::page),
         "/stats/prometheus" => Some(prometheus::page),
         "/clusters" => Some(|admin, params| clusters::page(&admin.context, params)),
         "/config_dump" => Some(|admin, params| config_dump::page(&admin.context, params)),
+        "/server_info" => Some(|admin, _| server::info(admin)),
+        "/runtime" => Some(|admin, _| admin.runtime.page(&admin.context)),
+        "/listeners" => Some(|admin, params| server::listeners(&admin.context, params)),
+        "/init_dump" => Some(|admin, _| server::init_dump(&admin.context)),
+        "/reset_counters" => Some(|admin, _| {
+            admin.context.registry.reset_counters();
+            Page::ok()
+        }),
         _ => None,
     }
 }
 
-/// Builds a page on a thread of its own, so that `/ready` does not wait for it. One page at a time:
-/// what it refreshes has one writer, and memory has a bound.
-async fn apart(admin: &Arc<Admin>, build: fn(&Admin, &Params) -> Page, params: Params) -> Page {
-    let shared = Arc::clone(admin);
-    alone(&admin.large, move || build(&shared, &params)).await
-}
-
-/// Runs `build` while nobody else does. The thread goes on when the client leaves, and keeps its
-/// turn until it ends.
-pub(super) async fn alone(
-    turn: &Arc<tokio::sync::Mutex<()>>,
-    build: impl FnOnce() -> Page + Send + 'static,
-) -> Page {
-    let turn = Arc::clone(turn).lock_owned().await;
-    let built = tokio::task::spawn_blocking(move || {
-        let page = build();
-        drop(turn);
-        page
-    });
-    built.await.unwrap_or_else(|_| Page::error(500, "the page could not be built\n"))
-}
-
 async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
-    let context = &admin.context;
     match path {
         "/" => Page::html(home()),
         "/help" => Page::text(help()),
         "/ready" => server::ready(admin),
-        "/server_info" => server::info(admin),
         "/memory" => server::memory(),
         "/memory/tcmalloc" => Page::text("TCMalloc is not the allocator of this process.\n"),
         "/certs" => Page::json(&serde_json::json!({ "certificates": [] })),
         "/contention" => Page::text("Mutex contention tracing is not enabled.\n"),
         "/hot_restart_version" => Page::text("disabled"),
-        "/init_dump" => server::init_dump(context),
         "/cpuprofiler" => server::cpu_profiler(params),
-        "/listeners" => server::listeners(context, params),
-        "/runtime" => admin.runtime.page(context),
-        "/runtime_modify" => match admin.runtime.modify(context, params) {
-            Ok(overrides) => {
-                admin.carry_out(Command::SetRuntime(overrides)).await;
-                Page::ok()
-            }
-            Err(page) => page,
-        },
-        "/logging" => admin.logging.page(context.log.as_ref(), params),
-        "/reset_counters" => {
-            context.registry.reset_counters();
-            Page::ok()
-        }
+        "/logging" => admin.logging.page(admin.context.log.as_ref(), params),
         "/stats/recentlookups" => {
             Page::text("Lookup tracking is not enabled: names are not looked up here.\n\ntotal: 0\n")
         }

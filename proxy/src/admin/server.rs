@@ -111,12 +111,12 @@ pub(super) fn refresh(admin: &Admin) {
     // These gauges have no other writer, so that their shard is ours.
     let stats = admin.server.shard(context.registry.admin_shard());
     let phase = phase(context);
-    stats.live.set(i64::from(phase == Phase::Live));
+    stats.is_live.set(i64::from(phase == Phase::Live));
     stats.state.set(phase as i64);
     stats.uptime.set(i64::try_from(uptime(context).as_secs()).unwrap_or(i64::MAX));
     let listeners = &context.snapshot.borrow().listeners;
     let open = listeners.iter().flat_map(|listener| listener.stats.shards());
-    stats.total_connections.set(open.map(|shard| shard.downstream_cx_active.get()).sum());
+    stats.total_connections.set(open.map(|shard| shard.listener_cx_active.get()).sum());
     stats.concurrency.set(i64::try_from(context.options.concurrency).unwrap_or(0));
     // No certificate expires: Envoy's value for that.
     stats.days_until_first_cert_expiring.set(i64::from(u32::MAX));

@@ -35,6 +35,7 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
     let buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
     let http1 = http1::ClientOptions::default();
     let max_fields = common.max_headers_count.map_or(http1.limits.fields, |most| most as usize);
+    let max_bytes = common.max_response_headers_kb.map(|most| most as usize * 1024);
     let mut policy = ClusterPolicy {
         name: message.name.as_str().into(),
         connect_timeout: super::values::duration(message.connect_timeout.as_ref())
@@ -53,10 +54,10 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
         health: health::checks(cx, place, message, http.protocol),
         http1: http1::ClientOptions {
             encode: manager::encode(http.http1.as_ref()),
-            limits: HeadLimits { fields: max_fields, ..http1.limits },
+            limits: HeadLimits { fields: max_fields, bytes: max_bytes.unwrap_or(http1.limits.bytes) },
             read_limit: buffer_limit.unwrap_or(0),
         },
-        http2: buffered(&manager::http2(http.http2.as_ref()), buffer_limit, max_fields),
+        http2: http2(http.http2.as_ref(), buffer_limit, (max_fields, max_bytes)),
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
@@ -187,16 +188,23 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
     })
 }
 
-/// HTTP/2 options under the cluster's limits. A host may send as much on a stream as the client has
-/// not yet taken, so the limit of the buffer is one of the stream's window; a frame always fits.
-fn buffered(options: &http2::Options, buffer_limit: Option<usize>, max_fields: usize) -> http2::Options {
+/// HTTP/2 options under the cluster's limits: of its buffer, and of fields and bytes of a head. A
+/// host may send as much on a stream as the client has not yet taken, so the limit of the buffer is
+/// one of the stream's window; a frame always fits.
+fn http2(
+    message: Option<&Http2ProtocolOptions>,
+    buffer_limit: Option<usize>,
+    (max_fields, max_bytes): (usize, Option<usize>),
+) -> http2::Options {
+    let options = manager::http2(message);
     let limit = buffer_limit.map_or(usize::MAX, |limit| limit.max(16 * 1024));
     let window = u32::try_from(limit).unwrap_or(u32::MAX);
     http2::Options {
         initial_stream_window: options.initial_stream_window.min(window),
         send_buffer: options.send_buffer.min(limit),
         max_fields,
-        ..options.clone()
+        max_head_bytes: max_bytes.unwrap_or(options.max_head_bytes),
+        ..options
     }
 }
 

@@ -366,8 +366,8 @@ pub fn eject(
         Kind::SuccessRate => stats.ejections_success_rate.inc(),
         _ => {}
     }
-    let (detected, enforced, chance) = kind.counts(&settings.enforcing, stats);
-    detected.inc();
+    kind.count_detected(stats);
+    let chance = kind.chance(&settings.enforcing);
     // A rate and a percentage may both be against a host, which is ejected once.
     let enforce = claimed && random(100) < u64::from(chance);
     let ejected = enforce && ejection.eject_claimed(settings);
@@ -375,7 +375,7 @@ pub fn eject(
         ejection.change(CLAIMED, IN);
     }
     if ejected {
-        enforced.inc();
+        kind.count_enforced(stats);
         stats.ejections_enforced_total.inc();
     } else if !ejection.cluster.has_room(settings) {
         stats.ejections_overflow.inc();

@@ -140,7 +140,7 @@ impl Member {
         let before = Arc::clone(&self.view);
         self.endpoints = endpoints;
         self.renew_as(version, shard);
-        self.part.stats.shard(shard).version.set_hash(XxHash64::oneshot(0, version.as_bytes()));
+        self.part.stats.shard(shard).endpoints_version.set_hash(XxHash64::oneshot(0, version.as_bytes()));
         if addresses(&before) != addresses(&self.view) {
             self.part.stats.shard(shard).membership_change.inc();
         }

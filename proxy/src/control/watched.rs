@@ -206,11 +206,15 @@ impl Watched {
     /// A worker's report. True when flags changed.
     pub(super) fn reported(&mut self, host: SocketAddr, what: What, cluster: &str, shard: usize) -> bool {
         match what {
-            What::FailNow => {
-                let taken = self
-                    .checks
-                    .as_mut()
-                    .and_then(|checks| checks.take(host, Outcome::Passive, cluster, shard));
+            What::FailNow { responses } => {
+                let Some(checks) = &mut self.checks else { return false };
+                let taken = checks.take(host, Outcome::Passive, cluster, shard);
+                if taken.is_some() {
+                    // One is counted already.
+                    let stats = checks.stats.shard(shard);
+                    stats.failure.add(responses.saturating_sub(1));
+                    stats.passive_failure.add(responses.saturating_sub(1));
+                }
                 self.show(shard);
                 taken.is_some_and(|(_, changed)| changed)
             }

@@ -20,7 +20,7 @@ use crate::access_log::{AccessLog, LogWriter};
 use crate::admin::accepted::{Accepted, Rejected, Unbound};
 use crate::build::files::Stamps;
 use crate::build::{Files, Flavor, Graph, Packed};
-use crate::cluster::report::{HostReport, WAITING_REPORTS};
+use crate::cluster::report::{HostReport, Reports};
 use crate::snapshot::{Clusters, Snapshot};
 use crate::state::{self, Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope, ServerStats};
@@ -53,7 +53,7 @@ pub struct Handles {
     pub accepted: watch::Receiver<Arc<Accepted>>,
     pub events: mpsc::Sender<Event>,
     /// The workers' reports about hosts.
-    pub reports: mpsc::Sender<HostReport>,
+    pub reports: Arc<Reports>,
 }
 
 /// The control plane.
@@ -61,7 +61,7 @@ pub struct Control {
     store: Store,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
-    reports: mpsc::Receiver<HostReport>,
+    reports: Arc<Reports>,
     snapshots: watch::Sender<Arc<Snapshot>>,
     directory: watch::Sender<Clusters>,
     accepted: watch::Sender<Arc<Accepted>>,
@@ -131,7 +131,7 @@ impl Control {
             next: 0,
         };
         let server = start.registry.scope::<ServerStats>("server.");
-        server.shard(start.registry.control_shard()).version.set_hash(graph.server_version);
+        server.shard(start.registry.control_shard()).server_version.set_hash(graph.server_version);
         let mut store = Store::new(sources);
         store.begin(graph);
         let bootstrap = Packed::new(&start.read.message);
@@ -144,9 +144,13 @@ impl Control {
         };
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (accepted, accepted_read) = watch::channel(Arc::new(accepted));
-        let (report, reports) = mpsc::channel(WAITING_REPORTS);
-        let handles =
-            Handles { snapshots: snapshot, accepted: accepted_read, events: sender.clone(), reports: report };
+        let reports = Arc::<Reports>::default();
+        let handles = Handles {
+            snapshots: snapshot,
+            accepted: accepted_read,
+            events: sender.clone(),
+            reports: Arc::clone(&reports),
+        };
         let control = Self {
             store,
             events,
@@ -242,10 +246,14 @@ impl Control {
             built = building => self.built(built),
             Ok(()) = self.unbound.changed() => self.show_unbound(),
             event = self.events.recv() => if let Some(event) = event { self.handle(event) },
-            Some(report) = self.reports.recv() => {
-                let HostReport { cluster, host, what } = report;
-                let effect = self.store.reported(&cluster, host, what);
-                self.follow(effect);
+            () = self.reports.came() => {
+                let mut all = Effect::Nothing;
+                for HostReport { cluster, host, what } in self.reports.take() {
+                    if let Effect::Members = self.store.reported(&cluster, host, what) {
+                        all = Effect::Members;
+                    }
+                }
+                self.follow(all);
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 let now = Instant::now();

@@ -159,7 +159,10 @@ impl<'x> Exchange<'x> {
         };
         let mut stream = match opened {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(attempt.not_opened(context, Failure::Upstream(error))),
+            Ok(Err(error)) => {
+                self.record.info.upstream.ready = Some(time::now());
+                return Err(attempt.not_opened(context, Failure::Upstream(error)));
+            }
             Err(interrupt) => return Err(attempt.not_opened(context, interrupt.into())),
         };
         if let Err(error) = attempt.begin() {
@@ -170,6 +173,7 @@ impl<'x> Exchange<'x> {
         self.record.info.upstream.version = Some(stream.version);
         attempts.sent = true;
         let now = time::now();
+        self.record.info.upstream.ready = Some(now);
         self.record.info.upstream.request_begin = Some(now);
         self.timers.begin_attempt(now, &attempts.limits);
         let result = if self.request.tunnel {
@@ -461,7 +465,7 @@ impl Attempt {
 
     /// The host says itself that it is not to be used.
     pub(super) fn report_unhealthy(&self, context: &ConnectionContext) {
-        context.local.report(&self.cluster, &self.host, What::FailNow);
+        context.local.report(&self.cluster, &self.host, What::FailNow { responses: 1 });
     }
 
     /// Counts at the host what came of the attempt.

@@ -49,8 +49,8 @@ impl Record<'_> {
         http.downstream_rq_completed.inc();
         http.downstream_rq_codes.record(status);
         let listener = self.context.listener_http();
-        listener.downstream_rq_completed.inc();
-        listener.downstream_rq_codes.record(status);
+        listener.listener_rq_completed.inc();
+        listener.listener_rq_codes.record(status);
         if !request_end {
             http.downstream_rq_response_before_rq_complete.inc();
         }
@@ -224,7 +224,8 @@ impl Exchange<'_> {
         if complete {
             self.record.info.upstream.response_end = self.record.info.response_start.and(Some(now));
         }
-        self.record.info.virtual_cluster = self.virtual_cluster().map(|part| Arc::clone(&part.name));
+        let virtual_cluster = self.virtual_cluster().filter(|part| !part.headers.is_empty());
+        self.record.info.virtual_cluster = virtual_cluster.map(|part| Arc::clone(&part.name));
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
@@ -252,16 +253,16 @@ impl Exchange<'_> {
             return;
         }
         for stats in self.parts() {
-            stats.upstream_rq_total.inc();
+            stats.vcluster_rq_total.inc();
             if info.status != 0 {
-                stats.upstream_rq_completed.inc();
-                stats.upstream_rq_codes.record(info.status);
+                stats.vcluster_rq_completed.inc();
+                stats.vcluster_rq_codes.record(info.status);
             }
             if info.response_start.is_some() {
-                stats.upstream_rq_time.record(millis(self.record.forwarded.elapsed()));
+                stats.vcluster_rq_time.record(millis(self.record.forwarded.elapsed()));
             }
             if info.flags.has(Flag::UpstreamRequestTimeout) {
-                stats.upstream_rq_timeout.inc();
+                stats.vcluster_rq_timeout.inc();
             }
         }
     }

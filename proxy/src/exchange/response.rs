@@ -77,7 +77,10 @@ impl Exchange<'_> {
         let Downstream { rx, tx } = down;
         // What is missing of the request would have to be read before the next one.
         let request_end = rx.is_end();
-        if !request_end {
+        if request_end {
+            let info = &mut self.record.info;
+            info.request_end = info.request_end.or(Some(info.start));
+        } else {
             tx.close_after();
         }
         self.send_head(tx, rx.closed(), request_end, end).await

@@ -12,7 +12,7 @@ use crate::error::{DownstreamError, Flag};
 use crate::local_reply::LocalReply;
 use crate::message::Version;
 use crate::retry::{Cause, Wait};
-use crate::stats::{Counter, VirtualClusterStats};
+use crate::stats::VirtualClusterStats;
 use crate::time;
 
 impl Exchange<'_> {
@@ -56,25 +56,25 @@ impl Exchange<'_> {
         if !retries.cover(cause) {
             if attempts.count > 1 {
                 stats.upstream_rq_retry_success.inc();
-                self.count_retry(|stats| &stats.upstream_rq_retry_success);
+                self.count_retry(|part| part.vcluster_rq_retry_success.inc());
             }
             return None;
         }
         if !retries.take() {
             stats.upstream_rq_retry_limit_exceeded.inc();
-            self.count_retry(|stats| &stats.upstream_rq_retry_limit_exceeded);
+            self.count_retry(|part| part.vcluster_rq_retry_limit_exceeded.inc());
             self.record.info.flags.set(Flag::UpstreamRetryLimitExceeded);
             return None;
         }
         let Some(permit) = retry_permit(attempts) else {
             stats.upstream_rq_retry_overflow.inc();
-            self.count_retry(|stats| &stats.upstream_rq_retry_overflow);
+            self.count_retry(|part| part.vcluster_rq_retry_overflow.inc());
             self.record.info.flags.set(Flag::UpstreamOverflow);
             return None;
         };
         attempts.retry_permit = Some(permit);
         stats.upstream_rq_retry.inc();
-        self.count_retry(|stats| &stats.upstream_rq_retry);
+        self.count_retry(|part| part.vcluster_rq_retry.inc());
         let random = self.record.context.local.random_share();
         match attempts.retries.as_ref()?.wait(cause, attempts.count, random, time::wall()) {
             Wait::Exponential(wait) => {
@@ -88,8 +88,8 @@ impl Exchange<'_> {
         }
     }
 
-    fn count_retry(&self, counter: impl Fn(&VirtualClusterStats) -> &Counter) {
-        self.parts().for_each(|part| counter(part).inc());
+    fn count_retry(&self, count: impl Fn(&VirtualClusterStats)) {
+        self.parts().for_each(count);
     }
 
     /// Waits before a retry, unless the client leaves or a timeout runs out.

@@ -161,7 +161,7 @@ impl Running<'_> {
         {
             facts.info.flags.set(Flag::DelayInjected);
             self.stats().delays_injected.inc();
-            self.count_by_cluster(facts.request, |stats| stats.delays_injected.inc());
+            self.count_by_cluster(facts.request, |stats| stats.cluster_delays_injected.inc());
             return FilterStatus::Wait(wait);
         }
         self.resume(facts)
@@ -174,7 +174,7 @@ impl Running<'_> {
             return FilterStatus::Continue;
         }
         self.stats().aborts_injected.inc();
-        self.count_by_cluster(facts.request, |stats| stats.aborts_injected.inc());
+        self.count_by_cluster(facts.request, |stats| stats.cluster_aborts_injected.inc());
         FilterStatus::Reply(reply)
     }
 

@@ -119,7 +119,7 @@ impl Running<'_> {
         let stats = self.filter.stats.shard(facts.shard);
         stats.request_total.inc();
         if good {
-            stats.ok.inc();
+            stats.ok_responses.inc();
         } else {
             stats.failed.inc();
         }
@@ -135,7 +135,7 @@ impl Running<'_> {
         if let Some(cached) = self.cached {
             stats.cached_response.inc();
             if cached.degraded {
-                stats.degraded.inc();
+                stats.kept_degraded.inc();
             }
             return (cached.status, "health_check_cached");
         }

@@ -136,7 +136,7 @@ impl Running<'_> {
         let stats = self.rbac.stats.shard(facts.shard);
         let (allowed, policy) = rules.decide(facts);
         if allowed {
-            stats.allowed.inc();
+            stats.requests_allowed.inc();
             return FilterStatus::Continue;
         }
         stats.denied.inc();

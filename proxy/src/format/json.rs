@@ -126,10 +126,10 @@ impl Node {
 
 /// Writes a list with its brackets; whether any item was written.
 fn write_all<T>(
-    items: &[T],
+    items: impl IntoIterator<Item = T>,
     (open, close): (u8, u8),
     out: &mut Vec<u8>,
-    mut write: impl FnMut(&T, &mut Vec<u8>) -> bool,
+    mut write: impl FnMut(T, &mut Vec<u8>) -> bool,
 ) -> bool {
     out.push(open);
     let mut some = false;
@@ -157,6 +157,10 @@ fn write_value(format: &Format, context: &Context<'_>, omit_empty: bool, out: &m
     if operator.is_number() {
         return operator.write(context, out) || write_missing(omit_empty, out);
     }
+    if let Some(value) = operator.structured(context) {
+        write_json(value, out);
+        return true;
+    }
     let mut text = Vec::new();
     if !operator.write(context, &mut text) {
         return write_missing(omit_empty, out);
@@ -170,6 +174,29 @@ fn write_missing(omit_empty: bool, out: &mut Vec<u8>) -> bool {
         out.extend_from_slice(b"null");
     }
     !omit_empty
+}
+
+/// A value of metadata, whose numbers are those of protobuf.
+pub(super) fn write_json(value: &serde_json::Value, out: &mut Vec<u8>) {
+    match value {
+        serde_json::Value::Number(number) => out.extend_from_slice(show_number(number).as_bytes()),
+        serde_json::Value::String(text) => write_string(text.as_bytes(), out),
+        serde_json::Value::Array(items) => {
+            write_all(items, (b'[', b']'), out, |item, out| {
+                write_json(item, out);
+                true
+            });
+        }
+        serde_json::Value::Object(entries) => {
+            write_all(entries, (b'{', b'}'), out, |(key, value), out| {
+                write_string(key.as_bytes(), out);
+                out.push(b':');
+                write_json(value, out);
+                true
+            });
+        }
+        other => out.extend_from_slice(other.to_string().as_bytes()),
+    }
 }
 
 /// A JSON string; bytes that are not UTF-8 become U+FFFD.

@@ -17,7 +17,7 @@ pub(super) enum Operator {
         query: bool,
         source: PathSource,
     },
-    Query(PathSource),
+    Query,
     Time {
         format: TimeFormat,
         emit: bool,
@@ -68,16 +68,20 @@ pub(super) enum PathSource {
     OriginalOrCurrent,
 }
 
-/// A moment of an exchange.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A moment of an exchange, in the order in which they usually come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Point {
     RequestBegin,
     RequestEnd,
+    /// A connection is there, or cannot be made.
+    ConnectionReady,
     UpstreamRequestBegin,
     UpstreamRequestEnd,
     UpstreamResponseBegin,
     UpstreamResponseEnd,
     ResponseEnd,
+    /// Of the exchange or of the TCP connection.
+    End,
     /// A moment that nothing records.
     Unknown,
 }
@@ -297,7 +301,7 @@ impl Operator {
             "RESP" | "RESPONSE_HEADER" => Ok(Self::Response(Header::new(command)?)),
             "TRAILER" | "RESPONSE_TRAILER" => Ok(Self::Trailer(Header::new(command)?)),
             "QUERY_PARAM" => Ok(Self::QueryParam { name: required(command)?.into(), limit: command.limit }),
-            "QUERY_PARAMS" => Ok(Self::Query(path_source(command, command.argument)?)),
+            "QUERY_PARAMS" => query(command),
             "PATH" => path(command),
             "START_TIME" => time(command, false),
             "EMIT_TIME" => time(command, true),
@@ -365,12 +369,12 @@ impl Point {
 
 fn duration(name: &str) -> Option<(Point, Point)> {
     match name {
-        "DURATION" => Some((Point::RequestBegin, Point::ResponseEnd)),
+        "DURATION" => Some((Point::RequestBegin, Point::End)),
         "REQUEST_DURATION" => Some((Point::RequestBegin, Point::RequestEnd)),
         "REQUEST_TX_DURATION" => Some((Point::RequestBegin, Point::UpstreamRequestEnd)),
         "RESPONSE_DURATION" => Some((Point::RequestBegin, Point::UpstreamResponseBegin)),
         "RESPONSE_TX_DURATION" => Some((Point::UpstreamResponseBegin, Point::ResponseEnd)),
-        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => Some((Point::RequestBegin, Point::UpstreamRequestBegin)),
+        "UPSTREAM_CONNECTION_POOL_READY_DURATION" => Some((Point::RequestBegin, Point::ConnectionReady)),
         _ => None,
     }
 }
@@ -428,6 +432,14 @@ fn metadata(command: &Command<'_>) -> Result<Operator, String> {
         _ => Err(format!(
             "`%METADATA({argument})%` must begin with where the metadata is: ROUTE, CLUSTER, LISTENER, DYNAMIC, …"
         )),
+    }
+}
+
+fn query(command: &Command<'_>) -> Result<Operator, String> {
+    match command.argument {
+        "" | "ORIG" => Ok(Operator::Query),
+        "DECODED" => Err("`%QUERY_PARAMS(DECODED)%` is not implemented: use ORIG".to_owned()),
+        other => Err(format!("`{other}` in `%QUERY_PARAMS({other})%` is not ORIG")),
     }
 }
 

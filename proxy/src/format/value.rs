@@ -1,8 +1,10 @@
 //! The values of operators: what each reads from an exchange.
 
 use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::Context;
@@ -26,12 +28,10 @@ impl Operator {
                 path(context.request, *source).map(|path| if *query { path } else { split_query(path).0 }),
                 out,
             ),
-            Self::Query(source) => put(
-                path(context.request, *source)
-                    .and_then(|path| split_query(path).1)
-                    .filter(|query| !query.is_empty()),
-                out,
-            ),
+            Self::Query => {
+                let path = path(context.request, PathSource::OriginalOrCurrent);
+                put(path.and_then(|path| split_query(path).1).filter(|query| !query.is_empty()), out)
+            }
             Self::Time { format, emit } => {
                 format.write(if *emit { crate::time::wall() } else { context.info.start_time }, out);
                 true
@@ -44,6 +44,14 @@ impl Operator {
             Self::Plain(plain) => plain.write(context, out),
             Self::Absent => false,
         }
+    }
+}
+
+impl Operator {
+    /// The value where it is more than a string, which JSON shows as it is.
+    pub(super) fn structured<'c>(&self, context: &Context<'c>) -> Option<&'c serde_json::Value> {
+        let Self::RouteMetadata { path, limit: None } = self else { return None };
+        metadata(context.info, path).filter(|value| !value.is_null() && !value.is_string())
     }
 }
 
@@ -69,13 +77,11 @@ impl Plain {
             Self::UpstreamHostNameWithoutPort if let Some(name) = &upstream.hostname => {
                 put(Some(without_port(name.as_bytes())), out)
             }
-            Self::UpstreamHost | Self::UpstreamHostName | Self::UpstreamRemoteAddress => {
-                address(upstream.host, out)
-            }
-            Self::UpstreamHostNameWithoutPort | Self::UpstreamRemoteAddressWithoutPort => {
-                ip(upstream.host, out)
-            }
-            Self::UpstreamRemotePort => port(upstream.host, out),
+            Self::UpstreamHost | Self::UpstreamHostName => address(upstream.host, out),
+            Self::UpstreamHostNameWithoutPort => ip(upstream.host, out),
+            Self::UpstreamRemoteAddress => address(upstream.remote(), out),
+            Self::UpstreamRemoteAddressWithoutPort => ip(upstream.remote(), out),
+            Self::UpstreamRemotePort => port(upstream.remote(), out),
             Self::UpstreamLocalAddress => address(upstream.local, out),
             Self::UpstreamLocalAddressWithoutPort => ip(upstream.local, out),
             Self::UpstreamLocalPort => port(upstream.local, out),
@@ -97,6 +103,7 @@ impl Plain {
                 port(Some(info.connection.local), out)
             }
             Self::ConnectionId => number(info.connection.id, out),
+            Self::StreamId if info.tcp => put(Some(&connection_uuid(info.connection.id)), out),
             Self::StreamId => put(context.request.and_then(|head| head.fields.get(Known::XRequestId)), out),
             Self::UniqueId => put(Some(&uuid([fastrand::u64(..), fastrand::u64(..)])), out),
             Self::RouteName => text(info.route_name.as_deref().filter(|name| !name.is_empty()), out),
@@ -105,6 +112,12 @@ impl Plain {
             Self::LocalReplyBody => text(Some(context.local_reply_body), out),
         }
     }
+}
+
+/// The same for every line of a connection, and for no other of any process.
+fn connection_uuid(id: u64) -> [u8; 36] {
+    static RANDOM: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    uuid([0, 1].map(|part| RANDOM.hash_one((id, part))))
 }
 
 fn log_type(info: &StreamInfo) -> &'static str {
@@ -200,18 +213,25 @@ fn moment(info: &StreamInfo, point: Point) -> Option<Instant> {
     match point {
         Point::RequestBegin => Some(info.start),
         Point::RequestEnd => info.request_end,
+        Point::ConnectionReady => info.upstream.ready,
         Point::UpstreamRequestBegin => info.upstream.request_begin,
         Point::UpstreamRequestEnd => info.upstream.request_sent,
         Point::UpstreamResponseBegin => info.response_start,
         Point::UpstreamResponseEnd => info.upstream.response_end,
-        Point::ResponseEnd => info.end,
+        // Of a TCP connection Envoy knows the end, and not when the last byte was sent.
+        Point::ResponseEnd => info.end.filter(|_| !info.tcp),
+        Point::End => info.end,
         Point::Unknown => None,
     }
 }
 
 fn write_duration(info: &StreamInfo, from: Point, to: Point, unit: Unit, out: &mut Vec<u8>) -> bool {
-    let (Some(from), Some(to)) = (moment(info, from), moment(info, to)) else { return false };
-    let Some(passed) = to.checked_duration_since(from) else { return false };
+    let (Some(begin), Some(end)) = (moment(info, from), moment(info, to)) else { return false };
+    let Some(passed) = end.checked_duration_since(begin) else { return false };
+    // Events of one moment have their order, too.
+    if passed.is_zero() && from > to {
+        return false;
+    }
     let value = match unit {
         Unit::Milliseconds => passed.as_millis(),
         Unit::Microseconds => passed.as_micros(),
@@ -240,15 +260,19 @@ fn write_grpc_status(context: &Context<'_>, style: GrpcStyle, out: &mut Vec<u8>)
     }
 }
 
+fn metadata<'i>(info: &'i StreamInfo, path: &[Box<str>]) -> Option<&'i serde_json::Value> {
+    path.iter().try_fold(info.route_metadata.as_deref()?, |value, key| value.get(&**key))
+}
+
 fn write_metadata(info: &StreamInfo, path: &[Box<str>], limit: Option<usize>, out: &mut Vec<u8>) -> bool {
-    let found = info
-        .route_metadata
-        .as_deref()
-        .and_then(|root| path.iter().try_fold(root, |value, key| value.get(&**key)));
-    match found {
+    match metadata(info, path) {
         None | Some(serde_json::Value::Null) => false,
         Some(serde_json::Value::String(value)) => text(Some(cut(value, limit)), out),
-        Some(value) => text(Some(cut(&value.to_string(), limit)), out),
+        Some(value) => {
+            let mut all = Vec::new();
+            super::json::write_json(value, &mut all);
+            text(Some(cut(&String::from_utf8_lossy(&all), limit)), out)
+        }
     }
 }
 
@@ -267,7 +291,7 @@ fn write_flags(
     out: &mut Vec<u8>,
 ) -> bool {
     let start = out.len();
-    for entry in Flag::ALL.iter().filter(|(flag, ..)| flags.has(*flag)) {
+    for entry in flags.iter() {
         if out.len() > start {
             out.push(b',');
         }

@@ -211,7 +211,7 @@ impl BodyDecoder {
     fn read_trailers(&mut self, input: &mut BytesMut) -> Result<(), Malformed> {
         let limits = self.limits;
         if !self.scan.complete(input) {
-            return if input.len() > limits.longest() { Err(Malformed::TooLarge) } else { Ok(()) };
+            return if input.len() > limits.bytes { Err(Malformed::TooLarge) } else { Ok(()) };
         }
         let mut trailers = Fields::default();
         let parsed = head::section(input, &mut trailers, None, &mut Summary::default(), limits, 0)?;

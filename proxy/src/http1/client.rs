@@ -282,7 +282,7 @@ impl ResponseReader {
                 self.scan.complete(&self.input.rest);
                 fresh = false;
             }
-            if self.input.rest.len() > limits.longest() {
+            if self.input.rest.len() > limits.bytes {
                 return Poll::Ready(Err(protocol(Malformed::TooLarge)));
             }
             let read = if self.input.rest.is_empty() {

@@ -71,7 +71,7 @@ fn decimal(value: &[u8]) -> Option<u64> {
 
 /// Reads header lines up to the empty line into `fields`; a `host` goes to `host` instead, or nowhere.
 ///
-/// `used` are bytes that already count towards the limit (the target).
+/// `used` are bytes that already count towards the limit (the first line).
 pub(super) fn section(
     bytes: &[u8],
     fields: &mut Fields,
@@ -80,9 +80,12 @@ pub(super) fn section(
     limits: HeadLimits,
     used: usize,
 ) -> Result<Parsed, Malformed> {
-    let (mut at, mut size, mut count) = (0, used, 0usize);
+    let (mut at, mut count) = (0, 0usize);
     loop {
         let Some(end) = line_end(bytes, at) else { return Ok(Parsed::Partial) };
+        if used + end >= limits.bytes {
+            return Err(Malformed::TooLarge);
+        }
         let line = strip_cr(bytes.get(at..end).unwrap_or_default());
         if line.is_empty() {
             return Ok(Parsed::Complete(end + 1));
@@ -91,11 +94,7 @@ pub(super) fn section(
         let line = bytes.get(at..end).unwrap_or_default();
         at = end + 1;
         let (name, value) = split_field(line)?;
-        size += name.len() + value.len();
         count += 1;
-        if size > limits.bytes {
-            return Err(Malformed::TooLarge);
-        }
         if count > limits.fields {
             return Err(Malformed::TooManyFields);
         }
@@ -257,13 +256,10 @@ pub(super) fn request(
     };
     let line = strip_cr(bytes.get(..end).unwrap_or_default());
     let (target, version) = request_line(line, head)?;
-    if target.len() > limits.bytes {
-        return Err(Malformed::TooLarge);
-    }
     let mut summary = Summary::default();
     let rest = bytes.get(end + 1..).unwrap_or_default();
     let RequestHead { fields, authority, .. } = head;
-    let parsed = section(rest, fields, Some(authority), &mut summary, limits, target.len())?;
+    let parsed = section(rest, fields, Some(authority), &mut summary, limits, end + 1)?;
     let Parsed::Complete(used) = parsed else { return Ok((Parsed::Partial, partial)) };
     let meta = finish_request(head, target, version, &summary, options)?;
     Ok((Parsed::Complete(end + 1 + used), meta))
@@ -453,7 +449,7 @@ pub(super) fn response(
     status_line(strip_cr(bytes.get(..end).unwrap_or_default()), head)?;
     let mut summary = Summary::default();
     let rest = bytes.get(end + 1..).unwrap_or_default();
-    let parsed = section(rest, &mut head.fields, None, &mut summary, limits, 0)?;
+    let parsed = section(rest, &mut head.fields, None, &mut summary, limits, end + 1)?;
     let Parsed::Complete(used) = parsed else { return Ok((Parsed::Partial, partial)) };
     let meta = finish_response(head, &summary, asked)?;
     Ok((Parsed::Complete(end + 1 + used), meta))

@@ -53,16 +53,9 @@ impl Default for ServerOptions {
 /// The largest head that is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeadLimits {
-    /// Bytes of target, names and values.
+    /// Bytes of all lines as they come.
     pub bytes: usize,
     pub fields: usize,
-}
-
-impl HeadLimits {
-    /// A longer section is too large even without the overhead of its headers.
-    fn longest(self) -> usize {
-        self.bytes.saturating_add(self.fields.saturating_mul(4)).saturating_add(64)
-    }
 }
 
 impl Default for HeadLimits {

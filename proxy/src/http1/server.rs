@@ -225,7 +225,7 @@ impl ServerConnection {
                 }
                 self.scan.complete(&self.input.rest);
             }
-            if self.input.rest.len() > limits.longest() {
+            if self.input.rest.len() > limits.bytes {
                 return Poll::Ready(self.refused(Malformed::TooLarge));
             }
             fresh = self.input.rest.is_empty();

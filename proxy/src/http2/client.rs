@@ -115,6 +115,7 @@ pub(crate) struct ResponseReader {
     response: Rc<RefCell<PendingResponse>>,
     body: Option<RecvStream>,
     _streaming: Streaming,
+    counts: Counts,
     done: bool,
     /// The request asked for another protocol, so that 200 means 101.
     upgrade: bool,
@@ -198,6 +199,7 @@ impl ClientConnection {
             response,
             body: None,
             _streaming: Streaming::new(&self.window),
+            counts: self.counts.clone(),
             done: false,
             upgrade,
             max_head_bytes,
@@ -347,6 +349,10 @@ impl ResponseReader {
         }
         let body = response.into_body();
         let end = body.is_end_stream();
+        if end {
+            // They were its headers, not trailers.
+            self.counts.take_front(body.stream_id().into());
+        }
         self.body = Some(body);
         Poll::Ready(Ok(HeadKind::Final { end }))
     }
@@ -369,12 +375,10 @@ impl ResponseReader {
             self.done = true;
             match trailers.map_err(|error| upstream(&error))? {
                 None => Ok(Frame::End),
-                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
-                Some(map) if map.is_empty() => Err(UpstreamError::Protocol("malformed trailers")),
                 Some(map) => {
-                    let mut trailers = Fields::default();
-                    convert::fields_in(&map, &mut trailers).map_err(malformed)?;
-                    Ok(Frame::Trailers(trailers))
+                    let trailers = self.counts.trailers(body.stream_id().into(), &map);
+                    let trailers = trailers.map_err(|_| UpstreamError::Protocol("malformed trailers"))?;
+                    Ok(trailers.map_or(Frame::End, Frame::Trailers))
                 }
             }
         })

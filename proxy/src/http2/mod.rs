@@ -2,20 +2,27 @@
 //!
 //! `h2` owns framing, flow control and the defences against floods; heads are converted at this border alone (`convert`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::message::{Fields, Invalid};
+
 mod client;
 mod convert;
+mod scan;
 mod sender;
 mod server;
+
+use scan::{FrameScan, Front};
 
 pub(crate) use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
 pub(crate) use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
@@ -59,15 +66,25 @@ impl Default for Options {
 
 impl Options {
     /// The most that `h2` decodes of headers: above our own limit, which applies first, and
-    /// bounded.
+    /// bounded. What is larger is an error of the protocol to `h2`.
     fn decode_limit(&self) -> u32 {
-        u32::try_from(self.max_head_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
+        const LEAST: usize = 512 * 1024;
+        u32::try_from(self.max_head_bytes.saturating_mul(4).max(LEAST)).unwrap_or(u32::MAX)
     }
 }
 
 /// What went through a connection; shared with the code that counts it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Counts(Rc<(Cell<u64>, Cell<u64>, Cell<Frames>)>);
+pub(crate) struct Counts(Rc<Counted>);
+
+#[derive(Debug, Default)]
+struct Counted {
+    received: Cell<u64>,
+    sent: Cell<u64>,
+    frames: Cell<Frames>,
+    /// How headers begin that end a stream.
+    fronts: RefCell<VecDeque<(u32, Front)>>,
+}
 
 /// Frames that statistics or pools want to know of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +95,7 @@ pub(crate) struct Frames {
     pub tx_goaway: u64,
     /// Without acknowledgements.
     pub rx_settings: u64,
-    /// HEADERS after the body.
+    /// HEADERS after the body, of clients alone.
     pub rx_trailers: u64,
 }
 
@@ -91,23 +108,49 @@ impl Frames {
 impl Counts {
     /// Bytes received and sent since the last call.
     pub(crate) fn take(&self) -> (u64, u64) {
-        (self.0.0.take(), self.0.1.take())
+        (self.0.received.take(), self.0.sent.take())
     }
 
     /// Frames received and sent since the last call.
     pub(crate) fn take_frames(&self) -> Frames {
-        self.0.2.take()
+        self.0.frames.take()
     }
 
-    fn add_trailers(&self) {
-        let frames = &self.0.2;
-        let now = frames.get();
-        frames.set(Frames { rx_trailers: now.rx_trailers.saturating_add(1), ..now });
+    /// Notes how the headers begin that end a stream; only what `h2` does not say.
+    fn note_front(&self, stream: u32, front: Front) {
+        let mut fronts = self.0.fronts.borrow_mut();
+        if fronts.len() >= MAX_FRONTS {
+            fronts.pop_front();
+        }
+        fronts.push_back((stream, front));
+    }
+
+    /// What was noted of a stream, once.
+    fn take_front(&self, stream: u32) -> Option<Front> {
+        let mut fronts = self.0.fronts.borrow_mut();
+        let at = fronts.iter().position(|(of, _)| *of == stream)?;
+        fronts.remove(at).map(|(_, front)| front)
+    }
+
+    /// Trailers that `h2` has received, without pseudo-headers (RFC 9113, 8.1), which `h2` leaves
+    /// out. Without a field they are an end like any other.
+    fn trailers(&self, stream: u32, map: &HeaderMap) -> Result<Option<Fields>, Invalid> {
+        match self.take_front(stream) {
+            Some(Front::Empty) => Ok(None),
+            Some(Front::Pseudo) => Err(Invalid),
+            // A pseudo-header out of the dynamic table, which is not followed here.
+            None if map.is_empty() => Err(Invalid),
+            None => {
+                let mut fields = Fields::default();
+                convert::fields_in(map, &mut fields)?;
+                Ok(Some(fields))
+            }
+        }
     }
 
     /// SETTINGS came since the last call of `take_frames`.
     fn has_settings(&self) -> bool {
-        self.0.2.get().rx_settings > 0
+        self.0.frames.get().rx_settings > 0
     }
 
     fn add(cell: &Cell<u64>, more: usize) {
@@ -115,54 +158,15 @@ impl Counts {
     }
 }
 
+/// Fronts that are noted; the oldest one goes first, and only headers of a stream that nobody reads
+/// stay that long.
+const MAX_FRONTS: usize = 256;
+
 /// Which end of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Client,
     Server,
-}
-
-/// Finds the frames in the bytes of one direction, however they are split: what `h2` does by
-/// itself is seen as well.
-#[derive(Debug, Default)]
-struct FrameScan {
-    /// Bytes until the next frame: the rest of a payload, or of the client's preface.
-    skip: usize,
-    head: [u8; Self::HEAD],
-    /// How much of `head` is there.
-    have: usize,
-}
-
-impl FrameScan {
-    const HEAD: usize = 9;
-    const PREFACE: usize = 24;
-
-    /// Behind the client's preface, if the bytes begin with it.
-    fn new(preface: bool) -> Self {
-        Self { skip: if preface { Self::PREFACE } else { 0 }, ..Self::default() }
-    }
-
-    /// Calls `found` with type and flags of each frame that begins in `bytes`.
-    fn scan(&mut self, mut bytes: &[u8], mut found: impl FnMut(u8, u8)) {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            let take = (Self::HEAD - self.have).min(bytes.len());
-            let (head, rest) = bytes.split_at(take);
-            if let Some(to) = self.head.get_mut(self.have..self.have + take) {
-                to.copy_from_slice(head);
-            }
-            self.have += take;
-            bytes = rest;
-            if self.have == Self::HEAD {
-                let [high, middle, low, kind, flags, ..] = self.head;
-                self.skip = u32::from_be_bytes([0, high, middle, low]) as usize;
-                self.have = 0;
-                found(kind, flags);
-            }
-        }
-    }
 }
 
 /// A socket whose first bytes were read already, and the count of what goes through it.
@@ -175,13 +179,14 @@ struct Io {
     sent: FrameScan,
 }
 
+const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
 
 impl Io {
     fn new(stream: TcpStream, front: Bytes, side: Side) -> Self {
-        let (received, sent) = (FrameScan::new(side == Side::Server), FrameScan::new(side == Side::Client));
+        let (received, sent) = (FrameScan::new(side, true), FrameScan::new(side, false));
         let mut io = Self { front: Bytes::new(), stream, counts: Counts::default(), received, sent };
         io.count_received(&front);
         io.front = front;
@@ -189,14 +194,18 @@ impl Io {
     }
 
     fn count_received(&mut self, bytes: &[u8]) {
-        Counts::add(&self.counts.0.0, bytes.len());
-        let frames = &self.counts.0.2;
-        self.received.scan(bytes, |kind, flags| {
+        Counts::add(&self.counts.0.received, bytes.len());
+        let frames = &self.counts.0.frames;
+        self.received.scan(bytes, |found| {
             let mut now = frames.get();
-            match kind {
+            if let (Some(front), true) = (found.front, found.ends_stream()) {
+                self.counts.note_front(found.stream, front);
+            }
+            match found.kind {
                 RST_STREAM => now.rx_reset = now.rx_reset.saturating_add(1),
                 GOAWAY => now.rx_goaway = now.rx_goaway.saturating_add(1),
-                SETTINGS if flags & 1 == 0 => now.rx_settings = now.rx_settings.saturating_add(1),
+                HEADERS if found.is_trailers => now.rx_trailers = now.rx_trailers.saturating_add(1),
+                SETTINGS if found.flags & 1 == 0 => now.rx_settings = now.rx_settings.saturating_add(1),
                 _ => return,
             }
             frames.set(now);
@@ -204,11 +213,11 @@ impl Io {
     }
 
     fn count_sent(&mut self, bytes: &[u8]) {
-        Counts::add(&self.counts.0.1, bytes.len());
-        let frames = &self.counts.0.2;
-        self.sent.scan(bytes, |kind, _flags| {
+        Counts::add(&self.counts.0.sent, bytes.len());
+        let frames = &self.counts.0.frames;
+        self.sent.scan(bytes, |found| {
             let mut now = frames.get();
-            match kind {
+            match found.kind {
                 RST_STREAM => now.tx_reset = now.tx_reset.saturating_add(1),
                 GOAWAY => now.tx_goaway = now.tx_goaway.saturating_add(1),
                 _ => return,

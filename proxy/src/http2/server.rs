@@ -39,8 +39,8 @@ pub(crate) enum Accepted {
 /// Where the request's body comes from.
 pub(crate) struct RequestBody {
     stream: RecvStream,
-    sending: Rc<RefCell<Sending>>,
     counts: Counts,
+    sending: Rc<RefCell<Sending>>,
     done: bool,
 }
 
@@ -55,6 +55,15 @@ pub(crate) struct ResponseWriter {
 enum Sending {
     Head(SendResponse<Bytes>),
     Body(SendStream<Bytes>),
+}
+
+impl Sending {
+    fn reset(&mut self, reason: Reason) {
+        match self {
+            Self::Head(respond) => respond.send_reset(reason),
+            Self::Body(stream) => stream.send_reset(reason),
+        }
+    }
 }
 
 impl ServerConnection {
@@ -108,12 +117,8 @@ impl ServerConnection {
             return Accepted::Malformed;
         };
         let sending = Rc::new(RefCell::new(Sending::Head(respond)));
-        let body = RequestBody {
-            stream: request.into_body(),
-            sending: sending.clone(),
-            counts: self.counts(),
-            done: false,
-        };
+        let counts = self.counts();
+        let body = RequestBody { stream: request.into_body(), counts, sending: sending.clone(), done: false };
         let writer = ResponseWriter { sending, outgoing: Outgoing::default(), extended_connect };
         Accepted::Request(body, writer)
     }
@@ -172,17 +177,15 @@ impl RequestBody {
         }
         self.stream.poll_trailers(cx).map(|trailers| {
             self.done = true;
-            if matches!(trailers, Ok(Some(_))) {
-                self.counts.add_trailers();
-            }
             match trailers {
                 Ok(None) => Ok(Frame::End),
-                // `h2` leaves pseudo-headers out, which trailers may not have (RFC 9113, 8.1).
-                Ok(Some(map)) if map.is_empty() => Err(malformed()),
                 Ok(Some(map)) => {
-                    let mut trailers = Fields::default();
-                    let valid = convert::fields_in(&map, &mut trailers);
-                    valid.map(|()| Frame::Trailers(trailers)).map_err(|_| malformed())
+                    let trailers = self.counts.trailers(self.stream.stream_id().into(), &map);
+                    let Ok(trailers) = trailers else {
+                        self.sending.borrow_mut().reset(Reason::PROTOCOL_ERROR);
+                        return Err(DownstreamError::Protocol("http2.invalid.header.field"));
+                    };
+                    Ok(trailers.map_or(Frame::End, Frame::Trailers))
                 }
                 Err(error) => Err(downstream(&error)),
             }
@@ -271,10 +274,7 @@ impl ResponseWriter {
 
     fn reset_with(&mut self, reason: Reason) {
         if !self.outgoing.is_done() {
-            match &mut *self.sending.borrow_mut() {
-                Sending::Head(respond) => respond.send_reset(reason),
-                Sending::Body(stream) => stream.send_reset(reason),
-            }
+            self.sending.borrow_mut().reset(reason);
         }
         self.outgoing.finish();
     }

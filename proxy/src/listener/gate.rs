@@ -38,7 +38,7 @@ pub(super) fn ask(gates: &[Gate], shard: usize, now: Instant) -> Admission {
                 }
             }
             Gate::RateLimit(limit) if limit.enabled && !limit.bucket.take(now).taken => {
-                limit.stats.shard(shard).rate_limited.inc();
+                limit.stats.shard(shard).connections_rate_limited.inc();
                 return Admission::Close(None, places);
             }
             Gate::ConnectionLimit(_) | Gate::RateLimit(_) => {}

@@ -88,13 +88,14 @@ pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_
     if context.request.is_some_and(RequestHead::is_grpc) {
         return grpc_response(reply, head, &body);
     }
+    let is_head = context.request.is_some_and(|request| request.method == Method::Head);
     if !body.is_empty() {
         head.fields.push(Known::ContentLength, body.len());
         head.fields.push(Known::ContentType, content_type);
-    } else if head.version != Version::Http2 && may_have_length(head.status) {
+    } else if is_head && head.version != Version::Http2 && may_have_length(head.status) {
+        // To other methods the codec says it.
         head.fields.push(Known::ContentLength, b"0");
     }
-    let is_head = context.request.is_some_and(|request| request.method == Method::Head);
     Rendered { head, body: if is_head { Bytes::new() } else { body } }
 }
 
@@ -322,10 +323,11 @@ pub(crate) fn details_after_response(error: &UpstreamError) -> String {
 
 fn reset_details(what: &str, error: &UpstreamError) -> String {
     let reason = error.reason();
-    match error.transport_failure() {
+    let details = match error.transport_failure() {
         failure if failure.is_empty() => format!("{what}{{{reason}}}"),
         failure => format!("{what}{{{reason}|{failure}}}"),
-    }
+    };
+    details.replace(' ', "_")
 }
 
 /// A timeout is the client's while its request is still coming, else it is ours.

@@ -54,7 +54,7 @@ stats_group! {
     ServerStats {
         counters: [],
         gauges: [
-            live, state, uptime, concurrency, version, total_connections, memory_allocated,
+            is_live = "live", state, uptime, concurrency, server_version = "version", total_connections, memory_allocated,
             memory_heap_size, memory_physical_size, days_until_first_cert_expiring,
         ],
         histograms: [initialization_time_ms],
@@ -94,11 +94,11 @@ stats_group! {
     /// `listener.<address>.`
     ListenerStats {
         counters: [
-            downstream_cx_total, downstream_cx_destroy, downstream_cx_overflow,
+            listener_cx_total = "downstream_cx_total", listener_cx_destroy = "downstream_cx_destroy", downstream_cx_overflow,
             no_filter_chain_match,
         ],
-        gauges: [downstream_cx_active],
-        histograms: [downstream_cx_length_ms],
+        gauges: [listener_cx_active = "downstream_cx_active"],
+        histograms: [listener_cx_length_ms = "downstream_cx_length_ms"],
         codes: [],
         per_worker: ["downstream_cx_active", "downstream_cx_total"],
     }
@@ -137,11 +137,11 @@ stats_group! {
 stats_group! {
     /// `listener.<address>.http.<stat_prefix>.`: the responses of one listener.
     ListenerHttpStats {
-        counters: [downstream_rq_completed],
+        counters: [listener_rq_completed = "downstream_rq_completed"],
         gauges: [],
         histograms: [],
         codes: [],
-        classes: [downstream_rq_codes = "downstream_rq"],
+        classes: [listener_rq_codes = "downstream_rq"],
     }
 }
 
@@ -159,8 +159,8 @@ stats_group! {
     /// `http2.`: the HTTP/2 codec.
     Http2Stats {
         counters: [
-            dropped_headers_with_underscores, header_overflow,
-            requests_rejected_with_underscores_in_headers, rx_messaging_error, rx_reset, trailers,
+            http2_dropped_headers_with_underscores = "dropped_headers_with_underscores", header_overflow,
+            http2_requests_rejected_with_underscores_in_headers = "requests_rejected_with_underscores_in_headers", rx_messaging_error, rx_reset, trailers,
             tx_reset, goaway_sent,
         ],
         gauges: [streams_active],
@@ -199,14 +199,14 @@ stats_group! {
             external_upstream_rq_completed = "external.upstream_rq_completed",
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
-            retry_upstream_rq_completed = "retry.upstream_rq_completed", host_reports_dropped,
+            retry_upstream_rq_completed = "retry.upstream_rq_completed",
             http2_rx_reset = "http2.rx_reset", http2_tx_reset = "http2.tx_reset",
             http2_goaway_sent = "http2.goaway_sent",
         ],
         gauges: [
             upstream_cx_active, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
-            membership_degraded, membership_excluded, membership_total, max_host_weight, version,
-            warming_state, circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
+            membership_degraded, membership_excluded, membership_total, max_host_weight,
+            endpoints_version = "version", warming_state, circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
             circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
             circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
             circuit_breakers_default_rq_pending_open = "circuit_breakers.default.rq_pending_open",
@@ -246,7 +246,7 @@ stats_group! {
             "circuit_breakers.default.remaining_retries", "circuit_breakers.default.remaining_rq",
             "circuit_breakers.high.remaining_cx", "circuit_breakers.high.remaining_pending",
             "circuit_breakers.high.remaining_retries", "circuit_breakers.high.remaining_rq",
-            "host_reports_dropped", "http2.rx_reset", "http2.tx_reset", "http2.goaway_sent",
+            "http2.rx_reset", "http2.tx_reset", "http2.goaway_sent",
         ],
     }
 }
@@ -287,13 +287,13 @@ stats_group! {
     /// `vhost.<name>.vcluster.<name>.`
     VirtualClusterStats {
         counters: [
-            upstream_rq_total, upstream_rq_completed, upstream_rq_retry,
-            upstream_rq_retry_limit_exceeded, upstream_rq_retry_overflow, upstream_rq_retry_success,
-            upstream_rq_timeout,
+            vcluster_rq_total = "upstream_rq_total", vcluster_rq_completed = "upstream_rq_completed", vcluster_rq_retry = "upstream_rq_retry",
+            vcluster_rq_retry_limit_exceeded = "upstream_rq_retry_limit_exceeded", vcluster_rq_retry_overflow = "upstream_rq_retry_overflow", vcluster_rq_retry_success = "upstream_rq_retry_success",
+            vcluster_rq_timeout = "upstream_rq_timeout",
         ],
         gauges: [],
-        histograms: [upstream_rq_time],
-        codes: [upstream_rq_codes = "upstream_rq"],
+        histograms: [vcluster_rq_time = "upstream_rq_time"],
+        codes: [vcluster_rq_codes = "upstream_rq"],
         on_demand: ["upstream_rq_completed", "upstream_rq_time"],
     }
 }
@@ -325,7 +325,7 @@ stats_group! {
 stats_group! {
     /// `http.<stat_prefix>.fault.<downstream cluster>.`
     FaultClusterStats {
-        counters: [aborts_injected, delays_injected],
+        counters: [cluster_aborts_injected = "aborts_injected", cluster_delays_injected = "delays_injected"],
         gauges: [],
         histograms: [],
         codes: [],
@@ -356,7 +356,7 @@ stats_group! {
 stats_group! {
     /// `http.<stat_prefix>.rbac.`: the RBAC filter.
     RbacStats {
-        counters: [allowed, denied, shadow_allowed, shadow_denied],
+        counters: [requests_allowed = "allowed", denied, shadow_allowed, shadow_denied],
         gauges: [],
         histograms: [],
         codes: [],
@@ -368,8 +368,8 @@ stats_group! {
     /// itself.
     HealthCheckFilterStats {
         counters: [
-            request_total, ok, failed, cached_response, failed_cluster_not_found,
-            failed_cluster_empty, failed_cluster_unhealthy, degraded,
+            request_total, ok_responses = "ok", failed, cached_response, failed_cluster_not_found,
+            failed_cluster_empty, failed_cluster_unhealthy, kept_degraded = "degraded",
         ],
         gauges: [],
         histograms: [],
@@ -381,8 +381,8 @@ stats_group! {
     /// `tcp.<stat_prefix>.`
     TcpStats {
         counters: [
-            downstream_cx_drain_close, downstream_cx_no_route, downstream_cx_rx_bytes_total,
-            downstream_cx_total, downstream_cx_tx_bytes_total, idle_timeout,
+            downstream_cx_no_route, tcp_cx_rx_bytes_total = "downstream_cx_rx_bytes_total",
+            tcp_cx_total = "downstream_cx_total", tcp_cx_tx_bytes_total = "downstream_cx_tx_bytes_total", idle_timeout,
             max_downstream_connection_duration,
         ],
         gauges: [],
@@ -404,7 +404,7 @@ stats_group! {
 stats_group! {
     /// `local_rate_limit.<stat_prefix>.`
     LocalRateLimitStats {
-        counters: [rate_limited],
+        counters: [connections_rate_limited = "rate_limited"],
         gauges: [],
         histograms: [],
         codes: [],

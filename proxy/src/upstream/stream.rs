@@ -260,15 +260,20 @@ impl Connection {
         let Some(opened) = self.opened.take() else { return };
         let stats = opened.stats();
         stats.upstream_rq_per_cx.record(self.started.get());
-        let (closed, closed_active) = if remote {
-            (&stats.upstream_cx_destroy_remote, &stats.upstream_cx_destroy_remote_with_active_rq)
-        } else {
-            (&stats.upstream_cx_destroy_local, &stats.upstream_cx_destroy_local_with_active_rq)
-        };
-        closed.inc();
         if active {
             stats.upstream_cx_destroy_with_active_rq.inc();
-            closed_active.inc();
+        }
+        match (remote, active) {
+            (true, false) => stats.upstream_cx_destroy_remote.inc(),
+            (false, false) => stats.upstream_cx_destroy_local.inc(),
+            (true, true) => {
+                stats.upstream_cx_destroy_remote.inc();
+                stats.upstream_cx_destroy_remote_with_active_rq.inc();
+            }
+            (false, true) => {
+                stats.upstream_cx_destroy_local.inc();
+                stats.upstream_cx_destroy_local_with_active_rq.inc();
+            }
         }
         drop(opened);
         if let Some(pool) = self.pool.upgrade() {

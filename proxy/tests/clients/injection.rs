@@ -19,9 +19,9 @@ use super::upstream;
 const CARRIERS: [&str; 30] = [
     "%QUERY_PARAM(q)%",
     "%QUERY_PARAM(q):40%",
-    "%QUERY_PARAMS(ORIG_OR_PATH)%",
-    "%QUERY_PARAMS(PATH)%",
     "%PATH(WQ:ORIG_OR_PATH)%",
+    "%QUERY_PARAMS%",
+    "%QUERY_PARAMS(ORIG)%",
     "%PATH(NQ:PATH)%",
     "%REQ(:path)%",
     "%REQ(:authority)%",

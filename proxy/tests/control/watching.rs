@@ -22,20 +22,20 @@ impl Running {
     }
 
     /// A worker reports what it saw.
-    async fn report(&self, host: &str, what: What) {
+    fn report(&self, host: &str, what: What) {
         let report = HostReport { cluster: "one".into(), host: host.parse().unwrap(), what };
-        self.handles.reports.send(report).await.unwrap();
+        self.handles.reports.report(report);
     }
 
     /// A worker ejects a host. True when it is ejected then, before control hears of it.
-    async fn fail(&self, host: usize) -> bool {
+    fn fail(&self, host: usize) -> bool {
         let cluster = self.handles.snapshots.borrow().clusters.get("one").unwrap().clone();
         let (policy, host) = (cluster.policy.outlier.clone().unwrap(), &cluster.endpoints.hosts[host]);
         let kind = Kind::SuccessRate;
         let ejected = outlier::eject(&policy, &host.stats, kind, 0, &mut |_| 0);
         if ejected {
             let what = What::Ejected { kind, at: proxy::time::now() };
-            self.report(&host.address.to_string(), what).await;
+            self.report(&host.address.to_string(), what);
         }
         ejected
     }
@@ -128,8 +128,27 @@ async fn a_response_that_says_so_takes_a_host_out_at_once() {
     let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", port)], &check));
     let mut running = start(&text, None);
     running.flags(&["healthy"]).await;
-    running.report(&format!("127.0.0.1:{port}"), What::FailNow).await;
+    running.report(&format!("127.0.0.1:{port}"), What::FailNow { responses: 1 });
     running.flags(&["/failed_active_hc/excluded_via_immediate_hc_fail"]).await;
+}
+
+#[tokio::test]
+async fn no_report_is_lost_however_many_come_while_control_is_busy() {
+    let sockets = [listening().await, listening().await];
+    let [one, two] = sockets.each_ref().map(|(_, port)| *port);
+    let check = TCP_CHECK.replace("0.01s", "100s");
+    let text = bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", one), ("127.0.0.1", two)], &check));
+    let mut running = start(&text, None);
+    running.flags(&["healthy", "healthy"]).await;
+    // Control runs on this thread, so it takes nothing meanwhile.
+    for _ in 0..10_000 {
+        running.report(&format!("127.0.0.1:{one}"), What::FailNow { responses: 1 });
+    }
+    running.report(&format!("127.0.0.1:{two}"), What::FailNow { responses: 1 });
+    let out = "/failed_active_hc/excluded_via_immediate_hc_fail";
+    running.flags(&[out, out]).await;
+    let stats: Arc<Scope<HealthCheckStats>> = running.registry.scope("cluster.one.health_check.");
+    assert_eq!(stats.shard(1).passive_failure.get(), 10_001);
 }
 
 #[tokio::test]
@@ -140,8 +159,8 @@ async fn a_reload_keeps_ejections_until_detection_is_taken_out() {
     let mut running = start(&text(detection), None);
     running.flags(&["healthy", "healthy"]).await;
     let before = running.handles.snapshots.borrow().version;
-    assert!(running.fail(1).await);
-    assert!(!running.fail(0).await);
+    assert!(running.fail(1));
+    assert!(!running.fail(0));
     let published = running.snapshot(|snapshot| snapshot.version > before).await.version;
     running.flags(&["healthy", "/failed_outlier_check"]).await;
     let stats: Arc<Scope<OutlierStats>> = running.registry.scope("cluster.one.outlier_detection.");

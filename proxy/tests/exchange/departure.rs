@@ -71,7 +71,7 @@ impl Point {
             Self::Queue => proxy.stat("cluster.queue.upstream_rq_pending_active") == 1,
             Self::BackOff => proxy.stat("cluster.back-off.upstream_rq_pending_failure_eject") > 0,
             Self::Head => proxy.stat("cluster.head.upstream_rq_active") == 1,
-            Self::Body => proxy.stat("cluster.body.upstream_rq_2xx") > 0,
+            Self::Body => proxy.stat_or_zero("cluster.body.upstream_rq_2xx") > 0,
             Self::Blocked => proxy.stat("cluster.blocked.upstream_rq_active") == 1,
         }
     }

@@ -217,10 +217,22 @@ impl Proxy {
         text
     }
 
-    /// A gauge, or how far a counter has gone since the case began.
+    /// A gauge, or how far a counter has gone since the case began. It must be declared: waiting
+    /// for another name proves nothing.
     pub fn stat(&self, name: &str) -> u64 {
-        let now = value(&self.stats(), name);
-        if name.ends_with("active") || name.ends_with("faults") { now } else { now - value(&self.base, name) }
+        let stats = self.stats();
+        let now = value(&stats, name).unwrap_or_else(|| panic!("there is no statistic {name}"));
+        self.since(name, now)
+    }
+
+    /// The same of a statistic that comes with its first event.
+    pub fn stat_or_zero(&self, name: &str) -> u64 {
+        self.since(name, value(&self.stats(), name).unwrap_or(0))
+    }
+
+    fn since(&self, name: &str, now: u64) -> u64 {
+        let is_gauge = name.ends_with("active") || name.ends_with("faults");
+        if is_gauge { now } else { now - value(&self.base, name).unwrap_or(0) }
     }
 
     pub fn reset_counters(&mut self) {
@@ -245,9 +257,9 @@ impl Proxy {
     }
 }
 
-fn value(stats: &str, name: &str) -> u64 {
-    let line = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
-    line.map_or(0, |value| value.trim().parse().unwrap())
+fn value(stats: &str, name: &str) -> Option<u64> {
+    let value = stats.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.map(|value| value.trim().parse().unwrap())
 }
 
 fn route(name: &str) -> String {

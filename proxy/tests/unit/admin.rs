@@ -46,6 +46,8 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: 29903}}}}]}]
 ";
 
+type Senders = (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Accepted>>);
+
 /// A live server of that file, whose `app` carries out each command at once and writes it down.
 struct Fixture {
     address: std::net::SocketAddr,
@@ -53,7 +55,7 @@ struct Fixture {
     cluster: Arc<Scope<ClusterStats>>,
     registry: Registry,
     _stop: oneshot::Sender<()>,
-    _senders: (watch::Sender<Arc<Snapshot>>, watch::Sender<Arc<Accepted>>),
+    senders: Arc<Senders>,
 }
 
 fn accepted(bootstrap: &Bootstrap) -> Accepted {
@@ -127,7 +129,7 @@ impl Fixture {
         tokio::spawn(serve(listener, context, async {
             let _ = stopped.await;
         }));
-        Self { address, commands, cluster, registry, _stop: stop, _senders: (snapshots, configs) }
+        Self { address, commands, cluster, registry, _stop: stop, senders: Arc::new((snapshots, configs)) }
     }
 
     /// One exchange on a connection of its own: the status line with the headers, and the body.
@@ -461,24 +463,99 @@ async fn a_form_that_does_not_come_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_large_page_keeps_its_turn_when_its_client_leaves() {
-    let turn = Arc::default();
+    let large = Arc::<large::Large>::default();
     let (started, begun) = oneshot::channel();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let first = {
-        let turn = Arc::clone(&turn);
+        let large = Arc::clone(&large);
         tokio::spawn(async move {
             let build = move || {
                 started.send(()).unwrap();
                 released.recv().unwrap();
-                page::Page::ok()
             };
-            routes::alone(&turn, build).await
+            large.build(build).await
         })
     };
     begun.await.unwrap();
     first.abort();
     assert!(first.await.is_err_and(|error| error.is_cancelled()));
-    assert!(turn.try_lock().is_err());
+    let mut second = std::pin::pin!(large.build(|| ()));
+    assert!(futures_util::poll!(second.as_mut()).is_pending());
     release.send(()).unwrap();
-    let _free = turn.lock().await;
+    second.await.unwrap();
+}
+
+/// Keeps everybody from reading the configuration and the snapshot, until it is dropped, or until
+/// the test has waited in vain.
+struct Held {
+    release: std::sync::mpsc::Sender<()>,
+    held: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Held {
+    fn new(fixture: &Fixture) -> Self {
+        let (release, released) = std::sync::mpsc::channel();
+        let held = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let (senders, shared) = (Arc::clone(&fixture.senders), Arc::clone(&held));
+        let (begin, begun) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            senders.0.send_modify(|_| {
+                senders.1.send_modify(|_| {
+                    begin.send(()).unwrap();
+                    let _ = released.recv_timeout(STALLED);
+                    shared.store(false, Relaxed);
+                });
+            });
+        });
+        begun.recv().unwrap();
+        Self { release, held }
+    }
+
+    fn release(self) {
+        assert!(self.held.load(Relaxed), "a page was waited for on the thread of the admin interface");
+        self.release.send(()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn no_page_that_reads_the_configuration_delays_another() {
+    let fixture = Arc::new(Fixture::new().await);
+    let help = fixture.get("/help").await;
+    let paths: Vec<(&str, bool)> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  /")?.split_once(": "))
+        .map(|(path, _)| (path.trim_end_matches(" (POST)"), path.ends_with(" (POST)")))
+        .collect();
+    assert!(paths.len() > 25, "{help}");
+    for (path, changes) in paths {
+        let held = Held::new(&fixture);
+        let method = if changes { "POST" } else { "GET" };
+        let request =
+            format!("{method} /{path}?a=b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let mut waiting = stalled(&fixture, request.as_bytes()).await;
+        let ready = fixture.get("/ready").await;
+        assert!(["LIVE\n", "DRAINING\n"].contains(&&*ready), "{path}: {ready}");
+        held.release();
+        let mut response = Vec::new();
+        waiting.read_to_end(&mut response).await.unwrap();
+        assert!(response.starts_with(b"HTTP/1.1 "), "{path}");
+        fixture.post("/healthcheck/ok").await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_large_pages_wait_than_there_is_space_for() {
+    let fixture = Arc::new(Fixture::new().await);
+    let held = Held::new(&fixture);
+    let mut pages = tokio::task::JoinSet::new();
+    for _ in 0..=large::MAX_LARGE {
+        let fixture = Arc::clone(&fixture);
+        pages.spawn(async move { fixture.ask("GET", "/server_info").await });
+    }
+    let (head, body) = pages.join_next().await.unwrap().unwrap();
+    assert!(head.starts_with("HTTP/1.1 503 ") && body.contains("try again later"), "{head}\n{body}");
+    held.release();
+    for (head, _) in pages.join_all().await {
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
 }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::operator::{ABSENT, OTHERS, PLAIN};
 use super::*;
 use crate::error::Flag;
 use crate::message::{Method, Version};
@@ -238,5 +239,15 @@ proptest::proptest! {
         if let Ok(format) = Format::parse(&text) {
             format.bytes(&exchange.context());
         }
+    }
+}
+
+#[test]
+fn every_operator_stands_in_the_table_of_what_envoy_prints() {
+    let table = include_str!("../clients/recorded/operators.txt");
+    for name in PLAIN.iter().map(|(name, _)| name).chain(ABSENT).chain(OTHERS) {
+        let is_of_it =
+            |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '(', ':']));
+        assert!(table.lines().any(is_of_it), "{name} is missing in tests/clients/operators.rs");
     }
 }

@@ -459,9 +459,9 @@ fn frames_are_found_in_whatever_pieces_they_come() {
     ];
     let bytes = [&[b'P'; 24][..], &frames.concat()].concat();
     for size in 1..=bytes.len() {
-        let (mut scan, mut found) = (super::FrameScan::new(true), Vec::new());
+        let (mut scan, mut found) = (super::FrameScan::new(super::Side::Server, true), Vec::new());
         for piece in bytes.chunks(size) {
-            scan.scan(piece, |kind, flags| found.push((kind, flags)));
+            scan.scan(piece, |frame| found.push((frame.kind, frame.flags)));
         }
         assert_eq!(found, [(4, 0), (4, 1), (0, 0), (3, 0), (7, 0)], "pieces of {size}");
     }

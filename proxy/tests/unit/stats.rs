@@ -91,7 +91,7 @@ fn responses_of_a_connection_manager_are_shown_by_class_from_the_start() {
 fn a_listener_shows_its_connections_by_worker() {
     let registry = Registry::new(2);
     let listener = registry.scope::<ListenerStats>("listener.0.0.0.0_1.");
-    listener.shard(1).downstream_cx_total.inc();
+    listener.shard(1).listener_cx_total.inc();
     assert_eq!(
         show(&registry, "downstream_cx_total"),
         [

@@ -10,16 +10,16 @@ const DECLARATIONS: &str = "proxy/src/stats/groups.rs";
 /// What real Envoy shows and never writes either, so that 0 is the truth.
 const NEVER_WRITTEN_BY_ENVOY: [&str; 1] = ["rq_redirect"];
 
+/// What writes a statistic. `dec` only takes back what `inc` has added.
+const WRITES: [&str; 5] = ["inc", "add", "set", "set_hash", "record"];
+
 #[test]
 fn every_declared_statistic_is_written() -> Result<(), Findings> {
     let tree = Tree::read()?;
-    let mut writes = BTreeMap::new();
     let mut all = String::new();
     for file in tree.with_extension("proxy/src/", "rs") {
         if file != DECLARATIONS && !file.ends_with("/tests.rs") && !file.contains("/tests/") {
-            let code = without_tests(&code(&tree.text(file)?));
-            fields_written(&code, &mut writes);
-            all.push_str(&code);
+            all.push_str(&without_tests(&code(&tree.text(file)?)));
         }
     }
     let mut findings = Findings::default();
@@ -29,11 +29,22 @@ fn every_declared_statistic_is_written() -> Result<(), Findings> {
     for group in names.into_iter().filter(|name| !all.contains(name.as_str())) {
         findings.add(format!("{DECLARATIONS}: nothing has the statistics of {group}: delete the group"));
     }
-    for (field, groups) in fields {
-        let written = writes.get(&*field).copied().unwrap_or(0);
-        if written < groups.len() && !NEVER_WRITTEN_BY_ENVOY.contains(&&*field) {
+    let written = written(&all);
+    for (field, groups) in &fields {
+        if groups.len() > 1 {
+            let groups = groups.join(" and ");
             findings.add(format!(
-                "{DECLARATIONS}: `{field}` is declared in {} and written in {written} places: write it, or do not declare it",
+                "{DECLARATIONS}: `{field}` is a field of {groups}, so that a write does not say of which: rename one, \
+                 and give the name to print behind `=`"
+            ));
+        }
+        if all.contains(&format!(" {field}: Cell<")) {
+            findings.add(format!("{DECLARATIONS}: `{field}` is a `Cell`, too: rename one"));
+        }
+        if !written.contains(field) && !NEVER_WRITTEN_BY_ENVOY.contains(&&**field) {
+            findings.add(format!(
+                "{DECLARATIONS}: no code writes `{field}` ({}): write it (`.{field}.inc()`, not through a reference), \
+                 or do not declare it",
                 groups.join(" and ")
             ));
         }
@@ -41,31 +52,31 @@ fn every_declared_statistic_is_written() -> Result<(), Findings> {
     findings.none_or()
 }
 
-/// Methods that change a statistic.
-const WRITES: [&str; 6] = [".inc(", ".dec(", ".add(", ".set(", ".set_hash(", ".record("];
-
-/// How often each field is written: by one of `WRITES`, or by a reference to it that is written
-/// later. A reference is taken from something that is called `stats`, `group` or the like, so that
-/// a field of another type does not count.
-fn fields_written(code: &str, writes: &mut BTreeMap<String, usize>) {
+/// The fields that are written: `.field.inc(` and so on, with any white space between.
+fn written(code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
     for (at, _) in code.match_indices('.') {
-        let rest = &code[at + 1..];
-        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        let (field, after) = rest.split_at(length);
-        let written = WRITES.iter().any(|write| after.trim_start().starts_with(write));
-        let ends = after.trim_start().starts_with([',', ')', ';', '}']);
-        if written || (ends && is_reference_to_statistics(&code[..at])) {
-            *writes.entry(field.to_owned()).or_default() += 1;
+        let Some((field, after)) = word(code.get(at + 1..).unwrap_or_default()) else { continue };
+        let Some((call, after)) = after.trim_start().strip_prefix('.').and_then(word) else { continue };
+        if WRITES.contains(&call) && after.starts_with('(') {
+            found.insert(field.to_owned());
         }
     }
+    found
 }
 
-/// Whether code that ends in front of `.field` is `&stats`, or `&….stats`.
-fn is_reference_to_statistics(before: &str) -> bool {
-    let path = |c: char| c.is_alphanumeric() || c == '_' || c == '.';
-    let start = before.rfind(|c: char| !path(c)).map_or(0, |at| at + 1);
-    let (front, path) = before.split_at(start);
-    front.trim_end().ends_with('&') && path.ends_with("stats")
+/// The identifier that `text` begins with, and the rest.
+fn word(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    (end > 0).then(|| text.split_at(end))
+}
+
+#[test]
+fn only_a_write_counts_as_one() {
+    let code = "a.inc_total.inc(); let b = &a.borrowed; a.read.get(); a.level.dec(); a\n    .broken\n    .add(1); \
+                a.set(1); a.called().inc(); x.passed, y.shard(0).sharded.set(-1); a.codes.record(200); a.incs.incr(1)";
+    let expected = ["broken", "codes", "inc_total", "sharded"].map(str::to_owned);
+    assert_eq!(written(code), expected.into());
 }
 
 /// Each field with the groups that declare it.

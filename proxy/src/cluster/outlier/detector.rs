@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Enforcing, Kind, Policy, Settings, eject};
 use crate::cluster::HostStats;
-use crate::stats::{Counter, OutlierStats};
+use crate::stats::OutlierStats;
 
 /// The hosts of one cluster as detection knows them.
 #[derive(Debug)]
@@ -274,48 +274,48 @@ impl Kind {
         )
     }
 
-    /// The counters of detected and enforced ejections, and the chance of enforcing them.
-    pub(super) fn counts<'s>(
-        self,
-        enforcing: &Enforcing,
-        stats: &'s OutlierStats,
-    ) -> (&'s Counter, &'s Counter, u32) {
+    /// The chance of enforcing it, in percent.
+    pub(super) fn chance(self, enforcing: &Enforcing) -> u32 {
         match self {
-            Self::Consecutive5xx => (
-                &stats.ejections_detected_consecutive_5xx,
-                &stats.ejections_enforced_consecutive_5xx,
-                enforcing.consecutive_5xx,
-            ),
-            Self::ConsecutiveGatewayFailure => (
-                &stats.ejections_detected_consecutive_gateway_failure,
-                &stats.ejections_enforced_consecutive_gateway_failure,
-                enforcing.consecutive_gateway_failure,
-            ),
-            Self::ConsecutiveLocalOriginFailure => (
-                &stats.ejections_detected_consecutive_local_origin_failure,
-                &stats.ejections_enforced_consecutive_local_origin_failure,
-                enforcing.consecutive_local_origin_failure,
-            ),
-            Self::SuccessRate => (
-                &stats.ejections_detected_success_rate,
-                &stats.ejections_enforced_success_rate,
-                enforcing.success_rate,
-            ),
-            Self::LocalOriginSuccessRate => (
-                &stats.ejections_detected_local_origin_success_rate,
-                &stats.ejections_enforced_local_origin_success_rate,
-                enforcing.local_origin_success_rate,
-            ),
-            Self::FailurePercentage => (
-                &stats.ejections_detected_failure_percentage,
-                &stats.ejections_enforced_failure_percentage,
-                enforcing.failure_percentage,
-            ),
-            Self::LocalOriginFailurePercentage => (
-                &stats.ejections_detected_local_origin_failure_percentage,
-                &stats.ejections_enforced_local_origin_failure_percentage,
-                enforcing.local_origin_failure_percentage,
-            ),
+            Self::Consecutive5xx => enforcing.consecutive_5xx,
+            Self::ConsecutiveGatewayFailure => enforcing.consecutive_gateway_failure,
+            Self::ConsecutiveLocalOriginFailure => enforcing.consecutive_local_origin_failure,
+            Self::SuccessRate => enforcing.success_rate,
+            Self::LocalOriginSuccessRate => enforcing.local_origin_success_rate,
+            Self::FailurePercentage => enforcing.failure_percentage,
+            Self::LocalOriginFailurePercentage => enforcing.local_origin_failure_percentage,
+        }
+    }
+
+    pub(super) fn count_detected(self, stats: &OutlierStats) {
+        match self {
+            Self::Consecutive5xx => stats.ejections_detected_consecutive_5xx.inc(),
+            Self::ConsecutiveGatewayFailure => stats.ejections_detected_consecutive_gateway_failure.inc(),
+            Self::ConsecutiveLocalOriginFailure => {
+                stats.ejections_detected_consecutive_local_origin_failure.inc();
+            }
+            Self::SuccessRate => stats.ejections_detected_success_rate.inc(),
+            Self::LocalOriginSuccessRate => stats.ejections_detected_local_origin_success_rate.inc(),
+            Self::FailurePercentage => stats.ejections_detected_failure_percentage.inc(),
+            Self::LocalOriginFailurePercentage => {
+                stats.ejections_detected_local_origin_failure_percentage.inc();
+            }
+        }
+    }
+
+    pub(super) fn count_enforced(self, stats: &OutlierStats) {
+        match self {
+            Self::Consecutive5xx => stats.ejections_enforced_consecutive_5xx.inc(),
+            Self::ConsecutiveGatewayFailure => stats.ejections_enforced_consecutive_gateway_failure.inc(),
+            Self::ConsecutiveLocalOriginFailure => {
+                stats.ejections_enforced_consecutive_local_origin_failure.inc();
+            }
+            Self::SuccessRate => stats.ejections_enforced_success_rate.inc(),
+            Self::LocalOriginSuccessRate => stats.ejections_enforced_local_origin_success_rate.inc(),
+            Self::FailurePercentage => stats.ejections_enforced_failure_percentage.inc(),
+            Self::LocalOriginFailurePercentage => {
+                stats.ejections_enforced_local_origin_failure_percentage.inc();
+            }
         }
     }
 }

@@ -255,10 +255,13 @@ fn no_time_at_all_switches_it_off() {
 /// A pod is named by at most one slice at a time, and may move between slices.
 type State = BTreeMap<Named, (u8, Condition)>;
 
+/// A pod by address and uid, and its slice with its condition; none when it goes.
+type Change = (u8, u8, Option<(u8, Condition)>);
+
 #[derive(Clone, Debug)]
 enum Op {
-    /// Several pods change in one publication: address, uid, and slice with condition, or none.
-    Change(Vec<(u8, u8, Option<(u8, Condition)>)>),
+    /// Several pods change in one publication.
+    Change(Vec<Change>),
     Pass(u16),
     /// Everything is listed anew.
     List,

@@ -1,0 +1,238 @@
+//! Trailers of HTTP/2 in every spelling of HPACK, valid and not: petmesh does what Envoy 1.40 does.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use serde_json::json;
+
+use super::http1;
+use super::http2::{self, CONTINUATION, DATA, END_HEADERS, END_STREAM, Fields, HEADERS, encode, fields};
+use super::proxy::{
+    Logs, Proxy, access_log, at, cluster, config, free_port, http, merged, route, speaks_http2, wait,
+};
+use super::upstream;
+
+const PADDED: u8 = 8;
+const PRIORITY: u8 = 32;
+
+/// A header block at the end of a message, and the frames that carry it.
+struct Block {
+    name: &'static str,
+    /// Type, flags and payload of each frame.
+    frames: Vec<(u8, u8, Vec<u8>)>,
+}
+
+fn block(name: &'static str, payload: Vec<u8>) -> Block {
+    Block { name, frames: vec![(HEADERS, END_HEADERS | END_STREAM, payload)] }
+}
+
+/// One field of ours, which is valid in trailers.
+fn field() -> Vec<u8> {
+    encode(&fields(&[("x-good", "1")]))
+}
+
+fn pseudo() -> Vec<u8> {
+    encode(&fields(&[(":path", "/evil")]))
+}
+
+/// In these the pseudo-header comes first; `(bytes, name)` as HPACK spells it.
+fn spellings() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
+        ("literal", pseudo()),
+        ("unknown", encode(&fields(&[(":x", "evil")]))),
+        ("no more than a colon", encode(&fields(&[(":", "evil")]))),
+        ("of static table", vec![0x84]),
+        ("status of static table", vec![0x88]),
+        ("name of static table", [&[0x04, 5][..], b"/evil"].concat()),
+        ("name of static table, indexed", [&[0x44, 5][..], b"/evil"].concat()),
+        ("name of static table, never indexed", [&[0x14, 5][..], b"/evil"].concat()),
+        ("new, indexed", [&[0x40, 5][..], b":path", &[5], b"/evil"].concat()),
+        ("Huffman", [&[0x10, 0x84, 0xb9, 0x58, 0xd3, 0x3f, 5][..], b"/evil"].concat()),
+        ("after a change of the table's size", [&[0x20][..], &pseudo()].concat()),
+    ]
+}
+
+fn blocks() -> Vec<Block> {
+    let mut all = vec![
+        block("nothing", Vec::new()),
+        block("a field", field()),
+        block("a field, then a pseudo-header", [field(), pseudo()].concat()),
+    ];
+    for (name, bytes) in spellings() {
+        all.push(block(name, bytes.clone()));
+        let name: &'static str = Box::leak(format!("{name}, then a field").into_boxed_str());
+        all.push(block(name, [bytes, field()].concat()));
+    }
+    let malformed = [pseudo(), field()].concat();
+    let framed = |flags: u8, front: &[u8], block: &[u8], back: &[u8]| {
+        vec![(HEADERS, END_HEADERS | END_STREAM | flags, [front, block, back].concat())]
+    };
+    for (name, payload) in [("nothing", &[][..]), ("a field", &field()), ("a pseudo-header", &malformed)] {
+        let mut more = |how: &str, frames| {
+            let name = Box::leak(format!("{name}, {how}").into_boxed_str());
+            all.push(Block { name, frames });
+        };
+        more("padded", framed(PADDED, &[3], payload, &[0; 3]));
+        more("with a priority", framed(PRIORITY, &[0, 0, 0, 0, 7], payload, &[]));
+        let both = framed(PADDED | PRIORITY, &[2, 0, 0, 0, 0, 7], payload, &[0; 2]);
+        more("padded and with a priority", both);
+        for cut in [0, 1].into_iter().filter(|cut| *cut <= payload.len()) {
+            let (first, rest) = payload.split_at(cut);
+            let frames =
+                vec![(HEADERS, END_STREAM, first.to_vec()), (CONTINUATION, END_HEADERS, rest.to_vec())];
+            more(&format!("continued after {cut}"), frames);
+        }
+    }
+    all
+}
+
+fn send(connection: &mut http2::Connection, stream: u32, block: &Block) {
+    for (kind, flags, payload) in &block.frames {
+        let _ = connection.send(*kind, *flags, stream, payload);
+    }
+}
+
+/// A host has the headers of a request, and no end.
+const BEGUN: &str = "no end";
+
+/// What came to the hosts with each path, trailers and all.
+type Seen = Arc<Mutex<BTreeMap<String, String>>>;
+
+fn shown(fields: &Fields) -> String {
+    let mut text = String::new();
+    for (name, value) in fields {
+        let (name, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        let _ = write!(text, " {name}={value}");
+    }
+    text
+}
+
+/// An HTTP/2 host that notes trailers, and ends its responses with the block whose number it is
+/// asked for.
+fn host(seen: &Seen) -> u16 {
+    let seen = Arc::clone(seen);
+    let all = blocks();
+    upstream::raw(move |stream| {
+        let Ok(mut connection) = http2::Connection::server(stream, &[]) else { return };
+        let _ = connection.stream.set_read_timeout(None);
+        let mut open = BTreeMap::<u32, (String, Option<usize>)>::new();
+        while let Ok(frame) = connection.read() {
+            if frame.kind == HEADERS {
+                let Ok(found) = connection.decode(&frame) else { return };
+                if let Some((path, _)) = open.get(&frame.stream) {
+                    let line = format!("trailers{}", shown(&found));
+                    seen.lock().unwrap().insert(path.clone(), line);
+                } else {
+                    let path = http2::find(&found, ":path").unwrap_or_default();
+                    let wanted = http2::find(&found, "x-block").and_then(|text| text.parse().ok());
+                    seen.lock().unwrap().insert(path.clone(), BEGUN.to_owned());
+                    open.insert(frame.stream, (path, wanted));
+                }
+            }
+            if frame.ends_stream()
+                && let Some((path, wanted)) = open.remove(&frame.stream)
+            {
+                let mut seen = seen.lock().unwrap();
+                if seen.get(&path).is_some_and(|text| text == BEGUN) {
+                    seen.insert(path, "no trailers".to_owned());
+                }
+                drop(seen);
+                let _ = connection.headers(frame.stream, &fields(&[(":status", "200")]), false);
+                let flags = if wanted.is_some() { 0 } else { END_STREAM };
+                let _ = connection.send(DATA, flags, frame.stream, b"ok");
+                if let Some(block) = wanted.and_then(|at: usize| all.get(at)) {
+                    send(&mut connection, frame.stream, block);
+                }
+            }
+        }
+    })
+}
+
+fn outcome(response: std::io::Result<http2::Response>) -> String {
+    // Envoy also ends the connection of a client, unless it is told not to; petmesh ends the stream.
+    // What was sent before a reset may come or not.
+    let Some(response) = response.ok().filter(|response| response.reset.is_none()) else {
+        return "refused".to_owned();
+    };
+    let mut text = format!("{} {:?}", response.status(), String::from_utf8_lossy(&response.body));
+    if let Some(trailers) = &response.trailers {
+        let _ = write!(text, " trailers{}", shown(trailers));
+    }
+    text
+}
+
+#[test]
+fn trailers_of_http2_are_envoys_in_both_directions() {
+    let logs = Logs::new();
+    let seen = Seen::default();
+    let port = free_port();
+    let format = json!("%REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS%\n");
+    let manager = json!({
+        "http_protocol_options": { "enable_trailers": true },
+        "access_log": [access_log(&logs.path("log"), &format)],
+    });
+    let clusters = [cluster("two", host(&seen), merged(speaks_http2(&json!({})), json!({})))];
+    let proxy = Proxy::start_with(
+        &config(&[http("one", port, &route("two"), manager)], &clusters),
+        &["--file-flush-interval-msec", "10"],
+    );
+    let mut found = Vec::new();
+    let mut note = |path: &str, case: String, text: String| {
+        let start = format!("{path} ");
+        let line = wait(&format!("the access log of {case}"), || {
+            let log = logs.read("log");
+            log.lines().find_map(|line| Some(line.strip_prefix(&start)?.to_owned()))
+        });
+        found.push((case, format!("{text} | {line}")));
+    };
+    for (number, block) in blocks().iter().enumerate() {
+        let path = format!("/request/{number}");
+        let mut client = http2::Connection::client(at(port));
+        let mut head = http2::get(&path);
+        head[0].1 = b"POST".to_vec();
+        let stream = client.request(&head, false);
+        let _ = client.send(DATA, 0, stream, b"some");
+        // A block that ends the connection would else be read with the headers.
+        let begun = || seen.lock().unwrap().contains_key(&path).then_some(());
+        wait("the request at the host", begun);
+        send(&mut client, stream, block);
+        let text = outcome(client.response(stream));
+        let came = seen.lock().unwrap().get(&path).cloned().unwrap_or_default();
+        note(&path, format!("request | {}", block.name), format!("{text} | {came}"));
+        for version in ["h1", "h2"] {
+            let path = format!("/response/{version}/{number}");
+            let text = if version == "h1" {
+                let mut client = http1::Connection::new(at(port));
+                client.send(format!(
+                    "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: close\r\nx-block: {number}\r\n\r\n"
+                ));
+                let bytes = client.rest();
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
+                format!("{} {body:?}", head.split(' ').nth(1).unwrap_or_default())
+            } else {
+                let mut client = http2::Connection::client(at(port));
+                let mut head = http2::get(&path);
+                head.push((b"x-block".to_vec(), number.to_string().into_bytes()));
+                let stream = client.request(&head, true);
+                outcome(client.response(stream))
+            };
+            note(&path, format!("response to {version} | {}", block.name), text);
+        }
+    }
+    for name in ["http2.trailers", "cluster.two.http2.trailers"] {
+        let count = proxy.stat_or_zero(name);
+        found.push((name.to_owned(), format!("{count} of {}", blocks().len())));
+    }
+    drop(proxy);
+    // What `h2` itself refuses has one detail.
+    let instead = |case: &str, envoys: &str| {
+        let by_h2 = ["a field, then a pseudo-header", "unknown", "no more than a colon"];
+        let block = case.strip_prefix("request | ")?;
+        let is_by_h2 =
+            by_h2.iter().any(|name| block.strip_suffix(", then a field").unwrap_or(block) == *name);
+        is_by_h2.then(|| envoys.replace("http2.invalid.header.field", "http2.violation.of.messaging.rule"))
+    };
+    super::record::compare("trailers", &found, instead);
+}
