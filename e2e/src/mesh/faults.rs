@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use local_mesh::plan;
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use super::Mesh;
@@ -73,8 +74,7 @@ impl Mesh {
             let mut command = Command::new("nsenter");
             command.args(["--target", &pid, "--net", "iptables", action, chain, "!", interface, "lo"]);
             command.args(["-m", "statistic", "--mode", "random", "--probability", "0.5", "-j", "DROP"]);
-            let output = command.output().expect("nsenter: install util-linux and iptables");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            succeeds(&mut command, "util-linux and iptables");
         }
     }
 
@@ -99,22 +99,34 @@ impl Mesh {
 
     /// Lets a container open no file and no connection any more; tells the limit that it had. The
     /// limit is one of numbers, and the lowest are taken for as long as the program runs.
-    pub async fn exhaust_files(&self, pod: &Pod, container: &str) -> Rlimit {
+    pub async fn exhaust_files(&self, pod: &Pod, container: &str) -> u64 {
         let pid = self.process(pod, container).await;
         let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("its limits");
         let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"));
-        let hard = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
-        self.limit_files(pod, container, Rlimit { current: Some(3), maximum: hard }).await
+        let limit = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+        self.limit_files(pod, container, 3).await;
+        limit.expect("its limit")
     }
 
-    /// Sets how many files a container may open; tells what the limit was.
-    pub async fn limit_files(&self, pod: &Pod, container: &str, limit: Rlimit) -> Rlimit {
-        let pid = i32::try_from(self.process(pod, container).await).ok().and_then(Pid::from_raw);
-        prlimit(pid, Resource::Nofile, limit).expect("its limit can be set")
+    /// Sets how many files a container may open. Its own user may do so; another one would need a
+    /// capability that even root may lack.
+    pub async fn limit_files(&self, pod: &Pod, container: &str, limit: u64) {
+        let pid = self.process(pod, container).await;
+        let owner = std::fs::metadata(format!("/proc/{pid}")).expect("it runs");
+        let mut command = Command::new("prlimit");
+        command.args(["--pid", &pid.to_string(), &format!("--nofile={limit}:")]);
+        command.gid(owner.gid()).uid(owner.uid());
+        succeeds(&mut command, "util-linux");
     }
 
     async fn process(&self, pod: &Pod, container: &str) -> u32 {
         let found = self.substrate.process(pod, container).await;
         found.unwrap_or_else(|| panic!("{} has no running {container} on this machine", pod.name))
     }
+}
+
+/// Runs a command of the packages to its end.
+fn succeeds(command: &mut Command, packages: &str) {
+    let output = command.output().unwrap_or_else(|error| panic!("{error}: install {packages}"));
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }

@@ -25,7 +25,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(300);
 const END_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A proxy says that it has started when it knows the pods of its clusters; discovery may be away meanwhile.
-const STARTUP_PATIENCE: Duration = Duration::from_secs(40);
+const STARTUP_PATIENCE: Duration = Duration::from_secs(120);
 
 /// The readiness probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
