@@ -37,6 +37,7 @@ mod logs;
 mod manager;
 mod matchers;
 mod network;
+mod overload;
 mod place;
 pub(crate) mod resolver;
 mod retries;
@@ -95,6 +96,8 @@ pub struct Graph {
     pub node: Node,
     /// The gauge `server.version`, which shows what the process started with.
     pub server_version: u64,
+    /// Read at the start alone.
+    pub overload: Option<Arc<crate::overload::Config>>,
 }
 
 /// A listener and what it was made of.
@@ -171,6 +174,8 @@ pub(crate) struct Cx<'a> {
     any_by_header: bool,
     /// The listener that is built leads out of this service.
     egress: bool,
+    /// Its `per_connection_buffer_limit_bytes`.
+    buffer_limit: Option<usize>,
     files: Option<&'a Files>,
     /// Of the content of the files that the listener takes data from.
     digest: DefaultHasher,
@@ -191,6 +196,7 @@ impl<'a> Cx<'a> {
             used: BTreeSet::new(),
             any_by_header: false,
             egress: false,
+            buffer_limit: None,
             files: parts.files,
             digest: DefaultHasher::new(),
         }
@@ -269,8 +275,9 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
     let listeners = build_listeners(&mut cx, listeners, previous);
     unused_clusters(&mut cx, resources.map(|resources| &*resources.clusters).unwrap_or_default());
     let server_version = bootstrap.stats_server_version_override.unwrap_or_else(own_version);
+    let overload = overload::config(&mut cx, bootstrap).map(Arc::new);
     let (runtime, node) = (cx.runtime, cx.node);
-    let graph = Graph { listeners, clusters, admin, admin_log, runtime, node, server_version };
+    let graph = Graph { listeners, clusters, admin, admin_log, runtime, node, server_version, overload };
     let refused = cx.findings.has_errors();
     ((!refused).then_some(graph), cx.findings)
 }

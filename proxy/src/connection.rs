@@ -74,22 +74,12 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     let manager = &context.manager;
     let limits =
         HeadLimits { bytes: manager.limits.max_request_headers_bytes, fields: manager.limits.max_headers };
-    let mut connection = http1::ServerConnection::new(stream, limits, manager.http1.encode);
+    let mut connection = http1::ServerConnection::new(stream, limits, &manager.http1);
     let http2 = match manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => {
-            let timeouts = &manager.timeouts;
-            let idle = earliest(idle_due(timeouts.idle), last(timeouts, begun));
-            let due = earliest(head_due(timeouts).map(|(due, _)| due), idle);
-            let mut timer = pin!(timer(due));
-            let mut drain = context.drain.clone();
-            let first = tokio::select! {
-                biased;
-                first = connection.first_bytes() => first,
-                () = until(timer.as_mut(), due) => FirstBytes::Other,
-                () = closing(&mut drain, 0) => FirstBytes::Closed,
-            };
+            let first = first_bytes(&mut connection, context, begun).await;
             match first {
                 FirstBytes::Http2 => true,
                 FirstBytes::Other => false,
@@ -102,7 +92,8 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         let Some((stream, front)) = connection.into_stream() else { return End::default() };
         stats.downstream_cx_http2_total.inc();
         stats.downstream_cx_http2_active.inc();
-        let end = http2::serve(stream, front, context, begun).await;
+        // On the heap, so that a connection of HTTP/1 has no place for it.
+        let end = Box::pin(http2::serve(stream, front, context, begun)).await;
         stats.downstream_cx_http2_active.dec();
         end
     } else {
@@ -115,11 +106,34 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     }
 }
 
+/// Waits for the first bytes, which tell the protocol; `Other` when they do not come in time.
+async fn first_bytes(
+    connection: &mut http1::ServerConnection,
+    context: &ConnectionContext,
+    begun: Instant,
+) -> FirstBytes {
+    let timeouts = &context.manager.timeouts;
+    let head_due = head_due(timeouts).map(|(due, _)| due);
+    let first = earliest(head_due, last(timeouts, begun));
+    let due = || earliest(first, context.idle_timeout().map(|idle| begun + idle));
+    let mut timer = pin!(timer(due()));
+    let mut drain = context.drain.clone();
+    loop {
+        let due = due();
+        tokio::select! {
+            biased;
+            first = connection.first_bytes() => return first,
+            () = until(timer.as_mut(), due) => return FirstBytes::Other,
+            signal = signal(&mut drain, 0) => if signal == Signal::Drained { return FirstBytes::Closed },
+        }
+    }
+}
+
 /// What an HTTP/1 connection waits for between requests.
 enum Wake {
     Data,
     Due,
-    Drained,
+    Signal(Signal),
 }
 
 async fn serve_http1(
@@ -131,25 +145,23 @@ async fn serve_http1(
     let stats = context.http();
     let mut drain = context.drain.clone();
     let last = last(timeouts, begun);
-    let first_due = earliest(timeouts.idle.map(|idle| begun + idle), last);
-    let mut timer = pin!(timer(first_due));
+    let idle_due = |since: Instant| earliest(context.idle_timeout().map(|idle| since + idle), last);
+    let mut timer = pin!(timer(idle_due(begun)));
     let mut requests = 0u32;
+    let mut idle_since = begun;
     // Set once the connection has to end: until then a request on its way is still served.
     let mut draining = None;
     loop {
-        let due = match draining {
-            Some(end) => Some(end),
-            None if requests == 0 => first_due,
-            None => earliest(idle_due(timeouts.idle), last),
-        };
+        let due = draining.or_else(|| idle_due(idle_since));
         let wake = tokio::select! {
             biased;
             () = connection.readable() => Wake::Data,
             () = until(timer.as_mut(), due) => Wake::Due,
-            () = closing(&mut drain, requests) => Wake::Drained,
+            signal = signal(&mut drain, requests) => Wake::Signal(signal),
         };
         match wake {
             Wake::Data => {}
+            Wake::Signal(Signal::Changed) => continue,
             Wake::Due if draining.is_some() => return End::default(),
             Wake::Due => {
                 match due == last {
@@ -162,7 +174,7 @@ async fn serve_http1(
                 draining = Some(now() + timeouts.drain);
                 continue;
             }
-            Wake::Drained => {
+            Wake::Signal(Signal::Drained) => {
                 stats.downstream_cx_drain_close.inc();
                 return End::default();
             }
@@ -172,10 +184,12 @@ async fn serve_http1(
             connection.close_after();
         }
         announce_close(connection, context, requests, last.filter(|_| draining.is_none()));
-        if let Some(end) = one_request(connection, context).await {
+        // On the heap while it lasts: it is ten times as large as what an idle connection needs.
+        if let Some(end) = Box::pin(one_request(connection, context)).await {
             return end;
         }
         count_http1(connection, context);
+        idle_since = now();
     }
 }
 
@@ -316,6 +330,11 @@ thread_local! {
     static HEADS: RefCell<Vec<RequestHead>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Frees what this thread keeps for the next requests.
+pub(crate) fn release_spare() {
+    HEADS.with_borrow_mut(|heads| *heads = Vec::new());
+}
+
 const MAX_SPARE_HEADS: usize = 64;
 
 fn take_head() -> RequestHead {
@@ -339,10 +358,6 @@ fn now() -> Instant {
 /// When `max_connection_duration` is over.
 fn last(timeouts: &Timeouts, begun: Instant) -> Option<Instant> {
     timeouts.max_connection_duration.map(|most| begun + most)
-}
-
-fn idle_due(idle: Option<Duration>) -> Option<Instant> {
-    idle.map(|idle| now() + idle)
 }
 
 /// When a head must be whole, and the response when it is not.
@@ -397,17 +412,32 @@ async fn until(mut timer: Pin<&mut Sleep>, due: Option<Instant>) {
 /// How long a connection that was accepted before the listener closed may take to bring its first request: it was promised a response.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
-/// Waits until the drain closes idle connections; later where no request has arrived yet.
-async fn closing(drain: &mut watch::Receiver<Drain>, requests: u32) {
-    reached(drain, Drain::Closed).await;
+/// What a connection without a request hears of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Signal {
+    /// The drain closes idle connections, later where no request has arrived yet.
+    Drained,
+    /// Timeouts may have changed.
+    Changed,
+}
+
+async fn signal(drain: &mut watch::Receiver<Drain>, requests: u32) -> Signal {
+    if *drain.borrow_and_update() < Drain::Closed {
+        changed(drain).await;
+        if *drain.borrow_and_update() < Drain::Closed {
+            return Signal::Changed;
+        }
+    }
     if requests == 0 {
         tokio::time::sleep(FIRST_REQUEST).await;
     }
+    Signal::Drained
 }
 
-/// Waits until the close must be announced.
-async fn announced(drain: &mut watch::Receiver<Drain>) {
-    reached(drain, Drain::Announce).await;
+async fn changed(drain: &mut watch::Receiver<Drain>) {
+    if drain.changed().await.is_err() {
+        pending::<()>().await;
+    }
 }
 
 async fn reached(drain: &mut watch::Receiver<Drain>, stage: Drain) {

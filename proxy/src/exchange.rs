@@ -20,6 +20,7 @@ use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
+use crate::overload::{Overload, Relief};
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
 use crate::state::Drain;
@@ -122,6 +123,23 @@ impl ConnectionContext {
         self.manager.stats.shard(self.local.shard)
     }
 
+    /// What the overload manager asks for.
+    pub(crate) fn relief(&self) -> Relief {
+        self.listener.relief(&self.local.state.overload)
+    }
+
+    /// Where the idle timeouts of streams may shrink.
+    fn reduced(&self) -> Option<&Overload> {
+        let overload = &self.local.state.overload;
+        (!self.listener.bypasses_overload && overload.reduces_stream_idle()).then_some(overload)
+    }
+
+    /// How long the connection may be idle now.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        let full = self.manager.timeouts.idle;
+        if self.listener.bypasses_overload { full } else { self.local.state.overload.connection_idle(full) }
+    }
+
     fn listener_http(&self) -> &ListenerHttpStats {
         self.manager.listener_stats.shard(self.local.shard)
     }
@@ -131,7 +149,7 @@ impl ConnectionContext {
 pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
     let start = time::now();
     let timer = pin!(timers::timer(start));
-    let timers = Timers::new(timer, start);
+    let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
     let mut exchange = Exchange::begin(context, &timers, &received, head);
     if let Err(reply) = exchange.serve(&mut down).await {
@@ -155,7 +173,7 @@ pub(crate) async fn refuse(
 ) {
     let start = time::now();
     let timer = pin!(timers::timer(start));
-    let timers = Timers::new(timer, start);
+    let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
     let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
     let reply =
@@ -201,6 +219,10 @@ impl<'x> Exchange<'x> {
 
     /// Rules, route, filters, and what the route says; the error is a local reply to be sent.
     async fn serve(&mut self, down: &mut Downstream<'_>) -> Result<(), LocalReply> {
+        if self.record.context.relief().stop_requests {
+            self.record.context.http().downstream_rq_overload_close.inc();
+            return Err(LocalReply::overloaded());
+        }
         self.continue_request(down).await;
         let decision = self.admit()?;
         let manager = &self.record.context.manager;

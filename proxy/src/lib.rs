@@ -8,7 +8,7 @@
 //! The ladder: a module imports only lower rungs. `main` > `app` > `control`, `worker` > `admin`, `listener` > `connection` > `exchange`,
 //! `tcp`, `build` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
 //! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
-//! `time`, `args`.
+//! `time`, `args` > `overload`, `memory`.
 
 #![warn(unreachable_pub)] // what is `pub` is for programs and integration tests
 
@@ -33,7 +33,9 @@ mod listener;
 mod local;
 mod local_reply;
 mod matcher;
+pub mod memory;
 mod message;
+mod overload;
 mod retry;
 pub mod route;
 pub mod snapshot;

@@ -167,8 +167,10 @@ impl Acceptor {
         let mut turn = 0;
         let mut pause = PAUSE;
         while !is_closed(&local, direction) {
+            // Whoever connects now waits in the queue of the kernel.
+            let paused = self.listener.borrow().relief(&local.state.overload).stop_connections;
             let accepted = tokio::select! {
-                accepted = socket.accept() => accepted,
+                accepted = socket.accept(), if !paused => accepted,
                 _ = stopped.wait_for(|stop| *stop) => break,
                 _ = state.changed() => continue,
             };
@@ -261,6 +263,15 @@ fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: S
         stats.downstream_cx_overflow.inc();
         return;
     }
+    let reject = u64::from(listener.relief(&local.state.overload).reject);
+    if reject > 0 && local.random_below(100) < reject {
+        stats.downstream_cx_overload_reject.inc();
+        return;
+    }
+    let Some(entered) = Entered::new(&local.state, listener.ignores_global_limit) else {
+        stats.downstream_global_cx_overflow.inc();
+        return;
+    };
     let _nodelay_is_an_optimisation = stream.set_nodelay(true);
     let at = stream.local_addr().unwrap_or(listener.address);
     let facts = Facts { local: at, remote: peer, peer, server_name: "", transport: RAW, applications: &[] };
@@ -270,7 +281,8 @@ fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: S
     };
     stats.listener_cx_total.inc();
     stats.listener_cx_active.inc();
-    let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since: crate::time::now() };
+    let since = crate::time::now();
+    let open = Open { local: Rc::clone(local), listener: Arc::clone(listener), since, _entered: entered };
     local.state.connection_opened(listener.direction);
     let info = ConnectionInfo { id: local.next_connection(), peer, local: at, tls: false };
     chains::serve(local, listener, chain, stream, info, open);
@@ -284,6 +296,23 @@ struct Open {
     local: Rc<Local>,
     listener: Arc<Listener>,
     since: std::time::Instant,
+    _entered: Entered,
+}
+
+/// A connection that the overload manager counts.
+struct Entered(Arc<ServerState>);
+
+impl Entered {
+    /// `None` for one beyond the limit of all listeners together.
+    fn new(state: &Arc<ServerState>, ignores_limit: bool) -> Option<Self> {
+        state.overload.enter(ignores_limit).then(|| Self(Arc::clone(state)))
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.overload.leave();
+    }
 }
 
 impl Drop for Open {

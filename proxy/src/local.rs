@@ -1,6 +1,6 @@
 //! What one worker thread owns and its exchanges share: clusters with their connections, random numbers, the date, log buffers.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,8 @@ pub(crate) struct Local {
     random: RefCell<fastrand::Rng>,
     /// The connections of each filter chain, by the address of its `Generation`.
     draining: RefCell<HashMap<usize, Draining>>,
+    /// How far timeouts are reduced, as connections know it.
+    timeouts: Cell<u8>,
 }
 
 /// The connections of one version of a filter chain, and what they listen to.
@@ -53,6 +55,7 @@ impl Local {
             reports,
             random: RefCell::new(fastrand::Rng::new()),
             draining: RefCell::default(),
+            timeouts: Cell::default(),
         }
     }
 
@@ -112,13 +115,16 @@ impl Local {
         draining.connections.spawn_local(connection(draining.stage.subscribe()));
     }
 
-    /// Passes the drain stage to all connections, and aborts those whose deadline has passed.
+    /// Passes the drain stage to all connections, and aborts those whose deadline has passed. Idle
+    /// connections look at their timeouts again when those have changed.
     pub(crate) fn relay_drain(&self) {
         let now = time::now();
+        let timeouts = self.state.overload.relief().timeouts;
+        let changed = self.timeouts.replace(timeouts) != timeouts;
         self.draining.borrow_mut().retain(|_, draining| {
             while draining.connections.try_join_next().is_some() {}
             let stage = self.stage(&draining.generation, draining.direction);
-            draining.stage.send_if_modified(|at| std::mem::replace(at, stage) != stage);
+            draining.stage.send_if_modified(|at| std::mem::replace(at, stage) != stage || changed);
             let retired = draining.generation.retired();
             if retired.is_some_and(|(_, deadline)| deadline + LAST_RECORDS <= now) {
                 draining.connections.abort_all();

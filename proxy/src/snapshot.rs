@@ -18,6 +18,7 @@ use crate::filter::local_rate_limit::TokenBucket;
 use crate::headers::Rules;
 use crate::local_reply::Mappers;
 use crate::matcher::Cidr;
+use crate::overload::{Overload, Relief};
 use crate::route::RouteTable;
 use crate::state::{Direction, Generation};
 use crate::stats::{
@@ -62,8 +63,19 @@ pub struct Listener {
     pub buffer_limit: usize,
     /// Open connections beyond which new ones are closed at once; `None` is no limit.
     pub max_connections: Option<u32>,
+    /// The actions of the overload manager do not apply to it (`bypass_overload_manager`).
+    pub bypasses_overload: bool,
+    /// It accepts beyond the limit of all listeners together (`ignore_global_conn_limit`).
+    pub ignores_global_limit: bool,
     pub stats: Arc<Scope<ListenerStats>>,
     pub chains: FilterChains,
+}
+
+impl Listener {
+    /// What the overload manager asks of this listener.
+    pub(crate) fn relief(&self, overload: &Overload) -> Relief {
+        if self.bypasses_overload { Relief::default() } else { overload.relief() }
+    }
 }
 
 /// The filters of one kind of connection.

@@ -9,6 +9,8 @@ use std::time::Instant;
 
 use tokio::sync::watch;
 
+use crate::overload::Overload;
+
 /// Envoy's server states (`server.state`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -117,6 +119,8 @@ struct Facing {
 #[derive(Debug)]
 pub struct ServerState {
     pub started: Instant,
+    /// What the overload manager asks for.
+    pub(crate) overload: Overload,
     phase: AtomicU8,
     health_failed: AtomicBool,
     inbound: Facing,
@@ -129,6 +133,7 @@ impl ServerState {
     pub fn new(started: Instant) -> Self {
         Self {
             started,
+            overload: Overload::default(),
             phase: AtomicU8::new(Phase::PreInitializing as u8),
             health_failed: AtomicBool::new(false),
             inbound: Facing::default(),

@@ -27,6 +27,7 @@ use crate::upstream::{self, LocalCluster};
 
 mod carry;
 
+pub(crate) use carry::release_spare;
 use carry::{Ended, Flow, Limits, Over, Waits};
 
 /// A downstream connection and what was read of it already.

@@ -18,6 +18,7 @@ use crate::local::Local;
 use crate::snapshot::{Listener, Snapshot};
 use crate::time::Backoff;
 use crate::upstream::Update;
+use crate::{connection, tcp};
 
 /// How often idle connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -124,7 +125,13 @@ async fn run(setup: Setup) {
                 worker.apply(&snapshot);
             }
             Some(handed) = inbox.recv() => listener::take_over(&local, handed),
-            Ok(()) = state.changed() => local.relay_drain(),
+            Ok(()) = state.changed() => {
+                local.relay_drain();
+                if local.state.overload.relief().shrink {
+                    connection::release_spare();
+                    tcp::release_spare();
+                }
+            }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 local.relay_drain();
                 worker.try_again();

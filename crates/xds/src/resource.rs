@@ -7,7 +7,8 @@ use prost::{DecodeError, Message, Name};
 
 use crate::api::envoy::config::{
     bootstrap::v3::Bootstrap, cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment,
-    listener::v3::Listener, route::v3::FilterConfig, route::v3::RouteConfiguration,
+    listener::v3::Listener, overload::v3::ScaleTimersOverloadActionConfig, overload::v3::ShrinkHeapConfig,
+    route::v3::FilterConfig, route::v3::RouteConfiguration,
 };
 use crate::api::envoy::extensions::{
     access_loggers::file::v3::FileAccessLog,
@@ -26,6 +27,9 @@ use crate::api::envoy::extensions::{
     filters::network::tcp_proxy::v3::TcpProxy,
     network::dns_resolver::cares::v3::CaresDnsResolverConfig,
     network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
+    resource_monitors::cgroup_memory::v3::CgroupMemoryConfig,
+    resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig,
+    resource_monitors::fixed_heap::v3::FixedHeapConfig,
     retry::host::previous_hosts::v3::PreviousHostsPredicate,
     upstreams::http::v3::HttpProtocolOptions,
 };
@@ -100,6 +104,10 @@ resources!(
 
 // Tracers.
 resources!(crate::api::envoy::config::trace::v3::ZipkinConfig);
+
+// The overload manager.
+resources!(CgroupMemoryConfig, DownstreamConnectionsConfig, FixedHeapConfig);
+resources!(ScaleTimersOverloadActionConfig, ShrinkHeapConfig);
 
 // Network filters.
 resources!(ConnectionLimit, ConnectionRateLimit, Echo);

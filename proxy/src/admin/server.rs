@@ -5,6 +5,7 @@ use super::accepted::Accepted;
 use super::clusters::address;
 use super::page::{Page, Params};
 use super::{Admin, AdminContext};
+use crate::memory::Memory;
 use crate::state::Phase;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -121,9 +122,10 @@ pub(super) fn refresh(admin: &Admin) {
     // No certificate expires: Envoy's value for that.
     stats.days_until_first_cert_expiring.set(i64::from(u32::MAX));
     let memory = Memory::read();
-    stats.memory_allocated.set(memory.anonymous);
-    stats.memory_heap_size.set(memory.data);
-    stats.memory_physical_size.set(memory.resident);
+    let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+    stats.memory_allocated.set(bytes(memory.anonymous));
+    stats.memory_heap_size.set(bytes(memory.data));
+    stats.memory_physical_size.set(bytes(memory.resident));
 }
 
 fn uptime(context: &AdminContext) -> Duration {
@@ -133,26 +135,6 @@ fn uptime(context: &AdminContext) -> Duration {
 /// As protobuf's JSON writes a duration.
 fn seconds(duration: Duration) -> String {
     format!("{}s", duration.as_secs())
-}
-
-/// Bytes, as the kernel counts them; 0 where it does not.
-#[derive(Debug, Default)]
-struct Memory {
-    anonymous: i64,
-    data: i64,
-    resident: i64,
-}
-
-impl Memory {
-    fn read() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let field = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let kilobytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<i64>().ok());
-            kilobytes.unwrap_or(0).saturating_mul(1024)
-        };
-        Self { anonymous: field("RssAnon:"), data: field("VmData:"), resident: field("VmRSS:") }
-    }
 }
 
 /// Names and addresses. Listeners that no longer accept are listed as long as they exist, as in

@@ -57,7 +57,11 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
             limits: HeadLimits { fields: max_fields, bytes: max_bytes.unwrap_or(http1.limits.bytes) },
             read_limit: buffer_limit.unwrap_or(0),
         },
-        http2: http2(http.http2.as_ref(), buffer_limit, (max_fields, max_bytes)),
+        http2: http2::Options {
+            max_fields,
+            max_head_bytes: max_bytes.unwrap_or(http2::Options::default().max_head_bytes),
+            ..manager::http2(http.http2.as_ref(), buffer_limit)
+        },
         tcp_keepalive: keepalive(message),
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
@@ -186,26 +190,6 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
         time: seconds(keepalive.keepalive_time),
         interval: seconds(keepalive.keepalive_interval),
     })
-}
-
-/// HTTP/2 options under the cluster's limits: of its buffer, and of fields and bytes of a head. A
-/// host may send as much on a stream as the client has not yet taken, so the limit of the buffer is
-/// one of the stream's window; a frame always fits.
-fn http2(
-    message: Option<&Http2ProtocolOptions>,
-    buffer_limit: Option<usize>,
-    (max_fields, max_bytes): (usize, Option<usize>),
-) -> http2::Options {
-    let options = manager::http2(message);
-    let limit = buffer_limit.map_or(usize::MAX, |limit| limit.max(16 * 1024));
-    let window = u32::try_from(limit).unwrap_or(u32::MAX);
-    http2::Options {
-        initial_stream_window: options.initial_stream_window.min(window),
-        send_buffer: options.send_buffer.min(limit),
-        max_fields,
-        max_head_bytes: max_bytes.unwrap_or(options.max_head_bytes),
-        ..options
-    }
 }
 
 /// What a connection is made with, and how long it may be used.

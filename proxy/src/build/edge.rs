@@ -4,6 +4,8 @@ use xds::envoy::config::core::v3::http_protocol_options::HeadersWithUnderscoresA
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::HttpConnectionManager;
 use xds::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::PathWithEscapedSlashesAction;
 
+use crate::memory::{self, Cgroup};
+
 /// The kind of proxy that a configuration is built for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Flavor {
@@ -14,14 +16,15 @@ pub enum Flavor {
     Edge,
 }
 
-/// Connections that a listener of the edge has open at most.
+/// Connections that a listener of the edge has open at most; fewer where the container's memory does
+/// not hold as many.
 const MAX_CONNECTIONS: u32 = 10_000;
 
 impl Flavor {
     pub(crate) fn max_connections(self) -> Option<u32> {
         match self {
             Self::Sidecar => None,
-            Self::Edge => Some(MAX_CONNECTIONS),
+            Self::Edge => Some(within(Cgroup::of_process().and_then(|cgroup| cgroup.limit()))),
         }
     }
 
@@ -54,9 +57,25 @@ impl Flavor {
     }
 }
 
+/// The connections of one listener under a limit of memory.
+fn within(limit: Option<u64>) -> u32 {
+    limit.map_or(MAX_CONNECTIONS, |limit| memory::connections_within(limit).min(MAX_CONNECTIONS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn connections_of_the_edge_follow_the_memory_of_its_container() {
+        assert_eq!(within(None), MAX_CONNECTIONS);
+        assert_eq!(within(Some(1 << 40)), MAX_CONNECTIONS);
+        for mebibytes in [16, 28, 40, 64, 128] {
+            let limit = mebibytes << 20;
+            let needed = memory::BASE + u64::from(within(Some(limit))) * memory::IDLE_CONNECTION;
+            assert!(needed < limit, "{mebibytes} MiB: {needed}");
+        }
+    }
 
     #[test]
     fn the_edge_trusts_no_client_and_keeps_what_the_file_says() {

@@ -32,6 +32,7 @@ pub(super) fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) ->
         format!("listener.{}.", message.stat_prefix)
     };
     cx.egress = message.traffic_direction() == TrafficDirection::Outbound;
+    cx.buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
     let chains = chains::chains(cx, place, message, &prefix);
     let address = address?;
     let name = if message.name.is_empty() { shown } else { message.name.clone() };
@@ -48,11 +49,13 @@ pub(super) fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) ->
         reuse_port: message.enable_reuse_port.unwrap_or(true),
         ipv4_compat: values::ipv4_compat(message.address.as_ref()),
         backlog: message.tcp_backlog_size.unwrap_or(1024),
-        buffer_limit: message.per_connection_buffer_limit_bytes.unwrap_or(1 << 20) as usize,
+        buffer_limit: cx.buffer_limit.unwrap_or(1 << 20),
         max_connections: cx
             .runtime
             .number(&format!("envoy.resource_limits.listener.{name}.connection_limit"))
             .or(cx.flavor.max_connections()),
+        bypasses_overload: message.bypass_overload_manager,
+        ignores_global_limit: message.ignore_global_conn_limit,
         stats: cx.registry.scope(&prefix),
         chains: chains?,
     })

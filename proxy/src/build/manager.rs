@@ -16,6 +16,7 @@ use super::values::{self, duration, limit};
 use super::{Cx, Flavor, chains, http_filters, logs, routes, tracing};
 use crate::headers::{Addresses, EscapedSlashes, PathOptions, RequestId, Rules, ServerHeader, StripPort};
 use crate::http1::{EncodeOptions, ServerOptions};
+use crate::memory::LEAST_WINDOW;
 use crate::message::FieldValueBuf;
 use crate::route::{RouteTable, Upgrades};
 use crate::snapshot::{Codec, HttpManager, Limits, Timeouts, Underscores};
@@ -86,7 +87,7 @@ pub(super) fn manager(
                 && message.xff_num_trusted_hops == 0,
             ..http1(cx, &place.field("http_protocol_options"), message.http_protocol_options.as_ref())
         },
-        http2: http2(message.http2_protocol_options.as_ref()),
+        http2: http2(message.http2_protocol_options.as_ref(), cx.buffer_limit),
     }
 }
 
@@ -190,18 +191,29 @@ fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptio
             message.map(|options| options.default_host_for_http_10.as_str()).unwrap_or_default(),
         ),
         refuse_https_target: false,
+        // A head is still read at once.
+        read_limit: cx.buffer_limit.map_or(0, |limit| limit.max(4 * 1024)),
         allow_absolute_url: message.and_then(|options| options.allow_absolute_url).unwrap_or(true),
     }
 }
 
-/// HTTP/2 options, for both sides.
-pub(super) fn http2(message: Option<&Http2ProtocolOptions>) -> crate::http2::Options {
+/// HTTP/2 options, for both sides. The peer may send as much on a stream as the other side has not yet
+/// taken, so the limit of the buffer is one of the stream's window; a frame always fits.
+pub(super) fn http2(
+    message: Option<&Http2ProtocolOptions>,
+    buffer_limit: Option<usize>,
+) -> crate::http2::Options {
     let message = message.cloned().unwrap_or_default();
+    let limit = buffer_limit.map_or(usize::MAX, |limit| limit.max(LEAST_WINDOW as usize));
+    let defaults = crate::http2::Options::default();
+    let window = message.initial_stream_window_size.unwrap_or(defaults.initial_stream_window);
+    let of_connection = message.initial_connection_window_size;
     crate::http2::Options {
-        max_concurrent_streams: message.max_concurrent_streams.unwrap_or(1024),
-        initial_stream_window: message.initial_stream_window_size.unwrap_or(16 << 20),
-        initial_connection_window: message.initial_connection_window_size.unwrap_or(24 << 20),
-        connection_window_grows: message.initial_connection_window_size.is_none(),
-        ..crate::http2::Options::default()
+        max_concurrent_streams: message.max_concurrent_streams.unwrap_or(defaults.max_concurrent_streams),
+        initial_stream_window: window.min(u32::try_from(limit).unwrap_or(u32::MAX)),
+        initial_connection_window: of_connection.unwrap_or(defaults.initial_connection_window),
+        connection_window_grows: of_connection.is_none(),
+        send_buffer: defaults.send_buffer.min(limit),
+        ..defaults
     }
 }

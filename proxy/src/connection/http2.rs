@@ -9,12 +9,13 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{End, announced, earliest, give_head, head_due, last, now, take_head, timer, underscores, until};
+use super::{End, changed, earliest, give_head, head_due, last, now, take_head, timer, underscores, until};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
 use crate::message::RequestHead;
+use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
 pub(super) async fn serve(
@@ -51,15 +52,17 @@ pub(super) async fn serve(
     let mut head = take_head();
     let end = loop {
         let due = run.due();
+        if run.ending.is_none() && *drain.borrow_and_update() >= Drain::Announce {
+            context.http().downstream_cx_drain_close.inc();
+            run.shut_down(&mut connection);
+            continue;
+        }
         let accepted = tokio::select! {
             biased;
             accepted = connection.accept(&mut head) => Some(accepted),
             () = until(timer.as_mut(), due) => None,
-            () = announced(&mut drain), if run.ending.is_none() => {
-                context.http().downstream_cx_drain_close.inc();
-                run.shut_down(&mut connection);
-                continue;
-            }
+            // It drains, or timeouts have changed.
+            () = changed(&mut drain), if run.ending.is_none() => continue,
         };
         count(context, &run.counts);
         let end = match accepted {
@@ -116,7 +119,7 @@ impl Run<'_> {
     }
 
     fn idle_due(&self) -> Option<Instant> {
-        let idle = self.context.manager.timeouts.idle?;
+        let idle = self.context.idle_timeout()?;
         let since = if self.streams.active.get() == 0 { self.streams.quiet_since.get() } else { now() };
         Some(since + idle)
     }
@@ -151,6 +154,11 @@ impl Run<'_> {
         let most = self.context.manager.limits.max_requests_per_connection;
         if most.is_some_and(|most| self.requests >= most) && self.ending.is_none() {
             self.context.http().downstream_cx_max_requests_reached.inc();
+            self.shut_down(connection);
+        }
+        if self.ending.is_none() && self.context.relief().no_keepalive {
+            self.context.http().downstream_cx_drain_close.inc();
+            self.context.http().downstream_cx_overload_disable_keepalive.inc();
             self.shut_down(connection);
         }
         None

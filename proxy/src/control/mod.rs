@@ -21,6 +21,7 @@ mod dns;
 mod eds_file;
 mod file;
 mod members;
+mod overload;
 mod resolve;
 mod sds_v1;
 mod spans;

@@ -15,7 +15,7 @@ use super::builder::{Builder, Built, Dropping, Input};
 use super::client::Client;
 use super::file::{self, Origin};
 use super::store::{Changes, Effect, Retired, Sources, Store};
-use super::{Event, WAITING_EVENTS};
+use super::{Event, WAITING_EVENTS, overload};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::admin::accepted::{Accepted, Rejected, Unbound};
 use crate::build::files::Stamps;
@@ -211,6 +211,7 @@ impl Control {
         }
         tokio::spawn(file::watch_data(self.data.subscribe(), self.sender.clone()));
         tokio::spawn(file::repeat_refusal(self.accepted.subscribe(), |line| tracing::error!("{line}")));
+        overload::start(self.store.candidate(), &self.state, &self.registry);
         self.progress();
         // The first snapshot that is published has the listeners; the workers bind those again that
         // could not be bound.
@@ -429,10 +430,9 @@ impl Control {
             tracing::warn!("{}", xds::render_text(&warnings, text));
         }
         tracing::info!(file = name, "configuration changed");
-        if self.store.graph().is_some_and(|used| used.admin != graph.admin) {
-            tracing::warn!(
-                "the admin interface stays where it is: a new address takes effect at the next start"
-            );
+        let used = self.store.graph();
+        if used.is_some_and(|used| used.admin != graph.admin || used.overload != graph.overload) {
+            tracing::warn!("`admin` and `overload_manager` are read at the start: restart for the new ones");
         }
         self.text_accepted = true;
         self.accept(message, graph);

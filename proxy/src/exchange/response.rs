@@ -102,8 +102,13 @@ impl Exchange<'_> {
         self.record.response(self.response.head.status, request_end);
         self.response.phase = Phase::Responding;
         // The drain may have begun after the request. An unhealthy proxy wants its clients to leave, too.
-        if (health_failed || *context.drain.borrow() != Drain::No) && tx.close_after() {
+        let no_keepalive = context.relief().no_keepalive;
+        let closes = health_failed || no_keepalive || *context.drain.borrow() != Drain::No;
+        if closes && tx.close_after() {
             context.http().downstream_cx_drain_close.inc();
+            if no_keepalive {
+                context.http().downstream_cx_overload_disable_keepalive.inc();
+            }
         }
         let sent = flat(self.timers.race(client, tx.head(&self.response.head, end)).await);
         match &sent {

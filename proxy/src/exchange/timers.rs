@@ -17,6 +17,7 @@ use crate::downstream::RequestBody;
 use crate::error::DownstreamError;
 use crate::headers::Rules;
 use crate::message::{Frame, Known, RequestHead};
+use crate::overload::Overload;
 use crate::route::Forward;
 use crate::time;
 
@@ -65,6 +66,8 @@ pub(super) struct Timers<'t> {
     request: Cell<Option<Instant>>,
     max: Cell<Option<Instant>>,
     idle: Cell<Option<Duration>>,
+    /// What shrinks `idle` meanwhile.
+    reduced: Option<&'t Overload>,
     active: Cell<Instant>,
 }
 
@@ -115,7 +118,7 @@ pub(super) async fn noticed_elsewhere() -> DownstreamError {
 
 impl<'t> Timers<'t> {
     /// At the beginning of an exchange.
-    pub(super) fn new(timer: Pin<&'t mut Sleep>, now: Instant) -> Self {
+    pub(super) fn new(timer: Pin<&'t mut Sleep>, now: Instant, reduced: Option<&'t Overload>) -> Self {
         Self {
             timer: RefCell::new(timer),
             route: Cell::default(),
@@ -126,6 +129,7 @@ impl<'t> Timers<'t> {
             request: Cell::default(),
             max: Cell::default(),
             idle: Cell::default(),
+            reduced,
             active: Cell::new(now),
         }
     }
@@ -213,7 +217,12 @@ impl<'t> Timers<'t> {
             let mut timer = self.timer.borrow_mut();
             loop {
                 let Some((deadline, expiry)) = self.nearest() else { return Poll::Pending };
-                let deadline = tokio::time::Instant::from_std(deadline);
+                let due = tokio::time::Instant::from_std(deadline);
+                // A timeout that may shrink is looked at now and then.
+                let deadline = match self.reduced {
+                    Some(_) => due.min(tokio::time::Instant::now() + LOOK),
+                    None => due,
+                };
                 if timer.deadline() > deadline || timer.is_elapsed() {
                     timer.as_mut().reset(deadline);
                 }
@@ -221,7 +230,7 @@ impl<'t> Timers<'t> {
                     return Poll::Pending;
                 }
                 // The timer may have been set for a deadline that has moved on since.
-                if tokio::time::Instant::now() >= deadline {
+                if tokio::time::Instant::now() >= due {
                     return Poll::Ready(expiry);
                 }
             }
@@ -231,19 +240,26 @@ impl<'t> Timers<'t> {
 
     fn nearest(&self) -> Option<(Instant, Expiry)> {
         let since_active = |limit: Option<Duration>| self.active.get().checked_add(limit?);
+        let idle = match self.reduced {
+            Some(overload) => overload.stream_idle(self.idle.get()),
+            None => self.idle.get(),
+        };
         [
             (self.route.get(), Expiry::Route),
             (self.per_try.get(), Expiry::PerTry),
             (self.request.get(), Expiry::Request),
             (self.max.get(), Expiry::MaxDuration),
             (since_active(self.per_try_idle.get()), Expiry::PerTryIdle),
-            (since_active(self.idle.get()), Expiry::StreamIdle),
+            (since_active(idle), Expiry::StreamIdle),
         ]
         .into_iter()
         .filter_map(|(deadline, expiry)| Some((deadline?, expiry)))
         .min_by_key(|(deadline, _)| *deadline)
     }
 }
+
+/// How often a timeout is looked at that may shrink.
+const LOOK: Duration = Duration::from_secs(1);
 
 fn after(now: Instant, limit: Option<Duration>) -> Option<Instant> {
     now.checked_add(limit?)
@@ -332,7 +348,7 @@ mod tests {
     async fn activity_moves_the_idle_deadline_and_the_nearest_deadline_wins() {
         let begun = tokio::time::Instant::now();
         let timer = std::pin::pin!(timer(begun.into_std()));
-        let timers = Timers::new(timer, begun.into_std());
+        let timers = Timers::new(timer, begun.into_std(), None);
         timers.limit(Some(Duration::from_secs(2)), None, None);
         timers.active.set(begun.into_std() + Duration::from_secs(1));
         assert_eq!(timers.expired().await, Expiry::StreamIdle);
@@ -347,7 +363,7 @@ mod tests {
     async fn a_race_prefers_its_work_then_the_client_then_the_time() {
         let begun = tokio::time::Instant::now();
         let timer = std::pin::pin!(timer(begun.into_std()));
-        let timers = Timers::new(timer, begun.into_std());
+        let timers = Timers::new(timer, begun.into_std(), None);
         timers.limit(None, None, Some(Duration::from_secs(1)));
         let gone = || std::future::ready(DownstreamError::Disconnected);
         assert_eq!(timers.race(gone(), std::future::ready(1)).await, Ok(1));

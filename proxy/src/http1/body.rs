@@ -262,7 +262,7 @@ fn chunk_size(line: &[u8]) -> Result<(u64, usize), Malformed> {
 const SCRATCH: usize = 64 * 1024;
 const MIN_READ: usize = 16 * 1024;
 /// A read at least this large is passed on without a copy; smaller ones are copied, so that they do
-/// not pin the scratch buffer.
+/// not pin the scratch buffer, and so are all where a connection has a limit of its own.
 const SHARE: usize = 4 * 1024;
 /// Data up to this size is copied behind the head and sent with it in one write.
 const SMALL: usize = 8 * 1024;
@@ -280,7 +280,7 @@ pub(super) struct Input {
     pub(super) rest: BytesMut,
     received: u64,
     /// What is read at once at most.
-    most: usize,
+    pub(super) most: usize,
 }
 
 #[derive(Debug)]
@@ -307,7 +307,7 @@ impl Input {
     /// as the next read waits until the last one has been passed on.
     pub(super) fn limited(mut self, most: usize) -> Self {
         if most > 0 {
-            self.most = most;
+            self.most = most.min(SCRATCH);
         }
         self
     }
@@ -330,9 +330,10 @@ impl Input {
 
     /// Reads once; 0 is the end of the stream.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let share = if self.most < SCRATCH { usize::MAX } else { SHARE };
         self.poll_read(cx, |rest, scratch| {
             let read = scratch.len();
-            if rest.is_empty() && read >= SHARE {
+            if rest.is_empty() && read >= share {
                 *rest = scratch.split();
             } else {
                 rest.extend_from_slice(scratch);

@@ -36,6 +36,8 @@ pub struct ServerOptions {
     pub allow_absolute_url: bool,
     /// `GET https://host/path` is refused: no trusted proxy is in front that could have ended TLS.
     pub refuse_https_target: bool,
+    /// Bytes read at once at most (`per_connection_buffer_limit_bytes`); 0 for the default.
+    pub read_limit: usize,
 }
 
 impl Default for ServerOptions {
@@ -46,6 +48,7 @@ impl Default for ServerOptions {
             default_host: Authority::default(),
             allow_absolute_url: true,
             refuse_https_target: false,
+            read_limit: 0,
         }
     }
 }

@@ -78,10 +78,11 @@ enum Progress {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl ServerConnection {
-    pub(crate) fn new(stream: TcpStream, limits: HeadLimits, encode: EncodeOptions) -> Self {
+    pub(crate) fn new(stream: TcpStream, limits: HeadLimits, options: &ServerOptions) -> Self {
         let (read, write) = stream.into_split();
+        let encode = options.encode;
         Self {
-            input: Input::new(read, BytesMut::new()),
+            input: Input::new(read, BytesMut::new()).limited(options.read_limit),
             output: Output::new(write),
             decoder: BodyDecoder::new(Framing::None, false, limits),
             scan: EndScan::default(),
@@ -347,7 +348,7 @@ impl RequestBody<'_> {
     /// Reads ahead until the client has left or the buffer is full; the rest then waits in the
     /// socket.
     fn poll_read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.input.rest.len() < MAX_AHEAD {
+        while self.input.rest.len() < MAX_AHEAD.min(self.input.most) {
             if matches!(ready!(self.input.poll_fill(cx)), Ok(0) | Err(_)) {
                 self.shared.gone.set(true);
                 return Poll::Ready(());

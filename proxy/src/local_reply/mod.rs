@@ -180,6 +180,11 @@ impl LocalReply {
         }
     }
 
+    /// The overload manager lets no request in. Envoy sets no flag for it.
+    pub(crate) fn overloaded() -> Self {
+        Self::new(503, "envoy overloaded", "overload")
+    }
+
     /// No virtual host or no route matched.
     pub(crate) fn route_not_found() -> Self {
         Self::new(404, "", "route_not_found").flagged(Flag::NoRouteFound)

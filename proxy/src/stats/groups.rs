@@ -63,6 +63,27 @@ stats_group! {
 }
 
 stats_group! {
+    /// `overload.<monitor>.`
+    OverloadMonitorStats {
+        counters: [failed_updates, skipped_updates],
+        gauges: [pressure],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `overload.<action>.`
+    OverloadActionStats {
+        counters: [shrink_count],
+        gauges: [action_active = "active", scale_percent],
+        histograms: [],
+        codes: [],
+        on_demand: ["shrink_count"],
+    }
+}
+
+stats_group! {
     /// `listener_manager.`
     ListenerManagerStats {
         counters: [
@@ -94,8 +115,9 @@ stats_group! {
     /// `listener.<address>.`
     ListenerStats {
         counters: [
-            listener_cx_total = "downstream_cx_total", listener_cx_destroy = "downstream_cx_destroy", downstream_cx_overflow,
-            no_filter_chain_match,
+            listener_cx_total = "downstream_cx_total", listener_cx_destroy = "downstream_cx_destroy",
+            downstream_cx_overflow, no_filter_chain_match, downstream_cx_overload_reject,
+            downstream_global_cx_overflow,
         ],
         gauges: [listener_cx_active = "downstream_cx_active"],
         histograms: [listener_cx_length_ms = "downstream_cx_length_ms"],
@@ -121,7 +143,8 @@ stats_group! {
             downstream_rq_completed, downstream_rq_failed_path_normalization,
             downstream_rq_idle_timeout, downstream_rq_max_duration_reached, downstream_rq_timeout,
             downstream_rq_header_timeout, downstream_rq_redirected_with_normalized_path,
-            downstream_rq_ws_on_non_ws_route, no_route, no_cluster, rq_total, rq_direct_response,
+            downstream_rq_ws_on_non_ws_route, downstream_rq_overload_close,
+            downstream_cx_overload_disable_keepalive, no_route, no_cluster, rq_total, rq_direct_response,
             rq_redirect, rq_reset_after_downstream_response_started,
         ],
         gauges: [

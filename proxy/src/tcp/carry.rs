@@ -26,6 +26,11 @@ thread_local! {
     static SPARE: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Frees the buffers that this thread keeps for the next bytes.
+pub(crate) fn release_spare() {
+    SPARE.with_borrow_mut(|spare| *spare = Vec::new());
+}
+
 /// What has passed, as logs print it.
 #[derive(Debug, Default)]
 pub(super) struct Flow {

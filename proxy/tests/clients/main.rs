@@ -19,6 +19,7 @@ mod linear;
 mod listeners;
 mod odd;
 mod operators;
+mod overload;
 mod record;
 mod scheme;
 mod statistics;

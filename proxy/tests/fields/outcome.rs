@@ -84,8 +84,9 @@ impl Bench {
 
 /// Everything that the graph holds but the messages it was made from, and what is derived from other facts of it.
 fn rendering(graph: &Graph) -> String {
-    let Graph { listeners, clusters, admin, admin_log, runtime, node, server_version } = graph;
+    let Graph { listeners, clusters, admin, admin_log, runtime, node, server_version, overload } = graph;
     let mut text = format!("{admin:#?}\n{admin_log:#?}\n{runtime:#?}\n{node:#?}\n{server_version}\n");
+    let _ = writeln!(text, "{overload:#?}");
     for part in listeners {
         let _ = writeln!(text, "{:#?}", part.listener);
     }

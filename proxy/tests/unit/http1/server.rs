@@ -12,11 +12,9 @@ use crate::error::DownstreamError;
 use crate::message::{Frame, RequestHead, ResponseHead};
 
 fn connection(stream: TcpStream) -> ServerConnection {
-    ServerConnection::new(
-        stream,
-        HeadLimits::default(),
-        EncodeOptions { enable_trailers: true, ..EncodeOptions::default() },
-    )
+    let encode = EncodeOptions { enable_trailers: true, ..EncodeOptions::default() };
+    let options = ServerOptions { encode, ..ServerOptions::default() };
+    ServerConnection::new(stream, HeadLimits::default(), &options)
 }
 
 async fn next(connection: &mut ServerConnection) -> (HeadEvent, RequestHead) {
