@@ -8,11 +8,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
+use xds::Read;
+use xds::envoy::config::bootstrap::v3::Bootstrap;
 
+use crate::access_log::LogWriter;
+use crate::admin::accepted::Accepted;
+use crate::build::Flavor;
 use crate::cluster::Endpoint;
 use crate::cluster::health::Outcome;
-use crate::stats::{ClusterStats, Scope};
+use crate::cluster::report::Reports;
+use crate::snapshot::Snapshot;
+use crate::state::ServerState;
+use crate::stats::{ClusterStats, Registry, Scope};
 
 mod builder;
 mod checks;
@@ -30,7 +38,37 @@ mod watched;
 mod writer;
 
 pub use file::{Origin, read as read_file};
-pub use writer::{Control, Handles, Start};
+pub use writer::Control;
+
+/// Everything that the control plane starts from.
+pub struct Start {
+    pub origin: Origin,
+    /// The text that was read, and what was read from it.
+    pub text: String,
+    pub read: Arc<Read<Bootstrap>>,
+    pub flavor: Flavor,
+    /// `--service-node` and `--service-cluster`.
+    pub service_node: Option<String>,
+    pub service_cluster: Option<String>,
+    pub registry: Registry,
+    pub logs: Arc<LogWriter>,
+    pub state: Arc<ServerState>,
+    /// How long connections of what is no longer configured may live on.
+    pub drain_time: Duration,
+    /// Whether an address can be listened on; given by `app`, as sockets are the data plane's.
+    pub probe: fn(SocketAddr) -> std::io::Result<()>,
+}
+
+/// What the other threads hold of the control plane.
+#[derive(Clone, Debug)]
+pub struct Handles {
+    /// Read by workers and `admin`. Empty (version 0) until all clusters of the first configuration are warm.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    pub accepted: watch::Receiver<Arc<Accepted>>,
+    pub events: mpsc::Sender<Event>,
+    /// The workers' reports about hosts.
+    pub reports: Arc<Reports>,
+}
 
 /// Events that may wait for the writer; a source that finds the channel full waits.
 const WAITING_EVENTS: usize = 64;

@@ -9,52 +9,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
-use xds::{Code, Diagnostic, Read};
+use xds::{Code, Diagnostic};
 
 use super::builder::{Builder, Built, Dropping, Input};
 use super::client::Client;
 use super::file::{self, Origin};
 use super::store::{Changes, Effect, Retired, Sources, Store};
-use super::{Event, WAITING_EVENTS, overload};
-use crate::access_log::{AccessLog, LogWriter};
+use super::{Event, Handles, Start, WAITING_EVENTS, overload};
+use crate::access_log::AccessLog;
 use crate::admin::accepted::{Accepted, Rejected, Unbound};
 use crate::build::files::Stamps;
-use crate::build::{Files, Flavor, Graph, Packed};
+use crate::build::{Files, Graph, Packed};
 use crate::cluster::report::{HostReport, Reports};
 use crate::snapshot::{Clusters, Snapshot};
 use crate::state::{self, Phase, ServerState};
 use crate::stats::{ClusterManagerStats, ListenerManagerStats, Registry, Scope, ServerStats};
 use crate::time::{self, Backoff};
-
-/// Everything that the control plane starts from.
-pub struct Start {
-    pub origin: Origin,
-    /// The text that was read, and what was read from it.
-    pub text: String,
-    pub read: Arc<Read<Bootstrap>>,
-    pub flavor: Flavor,
-    /// `--service-node` and `--service-cluster`.
-    pub service_node: Option<String>,
-    pub service_cluster: Option<String>,
-    pub registry: Registry,
-    pub logs: Arc<LogWriter>,
-    pub state: Arc<ServerState>,
-    /// How long connections of what is no longer configured may live on.
-    pub drain_time: Duration,
-    /// Whether an address can be listened on; given by `app`, as sockets are the data plane's.
-    pub probe: fn(SocketAddr) -> std::io::Result<()>,
-}
-
-/// What the other threads hold of the control plane.
-#[derive(Clone, Debug)]
-pub struct Handles {
-    /// Read by workers and `admin`. Empty (version 0) until all clusters of the first configuration are warm.
-    pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    pub accepted: watch::Receiver<Arc<Accepted>>,
-    pub events: mpsc::Sender<Event>,
-    /// The workers' reports about hosts.
-    pub reports: Arc<Reports>,
-}
 
 /// The control plane.
 pub struct Control {

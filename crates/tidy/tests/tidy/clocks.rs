@@ -18,11 +18,12 @@ const PROGRAMS: [&str; 8] = [
 const READS: [&str; 4] = ["SystemTime::now", "time::wall()", "Timestamp::now", "Utc::now"];
 
 /// Files that may, and for what.
-const MAY: [(&str, &str); 9] = [
+const MAY: [(&str, &str); 10] = [
     ("proxy/src/time.rs", "the one function that reads it"),
+    ("proxy/src/admin/accepted.rs", "when a configuration was rejected, for the admin interface"),
     ("proxy/src/admin/access.rs", "the start of a request in the admin interface's access log"),
     ("proxy/src/control/checks/connection.rs", "the start of a health check in its headers"),
-    ("proxy/src/control/writer.rs", "when a configuration was loaded or rejected, for the admin interface"),
+    ("proxy/src/control/writer.rs", "when a configuration was loaded, for the admin interface"),
     ("proxy/src/exchange.rs", "the start of a request in logs, headers and spans"),
     ("proxy/src/exchange/retry.rs", "a response's point in time after which to retry"),
     ("proxy/src/format/value.rs", "%EMIT_TIME%"),
