@@ -17,7 +17,6 @@ mod envoy;
 mod injection;
 mod linear;
 mod listeners;
-mod memory;
 mod odd;
 mod operators;
 mod overload;
