@@ -1,9 +1,7 @@
 //! Memory: what the process and its control group use, and what a connection and a request cost.
 //!
-//! Limits in configuration are computed from the costs (`deploy/README.md`, "Memory of a proxy";
-//! `crates/tidy/tests/tidy/manifests/memory.rs` multiplies them). They are measured in a control group
-//! of its own, with what the kernel keeps for sockets, and rounded up; the test
-//! `proxy/tests/clients/memory.rs` measures them again.
+//! The edge computes its limit of connections from the costs. They are measured in a control group of
+//! its own, with what the kernel keeps for sockets, and rounded up.
 
 use std::io;
 use std::path::{Path, PathBuf};
