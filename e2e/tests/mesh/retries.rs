@@ -93,7 +93,8 @@ async fn retries_stay_within_their_budget() {
     {
         let (report, attempts) = under_load(service, cluster, path, |_| {}).await;
         println!("{service}: {attempts} attempts for {} requests", report.sent);
-        assert!(attempts * 2 <= report.sent * 3, "{service}: {attempts} attempts for {report}");
+        // 40 retries at a time, each for 400 ms, are 100 a second beside 150 requests.
+        assert!(attempts * 5 <= report.sent * 9, "{service}: {attempts} attempts for {report}");
         assert!(attempts > report.sent, "{service}: nothing was retried: {attempts} attempts for {report}");
     }
 }

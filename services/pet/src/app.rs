@@ -1,5 +1,8 @@
 //! State, routes and serving: the whole service on one screen.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -8,10 +11,11 @@ use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
-use axum::serve::ListenerExt;
+use axum::serve::{Listener, ListenerExt};
 use lifecycle::Shutdown;
 use telemetry::Spans;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tracing::error;
 
 use crate::health::Health;
@@ -32,14 +36,44 @@ pub struct AppState {
 /// `Connection: close`, so that it hears.
 pub async fn serve(listener: TcpListener, state: AppState, linger: Duration) {
     let shutdown = state.shutdown.clone();
-    let stop = async move {
+    let over = async move {
         shutdown.requested().await;
         tokio::time::sleep(linger).await;
     };
-    // An answer must not wait for the acknowledgement of the one before it.
+    let idle = Arc::new(Notify::new());
+    let listener = Draining { listener, over: Box::pin(over), idle: Arc::clone(&idle) };
+    let stop = async move { idle.notified().await };
+    // A response must not wait for the acknowledgement of the one before it.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
     if let Err(failure) = axum::serve(listener, router(state)).with_graceful_shutdown(stop).await {
         error!("cannot serve any longer: {failure}");
+    }
+}
+
+/// A listener that stops only when no connection waits to be accepted: closing it would reset those.
+struct Draining {
+    listener: TcpListener,
+    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+    idle: Arc<Notify>,
+}
+
+impl Listener for Draining {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        tokio::select! {
+            biased;
+            accepted = Listener::accept(&mut self.listener) => accepted,
+            () = &mut self.over => {
+                self.idle.notify_one();
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 
