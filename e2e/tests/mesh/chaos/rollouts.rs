@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use e2e::chaos::Seen;
-use e2e::{Capability, Case, Mesh, Pod, Setup, State, skipped};
+use e2e::{Capability, Case, Connections, Mesh, Pod, Setup, State, skipped};
 use serde_json::{Value, json};
 
 /// Longer than a proxy waits for discovery unless the files say that it waits for ever.
@@ -26,7 +26,9 @@ async fn a_pod_that_starts_while_discovery_is_away_is_ready_when_it_is_back() {
     mesh.begin_scale("sds", 1, false).await;
     mesh.has("sds", 1).await;
     mesh.has("petstore", 2).await;
+    let load = mesh.load(20, Connections::Fresh).start();
     super::serves_well(&mesh, &newest(&mesh).await).await;
+    load.finish().await.assert_none_failed();
     mesh.down().await;
 }
 
