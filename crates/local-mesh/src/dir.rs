@@ -222,14 +222,17 @@ impl Dir {
     }
 }
 
-/// Writes a file that holds a secret or gives control; the old one and its mode are gone.
+/// Replaces a file of the mesh, readable by its owner alone. It is written beside its place and then renamed, so that a
+/// reader, and whoever comes after a supervisor that was killed, finds the old text or the new one whole.
 ///
 /// # Errors
 /// It cannot be written.
 pub fn write_private(path: &Path, text: &str) -> Result<(), Error> {
-    remove(path)?;
-    let file = File::options().write(true).create_new(true).mode(PRIVATE_FILE).open(path);
-    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| Error::io("write", path, e))
+    let new = path.with_added_extension("new");
+    remove(&new)?;
+    let file = File::options().write(true).create_new(true).mode(PRIVATE_FILE).open(&new);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|e| Error::io("write", &new, e))?;
+    fs::rename(&new, path).map_err(|e| Error::io("replace", path, e))
 }
 
 /// Takes everybody's access to a file away but its owner's.
@@ -280,6 +283,8 @@ pub fn tail(path: &Path, lines: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     #[test]
@@ -345,6 +350,27 @@ mod tests {
         drop(old);
         assert!(matches!(dir.take(), Err(Error::AlreadyRunning { .. })));
         drop(new);
+    }
+
+    #[test]
+    fn a_file_is_read_whole_while_it_is_replaced() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("state.json");
+        let texts = ["a".repeat(1 << 16), "b".repeat(1 << 16)];
+        write_private(&path, &texts[0]).unwrap();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for turn in 0..200 {
+                    write_private(&path, &texts[turn % 2]).unwrap();
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                let read = fs::read_to_string(&path).unwrap();
+                assert!(texts.contains(&read), "{} bytes", read.len());
+            }
+        });
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Mesh;
 use crate::control::{Status, Supervisor};
+use crate::dir;
 use crate::objects::{self, NAMESPACE, PodView};
 use crate::plan::{SERVICES, Service};
 use crate::pod::Pod;
@@ -103,15 +104,15 @@ impl Mesh {
 
     fn write_state(&self) {
         let path = self.environment.dir.state();
-        let text = match serde_json::to_vec_pretty(&self.status()) {
+        let text = match serde_json::to_string_pretty(&self.status()) {
             Ok(text) => text,
             Err(error) => return tracing::error!(%error, "the state cannot be written down"),
         };
-        if std::fs::read(&path).is_ok_and(|old| old == text) {
+        if std::fs::read_to_string(&path).is_ok_and(|old| old == text) {
             return;
         }
-        if let Err(error) = std::fs::write(&path, text) {
-            tracing::warn!(%error, path = %path.display(), "cannot write the state");
+        if let Err(error) = dir::write_private(&path, &text) {
+            tracing::warn!(%error, "cannot write the state");
         }
     }
 }
