@@ -37,12 +37,14 @@ impl Exchange<'_> {
             self.record.info.flags.set(flag);
         }
         self.record.info.details = reply.details.clone();
-        let manager = &self.record.context.manager;
-        let rendered = local_reply::render(&reply, &manager.local_reply, &self.format_context());
-        self.response.head = rendered.head;
+        self.response.head = reply.head(self.record.info.version);
         self.attempts_in_response();
         self.decorate_response();
         self.mutate_response();
+        let head = std::mem::take(&mut self.response.head);
+        let mappers = &self.record.context.manager.local_reply;
+        let rendered = local_reply::render(&reply, head, mappers, &self.format_context());
+        self.response.head = rendered.head;
         self.own_headers();
         // A response to HEAD has no body, even if its headers say so (HTTP/2 would send it).
         let end = rendered.body.is_empty() || self.request.head.method == Method::Head;

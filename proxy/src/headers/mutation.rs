@@ -88,7 +88,7 @@ impl Addition {
         }
         let (name, value) = (&self.name, FieldValue::from(value));
         match self.action {
-            AppendAction::AppendIfExistsOrAdd => fields.push(name, value),
+            AppendAction::AppendIfExistsOrAdd => fields.add(name, value),
             AppendAction::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
             AppendAction::OverwriteIfExistsOrAdd => fields.set(name, value),
             AppendAction::OverwriteIfExists if fields.contains(name) => fields.set(name, value),

@@ -76,25 +76,31 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response. `context` is the current one of the exchange (status and flag of the reply
-/// need not be in it yet); `context.request` may be missing when the request could not be read.
-pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
-    let mut head = ResponseHead::new(reply.status);
-    head.version = context.info.version;
-    for (name, value) in &reply.headers {
-        head.fields.push(*name, value);
-    }
+/// Makes the response of a head that the route has already changed, as Envoy does: `local_reply_config` sees the route's headers
+/// and has the last word. `context` is the current one of the exchange (status and flag of the reply need not be in it yet);
+/// `context.request` may be missing when the request could not be read.
+pub(crate) fn render(
+    reply: &LocalReply,
+    mut head: ResponseHead,
+    mappers: &Mappers,
+    context: &Context<'_>,
+) -> Rendered {
+    let configured = head.fields.get(Known::ContentType).map(<[u8]>::to_vec);
     let (body, content_type) = apply(reply, mappers, context, &mut head);
     if context.request.is_some_and(RequestHead::is_grpc) {
         return grpc_response(reply, head, &body);
     }
     let is_head = context.request.is_some_and(|request| request.method == Method::Head);
     if !body.is_empty() {
-        head.fields.push(Known::ContentLength, body.len());
-        head.fields.push(Known::ContentType, content_type);
-    } else if is_head && head.version != Version::Http2 && may_have_length(head.status) {
-        // To other methods the codec says it.
-        head.fields.push(Known::ContentLength, b"0");
+        head.fields.set(Known::ContentLength, body.len());
+        let now = head.fields.get(Known::ContentType);
+        let mapped = now != configured.as_deref();
+        if now.is_none() || body != reply.body && !mapped {
+            head.fields.set(Known::ContentType, content_type);
+        }
+    } else {
+        head.fields.remove(Known::ContentLength);
+        head.fields.remove(Known::ContentType);
     }
     Rendered { head, body: if is_head { Bytes::new() } else { body } }
 }
@@ -120,11 +126,12 @@ fn apply<'m>(
     };
     let body = mapper.and_then(|mapper| mapper.body.clone()).unwrap_or_else(|| reply.body.clone());
     if let Some(mapper) = mapper {
-        head.status = mapper.status.unwrap_or(reply.status);
-        info.status = head.status;
+        // Headers still see the status that the reply had; a body sees the one that is sent.
         let context = Context { info: &info, response: Some(head), ..*context };
         let values = mapper.headers_to_add.evaluate(&context);
         mapper.headers_to_add.apply(&mut head.fields, &values);
+        head.status = mapper.status.unwrap_or(reply.status);
+        info.status = head.status;
     }
     let format = mapper.and_then(|mapper| mapper.body_format.as_ref()).or(mappers.body_format.as_ref());
     let Some(format) = format else { return (body, "text/plain".into()) };
@@ -132,6 +139,10 @@ fn apply<'m>(
     let context = Context { info: &info, response: Some(head), local_reply_body: &text, ..*context };
     let mut out = Vec::new();
     format.format.write(&context, &mut out);
+    if matches!(format.format, LogFormat::Json(_)) && context.request.is_some_and(RequestHead::is_grpc) {
+        // The line end of a JSON body is not part of `grpc-message`.
+        out.pop_if(|last| *last == b'\n');
+    }
     (out.into(), format.content_type())
 }
 
@@ -147,15 +158,8 @@ fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Ren
             head.fields.push(Known::GrpcMessage, message);
         }
     }
-    if head.version != Version::Http2 {
-        head.fields.push(Known::ContentLength, b"0");
-    }
+    head.fields.remove(Known::ContentLength);
     Rendered { head, body: Bytes::new() }
-}
-
-/// Whether a response without a body has a `content-length` (RFC 9110, 8.6).
-fn may_have_length(status: u16) -> bool {
-    status >= 200 && status != 204 && status != 304
 }
 
 /// The reply that reports a failed attempt.
@@ -168,6 +172,15 @@ impl From<&UpstreamError> for LocalReply {
 const DEADLINE_EXCEEDED: u32 = 4;
 
 impl LocalReply {
+    /// The head before the route and `local_reply_config` change it.
+    pub(crate) fn head(&self, version: Version) -> ResponseHead {
+        let mut head = ResponseHead { version, ..ResponseHead::new(self.status) };
+        for (name, value) in &self.headers {
+            head.fields.push(*name, value);
+        }
+        head
+    }
+
     /// A response with a body of our own.
     pub(crate) fn new(status: u16, text: &'static str, details: &'static str) -> Self {
         Self {

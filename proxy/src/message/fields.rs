@@ -157,6 +157,17 @@ impl Fields {
         self.set_stored(name.into(), value);
     }
 
+    /// Adds a value beside those that the name has: in the same line for names that are kept once.
+    pub(crate) fn add<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
+        let name = name.into();
+        match name.0 {
+            Name::Known(known) if known.is_joined() && self.contains(known) => {
+                self.append(known, ",", value);
+            }
+            Name::Known(_) | Name::Other(_) => self.push(name, value),
+        }
+    }
+
     /// Removes every value of a name; whether there was one.
     pub(crate) fn remove<'a>(&mut self, name: impl Into<Name<'a>>) -> bool {
         let name = name.into();

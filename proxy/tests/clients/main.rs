@@ -17,6 +17,7 @@ mod envoy;
 mod injection;
 mod linear;
 mod listeners;
+mod local_replies;
 mod odd;
 mod operators;
 mod overload;

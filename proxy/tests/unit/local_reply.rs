@@ -27,7 +27,7 @@ fn render_for(reply: &LocalReply, mappers: &Mappers, request: &RequestHead) -> (
         response_trailers: None,
         local_reply_body: "",
     };
-    let Rendered { head, body } = render(reply, mappers, &context);
+    let Rendered { head, body } = render(reply, reply.head(request.version), mappers, &context);
     let fields: Vec<_> = head
         .fields
         .iter()
@@ -98,7 +98,7 @@ fn a_grpc_client_gets_status_and_message_in_the_head() {
     assert_eq!((status, body.as_str()), (200, ""));
     assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 14\ngrpc-message: no healthy upstream");
     let (_, fields, _) = render_for(&LocalReply::route_not_found(), &none, &grpc(Version::Http11));
-    assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 12\ncontent-length: 0");
+    assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 12");
     let (_, fields, _) =
         render_for(&LocalReply::direct(403, "50% ü".into(), None), &none, &grpc(Version::Http2));
     assert_eq!(fields, "content-type: application/grpc\ngrpc-status: 7\ngrpc-message: 50%25 %C3%BC");
@@ -157,7 +157,7 @@ fn mappers_change_status_body_format_and_headers_of_matching_replies() {
         render_for(&LocalReply::route_not_found(), &mappers, &get),
         (
             410,
-            "x-local: 410\ncontent-length: 17\ncontent-type: text/x-custom".to_owned(),
+            "x-local: 404\ncontent-length: 17\ncontent-type: text/x-custom".to_owned(),
             "[410] custom gone".to_owned()
         )
     );

@@ -20,17 +20,16 @@ use shadow::Shadow;
 
 const ROUTE_TIMEOUT: Duration = Duration::from_secs(15);
 const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(300);
-/// Conditions under which the upstream cannot have seen the request.
-const SAFE_CONDITIONS: [&str; 4] =
-    ["connect-failure", "refused-stream", "reset-before-request", "envoy-ratelimited"];
+/// Conditions under which the upstream has not seen the request, or says itself that it may be sent again.
+const SAFE_CONDITIONS: [&str; 5] =
+    ["connect-failure", "refused-stream", "reset-before-request", "envoy-ratelimited", "retriable-headers"];
 /// All other conditions of `retry_on`.
-const OTHER_CONDITIONS: [&str; 12] = [
+const OTHER_CONDITIONS: [&str; 11] = [
     "5xx",
     "gateway-error",
     "reset",
     "retriable-4xx",
     "retriable-status-codes",
-    "retriable-headers",
     "http3-post-connect-failure",
     "cancelled",
     "deadline-exceeded",

@@ -128,6 +128,38 @@ async fn discovery_and_a_pod_killed_in_the_same_second_cost_requests_without_ret
 }
 
 #[tokio::test]
+async fn a_pod_that_leaves_while_discovery_is_away_costs_nothing() {
+    leave_without_discovery(None, false).await.assert_none_lost();
+}
+
+#[tokio::test]
+async fn a_pod_that_leaves_while_discovery_is_away_costs_requests_where_its_proxy_does_not_say_so() {
+    let edit: fn(&mut Value) = |tree| super::without(tree, "local_reply_config");
+    leave_without_discovery(Some(edit), true).await.assert_lost_at_least_one_in(1000);
+}
+
+/// Takes one of two pods of pet away while every proxy still sends requests to both.
+async fn leave_without_discovery(edit: Option<fn(&mut Value)>, twin: bool) -> Seen {
+    let mesh = Mesh::with(&Setup { replicas: two(), edit, ..Setup::default() }).await;
+    let mut case = Case::begin("a pod leaves while discovery is away", &mesh).await;
+    case.fault_begins();
+    mesh.begin_scale("sds", 0, false).await;
+    mesh.has("sds", 0).await;
+    mesh.begin_scale("pet", 1, false).await;
+    mesh.has("pet", 1).await;
+    tokio::time::sleep(e2e::chaos::CALM).await;
+    mesh.begin_scale("sds", 1, false).await;
+    mesh.has("sds", 1).await;
+    case.fault_ends();
+    let left = mesh.pod("pet", 1).await;
+    super::serves_well(&mesh, &left).await;
+    case.recovered();
+    let seen = if twin { case.end_twin(&mesh).await } else { case.end(&mesh).await };
+    mesh.down().await;
+    seen
+}
+
+#[tokio::test]
 async fn a_file_that_changes_in_the_middle_of_a_rollout_costs_nothing() {
     // A route that is new, so that the test sees when the file is in force.
     change_in_the_middle(json!({"prefix": "/animals/"}), false).await.assert_none_lost();
