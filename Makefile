@@ -31,7 +31,7 @@ RUN_CHAOS = cargo test --locked -p e2e --no-fail-fast --test mesh chaos::
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help build up down ps logs demo test e2e chaos lint fmt conformance bench bench-reading clean \
+.PHONY: help build up down ps logs demo test e2e differential chaos lint fmt conformance bench bench-reading clean \
   images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
 
 # What a user sets for a cluster, on make's command line or in the environment, reaches deploy/mesh.sh by the environment.
@@ -82,6 +82,10 @@ e2e: ## The whole mesh under test, as processes on this machine
 	@cargo build --locked --workspace --bins
 	@e2e/run.sh 'end-to-end tests' $(RUN_E2E) $(ARGS)
 	@echo "end-to-end tests: all green"
+
+differential: ## Compare with the real Envoy on generated configurations (ENVOY=, SEED=, MINUTES=)
+	cargo build --locked -p proxy -p differential
+	$${CARGO_TARGET_DIR:-target}/debug/differential --proxy $${CARGO_TARGET_DIR:-target}/debug/proxy
 
 chaos: ## All chaos cases, written into docs/chaos.md (E2E_TARGET=containers: needs the images)
 ifneq ($(filter-out local,$(E2E_TARGET)),)

@@ -6,12 +6,13 @@ use serde_json::Value;
 use tidy::{Findings, Tree};
 
 /// A crate and those of ours that it may use.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("lifecycle", &[]),
     ("telemetry", &[]),
     ("xds", &[]),
     ("kube-api", &[]),
     ("tidy", &[]),
+    ("differential", &[]),
     ("pet", &["lifecycle", "telemetry"]),
     ("petstore", &["lifecycle", "telemetry"]),
     ("proxy", &["lifecycle", "telemetry", "xds"]),

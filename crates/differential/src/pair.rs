@@ -1,0 +1,323 @@
+//! Two proxies with the same configurations, and what an exchange looks like through each.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use serde::Serialize;
+
+use crate::case::Exchange;
+use crate::configuration::{self, Addresses, Configuration};
+use crate::upstream::Upstream;
+use crate::wire::{Connection, Message, ended};
+
+/// Both programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    pub envoy: PathBuf,
+    pub petmesh: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Envoy,
+    Petmesh,
+}
+
+/// What a client and the upstream saw of an exchange.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Observation {
+    pub responses: Vec<Message>,
+    /// What came instead of the responses that are missing.
+    pub end: String,
+    pub upstream: Vec<Message>,
+}
+
+/// How long a client waits for a response. A response that depends on a timeout comes sooner.
+const PATIENCE: Duration = Duration::from_secs(4);
+const START: Duration = Duration::from_secs(20);
+
+/// One proxy with some configurations.
+#[derive(Debug)]
+pub struct Proxy {
+    side: Side,
+    child: Child,
+    admin: u16,
+    folder: tempfile::TempDir,
+    pub lanes: Vec<Lane>,
+}
+
+/// One configuration on one side.
+#[derive(Debug)]
+pub struct Lane {
+    pub number: usize,
+    pub addresses: Addresses,
+    upstream: Upstream,
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.lanes.iter().for_each(|lane| lane.upstream.stop());
+    }
+}
+
+/// A port below those that the kernel gives to clients, and never the same twice in a row.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id().wrapping_mul(977).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(12_000 + place % 19_000).unwrap_or(12_000);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Lanes with addresses for the configurations of these numbers.
+fn lanes(numbers: &[usize], folder: &Path) -> anyhow::Result<Vec<Lane>> {
+    let mut lanes = Vec::new();
+    for &number in numbers {
+        let (listener, refusing) = (free_port(), free_port());
+        let upstream = Upstream::start()?;
+        let folder = folder.join(number.to_string());
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(folder.join("text"), "a text")?;
+        let addresses = Addresses { listener, upstream: upstream.port, refusing, folder };
+        lanes.push(Lane { number, addresses, upstream });
+    }
+    Ok(lanes)
+}
+
+impl Programs {
+    fn command(&self, side: Side, file: &Path) -> Command {
+        let mut command = Command::new(match side {
+            Side::Envoy => &self.envoy,
+            Side::Petmesh => &self.petmesh,
+        });
+        if side == Side::Envoy {
+            command.args(["--use-dynamic-base-id", "--disable-hot-restart", "--log-level", "error"]);
+            command.args(["--file-flush-interval-msec", "10"]);
+        }
+        command.args(["--concurrency", "1", "-c"]).arg(file).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Whether this side takes the configuration, and its error if not.
+    pub fn accepts(
+        &self,
+        side: Side,
+        configurations: &[&Configuration],
+    ) -> anyhow::Result<Result<(), String>> {
+        let folder = tempfile::tempdir()?;
+        let numbers: Vec<usize> = (0..configurations.len()).collect();
+        let lanes = lanes(&numbers, folder.path())?;
+        let file = write(folder.path(), &lanes, configurations, free_port())?;
+        lanes.iter().for_each(|lane| lane.upstream.stop());
+        let output =
+            self.command(side, &file).args(["--mode", "validate"]).stderr(Stdio::piped()).output()?;
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        Ok(if output.status.success() { Ok(()) } else { Err(text) })
+    }
+
+    /// Starts one side.
+    pub fn start(&self, side: Side, numbered: &[(usize, &Configuration)]) -> anyhow::Result<Proxy> {
+        let folder = tempfile::tempdir()?;
+        let numbers: Vec<usize> = numbered.iter().map(|(number, _)| *number).collect();
+        let configurations: Vec<&Configuration> =
+            numbered.iter().map(|(_, configuration)| *configuration).collect();
+        let lanes = lanes(&numbers, folder.path())?;
+        let admin = free_port();
+        let file = write(folder.path(), &lanes, &configurations, admin)?;
+        let log = std::fs::File::create(folder.path().join("log"))?;
+        let child = self
+            .command(side, &file)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("{side:?} does not start"))?;
+        let mut proxy = Proxy { side, child, admin, folder, lanes };
+        let until = Instant::now() + START;
+        loop {
+            if proxy.page("/ready").is_ok_and(|page| page.contains("LIVE")) {
+                return Ok(proxy);
+            }
+            if proxy.child.try_wait()?.is_some() || Instant::now() > until {
+                bail!("{side:?} does not become ready: {}", proxy.log());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn write(
+    folder: &Path,
+    lanes: &[Lane],
+    configurations: &[&Configuration],
+    admin: u16,
+) -> anyhow::Result<PathBuf> {
+    let parts: anyhow::Result<Vec<_>> = lanes
+        .iter()
+        .zip(configurations)
+        .map(|(lane, configuration)| configuration.part(lane.number, &lane.addresses))
+        .collect();
+    let file = folder.join("proxy.json");
+    std::fs::write(&file, configuration::bootstrap(parts?, admin).to_string())?;
+    Ok(file)
+}
+
+impl Proxy {
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn page(&self, path: &str) -> io::Result<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.admin))?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+        let mut page = Vec::new();
+        stream.read_to_end(&mut page)?;
+        Ok(String::from_utf8_lossy(&page).into_owned())
+    }
+
+    /// Counters and gauges that have a value, once they no longer move.
+    pub fn statistics(&self) -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
+        let read = || -> anyhow::Result<std::collections::BTreeMap<String, u64>> {
+            let page = self.page("/stats")?;
+            let each = page.lines().filter_map(|line| {
+                let (name, value) = line.trim().split_once(": ")?;
+                Some((name.to_owned(), value.parse().ok()?))
+            });
+            Ok(each.collect())
+        };
+        let moves = |name: &str| name.contains("-") || name.starts_with("listener.127");
+        let mut before = read()?;
+        for _ in 0..20 {
+            std::thread::sleep(Duration::from_millis(30));
+            let now = read()?;
+            let same = |name: &String| !moves(name) || before.get(name) == now.get(name);
+            if now.keys().all(same) {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Ok(before)
+    }
+
+    /// The lines of a configuration's access log, at least `wanted` of them if they come.
+    pub fn log_lines(&self, lane: usize, wanted: usize) -> Vec<String> {
+        let Some(lane) = self.lanes.get(lane) else { return Vec::new() };
+        let path = lane.addresses.folder.join("judge.log");
+        let read = || std::fs::read_to_string(&path).unwrap_or_default();
+        let until = Instant::now() + Duration::from_millis(300);
+        loop {
+            let text = read();
+            let lines = text.lines().count();
+            if lines >= wanted || Instant::now() > until {
+                return text.lines().map(str::to_owned).collect();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Runs one exchange over a configuration.
+    pub fn run(&self, lane: usize, exchange: &Exchange) -> Observation {
+        let Some(lane) = self.lanes.get(lane) else { return Observation::default() };
+        lane.upstream.begin(&exchange.upstream);
+        let mut seen = Observation::default();
+        let ran = client(lane.addresses.listener, exchange, &mut seen.responses);
+        ran.err().map_or("", |error| ended(&error)).clone_into(&mut seen.end);
+        seen.upstream = lane.upstream.seen();
+        self.own_words(lane, &mut seen);
+        seen
+    }
+
+    /// What differs from side to side by its nature becomes a word.
+    fn own_words(&self, lane: &Lane, seen: &mut Observation) {
+        for message in seen.responses.iter_mut().chain(&mut seen.upstream) {
+            let headers = std::mem::take(&mut message.headers);
+            message.headers = headers.iter().map(|line| stable(&lane.without_ports(line))).collect();
+            message.body = lane.without_ports(&message.body);
+            message.line = lane.without_ports(&message.line);
+        }
+        debug_assert!(matches!(self.side, Side::Envoy | Side::Petmesh));
+    }
+}
+
+impl Lane {
+    /// Ports by name.
+    pub fn without_ports(&self, text: &str) -> String {
+        let Addresses { listener, upstream, refusing, folder } = &self.addresses;
+        let mut text = text.to_owned();
+        for (port, name) in [(listener, "LISTENER"), (upstream, "UPSTREAM"), (refusing, "REFUSING")] {
+            text = text.replace(&port.to_string(), name);
+        }
+        text.replace(&folder.display().to_string(), "/folder")
+    }
+}
+
+/// The machine's address on its network, if it has one. Nothing is sent.
+fn own_address() -> Option<&'static str> {
+    static OWN: LazyLock<Option<String>> = LazyLock::new(|| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+        Some(socket.local_addr().ok()?.ip().to_string())
+    });
+    OWN.as_deref()
+}
+
+/// A header line without what depends on time or chance.
+fn stable(line: &str) -> String {
+    let Some((name, value)) = line.split_once(": ") else { return line.to_owned() };
+    if name == "x-forwarded-for"
+        && let Some(start) =
+            own_address().and_then(|own| value.strip_suffix(own)).or(value.strip_suffix("127.0.0.1"))
+    {
+        // The address of a client of the same machine: Envoy names the machine's own.
+        return format!("x-forwarded-for: {start}SELF");
+    }
+    let is_uuid = value.len() == 36 && value.matches('-').count() == 4 && !value.starts_with("00000000-");
+    match name {
+        "date" if value.ends_with(" GMT") && !value.contains("1970") => "date: NOW".to_owned(),
+        "x-envoy-upstream-service-time" => "x-envoy-upstream-service-time: N".to_owned(),
+        "x-request-id" if is_uuid => "x-request-id: UUID".to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
+fn client(port: u16, exchange: &Exchange, responses: &mut Vec<Message>) -> io::Result<()> {
+    let mut connection = Connection::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?, PATIENCE)?;
+    if exchange.pipelined {
+        let bytes: Vec<u8> = exchange.requests.iter().flat_map(crate::case::Request::bytes).collect();
+        // The proxy may have refused the first request and closed.
+        let _ = connection.send(&bytes);
+    }
+    for request in &exchange.requests {
+        if !exchange.pipelined {
+            let _ = connection.send(&request.bytes());
+        }
+        loop {
+            let mut response = connection.head()?;
+            let status = response.status();
+            let informational = (100..200).contains(&status) && status != 101;
+            let bodiless = informational || request.is_head() || matches!(status, 101 | 204 | 304);
+            connection.body(&mut response, bodiless, true);
+            let over = response.framing.contains(',')
+                || response.framing == "close"
+                || response.header("connection").is_some_and(|value| value == "close");
+            responses.push(response);
+            if over {
+                return Ok(());
+            }
+            if !informational {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
