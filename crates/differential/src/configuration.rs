@@ -18,11 +18,33 @@ const PLACES: [(&str, &str); 6] = [
     ("$cluster", "static_resources.clusters.0"),
 ];
 
-/// What the log of each configuration shows: whatever does not depend on time.
-const LOG: &str = "%REQ(:METHOD)%|%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%|%REQ(:AUTHORITY)%|%PROTOCOL%|%RESPONSE_CODE%|\
-    %RESPONSE_FLAGS%|%RESPONSE_CODE_DETAILS%|%CONNECTION_TERMINATION_DETAILS%|%BYTES_RECEIVED%|%BYTES_SENT%|\
-    %UPSTREAM_CLUSTER%|%ROUTE_NAME%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_PROTOCOL%|\
-    %REQUEST_HEADERS_BYTES%|%RESPONSE_TRAILERS_BYTES%|%RESP(CONTENT-TYPE)%|%TRAILER(X-TRAILER)%|%VIRTUAL_CLUSTER_NAME%\n";
+/// What the log of each configuration shows: operators that do not depend on time.
+pub const LOG: [&str; 22] = [
+    "REQ(:METHOD)",
+    "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)",
+    "REQ(:AUTHORITY)",
+    "PROTOCOL",
+    "RESPONSE_CODE",
+    "RESPONSE_FLAGS",
+    "RESPONSE_CODE_DETAILS",
+    "CONNECTION_TERMINATION_DETAILS",
+    "BYTES_RECEIVED",
+    "BYTES_SENT",
+    "UPSTREAM_CLUSTER",
+    "ROUTE_NAME",
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+    "UPSTREAM_PROTOCOL",
+    "UPSTREAM_HOST",
+    "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    "REQUEST_HEADERS_BYTES",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "RESP(CONTENT-TYPE)",
+    "TRAILER(X-TRAILER)",
+    "VIRTUAL_CLUSTER_NAME",
+];
+/// Between two of them in a line. No request holds it.
+pub const BETWEEN: &str = " ~|~ ";
 
 /// Changes of one setting, laid over the base: mappings are merged, null takes a key away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +72,12 @@ pub struct Addresses {
 }
 
 impl Configuration {
+    /// Whether an upstream that says nothing is given up within the time that a client waits.
+    pub fn has_timeouts(&self) -> bool {
+        let text = serde_json::to_string(&self.changes).unwrap_or_default();
+        ["\"timeout\":\"0.1s\"", "\"per_try_timeout\":\"0.1s\""].iter().any(|part| text.contains(part))
+    }
+
     /// The file with all changes that can be made.
     pub fn tree(&self) -> anyhow::Result<Value> {
         let mut tree = base()?;
@@ -140,8 +168,8 @@ const LEFT_OUT: [&str; 6] = [
     "envoy.config.core.v3.ConfigSource",
 ];
 
-/// Parts of a change that need more than the judge's upstreams give: spans, health checks, HTTP/2.
-const NEEDS_MORE: [&str; 4] = ["\"tracing\"", "\"health_checks\"", "http2_protocol_options", "auto_config"];
+/// Parts of a change that need more than the judge gives: chance, spans, health checks, HTTP/2.
+const NEEDS_MORE: [&str; 4] = ["\"numerator\"", "\"tracing\"", "\"health_checks\"", "auto_config"];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
     let text = std::fs::read_to_string(file)?;
@@ -189,6 +217,7 @@ fn base() -> anyhow::Result<Value> {
     let path = repository().join("proxy/tests/fields/bases/http.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut base: Value = serde_saphyr::from_str(&text).context("the base")?;
+    let log = LOG.map(|operator| format!("%{operator}%")).join(BETWEEN) + "\n";
     let more = json!({
         // Nobody waits for a client to close.
         "delayed_close_timeout": "0.02s",
@@ -197,7 +226,7 @@ fn base() -> anyhow::Result<Value> {
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
                 "path": "/folder/judge.log",
-                "log_format": { "text_format_source": { "inline_string": LOG } },
+                "log_format": { "text_format_source": { "inline_string": log } },
             },
         }],
     });
