@@ -140,8 +140,9 @@ const LEFT_OUT: [&str; 6] = [
     "envoy.config.core.v3.ConfigSource",
 ];
 
-/// Parts of a change that need more than the judge's upstreams give: spans, health checks, HTTP/2.
-const NEEDS_MORE: [&str; 4] = ["\"tracing\"", "\"health_checks\"", "http2_protocol_options", "auto_config"];
+/// Parts of a change that need more than the judge gives: chance, spans, health checks, HTTP/2.
+const NEEDS_MORE: [&str; 5] =
+    ["\"numerator\"", "\"tracing\"", "\"health_checks\"", "http2_protocol_options", "auto_config"];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
     let text = std::fs::read_to_string(file)?;

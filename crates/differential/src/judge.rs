@@ -22,6 +22,7 @@ pub struct Options {
     pub programs: Programs,
     pub out: Option<PathBuf>,
     pub limit: usize,
+    pub only: Option<regex::Regex>,
 }
 
 /// Configurations that share a pair of proxies.
@@ -278,6 +279,9 @@ fn note(
     case: &Case,
     difference: &Difference,
 ) -> anyhow::Result<()> {
+    if options.only.as_ref().is_some_and(|only| !only.is_match(&difference.to_string())) {
+        return Ok(());
+    }
     let kind = difference.kind();
     if let Some((count, _)) = tally.found.get_mut(&kind) {
         *count += 1;

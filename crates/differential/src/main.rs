@@ -42,6 +42,9 @@ struct Args {
     /// Write each difference as a case into this folder.
     #[arg(long, short)]
     out: Option<PathBuf>,
+    /// Look only at differences that match this regular expression.
+    #[arg(long)]
+    only: Option<regex::Regex>,
     /// Shrink at most so many differences of different kinds; the others are counted.
     #[arg(long, default_value_t = 30)]
     limit: usize,
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         programs: pair::Programs { envoy: args.envoy, petmesh: args.proxy },
         out: args.out,
         limit: args.limit,
+        only: args.only,
     };
     let verdict =
         if args.cases.is_empty() { judge::generated(&options) } else { judge::replay(&options, &args.cases) };

@@ -46,6 +46,10 @@ impl Exchange<'_> {
         let rendered = local_reply::render(&reply, head, mappers, &self.format_context());
         self.response.head = rendered.head;
         self.own_headers();
+        if reply.flag == Some(Flag::UpstreamConnectionFailure) {
+            // The connection goes on if the whole request is here, although no host took its body.
+            down.rx.skip_received();
+        }
         // A response to HEAD has no body, even if its headers say so (HTTP/2 would send it).
         let end = rendered.body.is_empty() || self.request.head.method == Method::Head;
         if self.send_whole_head(down, end).await.is_err() || end {

@@ -1,7 +1,7 @@
 //! The connection manager's rules for response headers: hop-by-hop headers go, `date`, `server` and `via` are set.
 
 use super::{Rules, ServerHeader};
-use crate::message::{FieldValue, Known, ResponseHead};
+use crate::message::{Direction, FieldValue, Known, ResponseHead};
 
 /// Applies the rules to a response's head.
 pub(crate) fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
@@ -11,7 +11,7 @@ pub(crate) fn apply(head: &mut ResponseHead, rules: &Rules, date: &[u8]) {
     {
         head.fields.remove(name);
     }
-    head.fields.join_repeated();
+    head.fields.join_repeated(Direction::Response);
     set_own(head, rules, date);
 }
 

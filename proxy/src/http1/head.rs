@@ -215,12 +215,12 @@ const OTHER_METHODS: [&[u8]; 25] = [
     b"COPY",
     b"LINK",
     b"LOCK",
-    b"M-SEARCH",
     b"MERGE",
     b"MKACTIVITY",
     b"MKCALENDAR",
     b"MKCOL",
     b"MOVE",
+    b"MSEARCH",
     b"NOTIFY",
     b"PROPFIND",
     b"PROPPATCH",
@@ -315,12 +315,19 @@ fn finish_request(
 ) -> Result<RequestMeta, Malformed> {
     let http10 = version != b"HTTP/1.1";
     head.version = if http10 { Version::Http10 } else { Version::Http11 };
-    let framing = request_framing(head, summary, http10)?;
+    let refused10 = http10 && !options.accept_http10;
+    let framing = match request_framing(head, summary, http10) {
+        // That it is HTTP/1.0 is what is wrong.
+        Err(Malformed::BodyNotAllowed) if refused10 && head.method != Method::Connect => {
+            return Err(Malformed::Version);
+        }
+        framing => framing?,
+    };
     if summary.hosts > 1 {
         return Err(Malformed::RepeatedHost);
     }
     let has_authority = place_target(head, target, options)? || summary.hosts == 1;
-    if http10 && !options.accept_http10 {
+    if refused10 {
         return Err(Malformed::Version);
     }
     if !has_authority {

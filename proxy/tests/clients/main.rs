@@ -22,6 +22,7 @@ mod odd;
 mod operators;
 mod overload;
 mod record;
+mod repeated;
 mod scheme;
 mod statistics;
 mod streams;
