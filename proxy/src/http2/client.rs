@@ -351,7 +351,7 @@ impl ResponseReader {
         let end = body.is_end_stream();
         if end {
             // They were its headers, not trailers.
-            self.counts.take_front(body.stream_id().into());
+            self.counts.take_lines(body.stream_id().into());
         }
         self.body = Some(body);
         Poll::Ready(Ok(HeadKind::Final { end }))
