@@ -227,7 +227,6 @@ fn count(context: &ConnectionContext, counts: &http2::Counts) {
         stats.tx_reset.add(frames.tx_reset);
         stats.goaway_sent.add(frames.tx_goaway);
         stats.trailers.add(frames.rx_trailers);
-        http.downstream_rq_tx_reset.add(frames.tx_reset);
     }
 }
 

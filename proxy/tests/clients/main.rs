@@ -21,6 +21,7 @@ mod odd;
 mod operators;
 mod overload;
 mod record;
+mod resets;
 mod scheme;
 mod statistics;
 mod streams;
