@@ -3,7 +3,7 @@
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -144,8 +144,33 @@ enum Next {
     End,
 }
 
-/// For how long a connection keeps the memory of a request for the next one.
+/// For how long a connection keeps the memory of a request for the next one, and how many of a
+/// thread do so at a time.
 const QUIET: Duration = Duration::from_secs(1);
+const MAX_KEPT: usize = 128;
+
+thread_local! {
+    static KEPT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a connection that keeps its memory, while it does.
+struct Kept;
+
+impl Kept {
+    fn take() -> Option<Self> {
+        let kept = KEPT.get();
+        (kept < MAX_KEPT).then(|| {
+            KEPT.set(kept + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.set(KEPT.get().saturating_sub(1));
+    }
+}
 
 async fn serve_http1(
     connection: &mut http1::ServerConnection,
@@ -204,6 +229,7 @@ impl Run<'_> {
             }
             count_http1(connection, self.context);
             self.idle_since = now();
+            let _kept = Kept::take()?;
             match self.next(connection, Some(self.idle_since + QUIET)).await {
                 Next::Request => {}
                 Next::Quiet => return None,

@@ -177,8 +177,7 @@ impl<'x> Exchange<'x> {
         self.record.info.upstream.request_begin = Some(now);
         self.timers.begin_attempt(now, &attempts.limits);
         let result = if self.request.tunnel {
-            // On the heap, so that other requests have no place for it.
-            Box::pin(self.converse_as_tunnel(down, &attempt, &mut stream, attempts)).await
+            self.converse_as_tunnel(down, &attempt, &mut stream, attempts).await
         } else {
             self.converse(down, &attempt, &mut stream, attempts, replay).await
         };

@@ -140,7 +140,9 @@ impl Exchange<'_> {
         let request_end = Cell::from_mut(&mut self.record.info.request_end);
         let there = there(body, tx, timers, (received, request_end));
         let back = back(rx, to_client, timers, sent);
-        let ended = match timers.race(noticed_elsewhere(), first(there, back)).await {
+        // On the heap, so that other requests have no place for it.
+        let both = Box::pin(first(there, back));
+        let ended = match timers.race(noticed_elsewhere(), both).await {
             Ok(First::One(ended) | First::Other(ended)) => ended,
             Err(interrupt) => Err(interrupt.into()),
         };
