@@ -212,8 +212,10 @@ fn has_control(bytes: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const BELOW: u8 = b'\r' + 1;
     let in_word = |word: u64| word.wrapping_sub(ONES * u64::from(BELOW)) & !word & (ONES << 7) != 0;
-    let (words, rest) = bytes.as_chunks();
-    words.iter().any(|word| in_word(u64::from_ne_bytes(*word))) || rest.iter().any(|byte| *byte < BELOW)
+    // The last word may begin in the one before.
+    let Some(last) = bytes.last_chunk() else { return bytes.iter().any(|byte| *byte < BELOW) };
+    let (words, _) = bytes.as_chunks();
+    in_word(u64::from_ne_bytes(*last)) || words.iter().any(|word| in_word(u64::from_ne_bytes(*word)))
 }
 
 /// Whether a request of that method without a body says so by `content-length: 0`.

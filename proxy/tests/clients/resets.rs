@@ -187,9 +187,9 @@ fn cases() -> (Vec<Case>, Vec<Value>, Vec<Value>) {
 impl Case {
     fn run(&self, proxy: &Proxy) {
         if self.is_http2 {
-            self.ask_http2(proxy)
+            self.ask_http2(proxy);
         } else {
-            self.ask_http1(proxy)
+            self.ask_http1(proxy);
         }
         self.gates.cut.open();
         self.wait_for_end(proxy);
