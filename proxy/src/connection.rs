@@ -3,7 +3,7 @@
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -136,60 +136,143 @@ enum Wake {
     Signal(Signal),
 }
 
+/// What came of that wait.
+enum Next {
+    Request,
+    /// Nothing for some time.
+    Quiet,
+    End,
+}
+
+/// For how long a connection keeps the memory of a request for the next one, and how many of a
+/// thread do so at a time.
+const QUIET: Duration = Duration::from_secs(1);
+const MAX_KEPT: usize = 128;
+
+thread_local! {
+    static KEPT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a connection that keeps its memory, while it does.
+struct Kept;
+
+impl Kept {
+    fn take() -> Option<Self> {
+        let kept = KEPT.get();
+        (kept < MAX_KEPT).then(|| {
+            KEPT.set(kept + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.set(KEPT.get().saturating_sub(1));
+    }
+}
+
 async fn serve_http1(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
     begun: Instant,
 ) -> End {
-    let timeouts = &context.manager.timeouts;
-    let stats = context.http();
-    let mut drain = context.drain.clone();
-    let last = last(timeouts, begun);
-    let idle_due = |since: Instant| earliest(context.idle_timeout().map(|idle| since + idle), last);
-    let mut timer = pin!(timer(idle_due(begun)));
-    let mut requests = 0u32;
-    let mut idle_since = begun;
-    // Set once the connection has to end: until then a request on its way is still served.
-    let mut draining = None;
+    let last = last(&context.manager.timeouts, begun);
+    let timer = pin!(timer(earliest(context.idle_timeout().map(|idle| begun + idle), last)));
+    let mut run = Run {
+        context,
+        drain: context.drain.clone(),
+        timer,
+        last,
+        requests: 0,
+        idle_since: begun,
+        draining: None,
+    };
     loop {
-        let due = draining.or_else(|| idle_due(idle_since));
-        let wake = tokio::select! {
-            biased;
-            () = connection.readable() => Wake::Data,
-            () = until(timer.as_mut(), due) => Wake::Due,
-            signal = signal(&mut drain, requests) => Wake::Signal(signal),
-        };
-        match wake {
-            Wake::Data => {}
-            Wake::Signal(Signal::Changed) => continue,
-            Wake::Due if draining.is_some() => return End::default(),
-            Wake::Due => {
-                match due == last {
-                    true => stats.downstream_cx_max_duration_reached.inc(),
-                    false => stats.downstream_cx_idle_timeout.inc(),
-                }
-                if requests == 0 {
-                    return End::default();
-                }
-                draining = Some(now() + timeouts.drain);
-                continue;
-            }
-            Wake::Signal(Signal::Drained) => {
-                stats.downstream_cx_drain_close.inc();
-                return End::default();
-            }
+        match run.next(connection, None).await {
+            Next::Request => {}
+            Next::Quiet => continue,
+            Next::End => return End::default(),
         }
-        requests = requests.saturating_add(1);
-        if draining.is_some() {
-            connection.close_after();
-        }
-        announce_close(connection, context, requests, last.filter(|_| draining.is_none()));
         // On the heap while it lasts: it is ten times as large as what an idle connection needs.
-        if let Some(end) = Box::pin(one_request(connection, context)).await {
+        if let Some(end) = Box::pin(run.serve(connection)).await {
             return end;
         }
-        count_http1(connection, context);
-        idle_since = now();
+    }
+}
+
+/// One HTTP/1 connection's state beside its codec.
+struct Run<'c> {
+    context: &'c Rc<ConnectionContext>,
+    drain: watch::Receiver<Drain>,
+    timer: Pin<&'c mut Sleep>,
+    /// When `max_connection_duration` is over.
+    last: Option<Instant>,
+    requests: u32,
+    idle_since: Instant,
+    /// Set once the connection has to end: until then a request on its way is still served.
+    draining: Option<Instant>,
+}
+
+impl Run<'_> {
+    /// Serves requests as long as they follow each other; `None` if the connection continues.
+    async fn serve(&mut self, connection: &mut http1::ServerConnection) -> Option<End> {
+        loop {
+            self.requests = self.requests.saturating_add(1);
+            if self.draining.is_some() {
+                connection.close_after();
+            }
+            let last = self.last.filter(|_| self.draining.is_none());
+            announce_close(connection, self.context, self.requests, last);
+            if let Some(end) = one_request(connection, self.context).await {
+                return Some(end);
+            }
+            count_http1(connection, self.context);
+            self.idle_since = now();
+            let _kept = Kept::take()?;
+            match self.next(connection, Some(self.idle_since + QUIET)).await {
+                Next::Request => {}
+                Next::Quiet => return None,
+                Next::End => return Some(End::default()),
+            }
+        }
+    }
+
+    /// Waits for the next request, at most until `quiet`.
+    async fn next(&mut self, connection: &mut http1::ServerConnection, quiet: Option<Instant>) -> Next {
+        let context = self.context;
+        let (timeouts, stats) = (&context.manager.timeouts, context.http());
+        loop {
+            let idle = || earliest(context.idle_timeout().map(|idle| self.idle_since + idle), self.last);
+            let due = self.draining.or_else(idle);
+            let first = earliest(due, quiet);
+            let wake = tokio::select! {
+                biased;
+                () = connection.readable() => Wake::Data,
+                () = until(self.timer.as_mut(), first) => Wake::Due,
+                signal = signal(&mut self.drain, self.requests) => Wake::Signal(signal),
+            };
+            match wake {
+                Wake::Data => return Next::Request,
+                Wake::Signal(Signal::Changed) => {}
+                Wake::Due if first != due => return Next::Quiet,
+                Wake::Due if self.draining.is_some() => return Next::End,
+                Wake::Due => {
+                    match due == self.last {
+                        true => stats.downstream_cx_max_duration_reached.inc(),
+                        false => stats.downstream_cx_idle_timeout.inc(),
+                    }
+                    if self.requests == 0 {
+                        return Next::End;
+                    }
+                    self.draining = Some(now() + timeouts.drain);
+                }
+                Wake::Signal(Signal::Drained) => {
+                    stats.downstream_cx_drain_close.inc();
+                    return Next::End;
+                }
+            }
+        }
     }
 }
 

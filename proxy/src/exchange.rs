@@ -179,6 +179,10 @@ pub(crate) async fn refuse(
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
     exchange.send_reply(&mut down, reply).await;
+    if !refusal.keeps_head {
+        // What came of it is not its end.
+        exchange.record.info.request_end = None;
+    }
     exchange.finish();
 }
 

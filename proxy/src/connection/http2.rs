@@ -227,7 +227,6 @@ fn count(context: &ConnectionContext, counts: &http2::Counts) {
         stats.tx_reset.add(frames.tx_reset);
         stats.goaway_sent.add(frames.tx_goaway);
         stats.trailers.add(frames.rx_trailers);
-        http.downstream_rq_tx_reset.add(frames.tx_reset);
     }
 }
 
@@ -243,7 +242,8 @@ fn start_stream(
     let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
     context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
-    tokio::task::spawn_local(async move {
+    // On the heap, where the runtime moves no more than a pointer.
+    tokio::task::spawn_local(Box::pin(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
         let refusal = if head.authority.is_empty() {
             Some(Refusal::MISSING_HOST)
@@ -261,5 +261,5 @@ fn start_stream(
         context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());
         count(&context, &counts);
-    });
+    }));
 }

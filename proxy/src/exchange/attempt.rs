@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::record::count_reset;
+use super::record::count_failure;
 use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
@@ -182,6 +182,7 @@ impl<'x> Exchange<'x> {
             self.converse(down, &attempt, &mut stream, attempts, replay).await
         };
         self.timers.end_attempt();
+        stream.count_reset(attempts.cluster.stats());
         match result {
             Ok(true) => {
                 stream.finish();
@@ -190,6 +191,9 @@ impl<'x> Exchange<'x> {
             Ok(false) => {
                 if self.response.phase == (Phase::Cut { by_upstream: true }) {
                     stream.lost();
+                    if stream.version != Version::Http2 && !self.request.tunnel {
+                        attempts.cluster.stats().upstream_cx_protocol_error.inc();
+                    }
                     attempt.report_seen(context, Seen::Failed);
                 }
                 Ok(())
@@ -202,7 +206,7 @@ impl<'x> Exchange<'x> {
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
                 }
-                count_reset(attempts.cluster.stats(), &failure);
+                count_failure(attempts.cluster.stats(), &failure);
                 Err(failure)
             }
         }

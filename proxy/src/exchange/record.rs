@@ -116,7 +116,6 @@ impl Record<'_> {
 
     /// The client left before it had its response.
     pub(super) fn client_left(&mut self, error: DownstreamError) {
-        self.context.http().downstream_rq_rx_reset.inc();
         let (flag, details) = match error {
             // A stream sees that its connection has ended, not why.
             DownstreamError::Disconnected if *self.context.drain.borrow() == Drain::Over => {
@@ -135,22 +134,16 @@ impl Record<'_> {
 }
 
 /// Counts an attempt that ended without a response.
-pub(super) fn count_reset(stats: &ClusterStats, failure: &Failure) {
+pub(super) fn count_failure(stats: &ClusterStats, failure: &Failure) {
     match failure {
-        Failure::Upstream(
-            UpstreamError::RemoteReset | UpstreamError::RemoteRefused | UpstreamError::ConnectionTermination,
-        ) => stats.upstream_rq_rx_reset.inc(),
         Failure::Upstream(UpstreamError::Protocol(_)) => stats.upstream_cx_protocol_error.inc(),
-        Failure::Expired(Expiry::PerTry) => {
-            stats.upstream_rq_per_try_timeout.inc();
-            stats.upstream_rq_tx_reset.inc();
-        }
-        Failure::Expired(Expiry::PerTryIdle) => {
-            stats.upstream_rq_per_try_idle_timeout.inc();
-            stats.upstream_rq_tx_reset.inc();
-        }
-        Failure::Response(_) | Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),
-        Failure::NoHost | Failure::Upstream(_) => {}
+        Failure::Expired(Expiry::PerTry) => stats.upstream_rq_per_try_timeout.inc(),
+        Failure::Expired(Expiry::PerTryIdle) => stats.upstream_rq_per_try_idle_timeout.inc(),
+        Failure::Response(_)
+        | Failure::Expired(_)
+        | Failure::Client(_)
+        | Failure::NoHost
+        | Failure::Upstream(_) => {}
     }
 }
 
@@ -229,6 +222,10 @@ impl Exchange<'_> {
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
+        // Envoy counts every stream here that does not end on both sides, whoever resets it.
+        if !complete || self.record.info.request_end.is_none() {
+            http.downstream_rq_rx_reset.inc();
+        }
         if self.request.tunnel {
             http.downstream_cx_upgrades_active.dec();
         }

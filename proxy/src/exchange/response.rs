@@ -261,13 +261,18 @@ impl Exchange<'_> {
     pub(super) fn cut(&mut self, tx: &mut ResponseWriter<'_>, failure: &Failure) {
         tx.reset();
         self.response.phase = Phase::Cut { by_upstream: matches!(failure, Failure::Upstream(_)) };
-        let record = &mut self.record;
         if matches!(failure, Failure::Upstream(_) | Failure::Expired(_)) {
-            record.context.http().rq_reset_after_downstream_response_started.inc();
+            self.record.context.http().downstream_rq_tx_reset.inc();
         }
+        let is_grpc = self.request.head.is_grpc();
+        let record = &mut self.record;
         match failure {
             Failure::Client(error) => record.client_left(*error),
             Failure::Upstream(error) => {
+                // Of gRPC, the status is in what is missing.
+                if is_grpc && self.response.head.fields.get(Known::GrpcStatus).is_none() {
+                    record.context.http().rq_reset_after_downstream_response_started.inc();
+                }
                 // A body that ends early is a broken message, on either side.
                 record.info.flags.set(error.flag());
                 record.info.details = Cow::Owned(details_after_response(error));

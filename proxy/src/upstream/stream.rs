@@ -18,6 +18,7 @@ use crate::cluster::ClusterPolicy;
 use crate::error::UpstreamError;
 pub(super) use crate::message::HeadKind;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead, Version};
+use crate::stats::ClusterStats;
 use crate::{http1, http2};
 
 /// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
@@ -93,6 +94,19 @@ impl UpstreamStream {
     /// The host ended the connection under the stream.
     pub(crate) fn lost(&mut self) {
         self.lease.lost = true;
+    }
+
+    /// Counts a stream that ends here, where that is a reset. One of HTTP/1 is its connection, which
+    /// is counted when it closes.
+    pub(crate) fn count_reset(&self, stats: &ClusterStats) {
+        let (RequestWriter::Http2(tx), ResponseReader::Http2(rx)) = (&self.tx, &self.rx) else { return };
+        match rx.failed() {
+            Some(UpstreamError::RemoteReset) => stats.upstream_rq_rx_reset.inc(),
+            Some(UpstreamError::RemoteRefused) => {}
+            Some(UpstreamError::ConnectionTermination) => stats.upstream_rq_pending_failure_eject.inc(),
+            _ if !tx.is_begun() || (tx.is_whole() && rx.is_end()) => {}
+            _ => stats.upstream_rq_tx_reset.inc(),
+        }
     }
 
     /// Ends a stream whose response is whole: an HTTP/1 connection serves another request when this
@@ -243,7 +257,7 @@ impl Connection {
         });
     }
 
-    fn with_stats(&self, count: impl FnOnce(&crate::stats::ClusterStats)) {
+    fn with_stats(&self, count: impl FnOnce(&ClusterStats)) {
         if let Some(opened) = &*self.opened.borrow() {
             count(opened.stats());
         }

@@ -23,6 +23,7 @@ mod operators;
 mod overload;
 mod record;
 mod repeated;
+mod resets;
 mod scheme;
 mod statistics;
 mod streams;
