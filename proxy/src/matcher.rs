@@ -228,7 +228,7 @@ fn number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
-fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+pub(crate) fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
     query.split(|&byte| byte == b'&').find_map(|pair| {
         let rest = pair.strip_prefix(name)?;
         match rest.split_first() {

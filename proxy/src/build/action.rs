@@ -19,7 +19,7 @@ use xds::envoy::config::route::v3::{
 use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
-use super::{Cx, http_filters, matchers, retries};
+use super::{Cx, balancing, http_filters, matchers, retries};
 use crate::route::{
     Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
     Upgrades, Weighted,
@@ -73,6 +73,7 @@ pub(super) fn forward(
             Ok(RoutingPriority::High) => Priority::High,
             Ok(RoutingPriority::Default) | Err(_) => Priority::Default,
         },
+        hash: balancing::hash_policies(cx, place, &message.hash_policy),
     })
 }
 

@@ -68,6 +68,11 @@ impl Shares {
         Self(shares)
     }
 
+    /// Whether all hosts of a priority are used.
+    pub(crate) fn is_in_panic(&self, priority: usize) -> bool {
+        self.0.get(priority).is_some_and(|share| share.panic)
+    }
+
     /// The priority of a request, and which of its hosts; `random` draws below a bound, and only where there is a choice.
     pub(crate) fn draw(&self, random: &mut impl FnMut(u64) -> u64) -> Option<(usize, Among)> {
         let whole = self.0.iter().position(|share| share.healthy == 100);

@@ -11,7 +11,7 @@ use twox_hash::XxHash64;
 use super::client::Client;
 use super::watched::{NextCheck, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
-use crate::build::ClusterPart;
+use crate::build::{ClusterPart, TableStats};
 use crate::build::discovery::Discovery;
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
@@ -68,7 +68,7 @@ impl Member {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
         };
-        let mut view = EndpointView::empty(workers).balanced(part.policy.balance);
+        let mut view = EndpointView::empty(workers).laid_out(&part.policy.layout);
         if matches!(&*part.discovery, Discovery::Dns(dns) if dns.logical) {
             view = view.logical();
         }
@@ -97,7 +97,8 @@ impl Member {
     fn renew_as(&mut self, version: &str, shard: usize) {
         let members = self.watched.members(&self.endpoints, &self.view);
         let watched = &self.watched;
-        let view = self.view.update_with(&members, version.to_owned(), |host| watched.flags(host));
+        let now = self.part.policy.balancer.slow_start.map(|_| crate::time::now());
+        let view = self.view.update_with(&members, version.to_owned(), now, |host| watched.flags(host));
         // Ejections are of hosts, which the view knows.
         self.watched.follow(&view, shard);
         self.view = Arc::new(view);
@@ -152,7 +153,7 @@ impl Member {
     pub(super) fn replace(&mut self, before: &mut Member, shard: usize) {
         let version = self.view.version.clone();
         self.watched.inherit(&mut before.watched);
-        self.view = Arc::new((*before.view).clone().balanced(self.part.policy.balance));
+        self.view = Arc::new((*before.view).clone().laid_out(&self.part.policy.layout));
         self.renew_as(&version, shard);
         self.show(shard);
     }
@@ -164,7 +165,7 @@ impl Member {
             watched.inherit(&mut self.watched);
             watched.inherit_checks(&mut self.watched);
             self.watched = watched;
-            self.view = Arc::new((*self.view).clone().balanced(part.policy.balance));
+            self.view = Arc::new((*self.view).clone().laid_out(&part.policy.layout));
             self.part = part;
             self.renew(shard);
             self.show(shard);
@@ -220,6 +221,30 @@ impl Member {
         stats.membership_excluded.set(gauge(self.view.excluded_count()));
         let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
         stats.max_host_weight.set(weight.into());
+        self.show_table(shard);
+    }
+}
+
+impl Member {
+    /// Sets the gauges of the table that hosts are picked from by hash.
+    fn show_table(&self, shard: usize) {
+        let Some((table, sizes)) = self.part.table_stats.as_ref().zip(self.view.pool.table_sizes()) else {
+            return;
+        };
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        match table {
+            TableStats::Ring(scope) => {
+                let stats = scope.shard(shard);
+                stats.ring_size.set(gauge(sizes.size));
+                stats.min_hashes_per_host.set(gauge(sizes.least));
+                stats.max_hashes_per_host.set(gauge(sizes.most));
+            }
+            TableStats::Maglev(scope) => {
+                let stats = scope.shard(shard);
+                stats.min_entries_per_host.set(gauge(sizes.least));
+                stats.max_entries_per_host.set(gauge(sizes.most));
+            }
+        }
     }
 }
 

@@ -15,7 +15,9 @@ use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
 use super::{ConnectionContext, Exchange, Matched, Phase};
+use crate::affinity::Client;
 use crate::cluster::UpstreamProtocol;
+use crate::cluster::balancer::{Method, Wanted};
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::What;
@@ -58,6 +60,8 @@ pub(super) struct Attempts<'x> {
     pub limits: Limits,
     /// `None` if there is no retry policy, or the request cannot be sent again.
     pub retries: Option<Retries>,
+    /// Of the request, where hosts are picked by hash.
+    pub hash: Option<u64>,
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
     pub count: u32,
@@ -103,6 +107,7 @@ impl<'x> Exchange<'x> {
         if self.request.head.check(upstream_version(&cluster, &self.request.head)).is_err() {
             return Err(LocalReply::refused(400, "http2.invalid_target"));
         }
+        let hash = self.hash(&cluster, forward);
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
@@ -120,6 +125,7 @@ impl<'x> Exchange<'x> {
             forward,
             limits,
             retries,
+            hash,
             hosts: SmallVec::new(),
             count: 0,
             sent: false,
@@ -324,6 +330,20 @@ impl<'x> Exchange<'x> {
         Ok(cluster)
     }
 
+    /// The hash of the request, where the cluster picks hosts by it. What it makes of a cookie goes
+    /// into the response.
+    fn hash(&mut self, cluster: &LocalCluster, forward: &Forward) -> Option<u64> {
+        if !matches!(cluster.policy.balancer.method, Method::Hash { .. }) {
+            return None;
+        }
+        let info = &self.record.info;
+        let (peer, local) = (info.connection.peer, info.connection.local);
+        let policies = cluster.policy.hash.as_ref().unwrap_or(&forward.hash);
+        let hashed = policies.hash(&self.request.head, Client { remote: info.remote, peer, local });
+        self.response.cookies = hashed.cookies;
+        hashed.hash
+    }
+
     /// The configured changes to the request: headers, host, path.
     fn prepare_request(&mut self, forward: &Forward) -> Result<(), LocalReply> {
         let levels = self.mutations();
@@ -415,14 +435,15 @@ fn rewrite_host(head: &mut RequestHead, host: Authority, append_x_forwarded_host
 impl Attempt {
     /// Chooses a host; `None` when the cluster has none to use.
     fn choose(local: &Local, attempts: &Attempts<'_>) -> Option<Self> {
-        let (avoid, draws) = match attempts.retries.as_ref().and_then(Retries::policy) {
+        let wanted = Wanted { hash: attempts.hash, ..Wanted::default() };
+        let wanted = match attempts.retries.as_ref().and_then(Retries::policy) {
             Some(RetryPolicy { previous_hosts: true, host_selection_attempts, .. }) => {
-                (&*attempts.hosts, *host_selection_attempts)
+                Wanted { avoid: &attempts.hosts, draws: *host_selection_attempts, ..wanted }
             }
-            _ => (&[][..], 0),
+            _ => wanted,
         };
         let cluster = &attempts.cluster;
-        let host = cluster.pick(&mut |bound| local.random_below(bound), avoid, draws)?;
+        let host = cluster.pick(&mut |bound| local.random_below(bound), wanted)?;
         Some(Self { cluster: Rc::clone(cluster), host, priority: attempts.forward.priority, permit: None })
     }
 

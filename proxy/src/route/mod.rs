@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::affinity::HashPolicies;
 use crate::filter::chain::Overrides;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
@@ -139,6 +140,8 @@ pub struct Forward {
     pub(crate) body_buffer: BodyBuffer,
     pub(crate) upgrades: Upgrades,
     pub(crate) priority: Priority,
+    /// What of a request is hashed, for clusters that pick hosts by it.
+    pub(crate) hash: HashPolicies,
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.

@@ -307,6 +307,26 @@ stats_group! {
 }
 
 stats_group! {
+    /// `cluster.<name>.ring_hash_lb.`
+    RingHashStats {
+        counters: [],
+        gauges: [ring_size = "size", min_hashes_per_host, max_hashes_per_host],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster.<name>.maglev_lb.`
+    MaglevStats {
+        counters: [],
+        gauges: [min_entries_per_host, max_entries_per_host],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
     /// `vhost.<name>.vcluster.<name>.`
     VirtualClusterStats {
         counters: [

@@ -7,12 +7,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::LocalHost;
-use crate::cluster::balancer::{self, Cursor};
+use crate::cluster::balancer::{self, Cursor, Wanted};
 use crate::cluster::breaker::{Breaker, Permit, Thresholds};
 use crate::cluster::{ClusterPolicy, EndpointView, Host};
 use crate::error::UpstreamError;
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
+use crate::time;
 
 /// All clusters by name.
 #[derive(Default)]
@@ -157,18 +158,18 @@ impl LocalCluster {
         }
     }
 
-    /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
-    /// found in `draws` draws.
+    /// The host of the next attempt.
     pub(crate) fn pick(
         &self,
         random: &mut impl FnMut(u64) -> u64,
-        avoid: &[u64],
-        draws: u32,
+        wanted: Wanted<'_>,
     ) -> Option<Rc<LocalHost>> {
         self.members.refresh();
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
-        let (host, panic) = balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
+        let policy = self.policy.balancer;
+        let wanted = Wanted { now: policy.slow_start.map(|_| time::now()), ..wanted };
+        let (host, panic) = balancer::pick(&view, policy, &mut cursor, random, wanted)?;
         if panic {
             self.stats().lb_healthy_panic.inc();
         }

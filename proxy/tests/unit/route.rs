@@ -266,6 +266,7 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         body_buffer: super::BodyBuffer::default(),
         upgrades: super::Upgrades::default(),
         priority: Priority::Default,
+        hash: Default::default(),
     }
 }
 
