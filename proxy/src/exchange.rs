@@ -31,6 +31,7 @@ use crate::time;
 
 mod attempt;
 mod filters;
+mod mirror;
 mod record;
 mod response;
 mod retry;

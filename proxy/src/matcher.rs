@@ -62,7 +62,7 @@ pub(crate) enum QueryRule {
 }
 
 /// A share of requests; `build` has looked its runtime key up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FractionMatcher {
     pub runtime_key: Box<str>,
     pub numerator: u32,

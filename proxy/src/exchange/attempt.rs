@@ -14,7 +14,7 @@ use super::record::count_reset;
 use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
-use super::{ConnectionContext, Exchange, Matched, Phase};
+use super::{Exchange, Matched, Phase};
 use crate::affinity::Client;
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::balancer::{Method, Wanted};
@@ -120,6 +120,7 @@ impl<'x> Exchange<'x> {
         let replay_limit = replay_limit(context.listener.buffer_limit, forward);
         let held = self.request.held.take();
         let mut replay = held.unwrap_or_else(|| Replay::new(retries.is_some(), replay_limit));
+        replay.mirrors = self.mirror(forward, &limits, &replay, down.rx.is_end());
         let mut attempts = Attempts {
             cluster,
             forward,
@@ -167,13 +168,13 @@ impl<'x> Exchange<'x> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.record.info.upstream.ready = Some(time::now());
-                return Err(attempt.not_opened(context, Failure::Upstream(error)));
+                return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
             }
-            Err(interrupt) => return Err(attempt.not_opened(context, interrupt.into())),
+            Err(interrupt) => return Err(attempt.not_opened(&context.local, interrupt.into())),
         };
         if let Err(error) = attempt.begin() {
             stream.finish();
-            return Err(attempt.not_opened(context, Failure::Upstream(error)));
+            return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
         }
         self.record.info.upstream.local = stream.local;
         self.record.info.upstream.version = Some(stream.version);
@@ -196,14 +197,14 @@ impl<'x> Exchange<'x> {
             Ok(false) => {
                 if self.response.phase == (Phase::Cut { by_upstream: true }) {
                     stream.lost();
-                    attempt.report_seen(context, Seen::Failed);
+                    attempt.report_seen(&context.local, Seen::Failed);
                 }
                 Ok(())
             }
             Err(failure) => {
                 if !matches!(failure, Failure::Response(_)) {
                     attempt.count_result(HostResult::of(&failure));
-                    attempt.report_failure(context, &failure, true);
+                    attempt.report_failure(&context.local, &failure, true);
                 }
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
@@ -251,7 +252,7 @@ impl<'x> Exchange<'x> {
         attempts.retry_permit = None;
         self.note_progress(&progress, attempts);
         let end = end?;
-        attempt.report_response(context, &self.request.head, &self.response.head);
+        attempt.report_response(&context.local, &self.request.head, &self.response.head);
         if let Some(failure) = self.retry_response(attempts, attempt) {
             return Err(failure);
         }
@@ -417,7 +418,7 @@ impl<'x> Exchange<'x> {
 }
 
 /// How much of the request's body is kept for sending it again.
-fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
+pub(super) fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     match forward.body_buffer {
         BodyBuffer::Listener => of_listener,
         BodyBuffer::AtMost(limit) => limit.min(of_listener),
@@ -442,13 +443,22 @@ impl Attempt {
             }
             _ => wanted,
         };
-        let cluster = &attempts.cluster;
+        Self::of(local, &attempts.cluster, attempts.forward.priority, wanted)
+    }
+
+    /// Chooses a host of a cluster; `None` when it has none to use.
+    pub(super) fn of(
+        local: &Local,
+        cluster: &Rc<LocalCluster>,
+        priority: Priority,
+        wanted: Wanted<'_>,
+    ) -> Option<Self> {
         let host = cluster.pick(&mut |bound| local.random_below(bound), wanted)?;
-        Some(Self { cluster: Rc::clone(cluster), host, priority: attempts.forward.priority, permit: None })
+        Some(Self { cluster: Rc::clone(cluster), host, priority, permit: None })
     }
 
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
-    fn begin(&mut self) -> Result<(), UpstreamError> {
+    pub(super) fn begin(&mut self) -> Result<(), UpstreamError> {
         let host = &self.host.host.stats;
         if let Some(outlier) = &self.cluster.policy.outlier {
             // A connection never crosses a threshold.
@@ -470,23 +480,23 @@ impl Attempt {
     }
 
     /// Counts and reports an attempt that had no stream.
-    fn not_opened(&self, context: &ConnectionContext, failure: Failure) -> Failure {
+    pub(super) fn not_opened(&self, local: &Local, failure: Failure) -> Failure {
         if matches!(failure, Failure::Client(_) | Failure::Expired(_)) {
             self.cluster.stats().upstream_rq_cancelled.inc();
         }
         self.count_result(HostResult::of(&failure));
-        self.report_failure(context, &failure, false);
+        self.report_failure(local, &failure, false);
         failure
     }
 
     /// Reports to outlier detection what was seen of the host.
-    pub(super) fn report_seen(&self, context: &ConnectionContext, seen: Seen) {
-        context.local.report_outcome(&self.cluster, &self.host, seen);
+    pub(super) fn report_seen(&self, local: &Local, seen: Seen) {
+        local.report_outcome(&self.cluster, &self.host, seen);
     }
 
     /// The host says itself that it is not to be used.
-    pub(super) fn report_unhealthy(&self, context: &ConnectionContext) {
-        context.local.report(&self.cluster, &self.host, What::FailNow { responses: 1 });
+    pub(super) fn report_unhealthy(&self, local: &Local) {
+        local.report(&self.cluster, &self.host, What::FailNow { responses: 1 });
     }
 
     /// Counts at the host what came of the attempt.
@@ -520,7 +530,7 @@ impl Drop for Attempt {
 }
 
 impl HostResult {
-    fn of(failure: &Failure) -> Self {
+    pub(super) fn of(failure: &Failure) -> Self {
         match failure {
             Failure::NoHost
             | Failure::Client(_)
@@ -533,7 +543,7 @@ impl HostResult {
 }
 
 /// The protocol in which a cluster's hosts are spoken to.
-fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
+pub(super) fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
     match cluster.policy.protocol {
         UpstreamProtocol::Http1 => Version::Http11,
         UpstreamProtocol::Http2 => Version::Http2,

@@ -142,6 +142,26 @@ pub struct Forward {
     pub(crate) priority: Priority,
     /// What of a request is hashed, for clusters that pick hosts by it.
     pub(crate) hash: HashPolicies,
+    /// Where copies of the request go.
+    pub(crate) mirrors: Vec<Mirror>,
+}
+
+/// A cluster that gets copies of requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    pub cluster: ClusterName,
+    /// The share of requests; `None` is all.
+    pub fraction: Option<FractionMatcher>,
+    pub host: MirrorHost,
+}
+
+/// The host that a copy asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum MirrorHost {
+    /// That of the request with `-shadow`.
+    Shadow,
+    Keep,
+    Literal(Authority),
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
@@ -178,8 +198,8 @@ pub struct Weighted {
     pub(crate) filters: Overrides,
 }
 
-/// How an entry of a weighted choice names its cluster.
-#[derive(Debug)]
+/// How an entry of a weighted choice, or a mirror, names its cluster.
+#[derive(Clone, Debug)]
 pub(crate) enum ClusterName {
     Given(Arc<str>),
     /// By this request header.

@@ -267,6 +267,7 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         upgrades: super::Upgrades::default(),
         priority: Priority::Default,
         hash: Default::default(),
+        mirrors: Vec::new(),
     }
 }
 
