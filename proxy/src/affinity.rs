@@ -1,11 +1,13 @@
 //! What a request says about the host that it should go to: hashes of its parts, for balancing by
-//! hash. Pure.
+//! hash, and the metadata of hosts, for subsets. Pure.
 //!
 //! The hashes are Envoy's, bit by bit: a mesh with both keeps one assignment of clients to hosts.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use serde_json::Value;
 use smallvec::SmallVec;
 use twox_hash::XxHash64;
 
@@ -47,6 +49,68 @@ pub(crate) enum HashedPart {
 pub(crate) struct NewCookie {
     /// What follows the value: lifetime, path and attributes.
     pub attributes: Box<str>,
+}
+
+/// The metadata that the hosts of a request are to have (`metadata_match`).
+#[derive(Clone, Debug)]
+pub(crate) struct Criteria {
+    pairs: BTreeMap<String, Value>,
+    /// All pairs as bytes.
+    pub key: Box<[u8]>,
+    /// What `fallback_list` says to try in order, each laid over the others.
+    pub alternatives: Option<Box<[Criteria]>>,
+}
+
+impl Criteria {
+    /// `None` where there is nothing to match.
+    pub(crate) fn new(pairs: BTreeMap<String, Value>) -> Option<Self> {
+        if pairs.is_empty() {
+            return None;
+        }
+        let alternatives = pairs.get("fallback_list").and_then(Value::as_array).map(|list| {
+            let mut rest = pairs.clone();
+            rest.remove("fallback_list");
+            let laid_over = |fields: &serde_json::Map<String, Value>| {
+                let mut pairs = rest.clone();
+                pairs.extend(fields.iter().map(|(name, value)| (name.clone(), value.clone())));
+                Self::plain(pairs)
+            };
+            if list.is_empty() {
+                return Box::from([Self::plain(rest)]);
+            }
+            list.iter().filter_map(Value::as_object).map(laid_over).collect()
+        });
+        Some(Self { alternatives, ..Self::plain(pairs) })
+    }
+
+    fn plain(pairs: BTreeMap<String, Value>) -> Self {
+        let mut criteria = Self { pairs, key: Box::default(), alternatives: None };
+        criteria.key = criteria.key_of(|_| true).into();
+        criteria
+    }
+
+    /// The names in order.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.pairs.keys().map(String::as_str)
+    }
+
+    /// The pairs of some names as bytes.
+    pub(crate) fn key_of(&self, keep: impl Fn(&str) -> bool) -> Vec<u8> {
+        let mut key = Vec::new();
+        for (name, value) in self.pairs.iter().filter(|(name, _)| keep(name)) {
+            write_pair(&mut key, name, value);
+        }
+        key
+    }
+}
+
+/// Appends a name and its value as bytes, in one way only.
+pub(crate) fn write_pair(key: &mut Vec<u8>, name: &str, value: &Value) {
+    for text in [Value::from(name).to_string(), value.to_string()] {
+        key.extend_from_slice(text.as_bytes());
+        // A byte that JSON never has.
+        key.push(0);
+    }
 }
 
 /// What is known of the client.

@@ -176,7 +176,8 @@ impl Session<'_> {
                 self.info.flags.set(Flag::UpstreamRetryLimitExceeded);
                 return Ok(None);
             }
-            let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), Wanted::default()) else {
+            let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), Wanted::default())
+            else {
                 cluster.stats().upstream_cx_none_healthy.inc();
                 self.info.flags.set(Flag::NoHealthyUpstream);
                 return Ok(None);

@@ -27,7 +27,7 @@ use crate::api::envoy::extensions::{
     filters::network::tcp_proxy::v3::TcpProxy,
     load_balancing_policies::{
         least_request::v3::LeastRequest, maglev::v3::Maglev, random::v3::Random, ring_hash::v3::RingHash,
-        round_robin::v3::RoundRobin,
+        round_robin::v3::RoundRobin, subset::v3::Subset,
     },
     network::dns_resolver::cares::v3::CaresDnsResolverConfig,
     network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
@@ -117,4 +117,4 @@ resources!(ScaleTimersOverloadActionConfig, ShrinkHeapConfig);
 resources!(ConnectionLimit, ConnectionRateLimit, Echo);
 
 // Balancing policies.
-resources!(LeastRequest, Maglev, Random, RingHash, RoundRobin);
+resources!(LeastRequest, Maglev, Random, RingHash, RoundRobin, Subset);

@@ -7,6 +7,7 @@ use xds::envoy::config::core::v3::RoutingPriority;
 use xds::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
+use xds::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use xds::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
 };
@@ -15,15 +16,15 @@ use xds::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewrite
 use xds::envoy::config::route::v3::{
     DirectResponseAction, RedirectAction, RouteAction, VirtualHost as HostMessage, WeightedCluster,
 };
-use xds::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 
 use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
 use super::{Cx, balancing, http_filters, matchers, retries};
+use crate::affinity::Criteria;
 use crate::route::{
-    Action, ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathRewrite, Priority, Redirect, RedirectPath, Target,
-    Upgrades, Weighted,
+    Action, ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathRewrite, Priority, Redirect,
+    RedirectPath, Target, Upgrades, Weighted,
 };
 
 /// The default timeout of a route.
@@ -78,6 +79,7 @@ pub(super) fn forward(
             Ok(RoutingPriority::Default) | Err(_) => Priority::Default,
         },
         hash: balancing::hash_policies(cx, place, &message.hash_policy),
+        criteria: message.metadata_match.as_ref().and_then(balancing::metadata).and_then(Criteria::new),
         mirrors: match &*message.request_mirror_policies {
             [] => options.mirrors.clone(),
             own => mirrors(cx, place, own, options.check_clusters),
@@ -101,7 +103,15 @@ fn target(
             Some(Target::Header(name.to_ascii_lowercase().into()))
         }
         ClusterSpecifier::WeightedClusters(choice) => {
-            Some(Target::Weighted(weighted(cx, &place.field("weighted_clusters"), choice, options)))
+            let of_route = message.metadata_match.as_ref().and_then(balancing::metadata);
+            let mut entries = weighted(cx, &place.field("weighted_clusters"), choice, options);
+            for (entry, message) in entries.iter_mut().zip(&choice.clusters) {
+                let own = message.metadata_match.as_ref().and_then(balancing::metadata);
+                let mut all = of_route.clone().unwrap_or_default();
+                all.extend(own.unwrap_or_default());
+                entry.criteria = Criteria::new(all);
+            }
+            Some(Target::Weighted(entries))
         }
         ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
             cx.error(place, Code::NotImplemented, "cluster specifier plugins are not implemented");
@@ -217,6 +227,7 @@ fn weighted_entry(
         host_rewrite: host_rewrite
             .filter(|host| !host.is_empty())
             .map(|host| values::authority(cx, &place.field("host_rewrite_literal"), host)),
+        criteria: None,
         filters: http_filters::overrides(cx, place, &entry.typed_per_filter_config, None),
     })
 }

@@ -1,11 +1,14 @@
 //! How a cluster balances, in the old form and the new, and what routes and endpoints say to it.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use xds::envoy::config::cluster::v3::cluster::common_lb_config::LocalityConfigSpecifier;
+use xds::envoy::config::cluster::v3::cluster::lb_subset_config::LbSubsetSelector as OldSelector;
 use xds::envoy::config::cluster::v3::cluster::ring_hash_lb_config::HashFunction;
 use xds::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, RingHashLbConfig,
+    ClusterDiscoveryType, DiscoveryType, LbConfig, LbPolicy, LbSubsetConfig, RingHashLbConfig,
     SlowStartConfig as OldSlowStart,
 };
 use xds::envoy::config::cluster::v3::{Cluster as Message, LoadBalancingPolicy};
@@ -23,6 +26,12 @@ use xds::envoy::extensions::load_balancing_policies::random::v3::Random;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::RingHash;
 use xds::envoy::extensions::load_balancing_policies::ring_hash::v3::ring_hash::HashFunction as NewHashFunction;
 use xds::envoy::extensions::load_balancing_policies::round_robin::v3::RoundRobin;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::Subset;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::subset::lb_subset_selector::LbSubsetSelectorFallbackPolicy as SelectorFallback;
+use xds::envoy::extensions::load_balancing_policies::subset::v3::subset::{
+    LbSubsetFallbackPolicy as SubsetFallback, LbSubsetMetadataFallbackPolicy as MetadataFallback,
+    LbSubsetSelector,
+};
 
 use super::place::{Code, Place};
 use super::values::duration;
@@ -33,6 +42,7 @@ use crate::cluster::balancer::{Choices, Method, Policy, SlowStart};
 use crate::cluster::hashing::{TableKind, TableRules};
 use crate::cluster::pool::Layout;
 use crate::cluster::shares::Balance;
+use crate::cluster::subsets::{Fallback, Localities, Selector, SubsetRules};
 
 /// How a cluster balances.
 #[derive(Default)]
@@ -56,6 +66,14 @@ pub(super) fn of_cluster(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) 
         None => old_form(cx, place, message),
     };
     balancing.layout.balance = balance(message);
+    if let Some(config) = &message.lb_subset_config {
+        let place = place.field("lb_subset_config");
+        if message.load_balancing_policy.is_some() {
+            let text = "`lb_subset_config` cannot be combined with `load_balancing_policy`";
+            cx.error(&place, Code::Structure, text).suggest("write a policy of the type Subset there");
+        }
+        subsets(cx, &place, &new_subset(config), &mut balancing.layout);
+    }
     balancing
 }
 
@@ -177,13 +195,18 @@ fn new_form(cx: &mut Cx<'_>, place: &Place<'_>, message: &LoadBalancingPolicy, t
             let kind = maglev(cx, &place, config.table_size);
             by_hash(cx, &place, kind, config.consistent_hashing_lb_config.as_ref(), to);
             to.layout.localities = config.locality_weighted_lb_config.is_some();
+        } else if let Ok(config) = xds::decode_any::<Subset>(any) {
+            if let Some(policy) = &config.subset_lb_policy {
+                new_form(cx, &place.field("subset_lb_policy"), policy, to);
+            }
+            subsets(cx, &place, &config, &mut to.layout);
         } else {
             continue;
         }
         return;
     }
     cx.error(&place.field("policies"), Code::NotImplemented, "none of these policies is implemented")
-        .suggest("use one of round_robin, least_request, random, ring_hash and maglev");
+        .suggest("use one of round_robin, least_request, random, ring_hash, maglev and subset");
 }
 
 fn by_hash(
@@ -201,18 +224,90 @@ fn by_hash(
     to.hash = messages.map(|messages| hash_policies(cx, &place, messages));
 }
 
+/// The old form's fields have the same numbers and values.
+fn new_subset(message: &LbSubsetConfig) -> Subset {
+    let selector = |selector: &OldSelector| LbSubsetSelector {
+        keys: selector.keys.clone(),
+        fallback_policy: selector.fallback_policy,
+        fallback_keys_subset: selector.fallback_keys_subset.clone(),
+        single_host_per_subset: selector.single_host_per_subset,
+    };
+    Subset {
+        fallback_policy: message.fallback_policy,
+        default_subset: message.default_subset.clone(),
+        subset_selectors: message.subset_selectors.iter().map(selector).collect(),
+        locality_weight_aware: message.locality_weight_aware,
+        scale_locality_weight: message.scale_locality_weight,
+        panic_mode_any: message.panic_mode_any,
+        list_as_any: message.list_as_any,
+        metadata_fallback_policy: message.metadata_fallback_policy,
+        subset_lb_policy: None,
+        allow_redundant_keys: false,
+    }
+}
+
+fn subsets(cx: &mut Cx<'_>, place: &Place<'_>, message: &Subset, layout: &mut Layout) {
+    if message.locality_weight_aware && !layout.localities {
+        let text = "subsets weigh localities, but the cluster does not";
+        cx.error(&place.field("locality_weight_aware"), Code::Structure, text)
+            .suggest("add `locality_weighted_lb_config`");
+    }
+    let mut selectors: Vec<Selector> = Vec::with_capacity(message.subset_selectors.len());
+    for (at, selector) in message.subset_selectors.iter().enumerate() {
+        let place = place.item("subset_selectors", at);
+        let sorted = |keys: &[String]| keys.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
+        let keys: Vec<String> = sorted(&selector.keys);
+        let left: Vec<String> = sorted(&selector.fallback_keys_subset);
+        let fallback = match SelectorFallback::try_from(selector.fallback_policy) {
+            Ok(SelectorFallback::NoFallback) => Some(Fallback::None),
+            Ok(SelectorFallback::AnyEndpoint) => Some(Fallback::Any),
+            Ok(SelectorFallback::DefaultSubset) => Some(Fallback::Default),
+            Ok(SelectorFallback::KeysSubset) => {
+                if left.is_empty() || left == keys || left.iter().any(|key| !keys.contains(key)) {
+                    let text = "KEYS_SUBSET needs some of the keys, and not all of them";
+                    cx.error(&place.field("fallback_keys_subset"), Code::BadValue, text);
+                }
+                Some(Fallback::Keys(left))
+            }
+            Ok(SelectorFallback::NotDefined) | Err(_) => None,
+        };
+        // As in Envoy, whose tree of keys has this place already.
+        let known = selectors.iter().any(|before| before.keys.starts_with(&keys));
+        let single = selector.single_host_per_subset;
+        selectors.push(Selector { keys, single, fallback: fallback.filter(|_| !known) });
+    }
+    if selectors.is_empty() {
+        return;
+    }
+    let default = message.default_subset.as_ref().map(logs::object);
+    layout.subsets = Some(Arc::new(SubsetRules {
+        selectors,
+        fallback: match SubsetFallback::try_from(message.fallback_policy) {
+            Ok(SubsetFallback::AnyEndpoint) => Fallback::Any,
+            Ok(SubsetFallback::DefaultSubset) => Fallback::Default,
+            Ok(SubsetFallback::NoFallback) | Err(_) => Fallback::None,
+        },
+        default: match default {
+            Some(serde_json::Value::Object(fields)) => fields.into_iter().collect(),
+            _ => LbMetadata::default(),
+        },
+        panic_any: message.panic_mode_any,
+        list_as_any: message.list_as_any,
+        alternatives: message.metadata_fallback_policy == MetadataFallback::FallbackList as i32,
+        localities: match (message.locality_weight_aware, message.scale_locality_weight) {
+            (false, _) => Localities::Ignored,
+            (true, false) => Localities::Weighed,
+            (true, true) => Localities::Scaled,
+        },
+    }));
+}
+
 fn weighs_localities(config: Option<&LocalityLbConfig>) -> bool {
     let specifier = config.and_then(|config| config.locality_config_specifier.as_ref());
     matches!(specifier, Some(NewLocality::LocalityWeightedLbConfig(_)))
 }
 
-fn ring(
-    cx: &mut Cx<'_>,
-    place: &Place<'_>,
-    min: Option<u64>,
-    max: Option<u64>,
-    murmur: bool,
-) -> TableKind {
+fn ring(cx: &mut Cx<'_>, place: &Place<'_>, min: Option<u64>, max: Option<u64>, murmur: bool) -> TableKind {
     let (min, max) = (min.unwrap_or(1024), max.unwrap_or(8 << 20));
     if min > max {
         let text = format!("the ring has at least {min} entries and at most {max}");
@@ -256,9 +351,8 @@ fn new_slow_start(cx: &Cx<'_>, message: Option<&SlowStartConfig>) -> Option<Slow
 
 /// A number that the runtime may override.
 fn number(cx: &Cx<'_>, message: Option<&RuntimeDouble>, default: f64) -> f64 {
-    message.map_or(default, |message| {
-        cx.runtime.double(&message.runtime_key).unwrap_or(message.default_value)
-    })
+    message
+        .map_or(default, |message| cx.runtime.double(&message.runtime_key).unwrap_or(message.default_value))
 }
 
 /// How the health of the endpoints is weighed.

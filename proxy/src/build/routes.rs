@@ -145,8 +145,7 @@ fn route(
     let mutations = values::mutations(cx, place, &level!(message));
     let action = match message.action.as_ref()? {
         ActionMessage::Route(action) => {
-            let forward =
-                action::forward(cx, &place.field("route"), action, host, options);
+            let forward = action::forward(cx, &place.field("route"), action, host, options);
             forward.map(|forward| {
                 Action::Forward(Box::new(Forward { body_buffer: body_buffer(message, host), ..forward }))
             })

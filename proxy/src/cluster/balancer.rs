@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::hashing::within_limit;
-use super::pool::LocalitySet;
+use super::pool::{LocalitySet, Pool};
 use super::shares::Among;
+use super::subsets::Counts;
 use super::{EndpointView, Host};
+use crate::affinity::Criteria;
 
 /// How a cluster balances.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
@@ -63,6 +65,8 @@ pub(crate) struct SlowStart {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wanted<'a> {
     pub hash: Option<u64>,
+    /// The metadata that the host is to have.
+    pub criteria: Option<&'a Criteria>,
     /// Ids of hosts that are passed over while another one is found in so many more draws.
     pub avoid: &'a [u64],
     pub draws: u32,
@@ -81,6 +85,8 @@ pub(crate) struct Cursor {
 /// A set of hosts, or of localities, that take turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Spot {
+    /// That of a subset, or `WHOLE`.
+    pool: u64,
     priority: usize,
     among: Among,
     part: Part,
@@ -147,63 +153,137 @@ impl PartialEq for Turn {
 
 impl Eq for Turn {}
 
-/// The host of the next attempt, and whether it was picked in panic. `None` when the cluster has no
-/// host to use.
+/// The host of the next attempt. `None` when the cluster has no host to use.
 pub(crate) fn pick<'v>(
     view: &'v EndpointView,
     policy: Policy,
     cursor: &mut Cursor,
     random: &mut impl FnMut(u64) -> u64,
     wanted: Wanted<'_>,
-) -> Option<(&'v Arc<Host>, bool)> {
-    let hash = match policy.method {
-        Method::Hash { .. } => Some(wanted.hash.unwrap_or_else(|| random(u64::MAX))),
-        _ => None,
-    };
-    let mut chosen = None;
-    for attempt in 0..=wanted.draws {
-        let (priority, among) = match hash {
-            Some(hash) => view.pool.shares.draw(&mut |bound| hash % bound.max(1))?,
-            None => view.pool.shares.draw(random)?,
-        };
-        let at = match (policy.method, hash) {
-            (Method::Hash { limit }, Some(hash)) => by_hash(view, priority, among, (hash, attempt), limit),
-            _ => in_turn(view, policy, cursor, random, (priority, among), wanted.now),
-        }?;
-        chosen = view.hosts.get(at).map(|host| (host, among == Among::All));
-        if chosen.is_none_or(|(host, _)| !wanted.avoid.contains(&host.id)) {
-            break;
+    counts: &mut Counts,
+) -> Option<&'v Arc<Host>> {
+    let mut picker = Picker { view, policy, cursor, random, wanted };
+    let at = match (&view.subsets, &view.layout.subsets) {
+        (Some(subsets), Some(rules)) => {
+            subsets.choose(rules, wanted.criteria, counts, |subset, counts| match subset.single {
+                None => picker.pick(subset.id, &subset.pool, counts),
+                single => single,
+            })
         }
-    }
-    chosen
+        _ => picker.pick(WHOLE, &view.pool, counts),
+    };
+    view.hosts.get(at?)
 }
 
-/// The place of the host that has a hash.
-fn by_hash(
-    view: &EndpointView,
-    priority: usize,
-    among: Among,
-    (hash, attempt): (u64, u32),
-    limit: Option<u32>,
-) -> Option<usize> {
-    let table = view.pool.tables.get(priority)?;
-    let place = |member: usize| table.members.get(member).map(|(at, _)| *at);
-    let mut member = table.member(hash, attempt)?;
-    if let Some(limit) = limit {
-        let all: i64 = view.hosts.iter().map(|host| active(host)).sum();
-        let load = |at: usize, share: f64| overload(view.hosts.get(at), share, all, limit);
-        member = within_limit(table, member, hash, load);
+/// The pool of all hosts.
+const WHOLE: u64 = 0;
+/// Sets of hosts with turns of their own. Subsets come and go, so what was not used is forgotten.
+const MOST_TURNS: usize = 16 * 1024;
+
+/// What a pick is made with.
+struct Picker<'p, R> {
+    view: &'p EndpointView,
+    policy: Policy,
+    cursor: &'p mut Cursor,
+    random: &'p mut R,
+    wanted: Wanted<'p>,
+}
+
+impl<R: FnMut(u64) -> u64> Picker<'_, R> {
+    /// The place of a host of a pool.
+    fn pick(&mut self, id: u64, pool: &Pool, counts: &mut Counts) -> Option<usize> {
+        let hash = match self.policy.method {
+            Method::Hash { .. } => Some(self.wanted.hash.unwrap_or_else(|| (self.random)(u64::MAX))),
+            _ => None,
+        };
+        let mut chosen = None;
+        for attempt in 0..=self.wanted.draws {
+            let (priority, among) = match hash {
+                Some(hash) => pool.shares.draw(&mut |bound| hash % bound.max(1))?,
+                None => pool.shares.draw(self.random)?,
+            };
+            counts.panic += u64::from(among == Among::All && attempt == 0);
+            let at = match (self.policy.method, hash) {
+                (Method::Hash { limit }, Some(hash)) => {
+                    self.by_hash(pool, (priority, among), (hash, attempt), limit)
+                }
+                _ => self.in_turn(pool, Spot { pool: id, priority, among, part: Part::Whole }),
+            }?;
+            chosen = Some(at);
+            let avoided = |host: &Arc<Host>| self.wanted.avoid.contains(&host.id);
+            if !self.view.hosts.get(at).is_some_and(avoided) {
+                break;
+            }
+        }
+        chosen
     }
-    if !view.tables_lag || among == Among::All {
-        return place(member);
+
+    /// The place of the host that has a hash.
+    fn by_hash(
+        &self,
+        pool: &Pool,
+        (priority, among): (usize, Among),
+        (hash, attempt): (u64, u32),
+        limit: Option<u32>,
+    ) -> Option<usize> {
+        let hosts = &self.view.hosts;
+        let table = pool.tables.get(priority)?;
+        let place = |member: usize| table.members.get(member).map(|(at, _)| *at);
+        let mut member = table.member(hash, attempt)?;
+        if let Some(limit) = limit {
+            let all: i64 = hosts.iter().map(|host| active(host)).sum();
+            let load = |at: usize, share: f64| overload(hosts.get(at), share, all, limit);
+            member = within_limit(table, member, hash, load);
+        }
+        if !self.view.tables_lag || among == Among::All {
+            return place(member);
+        }
+        let usable = |member: usize| {
+            let host = place(member).and_then(|at| hosts.get(at));
+            host.is_some_and(|host| !host.stats.ejection.is_ejected())
+        };
+        let next = if usable(member) { Some(member) } else { table.next_usable(hash, usable) };
+        let rest = || pool.priorities.get(priority)?.of(among).first().copied();
+        next.map_or_else(rest, place)
     }
-    let usable = |member: usize| {
-        let host = place(member).and_then(|at| view.hosts.get(at));
-        host.is_some_and(|host| !host.stats.ejection.is_ejected())
-    };
-    let next = if usable(member) { Some(member) } else { table.next_usable(hash, usable) };
-    let rest = || view.pool.priorities.get(priority)?.of(among).first().copied();
-    next.map_or_else(rest, place)
+
+    /// The place of the host whose turn it is, or of one drawn at random.
+    fn in_turn(&mut self, pool: &Pool, mut spot: Spot) -> Option<usize> {
+        let (view, policy, among) = (self.view, self.policy, spot.among);
+        let random = &mut *self.random;
+        let mut set = pool.priorities.get(spot.priority)?;
+        let localities = pool.localities.get(spot.priority).filter(|_| among != Among::All);
+        if let Some(localities) = localities.filter(|localities| !localities.is_empty()) {
+            let turns = self.cursor.turns(Spot { part: Part::Localities, ..spot });
+            if let Some(at) = turns.schedule.locality(view, localities, among, random) {
+                set = &localities.get(at)?.set;
+                spot.part = Part::Locality(at);
+            }
+        }
+        let members = set.of(among);
+        if members.is_empty() {
+            return None;
+        }
+        let window = policy.slow_start.map(|slow_start| slow_start.window);
+        let slow =
+            self.wanted.now.filter(|now| window.is_some_and(|window| view.is_slow_starting(*now, window)));
+        let equal = set.equal_weights && slow.is_none();
+        match policy.method {
+            Method::Random => members.get(below(random, members.len())).copied(),
+            Method::RoundRobin if equal && spot.pool == WHOLE && spot.part == Part::Whole => {
+                self.cursor.rotation.next(members, random)
+            }
+            Method::RoundRobin if equal => self.cursor.turns(spot).rotation.next(members, random),
+            Method::LeastRequest { choices, .. } if equal => least_busy(view, members, choices, random),
+            Method::RoundRobin | Method::LeastRequest { .. } | Method::Hash { .. } => {
+                let schedule = &mut self.cursor.turns(spot).schedule;
+                let weight = |at| share(view, policy, at, slow);
+                let entries = members.iter().filter_map(|at| Some((view.hosts.get(*at)?.id, *at)));
+                schedule.follow(view.generation, entries, weight, random);
+                schedule.next(weight)
+            }
+        }
+    }
 }
 
 /// How many active requests a host has in relation to its share of what all may have, and one more.
@@ -214,45 +294,12 @@ fn overload(host: Option<&Arc<Host>>, share: f64, all: i64, limit: u32) -> f64 {
     host.map_or(f64::MAX, |host| active(host) as f64 / own)
 }
 
-/// The place of the host whose turn it is, or of one drawn at random.
-fn in_turn(
-    view: &EndpointView,
-    policy: Policy,
-    cursor: &mut Cursor,
-    random: &mut impl FnMut(u64) -> u64,
-    (priority, among): (usize, Among),
-    now: Option<Instant>,
-) -> Option<usize> {
-    let mut set = view.pool.priorities.get(priority)?;
-    let mut spot = Spot { priority, among, part: Part::Whole };
-    if let Some(localities) = view.pool.localities.get(priority).filter(|_| among != Among::All) {
-        let turns = cursor.turns.entry(Spot { part: Part::Localities, ..spot }).or_default();
-        if let Some(at) = turns.schedule.locality(view, localities, among, random) {
-            set = &localities.get(at)?.set;
-            spot.part = Part::Locality(at);
+impl Cursor {
+    fn turns(&mut self, spot: Spot) -> &mut Turns {
+        if self.turns.len() >= MOST_TURNS && !self.turns.contains_key(&spot) {
+            self.turns.clear();
         }
-    }
-    let members = set.of(among);
-    if members.is_empty() {
-        return None;
-    }
-    let slow = policy.slow_start.map(|slow_start| slow_start.window);
-    let slow = now.filter(|now| slow.is_some_and(|window| view.is_slow_starting(*now, window)));
-    let equal = set.equal_weights && slow.is_none();
-    match policy.method {
-        Method::Random => members.get(below(random, members.len())).copied(),
-        Method::RoundRobin if equal && spot.part == Part::Whole => cursor.rotation.next(members, random),
-        Method::RoundRobin if equal => {
-            cursor.turns.entry(spot).or_default().rotation.next(members, random)
-        }
-        Method::LeastRequest { choices, .. } if equal => least_busy(view, members, choices, random),
-        Method::RoundRobin | Method::LeastRequest { .. } | Method::Hash { .. } => {
-            let schedule = &mut cursor.turns.entry(spot).or_default().schedule;
-            let weight = |at| share(view, policy, at, slow);
-            let entries = members.iter().filter_map(|at| Some((view.hosts.get(*at)?.id, *at)));
-            schedule.follow(view.generation, entries, weight, random);
-            schedule.next(weight)
-        }
+        self.turns.entry(spot).or_default()
     }
 }
 

@@ -19,14 +19,18 @@ pub(crate) struct TableRules {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TableKind {
-    Ring {
-        min: u64,
-        max: u64,
-        murmur: bool,
-    },
-    Maglev {
-        size: u64,
-    },
+    Ring { min: u64, max: u64, murmur: bool },
+    Maglev { size: u64 },
+}
+
+impl TableRules {
+    /// The least size of a table.
+    pub(crate) fn size(&self) -> u64 {
+        match self.kind {
+            TableKind::Ring { min, max, .. } => min.min(max),
+            TableKind::Maglev { size } => size,
+        }
+    }
 }
 
 /// The hosts of one priority, by hash.
@@ -218,11 +222,7 @@ fn sizes(owners: &[u32], members: usize) -> Sizes {
         }
     }
     let (least, most) = (counts.iter().min(), counts.iter().max());
-    Sizes {
-        size: owners.len() as u64,
-        least: least.copied().unwrap_or(0),
-        most: most.copied().unwrap_or(0),
-    }
+    Sizes { size: owners.len() as u64, least: least.copied().unwrap_or(0), most: most.copied().unwrap_or(0) }
 }
 
 /// MurmurHash 2 for 64 bits, with the seed of libstdc++'s `std::hash`.
@@ -251,7 +251,8 @@ pub(crate) fn within_limit(
     hash: u64,
     overload: impl Fn(usize, f64) -> f64,
 ) -> usize {
-    let load = |member: usize| table.members.get(member).map_or(f64::MAX, |(at, share)| overload(*at, *share));
+    let load =
+        |member: usize| table.members.get(member).map_or(f64::MAX, |(at, share)| overload(*at, *share));
     let mut least = (load(first), first);
     if least.0 <= 1.0 {
         return first;
@@ -297,8 +298,7 @@ impl Twister {
     fn next(&mut self) -> u32 {
         if self.at >= 624 {
             for at in 0..624 {
-                let bits =
-                    self.state[at] & 0x8000_0000 | self.state[(at + 1) % 624] & 0x7fff_ffff;
+                let bits = self.state[at] & 0x8000_0000 | self.state[(at + 1) % 624] & 0x7fff_ffff;
                 let odd = if bits & 1 == 1 { 0x9908_b0df } else { 0 };
                 self.state[at] = self.state[(at + 397) % 624] ^ (bits >> 1) ^ odd;
             }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::flags::{Coarse, HealthFlag, HealthFlags};
 use super::outlier::{Ejection, Ejections, Tally};
 use super::pool::{Layout, Pool};
+use super::subsets::Subsets;
 use super::{Endpoint, Health, LbMetadata, NEXT_HOST};
 use crate::stats::{Counter, Gauge};
 
@@ -164,6 +165,8 @@ pub struct EndpointView {
     pub version: String,
     /// No other view of this process has it but the empty one.
     pub generation: u64,
+    /// Some of them by their metadata, where the cluster has subsets.
+    pub(crate) subsets: Option<Arc<Subsets>>,
     pub(crate) layout: Arc<Layout>,
     /// When the last host became healthy.
     newest: Option<Instant>,
@@ -190,6 +193,7 @@ impl EndpointView {
     pub(crate) fn laid_out(mut self, layout: &Arc<Layout>) -> Self {
         self.layout = Arc::clone(layout);
         self.pool = Pool::new(&self.hosts, layout, &self.pool);
+        self.subsets = self.grouped(&self.hosts);
         self.tables_lag = false;
         self
     }
@@ -239,7 +243,8 @@ impl EndpointView {
         // Before the flags, so that what changes meanwhile makes the view stale.
         let epoch = self.ejections.epoch();
         let pool = Pool::new(&hosts, &self.layout, &self.pool);
-        Self { tables_lag: false, ..self.of(hosts, version, epoch, pool) }
+        let subsets = self.grouped(&hosts);
+        Self { subsets, tables_lag: false, ..self.of(hosts, version, epoch, pool) }
     }
 
     /// The endpoints that are hosts.
@@ -265,7 +270,9 @@ impl EndpointView {
     pub(crate) fn refreshed(&self) -> Self {
         let epoch = self.ejections.epoch();
         let pool = self.pool.refreshed(&self.hosts, &self.layout);
-        Self { tables_lag: true, ..self.of(self.hosts.clone(), self.version.clone(), epoch, pool) }
+        let subsets = self.subsets.as_ref().zip(self.layout.subsets.as_ref());
+        let subsets = subsets.map(|(old, rules)| Arc::new(old.refreshed(&self.hosts, rules, &self.layout)));
+        Self { subsets, tables_lag: true, ..self.of(self.hosts.clone(), self.version.clone(), epoch, pool) }
     }
 
     /// Whether anybody detects outliers, which alone ends ejections; without, those that last end.
@@ -283,6 +290,11 @@ impl EndpointView {
         self.epoch != self.ejections.epoch()
     }
 
+    fn grouped(&self, hosts: &[Arc<Host>]) -> Option<Arc<Subsets>> {
+        let rules = self.layout.subsets.as_ref()?;
+        Some(Arc::new(Subsets::new(hosts, rules, &self.layout, self.subsets.as_deref())))
+    }
+
     fn of(&self, hosts: Vec<Arc<Host>>, version: String, epoch: u64, pool: Pool) -> Self {
         Self {
             pool,
@@ -290,6 +302,7 @@ impl EndpointView {
             hosts,
             version,
             generation: NEXT_HOST.fetch_add(1, Relaxed),
+            subsets: None,
             layout: Arc::clone(&self.layout),
             tables_lag: self.tables_lag,
             workers: self.workers,

@@ -21,6 +21,7 @@ pub mod outlier;
 pub(crate) mod pool;
 pub mod report;
 pub(crate) mod shares;
+pub(crate) mod subsets;
 
 pub(crate) use host::{EndpointView, Host, HostShard, HostStats, Locality};
 pub(crate) use pool::PrioritySet;

@@ -1,12 +1,13 @@
 //! The hosts that picks are made from, laid out by priority, health and locality, with the tables for
 //! balancing by hash. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::flags::{Coarse, HealthFlags};
 use super::hashing::{Sizes, Table, TableRules};
 use super::shares::{Among, Balance, Shares};
+use super::subsets::{Localities, SubsetRules};
 use super::{Host, Locality};
 
 /// How the hosts of a cluster are laid out.
@@ -17,6 +18,8 @@ pub(crate) struct Layout {
     pub localities: bool,
     /// Hosts are picked by hash.
     pub table: Option<TableRules>,
+    /// Hosts are grouped by their metadata.
+    pub subsets: Option<Arc<SubsetRules>>,
 }
 
 /// Hosts that a request may go to, as places in the view.
@@ -56,27 +59,70 @@ pub(crate) struct LocalitySet {
 impl Pool {
     /// All of these hosts. `before` is the pool that it replaces.
     pub(crate) fn new(hosts: &[Arc<Host>], layout: &Layout, before: &Self) -> Self {
-        let mut pool = Self::without_tables(hosts, layout);
-        if let Some(rules) = layout.table {
-            let table = |at| {
-                let members = pool.members(hosts, at);
-                Table::new(hosts, members, rules, before.tables.get(at))
-            };
-            pool.tables = (0..pool.priorities.len()).map(table).collect();
-        }
-        pool
+        Self::without_tables(hosts, 0..hosts.len(), layout).with_tables(hosts, layout, Some(before))
+    }
+
+    /// Some of these hosts, by their places.
+    pub(crate) fn of_subset(
+        hosts: &[Arc<Host>],
+        members: &[usize],
+        localities: Localities,
+        layout: &Layout,
+        before: Option<&Self>,
+    ) -> Self {
+        Self::of_members(hosts, members, localities, layout).with_tables(hosts, layout, before)
     }
 
     /// The same hosts by their health now, with the same tables.
     pub(crate) fn refreshed(&self, hosts: &[Arc<Host>], layout: &Layout) -> Self {
-        Self { tables: self.tables.clone(), ..Self::without_tables(hosts, layout) }
+        Self { tables: self.tables.clone(), ..Self::without_tables(hosts, 0..hosts.len(), layout) }
     }
 
-    fn without_tables(hosts: &[Arc<Host>], layout: &Layout) -> Self {
-        let levels = hosts.iter().map(|host| host.priority as usize + 1).max().unwrap_or(0);
+    /// The same of a subset.
+    pub(crate) fn refreshed_subset(
+        &self,
+        hosts: &[Arc<Host>],
+        members: &[usize],
+        localities: Localities,
+        layout: &Layout,
+    ) -> Self {
+        Self { tables: self.tables.clone(), ..Self::of_members(hosts, members, localities, layout) }
+    }
+
+    fn with_tables(mut self, hosts: &[Arc<Host>], layout: &Layout, before: Option<&Self>) -> Self {
+        if let Some(rules) = layout.table {
+            let table = |at| {
+                let members = self.members(hosts, at);
+                Table::new(hosts, members, rules, before.and_then(|before| before.tables.get(at)))
+            };
+            self.tables = (0..self.priorities.len()).map(table).collect();
+        }
+        self
+    }
+
+    fn of_members(hosts: &[Arc<Host>], members: &[usize], localities: Localities, layout: &Layout) -> Self {
+        let weighed = layout.localities && localities != Localities::Ignored;
+        let layout = Layout { localities: weighed, ..layout.clone() };
+        let mut pool = Self::without_tables(hosts, members.iter().copied(), &layout);
+        if weighed && localities == Localities::Scaled {
+            let mut whole: HashMap<(u32, &Locality), usize> = HashMap::new();
+            for host in hosts {
+                *whole.entry((host.priority, &host.locality)).or_default() += 1;
+            }
+            for locality in pool.localities.iter_mut().flatten() {
+                let first = locality.set.all.first().and_then(|at| hosts.get(*at));
+                let all = first.and_then(|host| whole.get(&(host.priority, &host.locality)));
+                locality.scale(all.copied().unwrap_or(1));
+            }
+        }
+        pool
+    }
+
+    fn without_tables(hosts: &[Arc<Host>], places: impl Iterator<Item = usize>, layout: &Layout) -> Self {
+        let levels = hosts.iter().map(|host| host.priority as usize + 1).max().unwrap_or(1);
         let mut priorities = vec![PrioritySet::default(); levels];
         let mut localities: Vec<BTreeMap<&Locality, LocalitySet>> = vec![BTreeMap::new(); levels];
-        for (at, host) in hosts.iter().enumerate() {
+        for (at, host) in places.filter_map(|at| Some((at, hosts.get(at)?))) {
             let level = host.priority as usize;
             let flags = host.flags();
             if let Some(set) = priorities.get_mut(level) {
@@ -160,6 +206,13 @@ fn ratio(part: u64, whole: u64) -> f64 {
 }
 
 impl LocalitySet {
+    /// Only some of its `whole` hosts are there.
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // at most the weight
+    fn scale(&mut self, whole: usize) {
+        let part = ratio(self.set.all.len() as u64, whole.max(1) as u64);
+        self.weight = (f64::from(self.weight) * part.min(1.0)).round() as u32;
+    }
+
     /// Its weight among the localities, less where hosts are missing.
     pub(crate) fn effective_weight(&self, among: Among, overprovisioning: u32) -> f64 {
         let count = self.set.all.len().saturating_sub(self.set.excluded);

@@ -15,7 +15,7 @@ use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
 use super::{Exchange, Matched, Phase};
-use crate::affinity::Client;
+use crate::affinity::{Client, Criteria};
 use crate::cluster::UpstreamProtocol;
 use crate::cluster::balancer::{Method, Wanted};
 use crate::cluster::breaker::Permit;
@@ -28,7 +28,7 @@ use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
 use crate::retry::{Retries, RetryPolicy};
-use crate::route::{BodyBuffer, Forward, HostRewrite, Priority};
+use crate::route::{BodyBuffer, Forward, HostRewrite, Priority, Weighted};
 use crate::time;
 use crate::upstream::{LocalCluster, LocalHost, ResponseReader, UpstreamStream};
 
@@ -62,6 +62,8 @@ pub(super) struct Attempts<'x> {
     pub retries: Option<Retries>,
     /// Of the request, where hosts are picked by hash.
     pub hash: Option<u64>,
+    /// The metadata that its hosts are to have.
+    pub criteria: Option<&'x Criteria>,
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
     pub count: u32,
@@ -99,7 +101,7 @@ impl<'x> Exchange<'x> {
         matched: Matched<'x>,
         forward: &'x Forward,
     ) -> Result<(), LocalReply> {
-        let cluster = self.cluster(matched, forward)?;
+        let (cluster, weighted) = self.cluster(matched, forward)?;
         let context = self.record.context;
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
         let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
@@ -127,6 +129,7 @@ impl<'x> Exchange<'x> {
             limits,
             retries,
             hash,
+            criteria: weighted.map_or(forward.criteria.as_ref(), |entry| entry.criteria.as_ref()),
             hosts: SmallVec::new(),
             count: 0,
             sent: false,
@@ -308,12 +311,12 @@ impl<'x> Exchange<'x> {
         info.bytes_received = self.received.get();
     }
 
-    /// The cluster that the route sends the request to.
+    /// The cluster that the route sends the request to, and the entry that says so of several.
     fn cluster(
         &mut self,
         matched: Matched<'x>,
         forward: &'x Forward,
-    ) -> Result<Rc<LocalCluster>, LocalReply> {
+    ) -> Result<(Rc<LocalCluster>, Option<&'x Weighted>), LocalReply> {
         let context = self.record.context;
         let chosen = forward.target.choose(&self.request.head, self.request.draw);
         let by_header = chosen.is_some_and(|chosen| chosen.by_header);
@@ -328,7 +331,7 @@ impl<'x> Exchange<'x> {
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
             rewrite_host(&mut self.request.head, host.clone(), forward.append_x_forwarded_host);
         }
-        Ok(cluster)
+        Ok((cluster, weighted))
     }
 
     /// The hash of the request, where the cluster picks hosts by it. What it makes of a cookie goes
@@ -436,7 +439,7 @@ fn rewrite_host(head: &mut RequestHead, host: Authority, append_x_forwarded_host
 impl Attempt {
     /// Chooses a host; `None` when the cluster has none to use.
     fn choose(local: &Local, attempts: &Attempts<'_>) -> Option<Self> {
-        let wanted = Wanted { hash: attempts.hash, ..Wanted::default() };
+        let wanted = Wanted { hash: attempts.hash, criteria: attempts.criteria, ..Wanted::default() };
         let wanted = match attempts.retries.as_ref().and_then(Retries::policy) {
             Some(RetryPolicy { previous_hosts: true, host_selection_attempts, .. }) => {
                 Wanted { avoid: &attempts.hosts, draws: *host_selection_attempts, ..wanted }

@@ -61,13 +61,7 @@ struct Shadow {
 impl Exchange<'_> {
     /// Begins the copies of the request that its route asks for. `replay` is what was read of its body,
     /// all of it where `whole`.
-    pub(super) fn mirror(
-        &self,
-        forward: &Forward,
-        limits: &Limits,
-        replay: &Replay,
-        whole: bool,
-    ) -> Mirrors {
+    pub(super) fn mirror(&self, forward: &Forward, limits: &Limits, replay: &Replay, whole: bool) -> Mirrors {
         let mut mirrors = Mirrors::default();
         if forward.mirrors.is_empty() || self.request.tunnel {
             return mirrors;
@@ -81,7 +75,8 @@ impl Exchange<'_> {
             let Some(cluster) = found.filter(usable) else { continue };
             let mut head = self.request.head.clone();
             head.authority = mirror.host(&head.authority);
-            if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
+            if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count)
+            {
                 head.fields.set(Known::XEnvoyAttemptCount, 1_u32);
             }
             head.fields.set(Known::XEnvoyInternal, b"true");
@@ -268,4 +263,3 @@ impl Shadow {
         Ok(())
     }
 }
-

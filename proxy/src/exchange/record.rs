@@ -167,12 +167,7 @@ pub(super) fn count_reset(stats: &ClusterStats, failure: &Failure) {
 
 impl Attempt {
     /// Reports the head of a response to outlier detection, and to health checks where it asks for it.
-    pub(super) fn report_response(
-        &self,
-        local: &Local,
-        request: &RequestHead,
-        response: &ResponseHead,
-    ) {
+    pub(super) fn report_response(&self, local: &Local, request: &RequestHead, response: &ResponseHead) {
         let policy = &self.cluster.policy;
         if policy.outlier.is_some() {
             self.report_seen(local, Seen::Response(effective_status(request, response)));

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::affinity::HashPolicies;
+use crate::affinity::{Criteria, HashPolicies};
 use crate::filter::chain::Overrides;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
@@ -142,6 +142,8 @@ pub struct Forward {
     pub(crate) priority: Priority,
     /// What of a request is hashed, for clusters that pick hosts by it.
     pub(crate) hash: HashPolicies,
+    /// The metadata that hosts are to have.
+    pub(crate) criteria: Option<Criteria>,
     /// Where copies of the request go.
     pub(crate) mirrors: Vec<Mirror>,
 }
@@ -195,6 +197,8 @@ pub struct Weighted {
     pub weight: u32,
     pub(crate) mutations: Mutations,
     pub host_rewrite: Option<Authority>,
+    /// The metadata that hosts are to have: those of the route with its own laid over.
+    pub(crate) criteria: Option<Criteria>,
     pub(crate) filters: Overrides,
 }
 

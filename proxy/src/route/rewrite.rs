@@ -4,8 +4,8 @@ use super::{
     ClusterName, Forward, Mirror, MirrorHost, PathMatch, PathRewrite, Redirect, RedirectPath, Route, Target,
     Weighted,
 };
-use crate::message::{Authority, RequestHead};
 use crate::message::grammar::{port, split_query, without_port};
+use crate::message::{Authority, RequestHead};
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]

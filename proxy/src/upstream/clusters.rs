@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::pool::LocalHost;
 use crate::cluster::balancer::{self, Cursor, Wanted};
 use crate::cluster::breaker::{Breaker, Permit, Thresholds};
+use crate::cluster::subsets::Counts;
 use crate::cluster::{ClusterPolicy, EndpointView, Host};
 use crate::error::UpstreamError;
 use crate::route::Priority;
@@ -169,11 +170,16 @@ impl LocalCluster {
         let mut cursor = self.members.cursor.borrow_mut();
         let policy = self.policy.balancer;
         let wanted = Wanted { now: policy.slow_start.map(|_| time::now()), ..wanted };
-        let (host, panic) = balancer::pick(&view, policy, &mut cursor, random, wanted)?;
-        if panic {
-            self.stats().lb_healthy_panic.inc();
+        let mut counts = Counts::default();
+        let host = balancer::pick(&view, policy, &mut cursor, random, wanted, &mut counts);
+        if counts != Counts::default() {
+            let stats = self.stats();
+            stats.lb_healthy_panic.add(counts.panic);
+            stats.lb_subsets_selected.add(counts.selected);
+            stats.lb_subsets_fallback.add(counts.fallback);
+            stats.lb_subsets_fallback_panic.add(counts.fallback_panic);
         }
-        Some(self.members.local(host))
+        host.map(|host| self.members.local(host))
     }
 }
 

@@ -39,9 +39,7 @@ fn the_mirror_gets_the_whole_request_under_another_host() {
 fn a_request_that_is_given_up_ends_its_copy() {
     let proxy = Proxy::start();
     let mut stream = TcpStream::connect(("127.0.0.1", proxy.one)).unwrap();
-    stream
-        .write_all(b"POST /mirrored HTTP/1.1\r\nhost: pet\r\ncontent-length: 10\r\n\r\nabc")
-        .unwrap();
+    stream.write_all(b"POST /mirrored HTTP/1.1\r\nhost: pet\r\ncontent-length: 10\r\n\r\nabc").unwrap();
     wait("the copy", || copies(&proxy).ends_with("abc"));
     drop(stream);
     wait("its end", || proxy.stat("cluster.copies.upstream_rq_active") == 0);

@@ -8,12 +8,11 @@ use super::*;
 use crate::cluster::health::Target;
 use crate::cluster::pool::Layout;
 use crate::cluster::shares::Balance;
+use crate::cluster::subsets::Counts;
 use crate::cluster::{Endpoint, Health, Locality};
 
-const LEAST_REQUEST: Policy = Policy {
-    method: Method::LeastRequest { choices: Choices::Some(2), bias: 1.0 },
-    slow_start: None,
-};
+const LEAST_REQUEST: Policy =
+    Policy { method: Method::LeastRequest { choices: Choices::Some(2), bias: 1.0 }, slow_start: None };
 
 fn endpoint(port: u16, weight: u32, priority: u32) -> Endpoint {
     Endpoint {
@@ -52,7 +51,7 @@ fn shares_of(
     let mut picked = BTreeMap::new();
     for _ in 0..count {
         let mut draw = |bound| random.u64(..bound);
-        let (host, _) = pick(&view, policy, cursor, &mut draw, Wanted::default()).unwrap();
+        let host = pick(&view, policy, cursor, &mut draw, Wanted::default(), &mut Counts::default()).unwrap();
         *picked.entry(host.address.port()).or_default() += 1;
         view = renew(view);
     }
@@ -134,7 +133,9 @@ fn each_priority_has_a_weighted_rotation_of_its_own() {
     let mut pick_at = |share: u64| {
         let mut random = |bound: u64| share.min(bound - 1);
         let wanted = Wanted::default();
-        let (host, _) = pick(&members, Policy::default(), &mut cursor, &mut random, wanted).unwrap();
+        let host =
+            pick(&members, Policy::default(), &mut cursor, &mut random, wanted, &mut Counts::default())
+                .unwrap();
         host.address.port()
     };
     assert_eq!(pick_at(0), 2);
@@ -206,7 +207,7 @@ fn a_new_host_takes_its_share_slowly() {
         let mut cursor = Cursor::default();
         let mut draw = |bound| random.u64(..bound);
         let mut port = || {
-            let (host, _) = pick(&view, policy, &mut cursor, &mut draw, wanted).unwrap();
+            let host = pick(&view, policy, &mut cursor, &mut draw, wanted, &mut Counts::default()).unwrap();
             host.address.port()
         };
         let new = (0..1_100).filter(|_| port() == 11).count();

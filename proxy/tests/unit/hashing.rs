@@ -8,6 +8,7 @@ use super::*;
 use crate::cluster::balancer::{Cursor, Method, Policy, Wanted, pick};
 use crate::cluster::health::Target;
 use crate::cluster::pool::Layout;
+use crate::cluster::subsets::Counts;
 use crate::cluster::{Endpoint, EndpointView, Health, Locality};
 
 const RING: TableKind = TableKind::Ring { min: 1024, max: 8 << 20, murmur: false };
@@ -65,8 +66,8 @@ fn view(kind: TableKind, endpoints: &[Endpoint]) -> EndpointView {
 
 fn picked(view: &EndpointView, policy: Policy, hash: u64) -> Option<u16> {
     let wanted = Wanted { hash: Some(hash), ..Wanted::default() };
-    let found = pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted);
-    found.map(|(host, _)| host.address.port())
+    let found = pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted, &mut Counts::default());
+    found.map(|host| host.address.port())
 }
 
 fn key(number: u64) -> u64 {
@@ -179,7 +180,7 @@ proptest! {
         let mut cursor = Cursor::default();
         for _ in 0..20 {
             let mut random = |bound| one.u64(..bound);
-            let (host, _) = pick(&view, BY_HASH, &mut cursor, &mut random, wanted).unwrap();
+            let host = pick(&view, BY_HASH, &mut cursor, &mut random, wanted, &mut Counts::default()).unwrap();
             prop_assert_eq!(Some(host.address.port()), picked(&view, BY_HASH, hash));
         }
     }
@@ -208,7 +209,8 @@ fn without_a_hash_the_host_is_random() {
     for _ in 0..600 {
         let mut draw = |bound| random.u64(..bound);
         let wanted = Wanted::default();
-        let (host, _) = pick(&view, BY_HASH, &mut Cursor::default(), &mut draw, wanted).unwrap();
+        let host =
+            pick(&view, BY_HASH, &mut Cursor::default(), &mut draw, wanted, &mut Counts::default()).unwrap();
         *seen.entry(host.address.port()).or_insert(0) += 1;
     }
     assert!(seen.len() == 3 && seen.values().all(|count| (140..260).contains(count)), "{seen:?}");

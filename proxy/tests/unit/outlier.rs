@@ -11,6 +11,7 @@ use crate::cluster::balancer::{self, Cursor, Method, Wanted};
 use crate::cluster::flags::HealthFlag;
 use crate::cluster::hashing::{TableKind, TableRules};
 use crate::cluster::pool::Layout;
+use crate::cluster::subsets::Counts;
 use crate::cluster::{Endpoint, EndpointView, Health, Locality};
 use crate::stats::{Counter, OutlierStats, Registry};
 
@@ -418,8 +419,8 @@ proptest! {
         let policy = balancer::Policy { method: Method::Hash { limit: None }, slow_start: None };
         let host = |view: &EndpointView, hash| {
             let wanted = Wanted { hash: Some(hash), ..Wanted::default() };
-            let found = balancer::pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted);
-            found.unwrap().0.address
+            let found = balancer::pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted, &mut Counts::default());
+            found.unwrap().address
         };
         cluster.see(ill, Seen::Failed, 5);
         prop_assert!(cluster.is_out(ill));

@@ -267,6 +267,7 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         upgrades: super::Upgrades::default(),
         priority: Priority::Default,
         hash: Default::default(),
+        criteria: None,
         mirrors: Vec::new(),
     }
 }
@@ -304,6 +305,7 @@ fn the_cluster_is_given_or_named_by_a_header_or_drawn_by_weight() {
         cluster: ClusterName::Given(cluster.into()),
         weight,
         mutations: Mutations::default(),
+        criteria: None,
         host_rewrite: None,
         filters: Overrides::default(),
     };
