@@ -318,7 +318,7 @@ fn ring(cx: &mut Cx<'_>, place: &Place<'_>, min: Option<u64>, max: Option<u64>, 
 
 fn maglev(cx: &mut Cx<'_>, place: &Place<'_>, size: Option<u64>) -> TableKind {
     let size = size.unwrap_or(65_537);
-    let divides = |divisor: &u64| size % divisor == 0;
+    let divides = |divisor: &u64| size.is_multiple_of(*divisor);
     if size < 2 || (2..).take_while(|divisor| divisor * divisor <= size).any(|divisor| divides(&divisor)) {
         let text = format!("the table has {size} entries, which is not a prime number");
         cx.error(&place.field("table_size"), Code::BadValue, text).suggest("65537");

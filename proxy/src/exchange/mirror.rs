@@ -93,7 +93,7 @@ impl Exchange<'_> {
                 timeout: limits.timeout,
                 idle: forward.idle_timeout.or(context.manager.timeouts.stream_idle),
             };
-            tokio::task::spawn_local(shadow.send());
+            tokio::task::spawn_local(shadow.go());
             let limit = replay_limit(context.listener.buffer_limit, forward);
             mirrors.0.push(Feed { frames, waiting, limit, broken: Cell::new(false), cluster });
         }
@@ -144,7 +144,7 @@ impl Feed {
 
 impl Shadow {
     /// Sends the copy, and counts what came of it.
-    async fn send(mut self) {
+    async fn go(mut self) {
         let start = time::now();
         let timer = pin!(timer(start));
         let timers = Timers::new(timer, start, None);

@@ -4,9 +4,11 @@ use super::*;
 use crate::message::{Authority, FieldNameBuf, Path};
 
 fn request(path: &str, headers: &[(&str, &str)]) -> RequestHead {
-    let mut head = RequestHead::default();
-    head.path = Path::new(path).unwrap();
-    head.authority = Authority::new("pet").unwrap();
+    let mut head = RequestHead {
+        path: Path::new(path).unwrap(),
+        authority: Authority::new("pet").unwrap(),
+        ..RequestHead::default()
+    };
     for (name, value) in headers {
         let name = FieldNameBuf::new(name).unwrap();
         head.fields.push(&name, &FieldValueBuf::new(*value).unwrap());

@@ -43,8 +43,11 @@ fn named(port: u16, hostname: &str) -> Endpoint {
     Endpoint { hostname: hostname.to_owned(), ..at(port) }
 }
 
-fn zones(zones: &[(&str, u32, &[(u16, u32)])]) -> Vec<Endpoint> {
-    let zone = |(zone, locality_weight, hosts): &(&str, u32, &[(u16, u32)])| {
+/// A zone with its weight and its hosts with theirs.
+type Zone<'z> = (&'z str, u32, &'z [(u16, u32)]);
+
+fn zones(zones: &[Zone<'_>]) -> Vec<Endpoint> {
+    let zone = |(zone, locality_weight, hosts): &Zone<'_>| {
         let locality = Locality { zone: (*zone).to_owned(), ..Locality::default() };
         let locality_weight = *locality_weight;
         weighted(hosts)
@@ -78,8 +81,8 @@ fn key(number: u64) -> u64 {
 fn every_pick_is_envoys() {
     let five = weighted(&[(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]);
     let unequal = weighted(&[(5, 5), (1, 1), (3, 2)]);
-    let places: [(&str, u32, &[(u16, u32)]); 2] = [("a", 3, &[(1, 1), (2, 2)]), ("b", 1, &[(3, 1), (4, 1)])];
-    let none: (&str, u32, &[(u16, u32)]) = ("c", 0, &[(6, 1)]);
+    let places: [Zone<'_>; 2] = [("a", 3, &[(1, 1), (2, 2)]), ("b", 1, &[(3, 1), (4, 1)])];
+    let none: Zone<'_> = ("c", 0, &[(6, 1)]);
     let ill = |port| Endpoint { health: Health::Unhealthy, ..at(port) };
     let second = |port| Endpoint { priority: 1, ..at(port) };
     let degraded = |port| Endpoint { health: Health::Degraded, ..at(port) };
