@@ -19,10 +19,11 @@ use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
 use crate::snapshot::{FilterChain, Listener};
-use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, MaglevStats, Registry, RingHashStats, Scope};
 
 mod action;
 mod admin;
+mod balancing;
 mod chains;
 pub mod check;
 mod cluster;
@@ -117,7 +118,15 @@ pub struct ClusterPart {
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
     pub health_stats: Option<Arc<Scope<HealthCheckStats>>>,
+    pub table_stats: Option<TableStats>,
     pub breakers: Arc<[Breaker; 2]>,
+}
+
+/// Statistics of a table that hosts are picked from by hash.
+#[derive(Clone, Debug)]
+pub enum TableStats {
+    Ring(Arc<Scope<RingHashStats>>),
+    Maglev(Arc<Scope<MaglevStats>>),
 }
 
 /// Who this proxy is: the flags, else the file's `node`.
@@ -353,6 +362,7 @@ fn build_clusters(
         let part = ClusterPart {
             message: packed,
             health_stats: cluster::health_stats(cx, message, &policy),
+            table_stats: cluster::table_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::downstream::Downstream;
@@ -19,7 +20,7 @@ use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
 use crate::local::Local;
 use crate::local_reply::LocalReply;
-use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
+use crate::message::{FieldValueBuf, Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::overload::{Overload, Relief};
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
@@ -30,6 +31,7 @@ use crate::time;
 
 mod attempt;
 mod filters;
+mod mirror;
 mod record;
 mod response;
 mod retry;
@@ -89,6 +91,8 @@ struct Request<'x> {
 #[derive(Default)]
 struct Response {
     head: ResponseHead,
+    /// Values of `set-cookie` for a response of the upstream.
+    cookies: SmallVec<[FieldValueBuf; 1]>,
     trailers: Option<Fields>,
     phase: Phase,
 }

@@ -3,21 +3,28 @@
 //! A policy is immutable and kept by a request for its whole life; the endpoint view is read again
 //! by each attempt.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use crate::affinity::HashPolicies;
+
 pub(crate) mod balancer;
 pub(crate) mod breaker;
 pub(crate) mod flags;
+pub(crate) mod hashing;
 pub(crate) mod health;
 mod host;
 pub mod outlier;
+pub(crate) mod pool;
 pub mod report;
 pub(crate) mod shares;
+pub(crate) mod subsets;
 
-pub(crate) use host::{EndpointView, Host, HostShard, HostStats, Locality, PrioritySet};
+pub(crate) use host::{EndpointView, Host, HostShard, HostStats, Locality};
+pub(crate) use pool::PrioritySet;
 
 /// Everything about a cluster but its endpoints.
 #[derive(Debug)]
@@ -34,8 +41,10 @@ pub struct ClusterPolicy {
     pub buffer_limit: usize,
     /// Default and high priority.
     pub breakers: [breaker::Thresholds; 2],
-    /// How the health of its endpoints is weighed.
-    pub(crate) balance: shares::Balance,
+    /// How its endpoints are laid out for picks.
+    pub(crate) layout: Arc<pool::Layout>,
+    /// What of a request is hashed, instead of what its route says.
+    pub(crate) hash: Option<HashPolicies>,
     /// Ejection of hosts that fail requests.
     pub outlier: Option<Arc<outlier::Policy>>,
     /// Active health checks.
@@ -79,10 +88,14 @@ pub struct Endpoint {
     pub locality: Locality,
     pub locality_weight: u32,
     pub canary: bool,
+    pub(crate) metadata: Option<Arc<LbMetadata>>,
     pub(crate) health: Health,
     /// How its health is checked.
     pub(crate) check: health::Target,
 }
+
+/// What the metadata of an endpoint say to balancing (`envoy.lb`).
+pub(crate) type LbMetadata = BTreeMap<String, serde_json::Value>;
 
 /// The health that the configuration or discovery says (`health_status`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -148,6 +148,9 @@ impl Exchange<'_> {
         }
         let date = &record.context.local.date;
         date.with(record.info.start_time, |date| headers::response::apply(response, rules, date));
+        for cookie in std::mem::take(&mut self.response.cookies) {
+            response.fields.push(Known::SetCookie, &cookie);
+        }
         record.info.status = status;
         self.request_id_in_response();
         self.attempts_in_response();

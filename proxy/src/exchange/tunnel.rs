@@ -68,7 +68,7 @@ impl Exchange<'_> {
         };
         attempts.retry_permit = None;
         let mut end = read?;
-        attempt.report_response(self.record.context, &self.request.head, &self.response.head);
+        attempt.report_response(&self.record.context.local, &self.request.head, &self.response.head);
         if let Some(failure) = self.retry_response(attempts, attempt) {
             return Err(failure);
         }

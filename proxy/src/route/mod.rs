@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::affinity::{Criteria, HashPolicies};
 use crate::filter::chain::Overrides;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
@@ -139,6 +140,30 @@ pub struct Forward {
     pub(crate) body_buffer: BodyBuffer,
     pub(crate) upgrades: Upgrades,
     pub(crate) priority: Priority,
+    /// What of a request is hashed, for clusters that pick hosts by it.
+    pub(crate) hash: HashPolicies,
+    /// The metadata that hosts are to have.
+    pub(crate) criteria: Option<Criteria>,
+    /// Where copies of the request go.
+    pub(crate) mirrors: Vec<Mirror>,
+}
+
+/// A cluster that gets copies of requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    pub cluster: ClusterName,
+    /// The share of requests; `None` is all.
+    pub fraction: Option<FractionMatcher>,
+    pub host: MirrorHost,
+}
+
+/// The host that a copy asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum MirrorHost {
+    /// That of the request with `-shadow`.
+    Shadow,
+    Keep,
+    Literal(Authority),
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
@@ -172,11 +197,13 @@ pub struct Weighted {
     pub weight: u32,
     pub(crate) mutations: Mutations,
     pub host_rewrite: Option<Authority>,
+    /// The metadata that hosts are to have: those of the route with its own laid over.
+    pub(crate) criteria: Option<Criteria>,
     pub(crate) filters: Overrides,
 }
 
-/// How an entry of a weighted choice names its cluster.
-#[derive(Debug)]
+/// How an entry of a weighted choice, or a mirror, names its cluster.
+#[derive(Clone, Debug)]
 pub(crate) enum ClusterName {
     Given(Arc<str>),
     /// By this request header.

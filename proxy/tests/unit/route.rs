@@ -266,6 +266,9 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         body_buffer: super::BodyBuffer::default(),
         upgrades: super::Upgrades::default(),
         priority: Priority::Default,
+        hash: Default::default(),
+        criteria: None,
+        mirrors: Vec::new(),
     }
 }
 
@@ -302,6 +305,7 @@ fn the_cluster_is_given_or_named_by_a_header_or_drawn_by_weight() {
         cluster: ClusterName::Given(cluster.into()),
         weight,
         mutations: Mutations::default(),
+        criteria: None,
         host_rewrite: None,
         filters: Overrides::default(),
     };
