@@ -17,6 +17,7 @@ mod envoy;
 mod injection;
 mod linear;
 mod listeners;
+mod memory;
 mod odd;
 mod operators;
 mod overload;
