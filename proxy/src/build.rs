@@ -18,6 +18,7 @@ use xds::{Diagnostic, Read};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
+use crate::memory::SocketBuffers;
 use crate::snapshot::{FilterChain, Listener};
 use crate::stats::{ClusterStats, HealthCheckStats, MaglevStats, Registry, RingHashStats, Scope};
 
@@ -44,6 +45,7 @@ pub(crate) mod resolver;
 mod retries;
 mod routes;
 mod runtime;
+mod sockets;
 mod tracing;
 mod values;
 
@@ -185,6 +187,8 @@ pub(crate) struct Cx<'a> {
     egress: bool,
     /// Its `per_connection_buffer_limit_bytes`.
     buffer_limit: Option<usize>,
+    /// Of the sockets to all clusters.
+    upstream_buffers: SocketBuffers,
     files: Option<&'a Files>,
     /// Of the content of the files that the listener takes data from.
     digest: DefaultHasher,
@@ -206,6 +210,7 @@ impl<'a> Cx<'a> {
             any_by_header: false,
             egress: false,
             buffer_limit: None,
+            upstream_buffers: SocketBuffers::default(),
             files: parts.files,
             digest: DefaultHasher::new(),
         }
@@ -278,6 +283,7 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
         bootstrap.dns_resolution_config.as_ref(),
         bootstrap.use_tcp_for_dns_lookups,
     );
+    cx.upstream_buffers = sockets::of_upstreams(&mut cx, bootstrap);
     let admin = admin::address(&mut cx, bootstrap);
     let admin_log = admin::access_log(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);

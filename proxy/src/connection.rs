@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
+use crate::local::Idle;
 use crate::message::{Name, RequestHead, Version};
 use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
@@ -75,15 +76,17 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     let limits =
         HeadLimits { bytes: manager.limits.max_request_headers_bytes, fields: manager.limits.max_headers };
     let mut connection = http1::ServerConnection::new(stream, limits, &manager.http1);
+    let place = IdlePlace::new(context);
     let http2 = match manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => {
-            let first = first_bytes(&mut connection, context, begun).await;
+            let first = first_bytes(&mut connection, context, &place, begun).await;
             match first {
-                FirstBytes::Http2 => true,
-                FirstBytes::Other => false,
-                FirstBytes::Closed => return End { remote: true, ..End::default() },
+                Some(FirstBytes::Http2) => true,
+                Some(FirstBytes::Other) => false,
+                Some(FirstBytes::Closed) => return End { remote: true, ..End::default() },
+                None => return End::default(),
             }
         }
     };
@@ -93,25 +96,55 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         stats.downstream_cx_http2_total.inc();
         stats.downstream_cx_http2_active.inc();
         // On the heap, so that a connection of HTTP/1 has no place for it.
-        let end = Box::pin(http2::serve(stream, front, context, begun)).await;
+        let end = Box::pin(http2::serve(stream, front, context, place, begun)).await;
         stats.downstream_cx_http2_active.dec();
         end
     } else {
         stats.downstream_cx_http1_total.inc();
         stats.downstream_cx_http1_active.inc();
-        let end = serve_http1(&mut connection, context, begun).await;
+        let end = serve_http1(&mut connection, context, &place, begun).await;
         count_http1(&mut connection, context);
         stats.downstream_cx_http1_active.dec();
         end
     }
 }
 
-/// Waits for the first bytes, which tell the protocol; `Other` when they do not come in time.
+/// A connection's place among the idle ones of its worker, which make way for new ones.
+struct IdlePlace {
+    evicted: Rc<Notify>,
+    idle: RefCell<Option<Idle>>,
+}
+
+impl IdlePlace {
+    /// Of a new connection, which is idle until it has brought a request.
+    fn new(context: &ConnectionContext) -> Self {
+        let place = Self { evicted: Rc::default(), idle: RefCell::default() };
+        place.enter(context, false);
+        place
+    }
+
+    fn enter(&self, context: &ConnectionContext, used: bool) {
+        self.idle.replace(context.enter_idle(used, &self.evicted));
+    }
+
+    fn leave(&self) {
+        self.idle.take();
+    }
+
+    /// Waits until a new connection needs the place.
+    async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+/// Waits for the first bytes, which tell the protocol; `Other` when they do not come in time, `None`
+/// when the connection has to end before.
 async fn first_bytes(
     connection: &mut http1::ServerConnection,
     context: &ConnectionContext,
+    place: &IdlePlace,
     begun: Instant,
-) -> FirstBytes {
+) -> Option<FirstBytes> {
     let timeouts = &context.manager.timeouts;
     let head_due = head_due(timeouts).map(|(due, _)| due);
     let first = earliest(head_due, last(timeouts, begun));
@@ -122,9 +155,13 @@ async fn first_bytes(
         let due = due();
         tokio::select! {
             biased;
-            first = connection.first_bytes() => return first,
-            () = until(timer.as_mut(), due) => return FirstBytes::Other,
-            signal = signal(&mut drain, 0) => if signal == Signal::Drained { return FirstBytes::Closed },
+            first = connection.first_bytes() => return Some(first),
+            () = until(timer.as_mut(), due) => return Some(FirstBytes::Other),
+            signal = signal(&mut drain, 0) => if signal == Signal::Drained { return None },
+            () = place.evicted() => {
+                context.http().downstream_cx_idle_timeout.inc();
+                return None;
+            }
         }
     }
 }
@@ -133,6 +170,7 @@ async fn first_bytes(
 enum Wake {
     Data,
     Due,
+    Evicted,
     Signal(Signal),
 }
 
@@ -175,12 +213,14 @@ impl Drop for Kept {
 async fn serve_http1(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
+    place: &IdlePlace,
     begun: Instant,
 ) -> End {
     let last = last(&context.manager.timeouts, begun);
     let timer = pin!(timer(earliest(context.idle_timeout().map(|idle| begun + idle), last)));
     let mut run = Run {
         context,
+        place,
         drain: context.drain.clone(),
         timer,
         last,
@@ -204,6 +244,7 @@ async fn serve_http1(
 /// One HTTP/1 connection's state beside its codec.
 struct Run<'c> {
     context: &'c Rc<ConnectionContext>,
+    place: &'c IdlePlace,
     drain: watch::Receiver<Drain>,
     timer: Pin<&'c mut Sleep>,
     /// When `max_connection_duration` is over.
@@ -224,10 +265,11 @@ impl Run<'_> {
             }
             let last = self.last.filter(|_| self.draining.is_none());
             announce_close(connection, self.context, self.requests, last);
-            if let Some(end) = one_request(connection, self.context).await {
+            if let Some(end) = one_request(connection, self.context, self.place).await {
                 return Some(end);
             }
             count_http1(connection, self.context);
+            self.place.enter(self.context, true);
             self.idle_since = now();
             let _kept = Kept::take()?;
             match self.next(connection, Some(self.idle_since + QUIET)).await {
@@ -251,8 +293,13 @@ impl Run<'_> {
                 () = connection.readable() => Wake::Data,
                 () = until(self.timer.as_mut(), first) => Wake::Due,
                 signal = signal(&mut self.drain, self.requests) => Wake::Signal(signal),
+                () = self.place.evicted() => Wake::Evicted,
             };
             match wake {
+                Wake::Evicted => {
+                    stats.downstream_cx_idle_timeout.inc();
+                    return Next::End;
+                }
                 Wake::Data => return Next::Request,
                 Wake::Signal(Signal::Changed) => {}
                 Wake::Due if first != due => return Next::Quiet,
@@ -280,6 +327,7 @@ impl Run<'_> {
 async fn one_request(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
+    place: &IdlePlace,
 ) -> Option<End> {
     let manager = &context.manager;
     let mut head = take_head();
@@ -293,7 +341,14 @@ async fn one_request(
             connection.give_up_head();
             HeadEvent::Refused(refusal)
         }
+        // Headers that are not whole hold no place that a client with a request needs.
+        () = place.evicted() => {
+            context.http().downstream_cx_idle_timeout.inc();
+            give_head(head);
+            return Some(End::default());
+        }
     };
+    place.leave();
     if event == HeadEvent::Request && !underscores(context, &mut head) {
         connection.close_after();
         event = HeadEvent::Refused(Refusal::UNDERSCORE);

@@ -11,14 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::downstream::Downstream;
 use crate::filter::chain::Running;
 use crate::format::Context;
 use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
-use crate::local::Local;
+use crate::local::{Idle, Local};
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::overload::{Overload, Relief};
@@ -142,6 +142,12 @@ impl ConnectionContext {
     pub(crate) fn idle_timeout(&self) -> Option<Duration> {
         let full = self.manager.timeouts.idle;
         if self.listener.bypasses_overload { full } else { self.local.state.overload.connection_idle(full) }
+    }
+
+    /// Enters the connection among those that make way for new ones, where there are any.
+    pub(crate) fn enter_idle(&self, used: bool, evicted: &Rc<Notify>) -> Option<Idle> {
+        let evicts = !self.listener.bypasses_overload && self.local.state.overload.evicts_idle();
+        evicts.then(|| self.local.idle.enter(used, evicted))
     }
 
     fn listener_http(&self) -> &ListenerHttpStats {

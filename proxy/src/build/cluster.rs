@@ -64,6 +64,7 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
             ..manager::http2(http.http2.as_ref(), buffer_limit)
         },
         tcp_keepalive: keepalive(message),
+        socket_buffers: cx.upstream_buffers,
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
     };
@@ -165,10 +166,11 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
 
 /// What a connection is made with, and how long it may be used.
 fn fingerprint(policy: &ClusterPolicy) -> u64 {
-    let ClusterPolicy { protocol, http1, http2, tcp_keepalive, .. } = policy;
+    let ClusterPolicy { protocol, http1, http2, tcp_keepalive, socket_buffers, .. } = policy;
     let use_limits = (policy.idle_timeout, policy.max_requests_per_connection);
     let mut hasher = DefaultHasher::new();
-    format!("{protocol:?} {http1:?} {http2:?} {tcp_keepalive:?} {use_limits:?}").hash(&mut hasher);
+    format!("{protocol:?} {http1:?} {http2:?} {tcp_keepalive:?} {socket_buffers:?} {use_limits:?}")
+        .hash(&mut hasher);
     hasher.finish()
 }
 

@@ -198,7 +198,7 @@ fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptio
 }
 
 /// HTTP/2 options, for both sides. The peer may send as much on a stream as the other side has not yet
-/// taken, so the limit of the buffer is one of the stream's window; a frame always fits.
+/// taken, so the limit of the buffer is one of the stream's window.
 pub(super) fn http2(
     message: Option<&Http2ProtocolOptions>,
     buffer_limit: Option<usize>,

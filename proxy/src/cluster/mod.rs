@@ -10,6 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use crate::affinity::HashPolicies;
+use crate::memory::SocketBuffers;
 
 pub(crate) mod balancer;
 pub(crate) mod breaker;
@@ -54,6 +55,8 @@ pub struct ClusterPolicy {
     /// HTTP/2 options of upstream connections.
     pub http2: crate::http2::Options,
     pub(crate) tcp_keepalive: Option<TcpKeepalive>,
+    /// `upstream_bind_config` of the cluster manager.
+    pub(crate) socket_buffers: SocketBuffers,
     /// Same when connections made under one policy may serve another.
     pub fingerprint: u64,
     /// Whether `cluster_header` may select it: false for clusters that the file names as a configuration source or collector.

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Failure, HostResult, replay_limit, upstream_version};
-use super::record::{charge, charge_host, count_reset};
+use super::record::{charge, charge_host, count_failure};
 use super::timers::{Expiry, Limits, Timers, noticed_elsewhere, timer};
 use super::upload::Replay;
 use super::{Exchange, nothing};
@@ -192,6 +192,7 @@ impl Shadow {
         }
         let mut response = ResponseHead::default();
         let result = self.converse(timers, &mut stream, &mut response).await;
+        stream.count_reset(self.cluster.stats());
         match &result {
             Ok(()) => {
                 attempt.report_response(&self.local, &self.head, &response);
@@ -204,7 +205,7 @@ impl Shadow {
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
                 }
-                count_reset(self.cluster.stats(), failure);
+                count_failure(self.cluster.stats(), failure);
             }
         }
         result.map(|()| response.status)

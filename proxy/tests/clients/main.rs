@@ -18,6 +18,7 @@ mod injection;
 mod linear;
 mod listeners;
 mod local_replies;
+mod memory;
 mod odd;
 mod operators;
 mod overload;

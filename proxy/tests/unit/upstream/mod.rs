@@ -19,6 +19,7 @@ use crate::cluster::{
     ClusterPolicy, Endpoint, EndpointView, Health, Locality, UpstreamProtocol, balancer::Policy,
 };
 use crate::error::UpstreamError;
+use crate::memory::SocketBuffers;
 use crate::message::{HeadKind, RequestHead, ResponseHead, Version};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Registry};
@@ -54,6 +55,7 @@ fn policy(limits: Thresholds) -> ClusterPolicy {
         http1: crate::http1::ClientOptions::default(),
         http2: crate::http2::Options::default(),
         tcp_keepalive: None,
+        socket_buffers: SocketBuffers::default(),
         fingerprint: 0,
         selectable_by_header: true,
     }
