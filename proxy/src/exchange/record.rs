@@ -13,6 +13,7 @@ use super::{ConnectionContext, Exchange, Phase};
 use crate::cluster::outlier::Seen;
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
+use crate::local_reply::ATTEMPT_TOO_LONG;
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::route::VirtualCluster;
 use crate::state::Drain;
@@ -98,7 +99,8 @@ impl Record<'_> {
                 (Flag::UpstreamRequestTimeout, "response_timeout")
             }
             Expiry::PerTry => (Flag::UpstreamRequestTimeout, "upstream_per_try_timeout"),
-            Expiry::PerTryIdle => (Flag::StreamIdleTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::PerTryIdle => (Flag::UpstreamRequestTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::AttemptMaxDuration => (Flag::UpstreamMaxStreamDurationReached, ATTEMPT_TOO_LONG),
             Expiry::StreamIdle => {
                 http.downstream_rq_idle_timeout.inc();
                 (Flag::StreamIdleTimeout, "stream_idle_timeout")
@@ -147,6 +149,10 @@ pub(super) fn count_reset(stats: &ClusterStats, failure: &Failure) {
         }
         Failure::Expired(Expiry::PerTryIdle) => {
             stats.upstream_rq_per_try_idle_timeout.inc();
+            stats.upstream_rq_tx_reset.inc();
+        }
+        Failure::Expired(Expiry::AttemptMaxDuration) => {
+            stats.upstream_rq_max_duration_reached.inc();
             stats.upstream_rq_tx_reset.inc();
         }
         Failure::Response(_) | Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),

@@ -1,7 +1,7 @@
 //! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
 
 use crate::format::{Context, Format};
-use crate::message::{FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid};
+use crate::message::{FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid, Known};
 
 /// The configured changes of one level.
 #[derive(Debug, Default)]
@@ -88,7 +88,12 @@ impl Addition {
         }
         let (name, value) = (&self.name, FieldValue::from(value));
         match self.action {
-            AppendAction::AppendIfExistsOrAdd => fields.push(name, value),
+            AppendAction::AppendIfExistsOrAdd => match name {
+                FieldNameBuf::Known(known) if known.is_joined() || *known == Known::Location => {
+                    fields.append(*known, ",", value);
+                }
+                _ => fields.push(name, value),
+            },
             AppendAction::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
             AppendAction::OverwriteIfExistsOrAdd => fields.set(name, value),
             AppendAction::OverwriteIfExists if fields.contains(name) => fields.set(name, value),

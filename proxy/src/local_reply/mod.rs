@@ -76,27 +76,37 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response. `context` is the current one of the exchange (status and flag of the reply
-/// need not be in it yet); `context.request` may be missing when the request could not be read.
-pub(crate) fn render(reply: &LocalReply, mappers: &Mappers, context: &Context<'_>) -> Rendered {
-    let mut head = ResponseHead::new(reply.status);
-    head.version = context.info.version;
-    for (name, value) in &reply.headers {
-        head.fields.push(*name, value);
-    }
+/// Makes the response. `head` is the reply's own, as the routes have changed it. `context` is the
+/// current one of the exchange (status and flag of the reply need not be in it yet);
+/// `context.request` may be missing when the request could not be read.
+pub(crate) fn render(
+    reply: &LocalReply,
+    mappers: &Mappers,
+    context: &Context<'_>,
+    mut head: ResponseHead,
+) -> Rendered {
+    let routes_type = head.fields.get(Known::ContentType).map(<[u8]>::to_vec);
     let (body, content_type) = apply(reply, mappers, context, &mut head);
+    head.fields.remove(Known::ContentLength);
     if context.request.is_some_and(RequestHead::is_grpc) {
         return grpc_response(reply, head, &body);
     }
     let is_head = context.request.is_some_and(|request| request.method == Method::Head);
-    if !body.is_empty() {
-        head.fields.push(Known::ContentLength, body.len());
-        head.fields.push(Known::ContentType, content_type);
-    } else if is_head && head.version != Version::Http2 && may_have_length(head.status) {
-        // To other methods the codec says it.
-        head.fields.push(Known::ContentLength, b"0");
+    if body.is_empty() {
+        head.fields.remove(Known::ContentType);
+        return Rendered { head, body };
     }
-    Rendered { head, body: if is_head { Bytes::new() } else { body } }
+    if head.status != 204 {
+        head.fields.push(Known::ContentLength, body.len());
+    }
+    // What a mapper says of the type holds for the body that it formats.
+    let is_routes = head.fields.get(Known::ContentType) == routes_type.as_deref();
+    if is_routes && (routes_type.is_none() || body != reply.body) {
+        head.fields.set(Known::ContentType, content_type);
+    }
+    // Envoy sends bodies with these statuses (RFC 9110, 15.3.5 and 15.4.5: there is none).
+    let bodiless = is_head || head.status == 204 || head.status == 304;
+    Rendered { head, body: if bodiless { Bytes::new() } else { body } }
 }
 
 /// Lets `local_reply_config` change status, headers and body; returns the body and its content type.
@@ -141,6 +151,8 @@ fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Ren
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");
     head.fields.push(Known::GrpcStatus, code);
+    // A line of JSON ends with its line break.
+    let body = body.strip_suffix(b"\n").unwrap_or(body);
     if !body.is_empty() {
         // Encoded, it is printable.
         if let Ok(message) = FieldValue::new(&grpc::encode_message(body)) {
@@ -153,11 +165,6 @@ fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Ren
     Rendered { head, body: Bytes::new() }
 }
 
-/// Whether a response without a body has a `content-length` (RFC 9110, 8.6).
-fn may_have_length(status: u16) -> bool {
-    status >= 200 && status != 204 && status != 304
-}
-
 /// The reply that reports a failed attempt.
 impl From<&UpstreamError> for LocalReply {
     fn from(error: &UpstreamError) -> Self {
@@ -167,7 +174,19 @@ impl From<&UpstreamError> for LocalReply {
 
 const DEADLINE_EXCEEDED: u32 = 4;
 
+/// The response code detail of an attempt that took longer than its cluster allows.
+pub(crate) const ATTEMPT_TOO_LONG: &str = "upstream_max_stream_duration_reached";
+
 impl LocalReply {
+    /// The head before any change of it.
+    pub(crate) fn head(&self, version: Version) -> ResponseHead {
+        let mut head = ResponseHead { version, ..ResponseHead::new(self.status) };
+        for (name, value) in &self.headers {
+            head.fields.push(*name, value);
+        }
+        head
+    }
+
     /// A response with a body of our own.
     pub(crate) fn new(status: u16, text: &'static str, details: &'static str) -> Self {
         Self {
@@ -238,7 +257,14 @@ impl LocalReply {
     /// The route's or attempt's upstream answered nothing for its `per_try_idle_timeout`.
     pub(crate) fn per_try_idle_timeout() -> Self {
         Self::new(504, "upstream request timeout", "upstream_per_try_idle_timeout")
-            .flagged(Flag::StreamIdleTimeout)
+            .flagged(Flag::UpstreamRequestTimeout)
+    }
+
+    /// The last attempt took longer than the cluster's `max_stream_duration`.
+    pub(crate) fn attempt_too_long(request_complete: bool) -> Self {
+        let text = "upstream max stream duration reached";
+        Self::new(late(request_complete), text, ATTEMPT_TOO_LONG)
+            .flagged(Flag::UpstreamMaxStreamDurationReached)
     }
 
     /// No byte in either direction for the stream's idle timeout. 408 while the request is still coming, else 504.
@@ -255,7 +281,8 @@ impl LocalReply {
     /// The exchange lasted longer than `max_stream_duration` (or `grpc-timeout`, where the route looks at it).
     pub(crate) fn max_duration(request_complete: bool) -> Self {
         let reply = Self::new(late(request_complete), "downstream duration timeout", "max_duration_timeout");
-        Self { grpc_status: Some(DEADLINE_EXCEEDED), ..reply.flagged(Flag::DurationTimeout) }
+        // Envoy sets no flag for it.
+        Self { grpc_status: Some(DEADLINE_EXCEEDED), ..reply }
     }
 
     /// The request's body is larger than may be buffered.

@@ -13,13 +13,17 @@ mod upstream;
 
 mod closing;
 mod departure;
+mod direct;
+mod durations;
 mod envoy;
 mod injection;
 mod linear;
+mod lines;
 mod listeners;
 mod odd;
 mod operators;
 mod overload;
+mod paths;
 mod record;
 mod scheme;
 mod statistics;
