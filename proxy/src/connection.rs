@@ -145,9 +145,8 @@ async fn first_bytes(
     place: &IdlePlace,
     begun: Instant,
 ) -> Option<FirstBytes> {
-    let timeouts = &context.manager.timeouts;
-    let head_due = head_due(timeouts).map(|(due, _)| due);
-    let first = earliest(head_due, last(timeouts, begun));
+    let head_due = head_due(&context.manager.timeouts).map(|(due, _)| due);
+    let first = earliest(head_due, context.last.map(Instant::from_std));
     let due = || earliest(first, context.idle_timeout().map(|idle| begun + idle));
     let mut timer = pin!(timer(due()));
     let mut drain = context.drain.clone();
@@ -216,7 +215,7 @@ async fn serve_http1(
     place: &IdlePlace,
     begun: Instant,
 ) -> End {
-    let last = last(&context.manager.timeouts, begun);
+    let last = context.last.map(Instant::from_std);
     let timer = pin!(timer(earliest(context.idle_timeout().map(|idle| begun + idle), last)));
     let mut run = Run {
         context,
@@ -330,13 +329,16 @@ async fn one_request(
     place: &IdlePlace,
 ) -> Option<End> {
     let manager = &context.manager;
+    let start = crate::time::now();
     let mut head = take_head();
     let mut event = tokio::select! {
         biased;
         event = connection.read_head(&mut head, &manager.http1) => event,
         refusal = too_late(&manager.timeouts) => {
-            if refusal == Refusal::HEADER_TIMEOUT {
-                context.http().downstream_rq_header_timeout.inc();
+            match refusal {
+                Refusal::HEADER_TIMEOUT => context.http().downstream_rq_header_timeout.inc(),
+                Refusal::MAX_DURATION => context.http().downstream_rq_max_duration_reached.inc(),
+                _ => {}
             }
             connection.give_up_head();
             HeadEvent::Refused(refusal)
@@ -363,13 +365,13 @@ async fn one_request(
             }
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            exchange::refuse(context, refusal, &head, down).await;
+            exchange::refuse(context, refusal, &head, start, down).await;
             give_head(head);
         }
         HeadEvent::Request => {
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            let outcome = exchange::run(context, head, down).await;
+            let outcome = exchange::run(context, head, start, down).await;
             give_head(outcome.head);
             if outcome.keep_alive && connection.reusable() {
                 return None;
@@ -493,17 +495,13 @@ fn now() -> Instant {
     Instant::from_std(crate::time::now())
 }
 
-/// When `max_connection_duration` is over.
-fn last(timeouts: &Timeouts, begun: Instant) -> Option<Instant> {
-    timeouts.max_connection_duration.map(|most| begun + most)
-}
-
 /// When a head must be whole, and the response when it is not.
 fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
     let candidates = [
         (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
         (timeouts.request, Refusal::TIMEOUT),
         (timeouts.stream_idle, Refusal::IDLE_TIMEOUT),
+        (timeouts.max_stream_duration, Refusal::MAX_DURATION),
     ];
     let first = candidates.into_iter().filter_map(|(limit, refusal)| Some((limit?, refusal)));
     first.min_by_key(|(limit, _)| *limit).map(|(limit, refusal)| (now() + limit, refusal))

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -52,6 +52,8 @@ pub(crate) struct ConnectionContext {
     pub local: Rc<Local>,
     /// How far draining has come for this connection.
     pub drain: watch::Receiver<Drain>,
+    /// When `max_connection_duration` is over.
+    pub last: Option<Instant>,
 }
 
 /// What is left after an exchange.
@@ -155,9 +157,13 @@ impl ConnectionContext {
     }
 }
 
-/// Carries one request to its end.
-pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
-    let start = time::now();
+/// Carries one request to its end; it began with the first byte of its head, at `start`.
+pub(crate) async fn run(
+    context: &ConnectionContext,
+    head: RequestHead,
+    start: Instant,
+    mut down: Downstream<'_>,
+) -> Outcome {
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
@@ -179,9 +185,9 @@ pub(crate) async fn refuse(
     context: &ConnectionContext,
     refusal: Refusal,
     head: &RequestHead,
+    start: Instant,
     mut down: Downstream<'_>,
 ) {
-    let start = time::now();
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
@@ -220,7 +226,7 @@ impl<'x> Exchange<'x> {
                 info: StreamInfo::new(Rc::clone(&context.info), head.version, time::wall(), start),
                 traced: None,
                 span: None,
-                forwarded: start,
+                forwarded: time::now(),
                 internal: false,
             },
             timers,
@@ -322,20 +328,27 @@ impl<'x> Exchange<'x> {
             return Ok(());
         }
         let context = self.record.context;
-        match path::normalize(&self.request.head.path, context.manager.rules.path) {
-            path::Normalized::Unchanged => Ok(()),
-            path::Normalized::Changed(path) => {
-                // Only characters that a path may hold are unescaped.
-                let invalid = |_| LocalReply::bad_request("path_normalization_failed");
-                self.request.head.path = Path::new(path).map_err(invalid)?;
+        // Only characters that a path may hold are unescaped.
+        let take = |head: &mut RequestHead, path| match Path::new(path) {
+            Ok(path) => {
+                head.path = path;
                 Ok(())
             }
+            Err(_) => Err(LocalReply::bad_request("path_normalization_failed")),
+        };
+        let head = &mut self.request.head;
+        match path::normalize(&head.path, context.manager.rules.path) {
+            path::Normalized::Unchanged => Ok(()),
+            path::Normalized::Changed(path) => take(head, path),
             path::Normalized::Redirect(path) => {
                 context.http().downstream_rq_redirected_with_normalized_path.inc();
-                Err(LocalReply::redirect(307, path))
+                take(head, path.clone())?;
+                let reply = LocalReply::redirect(307, path);
+                Err(LocalReply { details: "path_normalization_failed".into(), ..reply })
             }
-            path::Normalized::Reject => {
+            path::Normalized::Reject(path) => {
                 context.http().downstream_rq_failed_path_normalization.inc();
+                take(head, path)?;
                 Err(LocalReply::bad_request("path_normalization_failed"))
             }
         }

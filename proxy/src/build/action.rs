@@ -24,7 +24,7 @@ use super::{Cx, balancing, http_filters, matchers, retries};
 use crate::affinity::Criteria;
 use crate::route::{
     Action, ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathRewrite, Priority, Redirect,
-    RedirectPath, Target, Upgrades, Weighted,
+    RedirectPath, StreamLimits, Target, Upgrades, Weighted,
 };
 
 /// The default timeout of a route.
@@ -59,12 +59,17 @@ pub(super) fn forward(
         path,
         host: host_rewrite(cx, place, message),
         append_x_forwarded_host: message.append_x_forwarded_host,
-        timeout: values::limit(message.timeout.as_ref(), Some(ROUTE_TIMEOUT)),
+        // `max_stream_duration` takes its place, even where that sets no limit.
+        timeout: match stream {
+            Some(_) => None,
+            None => values::limit(message.timeout.as_ref(), Some(ROUTE_TIMEOUT)),
+        },
         idle_timeout: duration(message.idle_timeout.as_ref()),
-        max_stream_duration: stream.and_then(|limits| duration(limits.max_stream_duration.as_ref())),
-        grpc_timeout_header_max: stream.and_then(|limits| duration(limits.grpc_timeout_header_max.as_ref())),
-        grpc_timeout_header_offset: stream
-            .and_then(|limits| duration(limits.grpc_timeout_header_offset.as_ref())),
+        stream: stream.map(|limits| StreamLimits {
+            longest: duration(limits.max_stream_duration.as_ref()),
+            grpc_longest: duration(limits.grpc_timeout_header_max.as_ref()),
+            grpc_offset: duration(limits.grpc_timeout_header_offset.as_ref()).unwrap_or_default(),
+        }),
         retry: retry.map(Arc::new),
         body_buffer: crate::route::BodyBuffer::default(),
         upgrades: Upgrades(
@@ -260,6 +265,10 @@ fn host_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Ho
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => HostRewrite::Endpoint,
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {
             HostRewrite::Header(name.to_ascii_lowercase().into())
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => {
+            let rewrite = matchers::rewrite(cx, &place.field("host_rewrite_path_regex"), rewrite);
+            rewrite.map_or(HostRewrite::Keep, HostRewrite::Path)
         }
         _ => HostRewrite::Keep,
     }

@@ -43,6 +43,8 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
         protocol: http.protocol,
         balancer: balancing.policy,
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(Duration::from_secs(3600))),
+        max_connection_duration: super::values::duration(common.max_connection_duration.as_ref()),
+        max_stream_duration: limit(common.max_stream_duration.as_ref(), None),
         max_requests_per_connection: common
             .max_requests_per_connection
             .or(message.max_requests_per_connection)

@@ -64,7 +64,8 @@ pub(super) fn manager(
         ),
         timeouts: Timeouts {
             idle: limit(common.idle_timeout.as_ref(), Some(HOUR)),
-            max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
+            // 0 is at once.
+            max_connection_duration: duration(common.max_connection_duration.as_ref()),
             max_stream_duration: limit(common.max_stream_duration.as_ref(), None),
             stream_idle: limit(message.stream_idle_timeout.as_ref(), Some(Duration::from_secs(300))),
             request: limit(message.request_timeout.as_ref(), None),

@@ -38,6 +38,10 @@ pub struct ClusterPolicy {
     pub idle_timeout: Option<Duration>,
     /// Requests after which an upstream connection is closed; `None` is no limit.
     pub max_requests_per_connection: Option<u32>,
+    /// An upstream connection takes no more requests after this long.
+    pub max_connection_duration: Option<Duration>,
+    /// Of one attempt.
+    pub max_stream_duration: Option<Duration>,
     /// Body bytes buffered for one stream in one direction (`per_connection_buffer_limit_bytes`, 1 MiB).
     pub buffer_limit: usize,
     /// Default and high priority.

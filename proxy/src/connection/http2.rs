@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::{
-    End, IdlePlace, changed, earliest, give_head, head_due, last, now, take_head, timer, underscores, until,
+    End, IdlePlace, changed, earliest, give_head, head_due, now, take_head, timer, underscores, until,
 };
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
@@ -34,7 +34,7 @@ pub(super) async fn serve(
     let mut run = Run {
         context,
         streams: Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun), place }),
-        last: last(&manager.timeouts, begun),
+        last: context.last.map(Instant::from_std),
         head_due: head_due(&manager.timeouts).map(|(due, _)| due),
         requests: 0,
         ending: None,
@@ -264,6 +264,7 @@ fn start_stream(
     rx: http2::RequestBody,
     tx: http2::ResponseWriter,
 ) {
+    let start = crate::time::now();
     let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
     streams.place.leave();
@@ -277,10 +278,10 @@ fn start_stream(
             (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
         };
         let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, down).await;
+            exchange::refuse(&context, refusal, &head, start, down).await;
             head
         } else {
-            exchange::run(&context, head, down).await.head
+            exchange::run(&context, head, start, down).await.head
         };
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));

@@ -104,7 +104,7 @@ impl<'x> Exchange<'x> {
         let (cluster, weighted) = self.cluster(matched, forward)?;
         let context = self.record.context;
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
-        let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
+        let limits = Limits::of(&mut self.request.head, forward, &context.manager, &cluster.policy);
         self.prepare_request(forward)?;
         if self.request.head.check(upstream_version(&cluster, &self.request.head)).is_err() {
             return Err(LocalReply::refused(400, "http2.invalid_target"));
@@ -333,7 +333,8 @@ impl<'x> Exchange<'x> {
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
-            rewrite_host(&mut self.request.head, host.clone(), forward.append_x_forwarded_host);
+            // As in Envoy, no header says what it was.
+            self.request.head.authority = host.clone();
         }
         Ok((cluster, weighted))
     }
@@ -362,28 +363,17 @@ impl<'x> Exchange<'x> {
             let applied = level.request.apply_to_request(&mut head.fields, values);
             applied.map_err(|name| LocalReply::invalid_header_value(name.as_name()))?;
         }
-        match &forward.host {
-            HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => {
-                rewrite_host(head, host.clone(), forward.append_x_forwarded_host);
-            }
-            HostRewrite::Header(name) => {
-                if let Some(host) = head.get(name) {
-                    let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
-                    rewrite_host(
-                        head,
-                        Authority::new(host).map_err(invalid)?,
-                        forward.append_x_forwarded_host,
-                    );
-                }
-            }
+        let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
+        let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
+        if let Some(host) = forward.host.host(head).transpose().map_err(invalid)? {
+            rewrite_host(head, host, forward.append_x_forwarded_host, says_original);
         }
         let Some(matched) = self.request.matched else { return Ok(()) };
         if let Some(path) = forward.rewrite_path(&matched.route.path, &head.path) {
             let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":path"));
             let original = std::mem::replace(&mut head.path, Path::new(path).map_err(invalid)?);
-            if !self.record.context.manager.rules.suppress_envoy_headers {
-                head.fields.set("x-envoy-original-path", &original);
+            if says_original {
+                head.fields.set(Known::XEnvoyOriginalPath, &original);
             }
         }
         Ok(())
@@ -415,8 +405,8 @@ impl<'x> Exchange<'x> {
             && !host.hostname.is_empty()
             && let Ok(host) = Authority::new(host.hostname.as_str())
         {
-            // A retry replaces the name of the host before it, which no client asked for.
-            rewrite_host(head, host, attempts.forward.append_x_forwarded_host && attempts.count == 1);
+            let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
+            rewrite_host(head, host, attempts.forward.append_x_forwarded_host, says_original);
         }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
             head.fields.set("x-envoy-attempt-count", attempts.count);
@@ -433,10 +423,17 @@ pub(super) fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     }
 }
 
-fn rewrite_host(head: &mut RequestHead, host: Authority, append_x_forwarded_host: bool) {
+/// A host instead of the one that the request names. `append_x_forwarded_host` and
+/// `x-envoy-original-host` tell the upstream which that was.
+fn rewrite_host(head: &mut RequestHead, host: Authority, append: bool, says_original: bool) {
     let original = std::mem::replace(&mut head.authority, host);
-    if append_x_forwarded_host && original != head.authority {
+    let last =
+        head.fields.get(Known::XForwardedHost).and_then(|list| list.rsplit(|&byte| byte == b',').next());
+    if append && last != Some(&*original) {
         head.fields.append(Known::XForwardedHost, ",", &original);
+    }
+    if says_original {
+        head.fields.set(Known::XEnvoyOriginalHost, &original);
     }
 }
 

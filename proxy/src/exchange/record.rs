@@ -14,6 +14,7 @@ use crate::cluster::outlier::Seen;
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
 use crate::local::Local;
+use crate::local_reply::ATTEMPT_TOO_LONG;
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::route::VirtualCluster;
 use crate::state::Drain;
@@ -85,7 +86,8 @@ impl Record<'_> {
                 (Flag::UpstreamRequestTimeout, "response_timeout")
             }
             Expiry::PerTry => (Flag::UpstreamRequestTimeout, "upstream_per_try_timeout"),
-            Expiry::PerTryIdle => (Flag::StreamIdleTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::PerTryIdle => (Flag::UpstreamRequestTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::AttemptMaxDuration => (Flag::UpstreamMaxStreamDurationReached, ATTEMPT_TOO_LONG),
             Expiry::StreamIdle => {
                 http.downstream_rq_idle_timeout.inc();
                 (Flag::StreamIdleTimeout, "stream_idle_timeout")
@@ -150,6 +152,7 @@ pub(super) fn count_failure(stats: &ClusterStats, failure: &Failure) {
         Failure::Upstream(UpstreamError::Protocol(_)) => stats.upstream_cx_protocol_error.inc(),
         Failure::Expired(Expiry::PerTry) => stats.upstream_rq_per_try_timeout.inc(),
         Failure::Expired(Expiry::PerTryIdle) => stats.upstream_rq_per_try_idle_timeout.inc(),
+        Failure::Expired(Expiry::AttemptMaxDuration) => stats.upstream_rq_max_duration_reached.inc(),
         Failure::Response(_)
         | Failure::Expired(_)
         | Failure::Client(_)

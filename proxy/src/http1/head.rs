@@ -8,7 +8,7 @@ use memchr::memchr;
 use super::body::Framing;
 use super::{HeadLimits, Malformed, ServerOptions};
 use crate::message::{
-    Authority, FieldValue, Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, work,
+    Authority, FieldValue, Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, grammar, work,
 };
 
 /// How far a parser came.
@@ -137,7 +137,7 @@ fn folded_end(bytes: &[u8], mut end: usize) -> Option<usize> {
     Some(end)
 }
 
-pub(super) fn strip_cr(line: &[u8]) -> &[u8] {
+fn strip_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
@@ -368,6 +368,8 @@ fn request_framing(head: &mut RequestHead, summary: &Summary, http10: bool) -> R
 /// Moves what a target has of an authority to the authority (then the `host` header does not count); the path holds the target already.
 fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) -> Result<bool, Malformed> {
     if head.method == Method::Connect {
+        // RFC 9110, 9.3.6: a port is always there.
+        grammar::port(target).ok_or(Malformed::Target)?;
         head.authority.set(target).map_err(|_| Malformed::Target)?;
         return Ok(true);
     }
@@ -375,10 +377,13 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
     if relative || !options.allow_absolute_url {
         return Ok(false);
     }
-    let colon = memchr(b':', target).ok_or(Malformed::Target)?;
+    if target == b"*" {
+        return Err(Malformed::Target);
+    }
+    let colon = memchr(b':', target).ok_or(Malformed::Syntax)?;
     let (scheme, rest) = target.split_at(colon);
-    let scheme = Scheme::parse(scheme).ok_or(Malformed::Target)?;
-    let rest = rest.strip_prefix(b"://").ok_or(Malformed::Target)?;
+    let rest = rest.strip_prefix(b"://").ok_or(Malformed::Syntax)?;
+    let scheme = Scheme::parse(scheme).ok_or(Malformed::Scheme)?;
     if scheme == Scheme::Https && options.refuse_https_target {
         return Err(Malformed::HttpsOnPlaintext);
     }

@@ -127,15 +127,11 @@ pub struct Forward {
     pub(crate) host: HostRewrite,
     pub append_x_forwarded_host: bool,
     /// From the end of the request to the end of the response; `None` is no limit, the default is
-    /// 15 s.
+    /// 15 s unless the route has a `max_stream_duration`.
     pub timeout: Option<Duration>,
     /// Without any byte in either direction; `None` when the listener's applies.
     pub idle_timeout: Option<Duration>,
-    pub max_stream_duration: Option<Duration>,
-    /// The limit of `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`).
-    pub grpc_timeout_header_max: Option<Duration>,
-    /// Taken from a trusted `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
-    pub grpc_timeout_header_offset: Option<Duration>,
+    pub(crate) stream: Option<StreamLimits>,
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) body_buffer: BodyBuffer,
     pub(crate) upgrades: Upgrades,
@@ -164,6 +160,17 @@ pub(crate) enum MirrorHost {
     Shadow,
     Keep,
     Literal(Authority),
+}
+
+/// `max_stream_duration` of a route.
+#[derive(Debug)]
+pub(crate) struct StreamLimits {
+    /// `None` when the listener's applies; 0 is no limit.
+    pub longest: Option<Duration>,
+    /// The limit of `grpc-timeout`, where it is looked at; 0 for any.
+    pub grpc_longest: Option<Duration>,
+    /// Taken from `grpc-timeout`.
+    pub grpc_offset: Duration,
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
@@ -235,6 +242,8 @@ pub(crate) enum HostRewrite {
     Header(Box<str>),
     /// The host name of the endpoint, for DNS clusters (`auto_host_rewrite`).
     Endpoint,
+    /// What becomes of the path without its query (`host_rewrite_path_regex`).
+    Path(Rewrite),
 }
 
 #[derive(Debug)]

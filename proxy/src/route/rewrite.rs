@@ -1,11 +1,11 @@
 //! What a route changes: the path sent upstream, the cluster chosen, the location of a redirect.
 
 use super::{
-    ClusterName, Forward, Mirror, MirrorHost, PathMatch, PathRewrite, Redirect, RedirectPath, Route, Target,
-    Weighted,
+    ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathMatch, PathRewrite, Redirect, RedirectPath,
+    Route, Target, Weighted,
 };
 use crate::message::grammar::{port, split_query, without_port};
-use crate::message::{Authority, RequestHead};
+use crate::message::{Authority, Invalid, RequestHead};
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +92,22 @@ fn draw(entries: &[Weighted], random: u64) -> Option<&Weighted> {
         drawn = drawn.saturating_sub(weight);
         chosen
     })
+}
+
+impl HostRewrite {
+    /// The host that the upstream is to see; `None` when the request's own stays, or the endpoint
+    /// decides.
+    pub(crate) fn host(&self, head: &RequestHead) -> Option<Result<Authority, Invalid>> {
+        match self {
+            Self::Keep | Self::Endpoint => None,
+            Self::Literal(host) => Some(Ok(host.clone())),
+            Self::Header(name) => head.get(name).filter(|host| !host.is_empty()).map(Authority::new),
+            Self::Path(rewrite) => {
+                let host = rewrite.apply(split_query(&head.path).0);
+                (!host.is_empty()).then(|| Authority::new(&*host))
+            }
+        }
+    }
 }
 
 impl Forward {

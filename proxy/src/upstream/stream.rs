@@ -80,7 +80,9 @@ pub(super) struct Connection {
     pub(super) unsettled: Cell<usize>,
     /// When its last stream ended.
     pub(super) idle_since: Cell<Instant>,
-    pub(super) idle_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    /// When `max_connection_duration` is over.
+    ends: Option<Instant>,
 }
 
 /// What speaks on a connection.
@@ -206,6 +208,7 @@ impl Connection {
             unsettled: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             idle_timeout: policy.idle_timeout,
+            ends: policy.max_connection_duration.map(|most| Instant::now() + most),
         }
     }
 
@@ -216,7 +219,20 @@ impl Connection {
             Codec::Http2(_) => !self.gone.get(),
         };
         let room = self.active.get() < self.max_active.min(self.allowed.get());
-        there && room && !self.draining.get() && self.started.get() < self.max_started
+        // Each connection serves one request at least.
+        let is_old = self.started.get() > 0 && self.is_old();
+        there && room && !self.draining.get() && self.started.get() < self.max_started && !is_old
+    }
+
+    /// Whether it has lasted as long as it may.
+    pub(super) fn is_old(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= Instant::now())
+    }
+
+    /// When it is closed if no request comes.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let idle = self.idle_timeout.map(|timeout| self.idle_since.get() + timeout);
+        idle.into_iter().chain(self.ends).min()
     }
 
     /// Whether the host has closed it, or sent unexpected bytes, or sent GOAWAY. No system
@@ -246,8 +262,12 @@ impl Connection {
         self.opened.borrow().as_ref().map_or(0, Opened::wanted)
     }
 
-    pub(super) fn count_idle_timeout(&self) {
-        self.with_stats(|stats| stats.upstream_cx_idle_timeout.inc());
+    /// It was idle for too long, or is too old.
+    pub(super) fn count_timeout(&self) {
+        self.with_stats(|stats| match self.is_old() {
+            true => stats.upstream_cx_max_duration_reached.inc(),
+            false => stats.upstream_cx_idle_timeout.inc(),
+        });
     }
 
     fn count_bytes(&self, received: u64, sent: u64) {

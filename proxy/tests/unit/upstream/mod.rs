@@ -46,6 +46,8 @@ fn policy(limits: Thresholds) -> ClusterPolicy {
         balancer: Policy::default(),
         idle_timeout: None,
         max_requests_per_connection: None,
+        max_connection_duration: None,
+        max_stream_duration: None,
         buffer_limit: 1024,
         breakers: [limits, limits],
         layout: Arc::default(),
