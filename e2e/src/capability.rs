@@ -40,6 +40,8 @@ pub enum Capability {
     ChangeImage,
     /// Try to write to a container's root.
     ReadOnlyRoot,
+    /// Have containers with a limit of memory.
+    MemoryLimit,
 }
 
 impl Capability {
@@ -58,6 +60,7 @@ impl Capability {
             }
             (T::Local, C::CutLink) => Some("all pods share the loopback interface"),
             (T::Local, C::ChangeImage) => Some("there are no images, only the programs that cargo built"),
+            (T::Local, C::MemoryLimit) => Some("processes may use all memory of this machine"),
             (T::Local, C::Surge) => Some("its supervisor ends a pod before it starts the next one"),
             (T::Local, C::ReadOnlyRoot) => Some("processes see this machine's file system"),
             (T::Kubernetes | T::K3s, C::LeaveAtOnce) => {

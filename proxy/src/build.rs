@@ -18,11 +18,13 @@ use xds::{Diagnostic, Read};
 use crate::access_log::{AccessLog, LogWriter};
 use crate::cluster::breaker::Breaker;
 use crate::cluster::{ClusterPolicy, Endpoint};
+use crate::memory::SocketBuffers;
 use crate::snapshot::{FilterChain, Listener};
-use crate::stats::{ClusterStats, HealthCheckStats, Registry, Scope};
+use crate::stats::{ClusterStats, HealthCheckStats, MaglevStats, Registry, RingHashStats, Scope};
 
 mod action;
 mod admin;
+mod balancing;
 mod chains;
 pub mod check;
 mod cluster;
@@ -43,6 +45,7 @@ pub(crate) mod resolver;
 mod retries;
 mod routes;
 mod runtime;
+mod sockets;
 mod tracing;
 mod values;
 
@@ -117,7 +120,15 @@ pub struct ClusterPart {
     pub discovery: Arc<Discovery>,
     pub stats: Arc<Scope<ClusterStats>>,
     pub health_stats: Option<Arc<Scope<HealthCheckStats>>>,
+    pub table_stats: Option<TableStats>,
     pub breakers: Arc<[Breaker; 2]>,
+}
+
+/// Statistics of a table that hosts are picked from by hash.
+#[derive(Clone, Debug)]
+pub enum TableStats {
+    Ring(Arc<Scope<RingHashStats>>),
+    Maglev(Arc<Scope<MaglevStats>>),
 }
 
 /// Who this proxy is: the flags, else the file's `node`.
@@ -176,6 +187,8 @@ pub(crate) struct Cx<'a> {
     egress: bool,
     /// Its `per_connection_buffer_limit_bytes`.
     buffer_limit: Option<usize>,
+    /// Of the sockets to all clusters.
+    upstream_buffers: SocketBuffers,
     files: Option<&'a Files>,
     /// Of the content of the files that the listener takes data from.
     digest: DefaultHasher,
@@ -197,6 +210,7 @@ impl<'a> Cx<'a> {
             any_by_header: false,
             egress: false,
             buffer_limit: None,
+            upstream_buffers: SocketBuffers::default(),
             files: parts.files,
             digest: DefaultHasher::new(),
         }
@@ -269,6 +283,7 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
         bootstrap.dns_resolution_config.as_ref(),
         bootstrap.use_tcp_for_dns_lookups,
     );
+    cx.upstream_buffers = sockets::of_upstreams(&mut cx, bootstrap);
     let admin = admin::address(&mut cx, bootstrap);
     let admin_log = admin::access_log(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);
@@ -353,6 +368,7 @@ fn build_clusters(
         let part = ClusterPart {
             message: packed,
             health_stats: cluster::health_stats(cx, message, &policy),
+            table_stats: cluster::table_stats(cx, message, &policy),
             policy: same.map_or_else(|| Arc::new(policy), |before| Arc::clone(&before.policy)),
             discovery: match before {
                 Some(before) if *before.discovery == discovery => Arc::clone(&before.discovery),

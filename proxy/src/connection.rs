@@ -3,19 +3,20 @@
 //!
 //! HTTP/1 runs here, one request after the other; HTTP/2 gives each stream a task of its own on the same thread.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
+use crate::local::Idle;
 use crate::message::{Name, RequestHead, Version};
 use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
@@ -75,15 +76,17 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     let limits =
         HeadLimits { bytes: manager.limits.max_request_headers_bytes, fields: manager.limits.max_headers };
     let mut connection = http1::ServerConnection::new(stream, limits, &manager.http1);
+    let place = IdlePlace::new(context);
     let http2 = match manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
         Codec::Auto => {
-            let first = first_bytes(&mut connection, context, begun).await;
+            let first = first_bytes(&mut connection, context, &place, begun).await;
             match first {
-                FirstBytes::Http2 => true,
-                FirstBytes::Other => false,
-                FirstBytes::Closed => return End { remote: true, ..End::default() },
+                Some(FirstBytes::Http2) => true,
+                Some(FirstBytes::Other) => false,
+                Some(FirstBytes::Closed) => return End { remote: true, ..End::default() },
+                None => return End::default(),
             }
         }
     };
@@ -93,28 +96,57 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         stats.downstream_cx_http2_total.inc();
         stats.downstream_cx_http2_active.inc();
         // On the heap, so that a connection of HTTP/1 has no place for it.
-        let end = Box::pin(http2::serve(stream, front, context, begun)).await;
+        let end = Box::pin(http2::serve(stream, front, context, place, begun)).await;
         stats.downstream_cx_http2_active.dec();
         end
     } else {
         stats.downstream_cx_http1_total.inc();
         stats.downstream_cx_http1_active.inc();
-        let end = serve_http1(&mut connection, context, begun).await;
+        let end = serve_http1(&mut connection, context, &place, begun).await;
         count_http1(&mut connection, context);
         stats.downstream_cx_http1_active.dec();
         end
     }
 }
 
-/// Waits for the first bytes, which tell the protocol; `Other` when they do not come in time.
+/// A connection's place among the idle ones of its worker, which make way for new ones.
+struct IdlePlace {
+    evicted: Rc<Notify>,
+    idle: RefCell<Option<Idle>>,
+}
+
+impl IdlePlace {
+    /// Of a new connection, which is idle until it has brought a request.
+    fn new(context: &ConnectionContext) -> Self {
+        let place = Self { evicted: Rc::default(), idle: RefCell::default() };
+        place.enter(context, false);
+        place
+    }
+
+    fn enter(&self, context: &ConnectionContext, used: bool) {
+        self.idle.replace(context.enter_idle(used, &self.evicted));
+    }
+
+    fn leave(&self) {
+        self.idle.take();
+    }
+
+    /// Waits until a new connection needs the place.
+    async fn evicted(&self) {
+        self.evicted.notified().await;
+    }
+}
+
+/// Waits for the first bytes, which tell the protocol; `Other` when they do not come in time, `None`
+/// when the connection has to end before.
 async fn first_bytes(
     connection: &mut http1::ServerConnection,
     context: &ConnectionContext,
+    place: &IdlePlace,
     begun: Instant,
-) -> FirstBytes {
-    let timeouts = &context.manager.timeouts;
-    let head_due = head_due(timeouts).map(|(due, _)| due);
-    let first = earliest(head_due, last(timeouts, begun));
+) -> Option<FirstBytes> {
+    let head_due = head_due(&context.manager.timeouts).map(|(due, _)| due);
+    let first = earliest(head_due, context.last.map(Instant::from_std));
     let due = || earliest(first, context.idle_timeout().map(|idle| begun + idle));
     let mut timer = pin!(timer(due()));
     let mut drain = context.drain.clone();
@@ -122,9 +154,13 @@ async fn first_bytes(
         let due = due();
         tokio::select! {
             biased;
-            first = connection.first_bytes() => return first,
-            () = until(timer.as_mut(), due) => return FirstBytes::Other,
-            signal = signal(&mut drain, 0) => if signal == Signal::Drained { return FirstBytes::Closed },
+            first = connection.first_bytes() => return Some(first),
+            () = until(timer.as_mut(), due) => return Some(FirstBytes::Other),
+            signal = signal(&mut drain, 0) => if signal == Signal::Drained { return None },
+            () = place.evicted() => {
+                context.http().downstream_cx_idle_timeout.inc();
+                return None;
+            }
         }
     }
 }
@@ -133,63 +169,156 @@ async fn first_bytes(
 enum Wake {
     Data,
     Due,
+    Evicted,
     Signal(Signal),
+}
+
+/// What came of that wait.
+enum Next {
+    Request,
+    /// Nothing for some time.
+    Quiet,
+    End,
+}
+
+/// For how long a connection keeps the memory of a request for the next one, and how many of a
+/// thread do so at a time.
+const QUIET: Duration = Duration::from_secs(1);
+const MAX_KEPT: usize = 128;
+
+thread_local! {
+    static KEPT: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Counts a connection that keeps its memory, while it does.
+struct Kept;
+
+impl Kept {
+    fn take() -> Option<Self> {
+        let kept = KEPT.get();
+        (kept < MAX_KEPT).then(|| {
+            KEPT.set(kept + 1);
+            Self
+        })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        KEPT.set(KEPT.get().saturating_sub(1));
+    }
 }
 
 async fn serve_http1(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
+    place: &IdlePlace,
     begun: Instant,
 ) -> End {
-    let timeouts = &context.manager.timeouts;
-    let stats = context.http();
-    let mut drain = context.drain.clone();
-    let last = last(timeouts, begun);
-    let idle_due = |since: Instant| earliest(context.idle_timeout().map(|idle| since + idle), last);
-    let mut timer = pin!(timer(idle_due(begun)));
-    let mut requests = 0u32;
-    let mut idle_since = begun;
-    // Set once the connection has to end: until then a request on its way is still served.
-    let mut draining = None;
+    let last = context.last.map(Instant::from_std);
+    let timer = pin!(timer(earliest(context.idle_timeout().map(|idle| begun + idle), last)));
+    let mut run = Run {
+        context,
+        place,
+        drain: context.drain.clone(),
+        timer,
+        last,
+        requests: 0,
+        idle_since: begun,
+        draining: None,
+    };
     loop {
-        let due = draining.or_else(|| idle_due(idle_since));
-        let wake = tokio::select! {
-            biased;
-            () = connection.readable() => Wake::Data,
-            () = until(timer.as_mut(), due) => Wake::Due,
-            signal = signal(&mut drain, requests) => Wake::Signal(signal),
-        };
-        match wake {
-            Wake::Data => {}
-            Wake::Signal(Signal::Changed) => continue,
-            Wake::Due if draining.is_some() => return End::default(),
-            Wake::Due => {
-                match due == last {
-                    true => stats.downstream_cx_max_duration_reached.inc(),
-                    false => stats.downstream_cx_idle_timeout.inc(),
-                }
-                if requests == 0 {
-                    return End::default();
-                }
-                draining = Some(now() + timeouts.drain);
-                continue;
-            }
-            Wake::Signal(Signal::Drained) => {
-                stats.downstream_cx_drain_close.inc();
-                return End::default();
-            }
+        match run.next(connection, None).await {
+            Next::Request => {}
+            Next::Quiet => continue,
+            Next::End => return End::default(),
         }
-        requests = requests.saturating_add(1);
-        if draining.is_some() {
-            connection.close_after();
-        }
-        announce_close(connection, context, requests, last.filter(|_| draining.is_none()));
         // On the heap while it lasts: it is ten times as large as what an idle connection needs.
-        if let Some(end) = Box::pin(one_request(connection, context)).await {
+        if let Some(end) = Box::pin(run.serve(connection)).await {
             return end;
         }
-        count_http1(connection, context);
-        idle_since = now();
+    }
+}
+
+/// One HTTP/1 connection's state beside its codec.
+struct Run<'c> {
+    context: &'c Rc<ConnectionContext>,
+    place: &'c IdlePlace,
+    drain: watch::Receiver<Drain>,
+    timer: Pin<&'c mut Sleep>,
+    /// When `max_connection_duration` is over.
+    last: Option<Instant>,
+    requests: u32,
+    idle_since: Instant,
+    /// Set once the connection has to end: until then a request on its way is still served.
+    draining: Option<Instant>,
+}
+
+impl Run<'_> {
+    /// Serves requests as long as they follow each other; `None` if the connection continues.
+    async fn serve(&mut self, connection: &mut http1::ServerConnection) -> Option<End> {
+        loop {
+            self.requests = self.requests.saturating_add(1);
+            if self.draining.is_some() {
+                connection.close_after();
+            }
+            let last = self.last.filter(|_| self.draining.is_none());
+            announce_close(connection, self.context, self.requests, last);
+            if let Some(end) = one_request(connection, self.context, self.place).await {
+                return Some(end);
+            }
+            count_http1(connection, self.context);
+            self.place.enter(self.context, true);
+            self.idle_since = now();
+            let _kept = Kept::take()?;
+            match self.next(connection, Some(self.idle_since + QUIET)).await {
+                Next::Request => {}
+                Next::Quiet => return None,
+                Next::End => return Some(End::default()),
+            }
+        }
+    }
+
+    /// Waits for the next request, at most until `quiet`.
+    async fn next(&mut self, connection: &mut http1::ServerConnection, quiet: Option<Instant>) -> Next {
+        let context = self.context;
+        let (timeouts, stats) = (&context.manager.timeouts, context.http());
+        loop {
+            let idle = || earliest(context.idle_timeout().map(|idle| self.idle_since + idle), self.last);
+            let due = self.draining.or_else(idle);
+            let first = earliest(due, quiet);
+            let wake = tokio::select! {
+                biased;
+                () = connection.readable() => Wake::Data,
+                () = until(self.timer.as_mut(), first) => Wake::Due,
+                signal = signal(&mut self.drain, self.requests) => Wake::Signal(signal),
+                () = self.place.evicted() => Wake::Evicted,
+            };
+            match wake {
+                Wake::Evicted => {
+                    stats.downstream_cx_idle_timeout.inc();
+                    return Next::End;
+                }
+                Wake::Data => return Next::Request,
+                Wake::Signal(Signal::Changed) => {}
+                Wake::Due if first != due => return Next::Quiet,
+                Wake::Due if self.draining.is_some() => return Next::End,
+                Wake::Due => {
+                    match due == self.last {
+                        true => stats.downstream_cx_max_duration_reached.inc(),
+                        false => stats.downstream_cx_idle_timeout.inc(),
+                    }
+                    if self.requests == 0 {
+                        return Next::End;
+                    }
+                    self.draining = Some(now() + timeouts.drain);
+                }
+                Wake::Signal(Signal::Drained) => {
+                    stats.downstream_cx_drain_close.inc();
+                    return Next::End;
+                }
+            }
+        }
     }
 }
 
@@ -197,20 +326,31 @@ async fn serve_http1(
 async fn one_request(
     connection: &mut http1::ServerConnection,
     context: &Rc<ConnectionContext>,
+    place: &IdlePlace,
 ) -> Option<End> {
     let manager = &context.manager;
+    let start = crate::time::now();
     let mut head = take_head();
     let mut event = tokio::select! {
         biased;
         event = connection.read_head(&mut head, &manager.http1) => event,
         refusal = too_late(&manager.timeouts) => {
-            if refusal == Refusal::HEADER_TIMEOUT {
-                context.http().downstream_rq_header_timeout.inc();
+            match refusal {
+                Refusal::HEADER_TIMEOUT => context.http().downstream_rq_header_timeout.inc(),
+                Refusal::MAX_DURATION => context.http().downstream_rq_max_duration_reached.inc(),
+                _ => {}
             }
             connection.give_up_head();
             HeadEvent::Refused(refusal)
         }
+        // Headers that are not whole hold no place that a client with a request needs.
+        () = place.evicted() => {
+            context.http().downstream_cx_idle_timeout.inc();
+            give_head(head);
+            return Some(End::default());
+        }
     };
+    place.leave();
     if event == HeadEvent::Request && !underscores(context, &mut head) {
         connection.close_after();
         event = HeadEvent::Refused(Refusal::UNDERSCORE);
@@ -225,13 +365,13 @@ async fn one_request(
             }
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            exchange::refuse(context, refusal, &head, down).await;
+            exchange::refuse(context, refusal, &head, start, down).await;
             give_head(head);
         }
         HeadEvent::Request => {
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
-            let outcome = exchange::run(context, head, down).await;
+            let outcome = exchange::run(context, head, start, down).await;
             give_head(outcome.head);
             if outcome.keep_alive && connection.reusable() {
                 return None;
@@ -355,17 +495,13 @@ fn now() -> Instant {
     Instant::from_std(crate::time::now())
 }
 
-/// When `max_connection_duration` is over.
-fn last(timeouts: &Timeouts, begun: Instant) -> Option<Instant> {
-    timeouts.max_connection_duration.map(|most| begun + most)
-}
-
 /// When a head must be whole, and the response when it is not.
 fn head_due(timeouts: &Timeouts) -> Option<(Instant, Refusal)> {
     let candidates = [
         (timeouts.request_headers, Refusal::HEADER_TIMEOUT),
         (timeouts.request, Refusal::TIMEOUT),
         (timeouts.stream_idle, Refusal::IDLE_TIMEOUT),
+        (timeouts.max_stream_duration, Refusal::MAX_DURATION),
     ];
     let first = candidates.into_iter().filter_map(|(limit, refusal)| Some((limit?, refusal)));
     first.min_by_key(|(limit, _)| *limit).map(|(limit, refusal)| (now() + limit, refusal))

@@ -44,6 +44,15 @@ impl RequestBody<'_> {
         }
     }
 
+    /// Drops what has been received of the body and waits unread.
+    pub(crate) fn skip_received(&mut self) {
+        match self {
+            Self::Http1(body) => body.skip_received(),
+            // A stream is over with its response.
+            Self::Http2(_) => {}
+        }
+    }
+
     /// The upgrade was accepted: what follows is the tunnel's data, until the client ends its side.
     pub(crate) fn tunnel(&mut self) {
         match self {

@@ -7,19 +7,20 @@ use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::watch;
+use smallvec::SmallVec;
+use tokio::sync::{Notify, watch};
 
 use crate::downstream::Downstream;
 use crate::filter::chain::Running;
 use crate::format::Context;
 use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
-use crate::local::Local;
+use crate::local::{Idle, Local};
 use crate::local_reply::LocalReply;
-use crate::message::{Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
+use crate::message::{FieldValueBuf, Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::overload::{Overload, Relief};
 use crate::route::{Action, Decision, Route, VirtualHost, direct_location, to_tls};
 use crate::snapshot::{HttpManager, Listener};
@@ -30,6 +31,7 @@ use crate::time;
 
 mod attempt;
 mod filters;
+mod mirror;
 mod record;
 mod response;
 mod retry;
@@ -50,6 +52,8 @@ pub(crate) struct ConnectionContext {
     pub local: Rc<Local>,
     /// How far draining has come for this connection.
     pub drain: watch::Receiver<Drain>,
+    /// When `max_connection_duration` is over.
+    pub last: Option<Instant>,
 }
 
 /// What is left after an exchange.
@@ -89,6 +93,8 @@ struct Request<'x> {
 #[derive(Default)]
 struct Response {
     head: ResponseHead,
+    /// Values of `set-cookie` for a response of the upstream.
+    cookies: SmallVec<[FieldValueBuf; 1]>,
     trailers: Option<Fields>,
     phase: Phase,
 }
@@ -140,14 +146,24 @@ impl ConnectionContext {
         if self.listener.bypasses_overload { full } else { self.local.state.overload.connection_idle(full) }
     }
 
+    /// Enters the connection among those that make way for new ones, where there are any.
+    pub(crate) fn enter_idle(&self, used: bool, evicted: &Rc<Notify>) -> Option<Idle> {
+        let evicts = !self.listener.bypasses_overload && self.local.state.overload.evicts_idle();
+        evicts.then(|| self.local.idle.enter(used, evicted))
+    }
+
     fn listener_http(&self) -> &ListenerHttpStats {
         self.manager.listener_stats.shard(self.local.shard)
     }
 }
 
-/// Carries one request to its end.
-pub(crate) async fn run(context: &ConnectionContext, head: RequestHead, mut down: Downstream<'_>) -> Outcome {
-    let start = time::now();
+/// Carries one request to its end; it began with the first byte of its head, at `start`.
+pub(crate) async fn run(
+    context: &ConnectionContext,
+    head: RequestHead,
+    start: Instant,
+    mut down: Downstream<'_>,
+) -> Outcome {
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
@@ -169,9 +185,9 @@ pub(crate) async fn refuse(
     context: &ConnectionContext,
     refusal: Refusal,
     head: &RequestHead,
+    start: Instant,
     mut down: Downstream<'_>,
 ) {
-    let start = time::now();
     let timer = pin!(timers::timer(start));
     let timers = Timers::new(timer, start, context.reduced());
     let received = Cell::new(0);
@@ -179,6 +195,10 @@ pub(crate) async fn refuse(
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
     exchange.send_reply(&mut down, reply).await;
+    if !refusal.keeps_head {
+        // What came of it is not its end.
+        exchange.record.info.request_end = None;
+    }
     exchange.finish();
 }
 
@@ -206,7 +226,7 @@ impl<'x> Exchange<'x> {
                 info: StreamInfo::new(Rc::clone(&context.info), head.version, time::wall(), start),
                 traced: None,
                 span: None,
-                forwarded: start,
+                forwarded: time::now(),
                 internal: false,
             },
             timers,
@@ -308,20 +328,27 @@ impl<'x> Exchange<'x> {
             return Ok(());
         }
         let context = self.record.context;
-        match path::normalize(&self.request.head.path, context.manager.rules.path) {
-            path::Normalized::Unchanged => Ok(()),
-            path::Normalized::Changed(path) => {
-                // Only characters that a path may hold are unescaped.
-                let invalid = |_| LocalReply::bad_request("path_normalization_failed");
-                self.request.head.path = Path::new(path).map_err(invalid)?;
+        // Only characters that a path may hold are unescaped.
+        let take = |head: &mut RequestHead, path| match Path::new(path) {
+            Ok(path) => {
+                head.path = path;
                 Ok(())
             }
+            Err(_) => Err(LocalReply::bad_request("path_normalization_failed")),
+        };
+        let head = &mut self.request.head;
+        match path::normalize(&head.path, context.manager.rules.path) {
+            path::Normalized::Unchanged => Ok(()),
+            path::Normalized::Changed(path) => take(head, path),
             path::Normalized::Redirect(path) => {
                 context.http().downstream_rq_redirected_with_normalized_path.inc();
-                Err(LocalReply::redirect(307, path))
+                take(head, path.clone())?;
+                let reply = LocalReply::redirect(307, path);
+                Err(LocalReply { details: "path_normalization_failed".into(), ..reply })
             }
-            path::Normalized::Reject => {
+            path::Normalized::Reject(path) => {
                 context.http().downstream_rq_failed_path_normalization.inc();
+                take(head, path)?;
                 Err(LocalReply::bad_request("path_normalization_failed"))
             }
         }

@@ -7,13 +7,14 @@
 //!
 //! The ladder: a module imports only lower rungs. `main` > `app` > `control`, `worker` > `admin`, `listener` > `connection` > `exchange`,
 //! `tcp`, `build` > `snapshot` > `local` > `upstream`, `downstream` > `route`, `cluster` > `filter` > `local_reply` >
-//! `access_log`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
+//! `access_log`, `affinity`, `headers`, `retry`, `trace` > `format` > `matcher`, `http1`, `http2`, `grpc` > `stream_info` > `message`, `error`, `state`, `stats`,
 //! `time`, `args` > `overload`, `memory`.
 
 #![warn(unreachable_pub)] // what is `pub` is for programs and integration tests
 
 pub mod access_log;
 pub mod admin;
+mod affinity;
 pub mod app;
 mod args;
 pub mod build;

@@ -83,6 +83,7 @@ pub(crate) fn probe(address: SocketAddr) -> std::io::Result<()> {
 /// A listening socket.
 pub(crate) fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
     let socket = socket(listener.address, kernel_balances(listener), listener.ipv4_compat)?;
+    listener.socket_buffers.apply(SockRef::from(&socket))?;
     socket.listen(backlog(listener))?;
     TcpListener::from_std(socket.into())
 }
@@ -146,11 +147,17 @@ impl Acceptor {
     pub(crate) fn replace(&self, listener: Arc<Listener>) {
         let before = self.listener.replace(listener);
         let listener = self.listener.borrow();
+        let Some(socket) = self.socket.upgrade() else { return };
+        let socket = SockRef::from(&*socket);
         if before.backlog != listener.backlog
-            && let Some(socket) = self.socket.upgrade()
-            && let Err(error) = SockRef::from(&*socket).listen(backlog(&listener))
+            && let Err(error) = socket.listen(backlog(&listener))
         {
             tracing::warn!(listener = %listener.name, %error, "`tcp_backlog_size` cannot be changed");
+        }
+        if before.socket_buffers != listener.socket_buffers
+            && let Err(error) = listener.socket_buffers.apply(socket)
+        {
+            tracing::warn!(listener = %listener.name, %error, "`socket_options` cannot be changed");
         }
     }
 
@@ -178,6 +185,10 @@ impl Acceptor {
                 Ok((stream, peer)) => {
                     pause.reset();
                     self.dispatch(&local, &spread, &mut turn, stream, peer);
+                    if local.state.overload.is_full() {
+                        // The connection that makes way closes before the next one is accepted.
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(error) => {
                     // Out of descriptors, or the peer is gone already: neither is helped by asking again at once.
@@ -268,7 +279,7 @@ fn serve(local: &Rc<Local>, listener: &Arc<Listener>, stream: TcpStream, peer: S
         stats.downstream_cx_overload_reject.inc();
         return;
     }
-    let Some(entered) = Entered::new(&local.state, listener.ignores_global_limit) else {
+    let Some(entered) = Entered::new(local, listener.ignores_global_limit) else {
         stats.downstream_global_cx_overflow.inc();
         return;
     };
@@ -303,9 +314,10 @@ struct Open {
 struct Entered(Arc<ServerState>);
 
 impl Entered {
-    /// `None` for one beyond the limit of all listeners together.
-    fn new(state: &Arc<ServerState>, ignores_limit: bool) -> Option<Self> {
-        state.overload.enter(ignores_limit).then(|| Self(Arc::clone(state)))
+    /// `None` for one beyond the limit of all listeners together, unless an idle one makes way.
+    fn new(local: &Local, ignores_limit: bool) -> Option<Self> {
+        let entered = local.state.overload.enter(ignores_limit, || local.idle.evict());
+        entered.then(|| Self(Arc::clone(&local.state)))
     }
 }
 

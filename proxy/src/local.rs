@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -15,6 +16,10 @@ use crate::state::{Direction, Drain, Generation, ServerState};
 use crate::time::{self, DateCache};
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
 
+mod idle;
+
+pub(crate) use idle::{Idle, IdleConnections};
+
 /// After its deadline, how long a connection may still write its last records. Then it is aborted.
 const LAST_RECORDS: Duration = Duration::from_millis(20);
 
@@ -25,6 +30,8 @@ pub(crate) struct Local {
     pub state: Arc<ServerState>,
     pub clusters: Clusters,
     pub date: DateCache,
+    /// Entered only where they make way for new ones.
+    pub idle: Rc<IdleConnections>,
     reports: Arc<Reports>,
     random: RefCell<fastrand::Rng>,
     /// The connections of each filter chain, by the address of its `Generation`.
@@ -52,6 +59,7 @@ impl Local {
             state,
             clusters: Clusters::default(),
             date: DateCache::default(),
+            idle: Rc::default(),
             reports,
             random: RefCell::new(fastrand::Rng::new()),
             draining: RefCell::default(),
@@ -169,7 +177,6 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::rc::Rc;
 
     /// Serves connections that never end by themselves; the drain stage of each, and whether it is
     /// still open.

@@ -62,7 +62,7 @@ pub(crate) enum QueryRule {
 }
 
 /// A share of requests; `build` has looked its runtime key up.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FractionMatcher {
     pub runtime_key: Box<str>,
     pub numerator: u32,
@@ -228,7 +228,7 @@ fn number(value: &[u8]) -> Option<i64> {
     std::str::from_utf8(value).ok()?.trim().parse().ok()
 }
 
-fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
+pub(crate) fn parameter<'q>(query: &'q [u8], name: &[u8]) -> Option<&'q [u8]> {
     query.split(|&byte| byte == b'&').find_map(|pair| {
         let rest = pair.strip_prefix(name)?;
         match rest.split_first() {

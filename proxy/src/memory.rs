@@ -1,28 +1,56 @@
 //! Memory: what the process and its control group use, and what a connection and a request cost.
 //!
-//! The edge computes its limit of connections from the costs. They are measured in a control group of
-//! its own, with what the kernel keeps for sockets, and rounded up.
+//! Limits in configuration are computed from the costs (`deploy/README.md`, "Memory of a proxy";
+//! `crates/tidy/tests/tidy/manifests/memory.rs` multiplies them). They are measured in a control group
+//! of its own, with what the kernel keeps for sockets, and rounded up; the test
+//! `proxy/tests/clients/memory.rs` measures them again.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A proxy that serves nobody: program, threads, configuration, statistics (2 to 4 MiB).
-pub const BASE: u64 = 6 << 20;
+use socket2::SockRef;
+
+/// A proxy that serves nobody: program, threads, configuration, statistics (2 to 3 MiB).
+pub const BASE: u64 = 4 << 20;
 
 /// An idle connection of a client. HTTP/2 needs 20 to 26 KiB, most of it buffers of `h2`; HTTP/1
 /// needs 4 KiB.
 pub const IDLE_CONNECTION: u64 = 26 << 10;
 
-/// A request without its buffers: the exchange, both heads, the connection to the host (20 KiB).
-pub const REQUEST: u64 = 24 << 10;
+/// A request without its buffers: the exchange, both heads, the connection to the host (14 to 17 KiB).
+pub const REQUEST: u64 = 17 << 10;
 
-/// The least window of an HTTP/2 stream: a frame always fits.
-pub const LEAST_WINDOW: u64 = 16 << 10;
+/// A request that waits for a connection to a host, without its buffer (10 to 12 KiB).
+pub const WAITING_REQUEST: u64 = 12 << 10;
+
+/// The least window of an HTTP/2 stream.
+pub const LEAST_WINDOW: u64 = 8 << 10;
 
 /// Connections of clients that fit into a limit of memory: half of what is left beside the base is
 /// for them, the other half for requests.
 pub(crate) fn connections_within(limit: u64) -> u32 {
     u32::try_from(limit.saturating_sub(BASE) / 2 / IDLE_CONNECTION).unwrap_or(u32::MAX).max(16)
+}
+
+/// Sizes of the kernel's buffers of a socket, which the control group counts as well. Without one the
+/// kernel lets the buffer grow to megabytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketBuffers {
+    pub(crate) receive: Option<u32>,
+    pub(crate) send: Option<u32>,
+}
+
+impl SocketBuffers {
+    /// Sets them; connections that a socket accepts inherit them.
+    pub(crate) fn apply(self, socket: SockRef<'_>) -> io::Result<()> {
+        if let Some(bytes) = self.receive {
+            socket.set_recv_buffer_size(bytes as usize)?;
+        }
+        if let Some(bytes) = self.send {
+            socket.set_send_buffer_size(bytes as usize)?;
+        }
+        Ok(())
+    }
 }
 
 /// Bytes of the process, as the kernel counts them; 0 where it does not.

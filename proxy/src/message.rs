@@ -10,7 +10,7 @@ mod parts;
 
 pub(crate) use fields::Fields;
 pub(crate) use parts::{
-    Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path,
+    Authority, Direction, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path,
 };
 
 /// Larger buffers are freed after a request.

@@ -175,6 +175,9 @@ impl Relief {
     }
 }
 
+/// Connections that may be open beyond the limit for as long as they take to close.
+const MAX_CLOSING: u64 = 16;
+
 /// What every thread may ask: the relief that is asked for, and whether one more connection fits.
 #[derive(Debug, Default)]
 pub(crate) struct Overload {
@@ -207,16 +210,21 @@ impl Overload {
         self.relief.swap(word, Relaxed) != word
     }
 
-    /// Counts a connection of a client; false when it is one too many. Beyond the limit only those
-    /// that ignore it are let in.
-    pub(crate) fn enter(&self, ignores_limit: bool) -> bool {
+    /// Counts a connection of a client; false when it is one too many. Beyond the limit those are let
+    /// in that ignore it, and those for which `evict` closes another one.
+    pub(crate) fn enter(&self, ignores_limit: bool, evict: impl FnOnce() -> bool) -> bool {
         let Some(most) = self.max_connections() else { return true };
         let before = self.open.fetch_add(1, Relaxed);
-        let fits = ignores_limit || before < most;
+        let fits = ignores_limit || before < most || before < most + MAX_CLOSING && evict();
         if !fits {
             self.leave();
         }
         fits
+    }
+
+    /// Whether as many connections are open as may be.
+    pub(crate) fn is_full(&self) -> bool {
+        self.max_connections().is_some_and(|most| self.open() >= most)
     }
 
     /// A connection that was let in has ended.
@@ -238,6 +246,14 @@ impl Overload {
     /// The idle timeout of a stream as it is now.
     pub(crate) fn stream_idle(&self, full: Option<Duration>) -> Option<Duration> {
         self.reduced(full, |timers| timers.stream_idle)
+    }
+
+    /// Whether the longest idle connection makes way for a new one at the limit: where the file lets
+    /// idle timeouts of connections shrink, none is left of them there.
+    pub(crate) fn evicts_idle(&self) -> bool {
+        self.settings.get().is_some_and(|settings| {
+            settings.max_connections.is_some() && settings.timers.connection_idle.is_some()
+        })
     }
 
     /// Whether idle timeouts of streams may change while they run.

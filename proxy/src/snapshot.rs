@@ -18,6 +18,7 @@ use crate::filter::local_rate_limit::TokenBucket;
 use crate::headers::Rules;
 use crate::local_reply::Mappers;
 use crate::matcher::Cidr;
+use crate::memory::SocketBuffers;
 use crate::overload::{Overload, Relief};
 use crate::route::RouteTable;
 use crate::state::{Direction, Generation};
@@ -61,6 +62,8 @@ pub struct Listener {
     pub backlog: u32,
     /// Bytes buffered for one connection in one direction (`per_connection_buffer_limit_bytes`, 1 MiB).
     pub buffer_limit: usize,
+    /// The kernel's buffers of its sockets.
+    pub socket_buffers: SocketBuffers,
     /// Open connections beyond which new ones are closed at once; `None` is no limit.
     pub max_connections: Option<u32>,
     /// The actions of the overload manager do not apply to it (`bypass_overload_manager`).

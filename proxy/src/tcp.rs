@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use tokio::net::TcpStream;
 
+use crate::cluster::balancer::Wanted;
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::Seen;
 use crate::cluster::{Host, HostShard};
@@ -175,7 +176,8 @@ impl Session<'_> {
                 self.info.flags.set(Flag::UpstreamRetryLimitExceeded);
                 return Ok(None);
             }
-            let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), &[], 0) else {
+            let Some(host) = cluster.pick(&mut |bound| self.local.random_below(bound), Wanted::default())
+            else {
                 cluster.stats().upstream_cx_none_healthy.inc();
                 self.info.flags.set(Flag::NoHealthyUpstream);
                 return Ok(None);

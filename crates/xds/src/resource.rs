@@ -25,6 +25,10 @@ use crate::api::envoy::extensions::{
     filters::network::http_connection_manager::v3::HttpConnectionManager,
     filters::network::local_ratelimit::v3::LocalRateLimit as ConnectionRateLimit,
     filters::network::tcp_proxy::v3::TcpProxy,
+    load_balancing_policies::{
+        least_request::v3::LeastRequest, maglev::v3::Maglev, random::v3::Random, ring_hash::v3::RingHash,
+        round_robin::v3::RoundRobin, subset::v3::Subset,
+    },
     network::dns_resolver::cares::v3::CaresDnsResolverConfig,
     network::dns_resolver::getaddrinfo::v3::GetAddrInfoDnsResolverConfig,
     resource_monitors::cgroup_memory::v3::CgroupMemoryConfig,
@@ -111,3 +115,6 @@ resources!(ScaleTimersOverloadActionConfig, ShrinkHeapConfig);
 
 // Network filters.
 resources!(ConnectionLimit, ConnectionRateLimit, Echo);
+
+// Balancing policies.
+resources!(LeastRequest, Maglev, Random, RingHash, RoundRobin, Subset);

@@ -114,6 +114,55 @@ async fn a_pod_without_a_network_costs_requests_where_nobody_tries_again() {
     mesh.down().await;
 }
 
+/// More than the limit of the file allows, and more than the memory of the container holds without it.
+const CLIENTS: usize = 900;
+
+#[tokio::test]
+async fn more_clients_than_the_ingress_has_memory_for_are_refused_and_it_lives() {
+    if skipped(&[Capability::MemoryLimit]) {
+        return;
+    }
+    let mesh = Mesh::start().await;
+    let pod = mesh.pod("ingress", 1).await;
+    let path = "/petstore/petstore/2?includePets=true";
+    let first_bytes: [(&str, Vec<u8>); 3] = [
+        ("idle HTTP/1", Vec::new()),
+        ("idle HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec()),
+        ("in the middle of a body", {
+            let head = "POST /pet/pets HTTP/1.1\r\nhost: pet\r\ncontent-length: 10000000\r\n\r\n";
+            [head.as_bytes(), &[b'x'; 64 * 1024]].concat()
+        }),
+    ];
+    for (what, bytes) in first_bytes {
+        let before = refused(&mesh, &pod).await;
+        let mut clients = Vec::with_capacity(CLIENTS);
+        for _ in 0..CLIENTS {
+            let Ok(mut client) = tokio::net::TcpStream::connect(mesh.ingress()).await else { continue };
+            // A client that is refused cannot write; one whose buffers are full writes no more.
+            let write = tokio::io::AsyncWriteExt::write(&mut client, &bytes);
+            let _ = tokio::time::timeout(Duration::from_secs(1), write).await;
+            clients.push(client);
+        }
+        mesh.until(&format!("{what}: some are refused"), async || refused(&mesh, &pod).await > before).await;
+        drop(clients);
+        mesh.until(&format!("{what}: it serves again"), async || {
+            mesh.try_get(path, &[]).await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
+        let after = mesh.pod("ingress", 1).await;
+        assert_eq!(after.identity("proxy"), pod.identity("proxy"), "{what}: the ingress was killed");
+    }
+    mesh.down().await;
+}
+
+/// Connections that the ingress has closed because its limit was reached: new ones, or idle ones in
+/// their favour.
+async fn refused(mesh: &Mesh, pod: &Pod) -> u64 {
+    let filter = "downstream_global_cx_overflow|http.ingress.downstream_cx_idle_timeout";
+    let stats = mesh.admin(pod, &format!("/stats?filter={filter}")).await;
+    stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum()
+}
+
 #[tokio::test]
 async fn a_frozen_app_holds_no_request_for_ever_and_thaws() {
     if skipped(&[Capability::Pause]) {

@@ -7,22 +7,24 @@ use xds::envoy::config::core::v3::RoutingPriority;
 use xds::envoy::config::route::v3::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
+use xds::envoy::config::route::v3::route_action::RequestMirrorPolicy;
 use xds::envoy::config::route::v3::route_action::{
     ClusterNotFoundResponseCode, ClusterSpecifier, HostRewriteSpecifier,
 };
 use xds::envoy::config::route::v3::weighted_cluster::ClusterWeight;
 use xds::envoy::config::route::v3::weighted_cluster::cluster_weight::HostRewriteSpecifier as WeightHost;
 use xds::envoy::config::route::v3::{
-    DirectResponseAction, RedirectAction, RetryPolicy as RetryMessage, RouteAction, WeightedCluster,
+    DirectResponseAction, RedirectAction, RouteAction, VirtualHost as HostMessage, WeightedCluster,
 };
 
 use super::place::{Code, Place};
 use super::routes::TableOptions;
 use super::values::{self, duration, level};
-use super::{Cx, http_filters, matchers, retries};
+use super::{Cx, balancing, http_filters, matchers, retries};
+use crate::affinity::Criteria;
 use crate::route::{
-    Action, ClusterName, Forward, HostRewrite, PathRewrite, Priority, Redirect, RedirectPath, Target,
-    Upgrades, Weighted,
+    Action, ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathRewrite, Priority, Redirect,
+    RedirectPath, StreamLimits, Target, Upgrades, Weighted,
 };
 
 /// The default timeout of a route.
@@ -33,14 +35,17 @@ pub(super) fn forward(
     cx: &mut Cx<'_>,
     place: &Place<'_>,
     message: &RouteAction,
-    of_host: Option<&RetryMessage>,
+    of_host: &HostMessage,
     options: &TableOptions,
 ) -> Option<Forward> {
     let target = target(cx, place, message, options);
     let path = path_rewrite(cx, place, message);
     let retry = match &message.retry_policy {
         Some(policy) => retries::policy(cx, &place.field("retry_policy"), policy),
-        None => of_host.and_then(|policy| retries::policy(cx, &place.field("retry_policy"), policy)),
+        None => {
+            let policy = of_host.retry_policy.as_ref();
+            policy.and_then(|policy| retries::policy(cx, &place.field("retry_policy"), policy))
+        }
     };
     let stream = message.max_stream_duration.as_ref();
     let not_found = ClusterNotFoundResponseCode::try_from(message.cluster_not_found_response_code);
@@ -54,12 +59,17 @@ pub(super) fn forward(
         path,
         host: host_rewrite(cx, place, message),
         append_x_forwarded_host: message.append_x_forwarded_host,
-        timeout: values::limit(message.timeout.as_ref(), Some(ROUTE_TIMEOUT)),
+        // `max_stream_duration` takes its place, even where that sets no limit.
+        timeout: match stream {
+            Some(_) => None,
+            None => values::limit(message.timeout.as_ref(), Some(ROUTE_TIMEOUT)),
+        },
         idle_timeout: duration(message.idle_timeout.as_ref()),
-        max_stream_duration: stream.and_then(|limits| duration(limits.max_stream_duration.as_ref())),
-        grpc_timeout_header_max: stream.and_then(|limits| duration(limits.grpc_timeout_header_max.as_ref())),
-        grpc_timeout_header_offset: stream
-            .and_then(|limits| duration(limits.grpc_timeout_header_offset.as_ref())),
+        stream: stream.map(|limits| StreamLimits {
+            longest: duration(limits.max_stream_duration.as_ref()),
+            grpc_longest: duration(limits.grpc_timeout_header_max.as_ref()),
+            grpc_offset: duration(limits.grpc_timeout_header_offset.as_ref()).unwrap_or_default(),
+        }),
         retry: retry.map(Arc::new),
         body_buffer: crate::route::BodyBuffer::default(),
         upgrades: Upgrades(
@@ -73,6 +83,12 @@ pub(super) fn forward(
             Ok(RoutingPriority::High) => Priority::High,
             Ok(RoutingPriority::Default) | Err(_) => Priority::Default,
         },
+        hash: balancing::hash_policies(cx, place, &message.hash_policy),
+        criteria: message.metadata_match.as_ref().and_then(balancing::metadata).and_then(Criteria::new),
+        mirrors: match &*message.request_mirror_policies {
+            [] => options.mirrors.clone(),
+            own => mirrors(cx, place, own, options.check_clusters),
+        },
     })
 }
 
@@ -84,7 +100,7 @@ fn target(
 ) -> Option<Target> {
     match message.cluster_specifier.as_ref()? {
         ClusterSpecifier::Cluster(name) => {
-            known_cluster(cx, &place.field("cluster"), name, options);
+            known_cluster(cx, &place.field("cluster"), name, options.check_clusters);
             Some(Target::Cluster(name.as_str().into()))
         }
         ClusterSpecifier::ClusterHeader(name) => {
@@ -92,7 +108,15 @@ fn target(
             Some(Target::Header(name.to_ascii_lowercase().into()))
         }
         ClusterSpecifier::WeightedClusters(choice) => {
-            Some(Target::Weighted(weighted(cx, &place.field("weighted_clusters"), choice, options)))
+            let of_route = message.metadata_match.as_ref().and_then(balancing::metadata);
+            let mut entries = weighted(cx, &place.field("weighted_clusters"), choice, options);
+            for (entry, message) in entries.iter_mut().zip(&choice.clusters) {
+                let own = message.metadata_match.as_ref().and_then(balancing::metadata);
+                let mut all = of_route.clone().unwrap_or_default();
+                all.extend(own.unwrap_or_default());
+                entry.criteria = Criteria::new(all);
+            }
+            Some(Target::Weighted(entries))
         }
         ClusterSpecifier::ClusterSpecifierPlugin(_) | ClusterSpecifier::InlineClusterSpecifierPlugin(_) => {
             cx.error(place, Code::NotImplemented, "cluster specifier plugins are not implemented");
@@ -101,10 +125,46 @@ fn target(
     }
 }
 
-fn known_cluster(cx: &mut Cx<'_>, place: &Place<'_>, name: &str, options: &TableOptions) {
-    if options.check_clusters {
+fn known_cluster(cx: &mut Cx<'_>, place: &Place<'_>, name: &str, check: bool) {
+    if check {
         cx.check_cluster(place, name, Code::Reference);
     }
+}
+
+/// Where copies of requests go.
+pub(super) fn mirrors(
+    cx: &mut Cx<'_>,
+    place: &Place<'_>,
+    messages: &[RequestMirrorPolicy],
+    check_clusters: bool,
+) -> Vec<Mirror> {
+    let mut mirrors = Vec::with_capacity(messages.len());
+    for (at, message) in messages.iter().enumerate() {
+        let place = place.item("request_mirror_policies", at);
+        let cluster = match (message.cluster.as_str(), message.cluster_header.as_str()) {
+            ("", header) if !header.is_empty() => {
+                cx.any_by_header = true;
+                ClusterName::Header(header.to_ascii_lowercase().into())
+            }
+            (name, "") if !name.is_empty() => {
+                known_cluster(cx, &place.field("cluster"), name, check_clusters);
+                ClusterName::Given(name.into())
+            }
+            _ => {
+                let text = "one of `cluster` and `cluster_header` is needed, and only one";
+                cx.error(&place, Code::Structure, text);
+                continue;
+            }
+        };
+        let host = match message.host_rewrite_literal.as_str() {
+            "" if message.disable_shadow_host_suffix_append => MirrorHost::Keep,
+            "" => MirrorHost::Shadow,
+            host => MirrorHost::Literal(values::authority(cx, &place.field("host_rewrite_literal"), host)),
+        };
+        let fraction = message.runtime_fraction.as_ref().map(|fraction| matchers::fraction(cx, fraction));
+        mirrors.push(Mirror { cluster, fraction, host });
+    }
+    mirrors
 }
 
 fn weighted(
@@ -146,7 +206,7 @@ fn weighted_entry(
             ClusterName::Header(header.to_ascii_lowercase().into())
         }
         (name, "") => {
-            known_cluster(cx, &place.field("name"), name, options);
+            known_cluster(cx, &place.field("name"), name, options.check_clusters);
             ClusterName::Given(name.into())
         }
         _ => {
@@ -172,6 +232,7 @@ fn weighted_entry(
         host_rewrite: host_rewrite
             .filter(|host| !host.is_empty())
             .map(|host| values::authority(cx, &place.field("host_rewrite_literal"), host)),
+        criteria: None,
         filters: http_filters::overrides(cx, place, &entry.typed_per_filter_config, None),
     })
 }
@@ -204,6 +265,10 @@ fn host_rewrite(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteAction) -> Ho
         Some(HostRewriteSpecifier::AutoHostRewrite(true)) => HostRewrite::Endpoint,
         Some(HostRewriteSpecifier::HostRewriteHeader(name)) if !name.is_empty() => {
             HostRewrite::Header(name.to_ascii_lowercase().into())
+        }
+        Some(HostRewriteSpecifier::HostRewritePathRegex(rewrite)) => {
+            let rewrite = matchers::rewrite(cx, &place.field("host_rewrite_path_regex"), rewrite);
+            rewrite.map_or(HostRewrite::Keep, HostRewrite::Path)
         }
         _ => HostRewrite::Keep,
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use xds::envoy::config::cluster::v3::Cluster as Message;
 use xds::envoy::config::cluster::v3::circuit_breakers::Thresholds as ThresholdsMessage;
-use xds::envoy::config::cluster::v3::cluster::{ClusterProtocolSelection, LbConfig, LbPolicy};
+use xds::envoy::config::cluster::v3::cluster::ClusterProtocolSelection;
 use xds::envoy::config::core::v3::{
     Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as Common, RoutingPriority,
 };
@@ -16,10 +16,9 @@ use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit
 
 use super::place::{Code, Place};
 use super::values::limit;
-use super::{Cx, health, manager};
-use crate::cluster::balancer::Policy;
+use super::{Cx, TableStats, balancing, health, manager};
 use crate::cluster::breaker::{RetryBudget, Thresholds};
-use crate::cluster::shares::Balance;
+use crate::cluster::hashing::TableKind;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
 use crate::http1::HeadLimits;
 use crate::stats::{ClusterStats, HealthCheckStats, Scope};
@@ -31,6 +30,7 @@ const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptio
 /// A cluster's policy; `selectable_by_header` is decided by `build`.
 pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> ClusterPolicy {
     let http = http_options(cx, place, message);
+    let balancing = balancing::of_cluster(cx, place, message);
     let common = http.common.unwrap_or_default();
     let buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
     let http1 = http1::ClientOptions::default();
@@ -41,15 +41,18 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
         connect_timeout: super::values::duration(message.connect_timeout.as_ref())
             .unwrap_or(Duration::from_secs(5)),
         protocol: http.protocol,
-        balancer: balancer(message),
+        balancer: balancing.policy,
         idle_timeout: limit(common.idle_timeout.as_ref(), Some(Duration::from_secs(3600))),
+        max_connection_duration: super::values::duration(common.max_connection_duration.as_ref()),
+        max_stream_duration: limit(common.max_stream_duration.as_ref(), None),
         max_requests_per_connection: common
             .max_requests_per_connection
             .or(message.max_requests_per_connection)
             .filter(|count| *count > 0),
         buffer_limit: buffer_limit.unwrap_or(1 << 20),
         breakers: breakers(message),
-        balance: balance(message),
+        layout: Arc::new(balancing.layout),
+        hash: balancing.hash,
         outlier: health::outlier(cx, place, message),
         health: health::checks(cx, place, message, http.protocol),
         http1: http1::ClientOptions {
@@ -63,6 +66,7 @@ pub(super) fn policy(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> C
             ..manager::http2(http.http2.as_ref(), buffer_limit)
         },
         tcp_keepalive: keepalive(message),
+        socket_buffers: cx.upstream_buffers,
         fingerprint: 0,
         selectable_by_header: !cx.backing.contains(message.name.as_str()),
     };
@@ -128,36 +132,6 @@ fn today(options: HttpProtocolOptions) -> HttpOptions {
     }
 }
 
-fn balancer(message: &Message) -> Policy {
-    match LbPolicy::try_from(message.lb_policy) {
-        Ok(LbPolicy::LeastRequest) => {
-            let choices = match &message.lb_config {
-                Some(LbConfig::LeastRequestLbConfig(config)) => config.choice_count,
-                _ => None,
-            };
-            Policy::LeastRequest { choices: choices.unwrap_or(2) }
-        }
-        Ok(LbPolicy::Random) => Policy::Random,
-        // The schema refuses the others.
-        _ => Policy::RoundRobin,
-    }
-}
-
-/// How the health of the endpoints is weighed.
-fn balance(message: &Message) -> Balance {
-    let default = Balance::default();
-    let lb = message.common_lb_config.as_ref();
-    let policy = message.load_assignment.as_ref().and_then(|assignment| assignment.policy.as_ref());
-    Balance {
-        panic_threshold: lb
-            .and_then(|lb| lb.healthy_panic_threshold)
-            .map_or(default.panic_threshold, |percent| percent.value),
-        overprovisioning: policy
-            .and_then(|policy| policy.overprovisioning_factor)
-            .unwrap_or(default.overprovisioning),
-    }
-}
-
 /// Default and high priority; of several entries for one priority the first counts, as in Envoy.
 fn breakers(message: &Message) -> [Thresholds; 2] {
     let all = message.circuit_breakers.as_ref().map(|breakers| &*breakers.thresholds).unwrap_or_default();
@@ -194,10 +168,11 @@ fn keepalive(message: &Message) -> Option<TcpKeepalive> {
 
 /// What a connection is made with, and how long it may be used.
 fn fingerprint(policy: &ClusterPolicy) -> u64 {
-    let ClusterPolicy { protocol, http1, http2, tcp_keepalive, .. } = policy;
+    let ClusterPolicy { protocol, http1, http2, tcp_keepalive, socket_buffers, .. } = policy;
     let use_limits = (policy.idle_timeout, policy.max_requests_per_connection);
     let mut hasher = DefaultHasher::new();
-    format!("{protocol:?} {http1:?} {http2:?} {tcp_keepalive:?} {use_limits:?}").hash(&mut hasher);
+    format!("{protocol:?} {http1:?} {http2:?} {tcp_keepalive:?} {socket_buffers:?} {use_limits:?}")
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -214,6 +189,15 @@ pub(super) fn health_stats(
 ) -> Option<Arc<Scope<HealthCheckStats>>> {
     let prefix = prefix(message);
     policy.health.as_ref().map(|_| cx.registry.scope(&format!("{prefix}health_check.")))
+}
+
+/// The statistics of a cluster's table, if it picks hosts by hash.
+pub(super) fn table_stats(cx: &Cx<'_>, message: &Message, policy: &ClusterPolicy) -> Option<TableStats> {
+    let prefix = prefix(message);
+    Some(match policy.layout.table?.kind {
+        TableKind::Ring { .. } => TableStats::Ring(cx.registry.scope(&format!("{prefix}ring_hash_lb."))),
+        TableKind::Maglev { .. } => TableStats::Maglev(cx.registry.scope(&format!("{prefix}maglev_lb."))),
+    })
 }
 
 pub(super) fn prefix(message: &Message) -> String {

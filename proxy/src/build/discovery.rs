@@ -1,6 +1,7 @@
 //! Where a cluster's endpoints come from: written in the file, DNS, SDS v1, a file.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use xds::envoy::config::cluster::v3::Cluster as Message;
@@ -13,7 +14,7 @@ use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, Locali
 
 use super::place::{Code, Place};
 use super::values::{self, duration, limit};
-use super::{Cx, health, resolver};
+use super::{Cx, balancing, health, resolver};
 use crate::cluster::{Endpoint, Health, Locality};
 
 /// Where a cluster's endpoints come from.
@@ -176,6 +177,7 @@ fn name(
     values::only_tcp(cx, &place, endpoint.address.as_ref());
     let socket = values::socket_address(cx, &place, endpoint.address.as_ref())?;
     let locality = group.locality.clone().unwrap_or_default();
+    let metadata = member.metadata.as_ref().and_then(balancing::metadata).map(Arc::new);
     let template = Endpoint {
         address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), values::port(socket)),
         hostname: endpoint.hostname.clone(),
@@ -183,7 +185,8 @@ fn name(
         priority: group.priority,
         locality: Locality { region: locality.region, zone: locality.zone, sub_zone: locality.sub_zone },
         locality_weight: group.load_balancing_weight.unwrap_or(0),
-        canary: false,
+        canary: metadata.as_ref().is_some_and(|data| data.get("canary") == Some(&true.into())),
+        metadata,
         health: match HealthStatus::try_from(member.health_status) {
             Ok(HealthStatus::Unhealthy) => Health::Unhealthy,
             Ok(HealthStatus::Draining) => Health::Draining,

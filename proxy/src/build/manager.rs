@@ -64,7 +64,8 @@ pub(super) fn manager(
         ),
         timeouts: Timeouts {
             idle: limit(common.idle_timeout.as_ref(), Some(HOUR)),
-            max_connection_duration: limit(common.max_connection_duration.as_ref(), None),
+            // 0 is at once.
+            max_connection_duration: duration(common.max_connection_duration.as_ref()),
             max_stream_duration: limit(common.max_stream_duration.as_ref(), None),
             stream_idle: limit(message.stream_idle_timeout.as_ref(), Some(Duration::from_secs(300))),
             request: limit(message.request_timeout.as_ref(), None),
@@ -198,7 +199,7 @@ fn http1(cx: &mut Cx<'_>, place: &Place<'_>, message: Option<&Http1ProtocolOptio
 }
 
 /// HTTP/2 options, for both sides. The peer may send as much on a stream as the other side has not yet
-/// taken, so the limit of the buffer is one of the stream's window; a frame always fits.
+/// taken, so the limit of the buffer is one of the stream's window.
 pub(super) fn http2(
     message: Option<&Http2ProtocolOptions>,
     buffer_limit: Option<usize>,

@@ -15,7 +15,7 @@ use super::place::{Code, Place};
 use super::values::{self, level};
 use super::{Cx, action, http_filters, logs, matchers, tracing};
 use crate::route::{
-    Action, BodyBuffer, Domains, Forward, PathMatch, RequireTls, Route, RouteTable, VirtualCluster,
+    Action, BodyBuffer, Domains, Forward, Mirror, PathMatch, RequireTls, Route, RouteTable, VirtualCluster,
     VirtualHost,
 };
 
@@ -24,19 +24,34 @@ pub(super) struct TableOptions {
     /// A route to an unknown cluster is an error.
     pub check_clusters: bool,
     pub max_direct_body: usize,
+    /// Where copies of requests go, unless a route says it itself.
+    pub mirrors: Vec<Mirror>,
 }
 
 /// A route table.
 pub(super) fn table(cx: &mut Cx<'_>, place: &Place<'_>, message: &RouteConfiguration) -> RouteTable {
-    let options = TableOptions {
-        check_clusters: message.validate_clusters.unwrap_or(true),
+    let check_clusters = message.validate_clusters.unwrap_or(true);
+    let mut options = TableOptions {
+        check_clusters,
+        mirrors: action::mirrors(cx, place, &message.request_mirror_policies, check_clusters),
         max_direct_body: message.max_direct_response_body_size_bytes.unwrap_or(4096) as usize,
     };
     let domains = domains(cx, place, &message.virtual_hosts);
     let mutations = values::mutations(cx, place, &level!(message));
     let mut virtual_hosts = Vec::with_capacity(message.virtual_hosts.len());
     for (at, host) in message.virtual_hosts.iter().enumerate() {
-        virtual_hosts.push(virtual_host(cx, &place.item("virtual_hosts", at), host, &options));
+        let place = place.item("virtual_hosts", at);
+        let of_table = match &*host.request_mirror_policies {
+            [] => None,
+            own => {
+                let own = action::mirrors(cx, &place, own, check_clusters);
+                Some(std::mem::replace(&mut options.mirrors, own))
+            }
+        };
+        virtual_hosts.push(virtual_host(cx, &place, host, &options));
+        if let Some(of_table) = of_table {
+            options.mirrors = of_table;
+        }
     }
     RouteTable {
         name: message.name.as_str().into(),
@@ -130,8 +145,7 @@ fn route(
     let mutations = values::mutations(cx, place, &level!(message));
     let action = match message.action.as_ref()? {
         ActionMessage::Route(action) => {
-            let forward =
-                action::forward(cx, &place.field("route"), action, host.retry_policy.as_ref(), options);
+            let forward = action::forward(cx, &place.field("route"), action, host, options);
             forward.map(|forward| {
                 Action::Forward(Box::new(Forward { body_buffer: body_buffer(message, host), ..forward }))
             })

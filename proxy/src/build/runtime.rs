@@ -30,6 +30,11 @@ impl Runtime {
         Self(values)
     }
 
+    /// The number under a key.
+    pub(crate) fn double(&self, key: &str) -> Option<f64> {
+        self.0.get(key).copied()
+    }
+
     /// The whole number under a key.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // bounded just before
     pub(crate) fn number(&self, key: &str) -> Option<u32> {

@@ -6,11 +6,13 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use super::flags::{Coarse, HealthFlag, HealthFlags};
 use super::outlier::{Ejection, Ejections, Tally};
-use super::shares::{Balance, Shares};
-use super::{Endpoint, Health, NEXT_HOST};
+use super::pool::{Layout, Pool};
+use super::subsets::Subsets;
+use super::{Endpoint, Health, LbMetadata, NEXT_HOST};
 use crate::stats::{Counter, Gauge};
 
 /// Where an endpoint runs.
@@ -33,10 +35,13 @@ pub struct Host {
     pub locality: Locality,
     pub locality_weight: u32,
     pub canary: bool,
+    pub(crate) metadata: Option<Arc<LbMetadata>>,
     /// What discovery says.
     pub(crate) health: Health,
     /// Its health according to discovery and health checks.
     checked: HealthFlags,
+    /// Since when it is healthy; unknown where the time makes no difference.
+    pub(crate) since: Option<Instant>,
     pub stats: Arc<HostStats>,
 }
 
@@ -57,6 +62,7 @@ impl Host {
             && self.locality == endpoint.locality
             && self.locality_weight == endpoint.locality_weight
             && self.canary == endpoint.canary
+            && self.metadata == endpoint.metadata
             && self.health == endpoint.health
             && self.checked == checked
     }
@@ -153,15 +159,19 @@ impl HostStats {
 #[derive(Clone, Debug, Default)]
 pub struct EndpointView {
     pub hosts: Vec<Arc<Host>>,
-    /// The priorities in order, each with the indices of its hosts.
-    pub(crate) priorities: Vec<PrioritySet>,
+    /// All of them, by priority and health.
+    pub(crate) pool: Pool,
     /// What discovery said last (SDS version, DNS serial); empty when it has none.
     pub version: String,
     /// No other view of this process has it but the empty one.
     pub generation: u64,
-    /// How much of the load each priority takes, and whether it is so ill that all of its hosts are used.
-    pub(crate) shares: Shares,
-    balance: Balance,
+    /// Some of them by their metadata, where the cluster has subsets.
+    pub(crate) subsets: Option<Arc<Subsets>>,
+    pub(crate) layout: Arc<Layout>,
+    /// When the last host became healthy.
+    newest: Option<Instant>,
+    /// Hosts were ejected since the tables for hashes were made.
+    pub(crate) tables_lag: bool,
     /// For how many workers hosts have counts.
     workers: usize,
     /// The first endpoint alone is a host (`LOGICAL_DNS`).
@@ -172,30 +182,19 @@ pub struct EndpointView {
     epoch: u64,
 }
 
-/// The hosts of one priority.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct PrioritySet {
-    pub healthy: Vec<usize>,
-    pub degraded: Vec<usize>,
-    /// Healthy, degraded and unhealthy ones: what panic mode picks from.
-    pub all: Vec<usize>,
-    /// How many of all count in no sum.
-    pub excluded: usize,
-    /// All healthy hosts have the same weight, so that a plain rotation does.
-    pub equal_weights: bool,
-}
-
 impl EndpointView {
     /// No members yet; hosts that come will have counts for that many workers.
     pub(crate) fn empty(workers: usize) -> Self {
         Self { workers, ..Self::default() }
     }
 
-    /// The same members, whose health is weighed like this.
+    /// The same members, laid out like this.
     #[must_use]
-    pub(crate) fn balanced(mut self, balance: Balance) -> Self {
-        self.shares = Shares::of(&self.priorities, balance);
-        self.balance = balance;
+    pub(crate) fn laid_out(mut self, layout: &Arc<Layout>) -> Self {
+        self.layout = Arc::clone(layout);
+        self.pool = Pool::new(&self.hosts, layout, &self.pool);
+        self.subsets = self.grouped(&self.hosts);
+        self.tables_lag = false;
         self
     }
 
@@ -209,7 +208,7 @@ impl EndpointView {
 
     /// The view after discovery said `endpoints`, of whose health nothing else is known.
     pub(crate) fn update(&self, endpoints: &[Endpoint], version: String) -> Self {
-        self.update_with(endpoints, version, |_| HealthFlags::default())
+        self.update_with(endpoints, version, None, |_| HealthFlags::default())
     }
 
     /// The view after discovery said `endpoints`, with what else is known of each one's health: hosts that stay keep their identity and
@@ -218,6 +217,7 @@ impl EndpointView {
         &self,
         endpoints: &[Endpoint],
         version: String,
+        now: Option<Instant>,
         known: impl Fn(SocketAddr) -> HealthFlags,
     ) -> Self {
         let mut before: HashMap<SocketAddr, &Arc<Host>> =
@@ -232,7 +232,7 @@ impl EndpointView {
             if seen.insert(endpoint.address) {
                 let flags = HealthFlags::of_discovery(endpoint.health).and(known(endpoint.address));
                 let stats = || Arc::new(HostStats::new(self.workers, Arc::clone(&self.ejections)));
-                hosts.push(host_of(endpoint, flags, before.remove(&endpoint.address), stats));
+                hosts.push(host_of(endpoint, flags, before.remove(&endpoint.address), now, stats));
             }
         }
         for gone in before.values() {
@@ -240,7 +240,11 @@ impl EndpointView {
             gone.stats.ejection.leave();
         }
         self.ejections.set_hosts(hosts.len());
-        self.of(hosts, version)
+        // Before the flags, so that what changes meanwhile makes the view stale.
+        let epoch = self.ejections.epoch();
+        let pool = Pool::new(&hosts, &self.layout, &self.pool);
+        let subsets = self.grouped(&hosts);
+        Self { subsets, tables_lag: false, ..self.of(hosts, version, epoch, pool) }
     }
 
     /// The endpoints that are hosts.
@@ -260,10 +264,15 @@ impl EndpointView {
         self.logical
     }
 
-    /// The same hosts as their ejections are now.
+    /// The same hosts as their ejections are now. The tables for hashes stay, because they take long to
+    /// build: those that were ejected are passed over until control has built new ones.
     #[must_use]
     pub(crate) fn refreshed(&self) -> Self {
-        self.of(self.hosts.clone(), self.version.clone())
+        let epoch = self.ejections.epoch();
+        let pool = self.pool.refreshed(&self.hosts, &self.layout);
+        let subsets = self.subsets.as_ref().zip(self.layout.subsets.as_ref());
+        let subsets = subsets.map(|(old, rules)| Arc::new(old.refreshed(&self.hosts, rules, &self.layout)));
+        Self { subsets, tables_lag: true, ..self.of(self.hosts.clone(), self.version.clone(), epoch, pool) }
     }
 
     /// Whether anybody detects outliers, which alone ends ejections; without, those that last end.
@@ -281,22 +290,31 @@ impl EndpointView {
         self.epoch != self.ejections.epoch()
     }
 
-    fn of(&self, hosts: Vec<Arc<Host>>, version: String) -> Self {
-        // Before the flags, so that what changes meanwhile makes the view stale.
-        let epoch = self.ejections.epoch();
-        let priorities = priorities_of(&hosts);
+    fn grouped(&self, hosts: &[Arc<Host>]) -> Option<Arc<Subsets>> {
+        let rules = self.layout.subsets.as_ref()?;
+        Some(Arc::new(Subsets::new(hosts, rules, &self.layout, self.subsets.as_deref())))
+    }
+
+    fn of(&self, hosts: Vec<Arc<Host>>, version: String, epoch: u64, pool: Pool) -> Self {
         Self {
-            shares: Shares::of(&priorities, self.balance),
-            priorities,
+            pool,
+            newest: hosts.iter().filter_map(|host| host.since).max(),
             hosts,
             version,
             generation: NEXT_HOST.fetch_add(1, Relaxed),
-            balance: self.balance,
+            subsets: None,
+            layout: Arc::clone(&self.layout),
+            tables_lag: self.tables_lag,
             workers: self.workers,
             logical: self.logical,
             ejections: Arc::clone(&self.ejections),
             epoch,
         }
+    }
+
+    /// Whether a host became healthy within the last `window`.
+    pub(super) fn is_slow_starting(&self, now: Instant, window: Duration) -> bool {
+        self.newest.is_some_and(|newest| now.saturating_duration_since(newest) < window)
     }
 
     /// Members that may be used in normal operation (`membership_healthy`).
@@ -321,6 +339,7 @@ fn host_of(
     endpoint: &Endpoint,
     checked: HealthFlags,
     before: Option<&Arc<Host>>,
+    now: Option<Instant>,
     stats: impl FnOnce() -> Arc<HostStats>,
 ) -> Arc<Host> {
     let (id, stats) = match before {
@@ -328,6 +347,8 @@ fn host_of(
         Some(host) => (host.id, Arc::clone(&host.stats)),
         None => (NEXT_HOST.fetch_add(1, Relaxed), stats()),
     };
+    let is_healthy = |flags: HealthFlags| flags.coarse() == Coarse::Healthy;
+    let stayed = before.filter(|host| is_healthy(host.checked));
     Arc::new(Host {
         id,
         address: endpoint.address,
@@ -337,33 +358,12 @@ fn host_of(
         locality: endpoint.locality.clone(),
         locality_weight: endpoint.locality_weight,
         canary: endpoint.canary,
+        metadata: endpoint.metadata.clone(),
         health: endpoint.health,
         checked,
+        since: stayed.map_or(now.filter(|_| is_healthy(checked)), |host| host.since),
         stats,
     })
-}
-
-fn priorities_of(hosts: &[Arc<Host>]) -> Vec<PrioritySet> {
-    let levels = hosts.iter().map(|host| host.priority as usize + 1).max().unwrap_or(0);
-    let mut sets: Vec<PrioritySet> =
-        (0..levels).map(|_| PrioritySet { equal_weights: true, ..PrioritySet::default() }).collect();
-    for (at, host) in hosts.iter().enumerate() {
-        let Some(set) = sets.get_mut(host.priority as usize) else { continue };
-        set.all.push(at);
-        let flags = host.flags();
-        set.excluded += usize::from(flags.is_excluded());
-        match flags.coarse() {
-            Coarse::Healthy => set.healthy.push(at),
-            Coarse::Degraded => set.degraded.push(at),
-            Coarse::Unhealthy => {}
-        }
-    }
-    for set in &mut sets {
-        let mut weights = set.all.iter().filter_map(|&at| hosts.get(at)).map(|host| host.weight);
-        let first = weights.next();
-        set.equal_weights = weights.all(|weight| Some(weight) == first);
-    }
-    sets
 }
 
 #[cfg(test)]
@@ -379,6 +379,7 @@ mod tests {
             locality: Locality::default(),
             locality_weight: 0,
             canary: false,
+            metadata: None,
             health: Health::Healthy,
             check: crate::cluster::health::Target::default(),
         }

@@ -68,6 +68,11 @@ impl Shares {
         Self(shares)
     }
 
+    /// Whether all hosts of a priority are used.
+    pub(crate) fn is_in_panic(&self, priority: usize) -> bool {
+        self.0.get(priority).is_some_and(|share| share.panic)
+    }
+
     /// The priority of a request, and which of its hosts; `random` draws below a bound, and only where there is a choice.
     pub(crate) fn draw(&self, random: &mut impl FnMut(u64) -> u64) -> Option<(usize, Among)> {
         let whole = self.0.iter().position(|share| share.healthy == 100);
@@ -149,6 +154,13 @@ fn by_size(shares: &mut [Share], priorities: &[PrioritySet]) {
     // No host has a weight: pick any that is left.
     let size = |set: &PrioritySet| if hosts == 0 { set.all.len() } else { counted(set) };
     let total: usize = priorities.iter().map(size).sum();
+    if total == 0 {
+        // There is no host; the load goes somewhere all the same, as in Envoy.
+        if let Some(share) = shares.first_mut() {
+            *share = Share { healthy: 100, degraded: 0, panic: true };
+        }
+        return;
+    }
     let mut left = 100;
     for (share, set) in shares.iter_mut().zip(priorities) {
         let part = (100 * size(set)).checked_div(total).and_then(|part| u32::try_from(part).ok());

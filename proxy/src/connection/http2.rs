@@ -9,7 +9,9 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::{End, changed, earliest, give_head, head_due, last, now, take_head, timer, underscores, until};
+use super::{
+    End, IdlePlace, changed, earliest, give_head, head_due, now, take_head, timer, underscores, until,
+};
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
@@ -22,6 +24,7 @@ pub(super) async fn serve(
     stream: TcpStream,
     front: Bytes,
     context: &Rc<ConnectionContext>,
+    place: IdlePlace,
     begun: Instant,
 ) -> End {
     let manager = &context.manager;
@@ -30,8 +33,8 @@ pub(super) async fn serve(
     options.max_fields = manager.limits.max_headers;
     let mut run = Run {
         context,
-        streams: Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun) }),
-        last: last(&manager.timeouts, begun),
+        streams: Rc::new(Streams { active: Cell::new(0), quiet_since: Cell::new(begun), place }),
+        last: context.last.map(Instant::from_std),
         head_due: head_due(&manager.timeouts).map(|(due, _)| due),
         requests: 0,
         ending: None,
@@ -42,6 +45,7 @@ pub(super) async fn serve(
     let handshake = tokio::select! {
         biased;
         handshake = ServerConnection::handshake(stream, front, &options) => handshake,
+        () = run.streams.place.evicted() => return run.evicted(),
         () = until(timer.as_mut(), due) => return End::default(),
     };
     let Ok(mut connection) = handshake else {
@@ -63,6 +67,20 @@ pub(super) async fn serve(
             () = until(timer.as_mut(), due) => None,
             // It drains, or timeouts have changed.
             () = changed(&mut drain), if run.ending.is_none() => continue,
+            () = run.streams.place.evicted() => {
+                // A request that came meanwhile is served.
+                if run.streams.active.get() > 0 {
+                    continue;
+                }
+                connection.abort();
+                // GOAWAY, as far as the socket takes it at once.
+                tokio::select! {
+                    biased;
+                    _ = connection.accept(&mut head) => {}
+                    () = std::future::ready(()) => {}
+                }
+                break run.evicted();
+            }
         };
         count(context, &run.counts);
         let end = match accepted {
@@ -107,6 +125,7 @@ struct Streams {
     active: Cell<usize>,
     /// When the last one ended.
     quiet_since: Cell<Instant>,
+    place: IdlePlace,
 }
 
 impl Run<'_> {
@@ -195,6 +214,12 @@ impl Run<'_> {
         None
     }
 
+    /// A new connection needs the place of this one.
+    fn evicted(&self) -> End {
+        self.context.http().downstream_cx_idle_timeout.inc();
+        End::default()
+    }
+
     fn patience(&self) -> Duration {
         self.context.manager.timeouts.drain.max(Duration::from_millis(1))
     }
@@ -227,7 +252,6 @@ fn count(context: &ConnectionContext, counts: &http2::Counts) {
         stats.tx_reset.add(frames.tx_reset);
         stats.goaway_sent.add(frames.tx_goaway);
         stats.trailers.add(frames.rx_trailers);
-        http.downstream_rq_tx_reset.add(frames.tx_reset);
     }
 }
 
@@ -240,10 +264,13 @@ fn start_stream(
     rx: http2::RequestBody,
     tx: http2::ResponseWriter,
 ) {
+    let start = crate::time::now();
     let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
+    streams.place.leave();
     context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
-    tokio::task::spawn_local(async move {
+    // On the heap, where the runtime moves no more than a pointer.
+    tokio::task::spawn_local(Box::pin(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
         let refusal = if head.authority.is_empty() {
             Some(Refusal::MISSING_HOST)
@@ -251,15 +278,18 @@ fn start_stream(
             (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
         };
         let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, down).await;
+            exchange::refuse(&context, refusal, &head, start, down).await;
             head
         } else {
-            exchange::run(&context, head, down).await.head
+            exchange::run(&context, head, start, down).await.head
         };
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));
+        if streams.active.get() == 0 {
+            streams.place.enter(&context, true);
+        }
         context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());
         count(&context, &counts);
-    });
+    }));
 }

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use crate::cluster::Host;
-use crate::cluster::balancer::{self, Cursor};
+use crate::cluster::balancer::{self, Cursor, Wanted};
+use crate::cluster::subsets::Counts;
 use crate::snapshot::Clusters;
 
 /// The clusters that can be asked, as `control` knows them at the moment.
@@ -131,8 +132,10 @@ impl Client {
         let cluster = directory.get(name).ok_or_else(|| Error::NoCluster(name.to_owned()))?;
         let policy = &cluster.policy;
         let mut random = |below: u64| fastrand::u64(..below.max(1));
-        let host = balancer::pick(&cluster.endpoints, policy.balancer, cursor, &mut random, (&[], 0));
-        let (host, _) = host.ok_or_else(|| Error::NoHost(name.to_owned()))?;
+        let (wanted, mut counts) = (Wanted::default(), Counts::default());
+        let endpoints = &cluster.endpoints;
+        let host = balancer::pick(endpoints, policy.balancer, cursor, &mut random, wanted, &mut counts);
+        let host = host.ok_or_else(|| Error::NoHost(name.to_owned()))?;
         Ok((Arc::clone(host), policy.connect_timeout))
     }
 }

@@ -11,8 +11,8 @@ use twox_hash::XxHash64;
 use super::client::Client;
 use super::watched::{NextCheck, Watched};
 use super::{Reporter, dns, eds_file, sds_v1};
-use crate::build::ClusterPart;
 use crate::build::discovery::Discovery;
+use crate::build::{ClusterPart, TableStats};
 use crate::cluster::health::Outcome;
 use crate::cluster::report::What;
 use crate::cluster::{Endpoint, EndpointView};
@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub view: Arc<EndpointView>,
     pub source: Source,
     pub watched: Watched,
+    /// How many subsets its statistics show.
+    subsets: usize,
     /// As the data plane sees it.
     pub cluster: Arc<Cluster>,
 }
@@ -68,7 +70,7 @@ impl Member {
             Discovery::Static(endpoints) => (endpoints.clone(), Phase::Warm),
             _ => (Vec::new(), Phase::Deferred),
         };
-        let mut view = EndpointView::empty(workers).balanced(part.policy.balance);
+        let mut view = EndpointView::empty(workers).laid_out(&part.policy.layout);
         if matches!(&*part.discovery, Discovery::Dns(dns) if dns.logical) {
             view = view.logical();
         }
@@ -76,7 +78,7 @@ impl Member {
         let watched = Watched::new(&part, crate::time::now());
         let cluster = Arc::new(cluster(&part, &view));
         let source = Source { id, phase, task: None };
-        let mut member = Self { part, endpoints, view, source, watched, cluster };
+        let mut member = Self { part, endpoints, view, source, watched, subsets: 0, cluster };
         member.renew(workers);
         member
     }
@@ -97,7 +99,8 @@ impl Member {
     fn renew_as(&mut self, version: &str, shard: usize) {
         let members = self.watched.members(&self.endpoints, &self.view);
         let watched = &self.watched;
-        let view = self.view.update_with(&members, version.to_owned(), |host| watched.flags(host));
+        let now = self.part.policy.balancer.slow_start.map(|_| crate::time::now());
+        let view = self.view.update_with(&members, version.to_owned(), now, |host| watched.flags(host));
         // Ejections are of hosts, which the view knows.
         self.watched.follow(&view, shard);
         self.view = Arc::new(view);
@@ -152,7 +155,8 @@ impl Member {
     pub(super) fn replace(&mut self, before: &mut Member, shard: usize) {
         let version = self.view.version.clone();
         self.watched.inherit(&mut before.watched);
-        self.view = Arc::new((*before.view).clone().balanced(self.part.policy.balance));
+        self.subsets = before.subsets;
+        self.view = Arc::new((*before.view).clone().laid_out(&self.part.policy.layout));
         self.renew_as(&version, shard);
         self.show(shard);
     }
@@ -164,7 +168,7 @@ impl Member {
             watched.inherit(&mut self.watched);
             watched.inherit_checks(&mut self.watched);
             self.watched = watched;
-            self.view = Arc::new((*self.view).clone().balanced(part.policy.balance));
+            self.view = Arc::new((*self.view).clone().laid_out(&part.policy.layout));
             self.part = part;
             self.renew(shard);
             self.show(shard);
@@ -207,7 +211,7 @@ impl Member {
     }
 
     /// Sets the gauges of membership and warming.
-    pub(super) fn show(&self, shard: usize) {
+    pub(super) fn show(&mut self, shard: usize) {
         if !self.watched.is_live() {
             return;
         }
@@ -220,6 +224,47 @@ impl Member {
         stats.membership_excluded.set(gauge(self.view.excluded_count()));
         let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
         stats.max_host_weight.set(weight.into());
+        self.show_table(shard);
+        self.show_subsets(shard);
+    }
+}
+
+impl Member {
+    /// Counts the subsets as Envoy does: once for each worker and once for the main thread.
+    fn show_subsets(&mut self, shard: usize) {
+        let (now, duplicates) = match &self.view.subsets {
+            Some(subsets) => (subsets.len(), subsets.duplicates),
+            None => (0, 0),
+        };
+        let before = std::mem::replace(&mut self.subsets, now);
+        let threads = shard + 1;
+        let stats = self.part.stats.shard(shard);
+        stats.lb_subsets_created.add((now.saturating_sub(before) * threads) as u64);
+        stats.lb_subsets_removed.add((before.saturating_sub(now) * threads) as u64);
+        let gauge = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        stats.lb_subsets_active.set(gauge(now * threads));
+        stats.lb_subsets_single_host_per_subset_duplicate.set(gauge(duplicates));
+    }
+
+    /// Sets the gauges of the table that hosts are picked from by hash.
+    fn show_table(&self, shard: usize) {
+        let Some((table, sizes)) = self.part.table_stats.as_ref().zip(self.view.pool.table_sizes()) else {
+            return;
+        };
+        let gauge = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        match table {
+            TableStats::Ring(scope) => {
+                let stats = scope.shard(shard);
+                stats.ring_size.set(gauge(sizes.size));
+                stats.min_hashes_per_host.set(gauge(sizes.least));
+                stats.max_hashes_per_host.set(gauge(sizes.most));
+            }
+            TableStats::Maglev(scope) => {
+                let stats = scope.shard(shard);
+                stats.min_entries_per_host.set(gauge(sizes.least));
+                stats.max_entries_per_host.set(gauge(sizes.most));
+            }
+        }
     }
 }
 

@@ -122,6 +122,7 @@ fn endpoint(host: &Host) -> Result<Endpoint, String> {
         locality_weight: 0,
         check: crate::cluster::health::Target::default(),
         canary: host.tags.canary,
+        metadata: None,
         health: Health::Healthy,
     })
 }

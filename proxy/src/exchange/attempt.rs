@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::record::count_reset;
+use super::record::count_failure;
 use super::response::{ToClient, flat};
 use super::timers::{Expiry, Interrupt, Limits};
 use super::upload::{Progress, Replay, TrailerLimits, Upload};
-use super::{ConnectionContext, Exchange, Matched, Phase};
+use super::{Exchange, Matched, Phase};
+use crate::affinity::{Client, Criteria};
 use crate::cluster::UpstreamProtocol;
+use crate::cluster::balancer::{Method, Wanted};
 use crate::cluster::breaker::Permit;
 use crate::cluster::outlier::{Seen, observe};
 use crate::cluster::report::What;
@@ -26,7 +28,7 @@ use crate::local::Local;
 use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
 use crate::retry::{Retries, RetryPolicy};
-use crate::route::{BodyBuffer, Forward, HostRewrite, Priority};
+use crate::route::{BodyBuffer, Forward, HostRewrite, Priority, Weighted};
 use crate::time;
 use crate::upstream::{LocalCluster, LocalHost, ResponseReader, UpstreamStream};
 
@@ -58,6 +60,10 @@ pub(super) struct Attempts<'x> {
     pub limits: Limits,
     /// `None` if there is no retry policy, or the request cannot be sent again.
     pub retries: Option<Retries>,
+    /// Of the request, where hosts are picked by hash.
+    pub hash: Option<u64>,
+    /// The metadata that its hosts are to have.
+    pub criteria: Option<&'x Criteria>,
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
     pub count: u32,
@@ -95,14 +101,15 @@ impl<'x> Exchange<'x> {
         matched: Matched<'x>,
         forward: &'x Forward,
     ) -> Result<(), LocalReply> {
-        let cluster = self.cluster(matched, forward)?;
+        let (cluster, weighted) = self.cluster(matched, forward)?;
         let context = self.record.context;
         let retries = Retries::of(forward.retry.as_ref(), &self.request.head);
-        let limits = Limits::of(&mut self.request.head, forward, &context.manager.rules);
+        let limits = Limits::of(&mut self.request.head, forward, &context.manager, &cluster.policy);
         self.prepare_request(forward)?;
         if self.request.head.check(upstream_version(&cluster, &self.request.head)).is_err() {
             return Err(LocalReply::refused(400, "http2.invalid_target"));
         }
+        let hash = self.hash(&cluster, forward);
         self.timers.limit_duration(self.record.info.start, limits.max_duration);
         if let Some(idle) = forward.idle_timeout {
             self.timers.set_idle((!idle.is_zero()).then_some(idle));
@@ -115,11 +122,14 @@ impl<'x> Exchange<'x> {
         let replay_limit = replay_limit(context.listener.buffer_limit, forward);
         let held = self.request.held.take();
         let mut replay = held.unwrap_or_else(|| Replay::new(retries.is_some(), replay_limit));
+        replay.mirrors = self.mirror(forward, &limits, &replay, down.rx.is_end());
         let mut attempts = Attempts {
             cluster,
             forward,
             limits,
             retries,
+            hash,
+            criteria: weighted.map_or(forward.criteria.as_ref(), |entry| entry.criteria.as_ref()),
             hosts: SmallVec::new(),
             count: 0,
             sent: false,
@@ -161,13 +171,13 @@ impl<'x> Exchange<'x> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.record.info.upstream.ready = Some(time::now());
-                return Err(attempt.not_opened(context, Failure::Upstream(error)));
+                return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
             }
-            Err(interrupt) => return Err(attempt.not_opened(context, interrupt.into())),
+            Err(interrupt) => return Err(attempt.not_opened(&context.local, interrupt.into())),
         };
         if let Err(error) = attempt.begin() {
             stream.finish();
-            return Err(attempt.not_opened(context, Failure::Upstream(error)));
+            return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
         }
         self.record.info.upstream.local = stream.local;
         self.record.info.upstream.version = Some(stream.version);
@@ -182,6 +192,7 @@ impl<'x> Exchange<'x> {
             self.converse(down, &attempt, &mut stream, attempts, replay).await
         };
         self.timers.end_attempt();
+        stream.count_reset(attempts.cluster.stats());
         match result {
             Ok(true) => {
                 stream.finish();
@@ -190,19 +201,22 @@ impl<'x> Exchange<'x> {
             Ok(false) => {
                 if self.response.phase == (Phase::Cut { by_upstream: true }) {
                     stream.lost();
-                    attempt.report_seen(context, Seen::Failed);
+                    if stream.version != Version::Http2 && !self.request.tunnel {
+                        attempts.cluster.stats().upstream_cx_protocol_error.inc();
+                    }
+                    attempt.report_seen(&context.local, Seen::Failed);
                 }
                 Ok(())
             }
             Err(failure) => {
                 if !matches!(failure, Failure::Response(_)) {
                     attempt.count_result(HostResult::of(&failure));
-                    attempt.report_failure(context, &failure, true);
+                    attempt.report_failure(&context.local, &failure, true);
                 }
                 if matches!(failure, Failure::Upstream(UpstreamError::ConnectionTermination)) {
                     stream.lost();
                 }
-                count_reset(attempts.cluster.stats(), &failure);
+                count_failure(attempts.cluster.stats(), &failure);
                 Err(failure)
             }
         }
@@ -245,7 +259,7 @@ impl<'x> Exchange<'x> {
         attempts.retry_permit = None;
         self.note_progress(&progress, attempts);
         let end = end?;
-        attempt.report_response(context, &self.request.head, &self.response.head);
+        attempt.report_response(&context.local, &self.request.head, &self.response.head);
         if let Some(failure) = self.retry_response(attempts, attempt) {
             return Err(failure);
         }
@@ -301,12 +315,12 @@ impl<'x> Exchange<'x> {
         info.bytes_received = self.received.get();
     }
 
-    /// The cluster that the route sends the request to.
+    /// The cluster that the route sends the request to, and the entry that says so of several.
     fn cluster(
         &mut self,
         matched: Matched<'x>,
         forward: &'x Forward,
-    ) -> Result<Rc<LocalCluster>, LocalReply> {
+    ) -> Result<(Rc<LocalCluster>, Option<&'x Weighted>), LocalReply> {
         let context = self.record.context;
         let chosen = forward.target.choose(&self.request.head, self.request.draw);
         let by_header = chosen.is_some_and(|chosen| chosen.by_header);
@@ -319,9 +333,24 @@ impl<'x> Exchange<'x> {
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
-            rewrite_host(&mut self.request.head, host.clone(), forward.append_x_forwarded_host);
+            // As in Envoy, no header says what it was.
+            self.request.head.authority = host.clone();
         }
-        Ok(cluster)
+        Ok((cluster, weighted))
+    }
+
+    /// The hash of the request, where the cluster picks hosts by it. What it makes of a cookie goes
+    /// into the response.
+    fn hash(&mut self, cluster: &LocalCluster, forward: &Forward) -> Option<u64> {
+        if !matches!(cluster.policy.balancer.method, Method::Hash { .. }) {
+            return None;
+        }
+        let info = &self.record.info;
+        let (peer, local) = (info.connection.peer, info.connection.local);
+        let policies = cluster.policy.hash.as_ref().unwrap_or(&forward.hash);
+        let hashed = policies.hash(&self.request.head, Client { remote: info.remote, peer, local });
+        self.response.cookies = hashed.cookies;
+        hashed.hash
     }
 
     /// The configured changes to the request: headers, host, path.
@@ -334,28 +363,17 @@ impl<'x> Exchange<'x> {
             let applied = level.request.apply_to_request(&mut head.fields, values);
             applied.map_err(|name| LocalReply::invalid_header_value(name.as_name()))?;
         }
-        match &forward.host {
-            HostRewrite::Keep | HostRewrite::Endpoint => {}
-            HostRewrite::Literal(host) => {
-                rewrite_host(head, host.clone(), forward.append_x_forwarded_host);
-            }
-            HostRewrite::Header(name) => {
-                if let Some(host) = head.get(name) {
-                    let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
-                    rewrite_host(
-                        head,
-                        Authority::new(host).map_err(invalid)?,
-                        forward.append_x_forwarded_host,
-                    );
-                }
-            }
+        let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
+        let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":authority"));
+        if let Some(host) = forward.host.host(head).transpose().map_err(invalid)? {
+            rewrite_host(head, host, forward.append_x_forwarded_host, says_original);
         }
         let Some(matched) = self.request.matched else { return Ok(()) };
         if let Some(path) = forward.rewrite_path(&matched.route.path, &head.path) {
             let invalid = |_| LocalReply::invalid_header_value(Name::Other(b":path"));
             let original = std::mem::replace(&mut head.path, Path::new(path).map_err(invalid)?);
-            if !self.record.context.manager.rules.suppress_envoy_headers {
-                head.fields.set("x-envoy-original-path", &original);
+            if says_original {
+                head.fields.set(Known::XEnvoyOriginalPath, &original);
             }
         }
         Ok(())
@@ -387,8 +405,8 @@ impl<'x> Exchange<'x> {
             && !host.hostname.is_empty()
             && let Ok(host) = Authority::new(host.hostname.as_str())
         {
-            // A retry replaces the name of the host before it, which no client asked for.
-            rewrite_host(head, host, attempts.forward.append_x_forwarded_host && attempts.count == 1);
+            let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
+            rewrite_host(head, host, attempts.forward.append_x_forwarded_host, says_original);
         }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
             head.fields.set("x-envoy-attempt-count", attempts.count);
@@ -397,7 +415,7 @@ impl<'x> Exchange<'x> {
 }
 
 /// How much of the request's body is kept for sending it again.
-fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
+pub(super) fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     match forward.body_buffer {
         BodyBuffer::Listener => of_listener,
         BodyBuffer::AtMost(limit) => limit.min(of_listener),
@@ -405,29 +423,46 @@ fn replay_limit(of_listener: usize, forward: &Forward) -> usize {
     }
 }
 
-fn rewrite_host(head: &mut RequestHead, host: Authority, append_x_forwarded_host: bool) {
+/// A host instead of the one that the request names. `append_x_forwarded_host` and
+/// `x-envoy-original-host` tell the upstream which that was.
+fn rewrite_host(head: &mut RequestHead, host: Authority, append: bool, says_original: bool) {
     let original = std::mem::replace(&mut head.authority, host);
-    if append_x_forwarded_host && original != head.authority {
+    let last =
+        head.fields.get(Known::XForwardedHost).and_then(|list| list.rsplit(|&byte| byte == b',').next());
+    if append && last != Some(&*original) {
         head.fields.append(Known::XForwardedHost, ",", &original);
+    }
+    if says_original {
+        head.fields.set(Known::XEnvoyOriginalHost, &original);
     }
 }
 
 impl Attempt {
     /// Chooses a host; `None` when the cluster has none to use.
     fn choose(local: &Local, attempts: &Attempts<'_>) -> Option<Self> {
-        let (avoid, draws) = match attempts.retries.as_ref().and_then(Retries::policy) {
+        let wanted = Wanted { hash: attempts.hash, criteria: attempts.criteria, ..Wanted::default() };
+        let wanted = match attempts.retries.as_ref().and_then(Retries::policy) {
             Some(RetryPolicy { previous_hosts: true, host_selection_attempts, .. }) => {
-                (&*attempts.hosts, *host_selection_attempts)
+                Wanted { avoid: &attempts.hosts, draws: *host_selection_attempts, ..wanted }
             }
-            _ => (&[][..], 0),
+            _ => wanted,
         };
-        let cluster = &attempts.cluster;
-        let host = cluster.pick(&mut |bound| local.random_below(bound), avoid, draws)?;
-        Some(Self { cluster: Rc::clone(cluster), host, priority: attempts.forward.priority, permit: None })
+        Self::of(local, &attempts.cluster, attempts.forward.priority, wanted)
+    }
+
+    /// Chooses a host of a cluster; `None` when it has none to use.
+    pub(super) fn of(
+        local: &Local,
+        cluster: &Rc<LocalCluster>,
+        priority: Priority,
+        wanted: Wanted<'_>,
+    ) -> Option<Self> {
+        let host = cluster.pick(&mut |bound| local.random_below(bound), wanted)?;
+        Some(Self { cluster: Rc::clone(cluster), host, priority, permit: None })
     }
 
     /// The attempt has its stream: takes the permit of `max_requests` and counts it as active.
-    fn begin(&mut self) -> Result<(), UpstreamError> {
+    pub(super) fn begin(&mut self) -> Result<(), UpstreamError> {
         let host = &self.host.host.stats;
         if let Some(outlier) = &self.cluster.policy.outlier {
             // A connection never crosses a threshold.
@@ -449,23 +484,23 @@ impl Attempt {
     }
 
     /// Counts and reports an attempt that had no stream.
-    fn not_opened(&self, context: &ConnectionContext, failure: Failure) -> Failure {
+    pub(super) fn not_opened(&self, local: &Local, failure: Failure) -> Failure {
         if matches!(failure, Failure::Client(_) | Failure::Expired(_)) {
             self.cluster.stats().upstream_rq_cancelled.inc();
         }
         self.count_result(HostResult::of(&failure));
-        self.report_failure(context, &failure, false);
+        self.report_failure(local, &failure, false);
         failure
     }
 
     /// Reports to outlier detection what was seen of the host.
-    pub(super) fn report_seen(&self, context: &ConnectionContext, seen: Seen) {
-        context.local.report_outcome(&self.cluster, &self.host, seen);
+    pub(super) fn report_seen(&self, local: &Local, seen: Seen) {
+        local.report_outcome(&self.cluster, &self.host, seen);
     }
 
     /// The host says itself that it is not to be used.
-    pub(super) fn report_unhealthy(&self, context: &ConnectionContext) {
-        context.local.report(&self.cluster, &self.host, What::FailNow { responses: 1 });
+    pub(super) fn report_unhealthy(&self, local: &Local) {
+        local.report(&self.cluster, &self.host, What::FailNow { responses: 1 });
     }
 
     /// Counts at the host what came of the attempt.
@@ -499,7 +534,7 @@ impl Drop for Attempt {
 }
 
 impl HostResult {
-    fn of(failure: &Failure) -> Self {
+    pub(super) fn of(failure: &Failure) -> Self {
         match failure {
             Failure::NoHost
             | Failure::Client(_)
@@ -512,7 +547,7 @@ impl HostResult {
 }
 
 /// The protocol in which a cluster's hosts are spoken to.
-fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
+pub(super) fn upstream_version(cluster: &LocalCluster, head: &RequestHead) -> Version {
     match cluster.policy.protocol {
         UpstreamProtocol::Http1 => Version::Http11,
         UpstreamProtocol::Http2 => Version::Http2,

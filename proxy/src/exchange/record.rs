@@ -13,6 +13,8 @@ use super::{ConnectionContext, Exchange, Phase};
 use crate::cluster::outlier::Seen;
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::grpc;
+use crate::local::Local;
+use crate::local_reply::ATTEMPT_TOO_LONG;
 use crate::message::{Known, RequestHead, ResponseHead};
 use crate::route::VirtualCluster;
 use crate::state::Drain;
@@ -58,27 +60,13 @@ impl Record<'_> {
 
     /// Counts a response of the cluster, or one made in its place.
     pub(super) fn charge(&self, stats: &ClusterStats, status: u16) {
-        stats.upstream_rq_completed.inc();
-        stats.upstream_rq_codes.record(status);
-        if self.internal {
-            stats.internal_upstream_rq_codes.record(status);
-            stats.internal_upstream_rq_completed.inc();
-        } else {
-            stats.external_upstream_rq_codes.record(status);
-            stats.external_upstream_rq_completed.inc();
-        }
+        charge(stats, status, self.internal);
     }
 
     /// Counts a response that a host of the cluster gave.
     pub(super) fn charge_host(&self, stats: &ClusterStats, status: u16, canary: bool) {
-        self.charge(stats, status);
         let time = millis(self.forwarded.elapsed());
-        stats.upstream_rq_time.record(time);
-        if self.internal {
-            stats.internal_upstream_rq_time.record(time);
-        } else {
-            stats.external_upstream_rq_time.record(time);
-        }
+        charge_host(stats, status, self.internal, time);
         if canary {
             stats.canary_upstream_rq_codes.record(status);
             stats.canary_upstream_rq_completed.inc();
@@ -98,7 +86,8 @@ impl Record<'_> {
                 (Flag::UpstreamRequestTimeout, "response_timeout")
             }
             Expiry::PerTry => (Flag::UpstreamRequestTimeout, "upstream_per_try_timeout"),
-            Expiry::PerTryIdle => (Flag::StreamIdleTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::PerTryIdle => (Flag::UpstreamRequestTimeout, "upstream_per_try_idle_timeout"),
+            Expiry::AttemptMaxDuration => (Flag::UpstreamMaxStreamDurationReached, ATTEMPT_TOO_LONG),
             Expiry::StreamIdle => {
                 http.downstream_rq_idle_timeout.inc();
                 (Flag::StreamIdleTimeout, "stream_idle_timeout")
@@ -116,7 +105,6 @@ impl Record<'_> {
 
     /// The client left before it had its response.
     pub(super) fn client_left(&mut self, error: DownstreamError) {
-        self.context.http().downstream_rq_rx_reset.inc();
         let (flag, details) = match error {
             // A stream sees that its connection has ended, not why.
             DownstreamError::Disconnected if *self.context.drain.borrow() == Drain::Over => {
@@ -134,46 +122,60 @@ impl Record<'_> {
     }
 }
 
+/// Counts a response of the cluster, or one made in its place; `internal` where the request is.
+pub(super) fn charge(stats: &ClusterStats, status: u16, internal: bool) {
+    stats.upstream_rq_completed.inc();
+    stats.upstream_rq_codes.record(status);
+    if internal {
+        stats.internal_upstream_rq_codes.record(status);
+        stats.internal_upstream_rq_completed.inc();
+    } else {
+        stats.external_upstream_rq_codes.record(status);
+        stats.external_upstream_rq_completed.inc();
+    }
+}
+
+/// Counts a response that a host gave after so many milliseconds.
+pub(super) fn charge_host(stats: &ClusterStats, status: u16, internal: bool, time: u64) {
+    charge(stats, status, internal);
+    stats.upstream_rq_time.record(time);
+    if internal {
+        stats.internal_upstream_rq_time.record(time);
+    } else {
+        stats.external_upstream_rq_time.record(time);
+    }
+}
+
 /// Counts an attempt that ended without a response.
-pub(super) fn count_reset(stats: &ClusterStats, failure: &Failure) {
+pub(super) fn count_failure(stats: &ClusterStats, failure: &Failure) {
     match failure {
-        Failure::Upstream(
-            UpstreamError::RemoteReset | UpstreamError::RemoteRefused | UpstreamError::ConnectionTermination,
-        ) => stats.upstream_rq_rx_reset.inc(),
         Failure::Upstream(UpstreamError::Protocol(_)) => stats.upstream_cx_protocol_error.inc(),
-        Failure::Expired(Expiry::PerTry) => {
-            stats.upstream_rq_per_try_timeout.inc();
-            stats.upstream_rq_tx_reset.inc();
-        }
-        Failure::Expired(Expiry::PerTryIdle) => {
-            stats.upstream_rq_per_try_idle_timeout.inc();
-            stats.upstream_rq_tx_reset.inc();
-        }
-        Failure::Response(_) | Failure::Expired(_) | Failure::Client(_) => stats.upstream_rq_tx_reset.inc(),
-        Failure::NoHost | Failure::Upstream(_) => {}
+        Failure::Expired(Expiry::PerTry) => stats.upstream_rq_per_try_timeout.inc(),
+        Failure::Expired(Expiry::PerTryIdle) => stats.upstream_rq_per_try_idle_timeout.inc(),
+        Failure::Expired(Expiry::AttemptMaxDuration) => stats.upstream_rq_max_duration_reached.inc(),
+        Failure::Response(_)
+        | Failure::Expired(_)
+        | Failure::Client(_)
+        | Failure::NoHost
+        | Failure::Upstream(_) => {}
     }
 }
 
 impl Attempt {
     /// Reports the head of a response to outlier detection, and to health checks where it asks for it.
-    pub(super) fn report_response(
-        &self,
-        context: &ConnectionContext,
-        request: &RequestHead,
-        response: &ResponseHead,
-    ) {
+    pub(super) fn report_response(&self, local: &Local, request: &RequestHead, response: &ResponseHead) {
         let policy = &self.cluster.policy;
         if policy.outlier.is_some() {
-            self.report_seen(context, Seen::Response(effective_status(request, response)));
+            self.report_seen(local, Seen::Response(effective_status(request, response)));
         }
         if policy.health.is_some() && response.fields.contains("x-envoy-immediate-health-check-fail") {
-            self.report_unhealthy(context);
+            self.report_unhealthy(local);
         }
     }
 
     /// Reports an attempt without a response to outlier detection. `connected` is false when it had
     /// no stream: a timeout is then that of the cluster, not that of a host.
-    pub(super) fn report_failure(&self, context: &ConnectionContext, failure: &Failure, connected: bool) {
+    pub(super) fn report_failure(&self, local: &Local, failure: &Failure, connected: bool) {
         let seen = match failure {
             Failure::NoHost
             | Failure::Client(_)
@@ -186,7 +188,7 @@ impl Attempt {
             }
             Failure::Expired(_) => return,
         };
-        self.report_seen(context, seen);
+        self.report_seen(local, seen);
     }
 }
 
@@ -229,6 +231,10 @@ impl Exchange<'_> {
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
+        // Envoy counts every stream here that does not end on both sides, whoever resets it.
+        if !complete || self.record.info.request_end.is_none() {
+            http.downstream_rq_rx_reset.inc();
+        }
         if self.request.tunnel {
             http.downstream_cx_upgrades_active.dec();
         }

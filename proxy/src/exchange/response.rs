@@ -37,15 +37,23 @@ impl Exchange<'_> {
             self.record.info.flags.set(flag);
         }
         self.record.info.details = reply.details.clone();
+        let manager = &self.record.context.manager;
         self.response.head = reply.head(self.record.info.version);
         self.attempts_in_response();
         self.decorate_response();
         self.mutate_response();
         let head = std::mem::take(&mut self.response.head);
-        let mappers = &self.record.context.manager.local_reply;
-        let rendered = local_reply::render(&reply, head, mappers, &self.format_context());
+        let rendered = local_reply::render(&reply, &manager.local_reply, &self.format_context(), head);
         self.response.head = rendered.head;
         self.own_headers();
+        if reply.flag == Some(Flag::UpstreamConnectionFailure) {
+            // The connection goes on if the whole request is here, although no host took its body.
+            down.rx.skip_received();
+        }
+        if reply.status == 400 {
+            // As in Envoy, one of these is enough for a client of HTTP/1.
+            down.tx.close_after();
+        }
         // A response to HEAD has no body, even if its headers say so (HTTP/2 would send it).
         let end = rendered.body.is_empty() || self.request.head.method == Method::Head;
         if self.send_whole_head(down, end).await.is_err() || end {
@@ -112,6 +120,9 @@ impl Exchange<'_> {
                 context.http().downstream_cx_overload_disable_keepalive.inc();
             }
         }
+        if context.last.is_some_and(|last| time::now() >= last) && tx.close_after() {
+            context.http().downstream_cx_max_duration_reached.inc();
+        }
         let sent = flat(self.timers.race(client, tx.head(&self.response.head, end)).await);
         match &sent {
             Ok(()) if end => self.response.phase = Phase::Complete,
@@ -142,13 +153,15 @@ impl Exchange<'_> {
             let millis = time::millis(now.saturating_duration_since(since));
             response.fields.set(Known::XEnvoyUpstreamServiceTime, millis);
         }
-        let date = &record.context.local.date;
-        date.with(record.info.start_time, |date| headers::response::apply(response, rules, date));
+        headers::response::hop_by_hop(response);
+        for cookie in std::mem::take(&mut self.response.cookies) {
+            response.fields.push(Known::SetCookie, &cookie);
+        }
         record.info.status = status;
-        self.request_id_in_response();
         self.attempts_in_response();
         self.decorate_response();
         self.mutate_response();
+        self.own_headers();
     }
 
     /// Sends the response on as it comes. True when the upstream's response was whole.
@@ -257,13 +270,18 @@ impl Exchange<'_> {
     pub(super) fn cut(&mut self, tx: &mut ResponseWriter<'_>, failure: &Failure) {
         tx.reset();
         self.response.phase = Phase::Cut { by_upstream: matches!(failure, Failure::Upstream(_)) };
-        let record = &mut self.record;
         if matches!(failure, Failure::Upstream(_) | Failure::Expired(_)) {
-            record.context.http().rq_reset_after_downstream_response_started.inc();
+            self.record.context.http().downstream_rq_tx_reset.inc();
         }
+        let is_grpc = self.request.head.is_grpc();
+        let record = &mut self.record;
         match failure {
             Failure::Client(error) => record.client_left(*error),
             Failure::Upstream(error) => {
+                // Of gRPC, the status is in what is missing.
+                if is_grpc && self.response.head.fields.get(Known::GrpcStatus).is_none() {
+                    record.context.http().rq_reset_after_downstream_response_started.inc();
+                }
                 // A body that ends early is a broken message, on either side.
                 record.info.flags.set(error.flag());
                 record.info.details = Cow::Owned(details_after_response(error));

@@ -22,7 +22,9 @@ impl Exchange<'_> {
         let cause = match failure {
             Failure::Response(wait) => return Some(*wait),
             Failure::Upstream(error) => Cause::Error { error, sent },
-            Failure::Expired(Expiry::PerTry | Expiry::PerTryIdle) => Cause::PerTryTimeout { sent },
+            Failure::Expired(Expiry::PerTry | Expiry::PerTryIdle | Expiry::AttemptMaxDuration) => {
+                Cause::PerTryTimeout { sent }
+            }
             Failure::NoHost | Failure::Client(_) | Failure::Expired(_) => return None,
         };
         self.retry_wait(cause, attempts)
@@ -149,6 +151,7 @@ impl Exchange<'_> {
         let request_end = self.record.info.request_end.is_some();
         match expiry {
             Expiry::Route | Expiry::PerTry | Expiry::PerTryIdle => LocalReply::upstream_timeout(),
+            Expiry::AttemptMaxDuration => LocalReply::attempt_too_long(request_end),
             Expiry::StreamIdle => LocalReply::stream_idle_timeout(request_end),
             Expiry::Request => LocalReply::request_timeout(),
             Expiry::MaxDuration => LocalReply::max_duration(request_end),

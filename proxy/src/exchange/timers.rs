@@ -13,12 +13,13 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Sleep, sleep_until};
 
+use crate::cluster::ClusterPolicy;
 use crate::downstream::RequestBody;
 use crate::error::DownstreamError;
-use crate::headers::Rules;
-use crate::message::{Frame, Known, RequestHead};
+use crate::message::{FieldValueBuf, Frame, Known, RequestHead};
 use crate::overload::Overload;
-use crate::route::Forward;
+use crate::route::{Forward, StreamLimits};
+use crate::snapshot::HttpManager;
 use crate::time;
 
 /// Which timeout ran out.
@@ -36,6 +37,8 @@ pub(super) enum Expiry {
     Request,
     /// `max_stream_duration`.
     MaxDuration,
+    /// The cluster's `max_stream_duration`, of one attempt.
+    AttemptMaxDuration,
 }
 
 /// Why a wait ended early.
@@ -62,6 +65,7 @@ pub(super) struct Timers<'t> {
     /// Begins with the end of the request.
     per_try_limit: Cell<Option<Duration>>,
     per_try_idle: Cell<Option<Duration>>,
+    attempt_max: Cell<Option<Instant>>,
     complete: Cell<bool>,
     request: Cell<Option<Instant>>,
     max: Cell<Option<Instant>>,
@@ -125,6 +129,7 @@ impl<'t> Timers<'t> {
             per_try: Cell::default(),
             per_try_limit: Cell::default(),
             per_try_idle: Cell::default(),
+            attempt_max: Cell::default(),
             complete: Cell::default(),
             request: Cell::default(),
             max: Cell::default(),
@@ -163,15 +168,15 @@ impl<'t> Timers<'t> {
         }
     }
 
-    /// The idle timeout of the route instead of the listener's.
+    /// The idle timeout of the route instead of the listener's; it begins anew.
     pub(super) fn set_idle(&self, idle: Option<Duration>) {
         self.idle.set(idle);
+        self.active.set(time::now());
     }
 
-    /// The smaller of the listener's and the route's longest stream.
+    /// The longest stream of the route instead of the listener's.
     pub(super) fn limit_duration(&self, start: Instant, max: Option<Duration>) {
-        let new = after(start, max);
-        self.max.set(self.max.get().into_iter().chain(new).min());
+        self.max.set(after(start, max));
     }
 
     /// The request has come whole: its own timeout ends, the route's begins, once for all attempts.
@@ -186,6 +191,7 @@ impl<'t> Timers<'t> {
     pub(super) fn begin_attempt(&self, now: Instant, limits: &Limits) {
         self.per_try_limit.set(limits.per_try);
         self.per_try.set(after(now, limits.per_try.filter(|_| self.complete.get())));
+        self.attempt_max.set(after(now, limits.attempt_max));
         self.per_try_idle.set(limits.per_try_idle);
         if limits.per_try_idle.is_some() {
             self.active.set(now);
@@ -202,6 +208,7 @@ impl<'t> Timers<'t> {
     pub(super) fn end_attempt(&self) {
         self.end_per_try();
         self.per_try_idle.set(None);
+        self.attempt_max.set(None);
     }
 
     /// A byte went in some direction.
@@ -249,7 +256,9 @@ impl<'t> Timers<'t> {
             (self.per_try.get(), Expiry::PerTry),
             (self.request.get(), Expiry::Request),
             (self.max.get(), Expiry::MaxDuration),
-            (since_active(self.per_try_idle.get()), Expiry::PerTryIdle),
+            (self.attempt_max.get(), Expiry::AttemptMaxDuration),
+            // It begins with the end of the request.
+            (since_active(self.per_try_idle.get().filter(|_| self.complete.get())), Expiry::PerTryIdle),
             (since_active(idle), Expiry::StreamIdle),
         ]
         .into_iter()
@@ -273,22 +282,35 @@ pub(super) struct Limits {
     pub timeout: Option<Duration>,
     pub per_try: Option<Duration>,
     pub per_try_idle: Option<Duration>,
+    /// Of the whole exchange: the route's, or the listener's where the route has none.
     pub max_duration: Option<Duration>,
+    /// Of one attempt: the cluster's.
+    pub attempt_max: Option<Duration>,
 }
 
 impl Limits {
     /// Reads and removes the control headers (those of untrusted clients are gone by now), and
-    /// announces the time limit to the upstream.
-    pub(super) fn of(request: &mut RequestHead, forward: &Forward, rules: &Rules) -> Self {
+    /// announces the time limits to the upstream.
+    pub(super) fn of(
+        request: &mut RequestHead,
+        forward: &Forward,
+        manager: &HttpManager,
+        cluster: &ClusterPolicy,
+    ) -> Self {
         let mut timeout = forward.timeout;
-        let mut max_duration = forward.max_stream_duration;
-        if let Some(longest) = forward.grpc_timeout_header_max
-            && let Some(asked) = request.fields.get(Known::GrpcTimeout).and_then(grpc_timeout)
-        {
-            let asked = if longest.is_zero() { asked } else { asked.min(longest) };
-            let offset = forward.grpc_timeout_header_offset.unwrap_or_default();
-            max_duration = Some(if asked > offset { asked.saturating_sub(offset) } else { asked });
-            timeout = None;
+        let of_manager = manager.timeouts.max_stream_duration;
+        let max_duration = match &forward.stream {
+            Some(stream) => max_duration(request, stream, of_manager),
+            None => of_manager,
+        };
+        if forward.stream.is_some() && request.is_grpc() {
+            match max_duration {
+                Some(most) => request.fields.set(Known::GrpcTimeout, &write_grpc_timeout(most)),
+                None if of_manager.is_some() => {
+                    request.fields.remove(Known::GrpcTimeout);
+                }
+                None => {}
+            }
         }
         if let Some(asked) = take_millis(request, Known::XEnvoyUpstreamRqTimeoutMs) {
             timeout = (!asked.is_zero()).then_some(asked);
@@ -308,13 +330,34 @@ impl Limits {
         ] {
             request.fields.remove(name);
         }
-        if !rules.suppress_envoy_headers
+        if !manager.rules.suppress_envoy_headers
             && let Some(expected) = per_try.or(timeout)
         {
             request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, time::millis(expected));
         }
         let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
-        Self { timeout, per_try, per_try_idle, max_duration }
+        let per_try_idle = per_try_idle.filter(|limit| !limit.is_zero());
+        Self { timeout, per_try, per_try_idle, max_duration, attempt_max: cluster.max_stream_duration }
+    }
+}
+
+/// The longest duration of an exchange: a client's `grpc-timeout` where the route looks at it, then
+/// the route's, then the listener's. A limit of 0 is none, but no time that is left is at once.
+fn max_duration(
+    request: &RequestHead,
+    stream: &StreamLimits,
+    of_manager: Option<Duration>,
+) -> Option<Duration> {
+    let asked = request.fields.get(Known::GrpcTimeout).and_then(grpc_timeout);
+    match (stream.grpc_longest, asked) {
+        (Some(longest), Some(asked)) => {
+            let most = if longest.is_zero() { asked } else { asked.min(longest) };
+            Some(most.saturating_sub(stream.grpc_offset))
+        }
+        _ => match stream.longest {
+            Some(most) => Some(most).filter(|most| !most.is_zero()),
+            None => of_manager,
+        },
     }
 }
 
@@ -338,6 +381,15 @@ fn grpc_timeout(value: &[u8]) -> Option<Duration> {
         b'n' => Some(Duration::from_nanos(amount)),
         _ => None,
     }
+}
+
+/// The finest unit that leaves at most eight digits, from milliseconds on.
+fn write_grpc_timeout(limit: Duration) -> FieldValueBuf {
+    const UNITS: [(u64, char); 4] = [(1, 'm'), (1_000, 'S'), (60_000, 'M'), (3_600_000, 'H')];
+    let millis = time::millis(limit);
+    let fits = |(length, _): &(u64, char)| millis / length < 100_000_000;
+    let (length, unit) = UNITS.into_iter().find(fits).unwrap_or((3_600_000, 'H'));
+    FieldValueBuf::lossy(&format!("{}{unit}", (millis / length).min(99_999_999)))
 }
 
 #[cfg(test)]
@@ -379,5 +431,12 @@ mod tests {
         assert_eq!(grpc_timeout(b"2H"), Some(Duration::from_secs(7_200)));
         assert_eq!(grpc_timeout(b"123456789S"), None);
         assert_eq!(grpc_timeout(b"5"), None);
+        for (millis, text) in
+            [(0, "0m"), (1_500, "1500m"), (99_999_999, "99999999m"), (100_000_000, "100000S")]
+        {
+            let written = write_grpc_timeout(Duration::from_millis(millis));
+            assert_eq!(&*written, text.as_bytes(), "{millis}");
+        }
+        assert_eq!(&*write_grpc_timeout(Duration::MAX), b"99999999H");
     }
 }

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::pin::pin;
+use std::time::Instant;
 
 use super::attempt::{Attempt, Attempts, Failure};
 use super::response::{ToClient, flat};
@@ -18,6 +19,7 @@ use crate::headers::request::is_upgrade;
 use crate::local_reply::{LocalReply, details_after_response};
 use crate::message::{FieldValueBuf, Frame, Known, Method};
 use crate::route::{Action, Upgrades};
+use crate::time;
 use crate::upstream::{RequestWriter, ResponseReader, UpstreamStream};
 
 impl Exchange<'_> {
@@ -66,7 +68,7 @@ impl Exchange<'_> {
         };
         attempts.retry_permit = None;
         let mut end = read?;
-        attempt.report_response(self.record.context, &self.request.head, &self.response.head);
+        attempt.report_response(&self.record.context.local, &self.request.head, &self.response.head);
         if let Some(failure) = self.retry_response(attempts, attempt) {
             return Err(failure);
         }
@@ -80,7 +82,9 @@ impl Exchange<'_> {
                 fields.set(Known::Connection, &connection);
                 fields.set(Known::Upgrade, &protocol);
             }
-            if self.carry((body, to_client), (tx, rx)).await {
+            let is_over = self.carry((body, to_client), (tx, rx)).await;
+            // Envoy closes the connection of a CONNECT itself.
+            if is_over && self.request.head.method != Method::Connect {
                 stream.lost();
             }
         } else {
@@ -133,9 +137,12 @@ impl Exchange<'_> {
         // Counted in place: the exchange may be dropped at any time, and is logged then.
         let (timers, received) = (self.timers, self.received);
         let sent = Cell::from_mut(&mut self.record.info.bytes_sent);
-        let there = there(body, tx, timers, received);
+        let request_end = Cell::from_mut(&mut self.record.info.request_end);
+        let there = there(body, tx, timers, (received, request_end));
         let back = back(rx, to_client, timers, sent);
-        let ended = match timers.race(noticed_elsewhere(), first(there, back)).await {
+        // On the heap, so that other requests have no place for it.
+        let both = Box::pin(first(there, back));
+        let ended = match timers.race(noticed_elsewhere(), both).await {
             Ok(First::One(ended) | First::Other(ended)) => ended,
             Err(interrupt) => Err(interrupt.into()),
         };
@@ -143,6 +150,8 @@ impl Exchange<'_> {
             Ok(()) => {
                 self.response.phase = Phase::Complete;
                 if by_connection {
+                    self.record.info.request_end = None;
+                    self.record.context.http().downstream_rq_tx_reset.inc();
                     let error = UpstreamError::ConnectionTermination;
                     self.record.info.flags.set(error.flag());
                     self.record.info.details = details_after_response(&error).into();
@@ -167,7 +176,7 @@ async fn there(
     body: &mut RequestBody<'_>,
     tx: &mut RequestWriter,
     timers: &Timers<'_>,
-    bytes: &Cell<u64>,
+    (bytes, end): (&Cell<u64>, &Cell<Option<Instant>>),
 ) -> Result<(), Failure> {
     let over = |_error: UpstreamError| Failure::Upstream(UpstreamError::ConnectionTermination);
     loop {
@@ -179,6 +188,9 @@ async fn there(
                 timers.race(body.closed(), tx.data(piece, false)).await?.map_err(over)?;
             }
             Frame::Trailers(_) | Frame::End => {
+                if matches!(body, RequestBody::Http2(_)) {
+                    end.set(Some(time::now()));
+                }
                 timers.race(body.closed(), tx.data(nothing(), true)).await?.map_err(over)?;
                 return Err(Failure::Client(departure(body).await));
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 
+use super::mirror::Mirrors;
 use super::nothing;
 use super::timers::{First, Timers, departure, next_or, unless_left};
 use crate::downstream::RequestBody;
@@ -27,12 +28,14 @@ pub(super) struct Replay {
     limit: usize,
     /// False when nothing is kept: there is no retry policy, or the body was larger than the limit.
     keep: bool,
+    /// What is read from now on is copied to them.
+    pub mirrors: Mirrors,
 }
 
 impl Replay {
     /// A copy of at most `limit` bytes, or none at all.
     pub(super) fn new(keep: bool, limit: usize) -> Self {
-        Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep }
+        Self { pieces: Vec::new(), trailers: None, size: 0, limit, keep, mirrors: Mirrors::default() }
     }
 
     /// True when the copy is given up with this piece.
@@ -53,6 +56,13 @@ impl Replay {
         if self.keep {
             self.trailers = Some(trailers.clone());
         }
+    }
+
+    /// What was read so far, as it came; behind it the end, where the request is `whole`.
+    pub(super) fn frames(&self, whole: bool) -> impl Iterator<Item = Frame> {
+        let pieces = self.pieces.iter().map(|piece| Frame::Data(piece.clone()));
+        let trailers = self.trailers.as_ref().map(|trailers| Frame::Trailers(trailers.clone()));
+        pieces.chain(whole.then(|| trailers.unwrap_or(Frame::End)))
     }
 
     /// Nothing of a body was read so far.
@@ -182,26 +192,34 @@ impl Upload<'_, '_, '_> {
             match frame {
                 Frame::Data(piece) => {
                     self.received.set(self.received.get() + piece.len() as u64);
+                    self.replay.mirrors.send(|| Frame::Data(piece.clone()));
                     if self.replay.push(&piece) {
                         self.progress.overflowed.set(true);
                     }
                     let end = self.body.is_end();
                     if end {
+                        self.replay.mirrors.send(|| Frame::End);
                         self.received();
                     }
                     unless_left(self.body, self.tx.data(piece, end)).await??;
                     if end {
                         return Ok(());
                     }
+                    if !self.replay.mirrors.is_empty() {
+                        // So that copies keep up where nothing else waits.
+                        unless_left(self.body, tokio::task::yield_now()).await?;
+                    }
                 }
                 Frame::Trailers(trailers) => {
                     self.trailer_limits.check(&trailers).map_err(DownstreamError::TooLarge)?;
                     self.replay.set_trailers(&trailers);
+                    self.replay.mirrors.send(|| Frame::Trailers(trailers.clone()));
                     self.received();
                     unless_left(self.body, self.tx.trailers(&trailers)).await??;
                     return Ok(());
                 }
                 Frame::End => {
+                    self.replay.mirrors.send(|| Frame::End);
                     self.received();
                     unless_left(self.body, self.tx.data(nothing(), true)).await??;
                     return Ok(());

@@ -1,7 +1,7 @@
 //! Header additions and removals, as routes, virtual hosts, route tables and clusters configure them.
 
 use crate::format::{Context, Format};
-use crate::message::{FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid};
+use crate::message::{Direction, FieldNameBuf, FieldValue, FieldValueBuf, Fields, Invalid};
 
 /// The configured changes of one level.
 #[derive(Debug, Default)]
@@ -60,7 +60,7 @@ impl Changes {
         self.remove_from(fields);
         for (addition, value) in self.add.iter().zip(values) {
             if let Ok(value) = value {
-                addition.apply(fields, value);
+                addition.apply(Direction::Response, fields, value);
             }
         }
     }
@@ -69,7 +69,7 @@ impl Changes {
     pub(crate) fn apply_to_request(&self, fields: &mut Fields, values: &Values) -> Result<(), &FieldNameBuf> {
         self.remove_from(fields);
         for (addition, value) in self.add.iter().zip(values) {
-            addition.apply(fields, value.as_ref().map_err(|Invalid| &addition.name)?);
+            addition.apply(Direction::Request, fields, value.as_ref().map_err(|Invalid| &addition.name)?);
         }
         Ok(())
     }
@@ -82,13 +82,13 @@ impl Changes {
 }
 
 impl Addition {
-    fn apply(&self, fields: &mut Fields, value: &FieldValueBuf) {
+    fn apply(&self, direction: Direction, fields: &mut Fields, value: &FieldValueBuf) {
         if value.is_empty() && !self.keep_empty {
             return;
         }
         let (name, value) = (&self.name, FieldValue::from(value));
         match self.action {
-            AppendAction::AppendIfExistsOrAdd => fields.add(name, value),
+            AppendAction::AppendIfExistsOrAdd => fields.add(direction, name, value),
             AppendAction::AddIfAbsent if !fields.contains(name) => fields.push(name, value),
             AppendAction::OverwriteIfExistsOrAdd => fields.set(name, value),
             AppendAction::OverwriteIfExists if fields.contains(name) => fields.set(name, value),

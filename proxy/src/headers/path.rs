@@ -1,4 +1,5 @@
-//! Path normalisation: what `normalize_path`, `merge_slashes` and `path_with_escaped_slashes_action` ask for (RFC 3986, 6.2.2).
+//! Path normalisation: what `normalize_path`, `merge_slashes` and `path_with_escaped_slashes_action`
+//! ask for (RFC 3986, 6.2.2), in Envoy's order and with its results.
 //!
 //! Pure.
 
@@ -13,8 +14,8 @@ pub(crate) enum Normalized {
     Changed(Vec<u8>),
     /// Redirect the client to this path (307).
     Redirect(Vec<u8>),
-    /// The path is refused (400).
-    Reject,
+    /// The path is refused (400), as this is what became of it.
+    Reject(Vec<u8>),
 }
 
 /// Normalises a request's path; its query stays as it is.
@@ -25,28 +26,28 @@ pub(crate) fn normalize(path: &[u8], options: PathOptions) -> Normalized {
     }
     let mut out = only.to_vec();
     let mut redirect = false;
+    let whole = |path: Vec<u8>| [&*path, query].concat();
     if options.escaped_slashes != EscapedSlashes::Keep && has_escaped_slash(&out) {
+        out = unescape_slashes(&out);
         match options.escaped_slashes {
-            EscapedSlashes::Reject => return Normalized::Reject,
+            EscapedSlashes::Reject => return Normalized::Reject(whole(out)),
             EscapedSlashes::UnescapeAndRedirect => redirect = true,
             EscapedSlashes::UnescapeAndForward | EscapedSlashes::Keep => {}
         }
-        out = unescape_slashes(&out);
     }
     if options.normalize {
-        match remove_dots(&unescape_unreserved(&out)) {
+        match canonical(&out) {
             Some(clean) => out = clean,
-            None => return Normalized::Reject,
+            None => return Normalized::Reject(whole(out)),
         }
     }
     if options.merge_slashes {
-        out.dedup_by(|next, before| *next == b'/' && *before == b'/');
+        merge_slashes(&mut out);
     }
     if out == only {
         return Normalized::Unchanged;
     }
-    out.extend_from_slice(query);
-    if redirect { Normalized::Redirect(out) } else { Normalized::Changed(out) }
+    if redirect { Normalized::Redirect(whole(out)) } else { Normalized::Changed(whole(out)) }
 }
 
 /// Whether `%2F` or `%5C` occurs.
@@ -64,37 +65,93 @@ fn unescape_slashes(path: &[u8]) -> Vec<u8> {
     })
 }
 
-/// Decodes escapes of characters that need none, and writes the others in capitals.
-fn unescape_unreserved(path: &[u8]) -> Vec<u8> {
-    let decoded = map_escapes(path, |three| {
-        let byte = escape(three)?;
-        (byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)).then_some(byte)
-    });
-    decoded.into_iter().map(|byte| if byte == b'\\' { b'/' } else { byte }).collect()
+/// Leaves one of several slashes in a row. A path of several slashes alone keeps two, as in Envoy.
+fn merge_slashes(path: &mut Vec<u8>) {
+    let before = path.len();
+    path.dedup_by(|next, before| *next == b'/' && *before == b'/');
+    if path == b"/" && before > 1 {
+        path.push(b'/');
+    }
 }
 
-/// Removes `.` and `..` segments; `None` when `..` leads above the root.
-fn remove_dots(path: &[u8]) -> Option<Vec<u8>> {
-    work::step(path.len());
-    let mut segments: Vec<&[u8]> = Vec::new();
-    let count = path.split(|&byte| byte == b'/').count();
-    for (at, segment) in path.split(|&byte| byte == b'/').enumerate().skip(1) {
-        let last = at + 1 == count;
-        match segment {
-            b"." if last => segments.push(b""),
-            b"." => {}
-            b".." => {
-                segments.pop()?;
-                if last {
-                    segments.push(b"");
-                }
-            }
-            other => segments.push(other),
-        }
+/// Whether a path may hold this byte as itself, so that its escape is decoded.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
+}
+
+/// Whether this byte is escaped where it stands as itself.
+fn is_escaped(byte: u8) -> bool {
+    !byte.is_ascii_graphic() || b"\"#<>?^`{|}".contains(&byte)
+}
+
+/// The length of a dot at the beginning, which may be escaped; 0 for anything else.
+fn dot(text: &[u8]) -> usize {
+    match text {
+        [b'.', ..] => 1,
+        [b'%', b'2', b'e' | b'E', ..] => 3,
+        _ => 0,
     }
-    let mut out = vec![b'/'];
-    out.extend(segments.join(&b'/'));
+}
+
+/// What is left behind a whole segment, with its slash; `None` where the segment goes on.
+fn segment_end(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [] => Some(text),
+        [b'/' | b'\\', rest @ ..] => Some(rest),
+        _ => None,
+    }
+}
+
+/// Resolves `.` and `..` segments (none leads above the root), turns backslashes, decodes what needs
+/// no escape and escapes what needs one; `None` for a path with a NUL.
+fn canonical(path: &[u8]) -> Option<Vec<u8>> {
+    work::step(path.len());
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&first, tail)) = rest.split_first() {
+        let one = dot(rest);
+        if one > 0 {
+            rest = rest.get(one..).unwrap_or_default();
+            let is_segment = out.last() == Some(&b'/');
+            let behind_two = rest.get(dot(rest)..).filter(|_| dot(rest) > 0).and_then(segment_end);
+            if let Some(behind) = segment_end(rest).filter(|_| is_segment) {
+                rest = behind;
+            } else if let Some(behind) = behind_two.filter(|_| is_segment) {
+                rest = behind;
+                leave_segment(&mut out);
+            } else {
+                out.push(b'.');
+            }
+            continue;
+        }
+        let (byte, used) = match escape(rest) {
+            Some(0) => return None,
+            Some(byte) if is_unreserved(byte) => (byte, 3),
+            Some(_) => {
+                out.extend_from_slice(rest.get(..3).unwrap_or_default());
+                rest = rest.get(3..).unwrap_or_default();
+                continue;
+            }
+            None => (first, 1),
+        };
+        match byte {
+            0 => return None,
+            b'\\' => out.push(b'/'),
+            byte if is_escaped(byte) => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            byte => out.push(byte),
+        }
+        rest = if used == 1 { tail } else { rest.get(used..).unwrap_or_default() };
+    }
     Some(out)
+}
+
+/// Takes the last segment off a path that ends with a slash.
+fn leave_segment(path: &mut Vec<u8>) {
+    if path.len() > 1 {
+        path.pop();
+        let slash = memchr::memrchr(b'/', path).unwrap_or(0);
+        path.truncate(slash + 1);
+    }
 }
 
 #[cfg(test)]
@@ -106,7 +163,7 @@ mod tests {
             Normalized::Unchanged => path.to_owned(),
             Normalized::Changed(path) => String::from_utf8(path).unwrap(),
             Normalized::Redirect(path) => format!("redirect {}", String::from_utf8(path).unwrap()),
-            Normalized::Reject => "reject".to_owned(),
+            Normalized::Reject(path) => format!("reject {}", String::from_utf8(path).unwrap()),
         };
         assert_eq!(got, want, "{path}");
     }
@@ -119,7 +176,8 @@ mod tests {
         check("/a/..", options, "/");
         check("/%61/%2e%2e/b", options, "/b");
         check("/a%2Fb", options, "/a%2Fb");
-        check("/../a", options, "reject");
+        check("/../a", options, "/a");
+        check("/a%00?b", options, "reject /a%00?b");
         check("/a//b", options, "/a//b");
     }
 
@@ -131,6 +189,6 @@ mod tests {
         let with = |escaped_slashes| PathOptions { escaped_slashes, ..PathOptions::default() };
         check("/a%2fb%5Cc", with(EscapedSlashes::UnescapeAndForward), "/a/b\\c");
         check("/a%2Fb?q", with(EscapedSlashes::UnescapeAndRedirect), "redirect /a/b?q");
-        check("/a%2Fb", with(EscapedSlashes::Reject), "reject");
+        check("/a%2Fb", with(EscapedSlashes::Reject), "reject /a/b");
     }
 }

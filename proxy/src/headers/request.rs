@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Addresses, Rules, StripPort, is_of_connection, list, remove_nominated};
-use crate::message::{Authority, FieldValue, Known, Name, RequestHead, Scheme, Version, grammar};
+use crate::message::{Authority, Direction, FieldValue, Known, Name, RequestHead, Scheme, Version, grammar};
 
 /// What the rules found out about the client.
 #[derive(Clone, Copy, Debug)]
@@ -29,7 +29,7 @@ pub(crate) struct Origin {
 /// Applies all rules to a request's head.
 pub(crate) fn apply(head: &mut RequestHead, rules: &Rules, origin: Origin) -> Client {
     hop_by_hop(head);
-    head.fields.join_repeated();
+    head.fields.join_repeated(Direction::Request);
     claims(head, &rules.addresses);
     let client = client_address(head, &rules.addresses, origin.peer);
     forwarded(head, &rules.addresses, origin);
@@ -84,9 +84,7 @@ const EDGE_ONLY: [Known; 4] = [
 
 /// Fields by which an internal client steers the router.
 fn is_control(name: Name<'_>) -> bool {
-    let Name::Known(known) = name else {
-        return name.as_bytes() == b"x-envoy-original-url";
-    };
+    let Name::Known(known) = name else { return false };
     matches!(
         known,
         Known::XEnvoyInternal
@@ -104,6 +102,7 @@ fn is_control(name: Name<'_>) -> bool {
             | Known::XEnvoyIpTags
             | Known::XEnvoyHedgeOnPerTryTimeout
             | Known::XEnvoyIsTimeoutRetry
+            | Known::XEnvoyOriginalUrl
     )
 }
 

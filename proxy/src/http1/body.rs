@@ -183,7 +183,9 @@ impl BodyDecoder {
                     return if input.len() > MAX_CHUNK_LINE { Err(Malformed::Syntax) } else { Ok(()) };
                 };
                 self.searched = 0;
-                let line = head::strip_cr(input.get(..end).unwrap_or_default());
+                // A bare LF ends no line here: two readers could see two bodies (RFC 9112, 7.1).
+                let line = input.get(..end).and_then(|line| line.strip_suffix(b"\r"));
+                let line = line.ok_or(Malformed::Syntax)?;
                 let (size, extension) = chunk_size(line)?;
                 self.extensions += extension;
                 if end > MAX_CHUNK_LINE || self.extensions > MAX_EXTENSIONS {
@@ -194,7 +196,6 @@ impl BodyDecoder {
             }
             State::ChunkEnd => {
                 let skip = match &**input {
-                    [b'\n', ..] => 1,
                     [b'\r', b'\n', ..] => 2,
                     [] | [b'\r'] => return Ok(()),
                     _ => return Err(Malformed::Syntax),

@@ -194,10 +194,10 @@ fn field(out: &mut Vec<u8>, name: Name<'_>, value: &[u8], options: EncodeOptions
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether bytes end no line. The types of names, values and targets see to that; this is the last look, and what fails it is not
-/// written.
+/// Whether bytes end no line. The types of names, values and targets see to that; this is the last
+/// look, and what fails it is not written.
 fn stays_in_line(bytes: &[u8]) -> bool {
-    let ends = memchr::memchr3(b'\r', b'\n', 0, bytes).is_some();
+    let ends = has_control(bytes) && bytes.iter().any(|byte| matches!(byte, b'\r' | b'\n' | 0));
     debug_assert!(!ends, "a line end inside a line: {:?}", String::from_utf8_lossy(bytes));
     if ends {
         tracing::error!(
@@ -205,6 +205,17 @@ fn stays_in_line(bytes: &[u8]) -> bool {
         );
     }
     !ends
+}
+
+/// Whether some byte is below 14, as those that end a line are: eight bytes at a time.
+fn has_control(bytes: &[u8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const BELOW: u8 = b'\r' + 1;
+    let in_word = |word: u64| word.wrapping_sub(ONES * u64::from(BELOW)) & !word & (ONES << 7) != 0;
+    // The last word may begin in the one before.
+    let Some(last) = bytes.last_chunk() else { return bytes.iter().any(|byte| *byte < BELOW) };
+    let (words, _) = bytes.as_chunks();
+    in_word(u64::from_ne_bytes(*last)) || words.iter().any(|word| in_word(u64::from_ne_bytes(*word)))
 }
 
 /// Whether a request of that method without a body says so by `content-length: 0`.
@@ -287,6 +298,22 @@ pub(crate) fn error_reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_byte_below_14_is_found_wherever_it_is() {
+        for length in 1..20 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    for others in [14, b' ', 0x7f, 0x80, 0xff] {
+                        let mut bytes = vec![others; length];
+                        bytes[at] = byte;
+                        assert_eq!(has_control(&bytes), byte < 14, "{bytes:?}");
+                    }
+                }
+            }
+        }
+        assert!(!has_control(b""));
+    }
 
     #[test]
     fn trailers_hold_nothing_that_decides_about_framing() {

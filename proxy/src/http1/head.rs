@@ -8,7 +8,7 @@ use memchr::memchr;
 use super::body::Framing;
 use super::{HeadLimits, Malformed, ServerOptions};
 use crate::message::{
-    Authority, FieldValue, Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, work,
+    Authority, FieldValue, Fields, Known, Method, RequestHead, ResponseHead, Scheme, Version, grammar, work,
 };
 
 /// How far a parser came.
@@ -137,7 +137,7 @@ fn folded_end(bytes: &[u8], mut end: usize) -> Option<usize> {
     Some(end)
 }
 
-pub(super) fn strip_cr(line: &[u8]) -> &[u8] {
+fn strip_cr(line: &[u8]) -> &[u8] {
     line.strip_suffix(b"\r").unwrap_or(line)
 }
 
@@ -215,12 +215,12 @@ const OTHER_METHODS: [&[u8]; 25] = [
     b"COPY",
     b"LINK",
     b"LOCK",
-    b"M-SEARCH",
     b"MERGE",
     b"MKACTIVITY",
     b"MKCALENDAR",
     b"MKCOL",
     b"MOVE",
+    b"MSEARCH",
     b"NOTIFY",
     b"PROPFIND",
     b"PROPPATCH",
@@ -315,12 +315,19 @@ fn finish_request(
 ) -> Result<RequestMeta, Malformed> {
     let http10 = version != b"HTTP/1.1";
     head.version = if http10 { Version::Http10 } else { Version::Http11 };
-    let framing = request_framing(head, summary, http10)?;
+    let refused10 = http10 && !options.accept_http10;
+    let framing = match request_framing(head, summary, http10) {
+        // That it is HTTP/1.0 is what is wrong.
+        Err(Malformed::BodyNotAllowed) if refused10 && head.method != Method::Connect => {
+            return Err(Malformed::Version);
+        }
+        framing => framing?,
+    };
     if summary.hosts > 1 {
         return Err(Malformed::RepeatedHost);
     }
     let has_authority = place_target(head, target, options)? || summary.hosts == 1;
-    if http10 && !options.accept_http10 {
+    if refused10 {
         return Err(Malformed::Version);
     }
     if !has_authority {
@@ -361,6 +368,8 @@ fn request_framing(head: &mut RequestHead, summary: &Summary, http10: bool) -> R
 /// Moves what a target has of an authority to the authority (then the `host` header does not count); the path holds the target already.
 fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) -> Result<bool, Malformed> {
     if head.method == Method::Connect {
+        // RFC 9110, 9.3.6: a port is always there.
+        grammar::port(target).ok_or(Malformed::Target)?;
         head.authority.set(target).map_err(|_| Malformed::Target)?;
         return Ok(true);
     }
@@ -368,10 +377,13 @@ fn place_target(head: &mut RequestHead, target: &[u8], options: &ServerOptions) 
     if relative || !options.allow_absolute_url {
         return Ok(false);
     }
-    let colon = memchr(b':', target).ok_or(Malformed::Target)?;
+    if target == b"*" {
+        return Err(Malformed::Target);
+    }
+    let colon = memchr(b':', target).ok_or(Malformed::Syntax)?;
     let (scheme, rest) = target.split_at(colon);
-    let scheme = Scheme::parse(scheme).ok_or(Malformed::Target)?;
-    let rest = rest.strip_prefix(b"://").ok_or(Malformed::Target)?;
+    let rest = rest.strip_prefix(b"://").ok_or(Malformed::Syntax)?;
+    let scheme = Scheme::parse(scheme).ok_or(Malformed::Scheme)?;
     if scheme == Scheme::Https && options.refuse_https_target {
         return Err(Malformed::HttpsOnPlaintext);
     }

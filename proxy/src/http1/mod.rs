@@ -91,6 +91,9 @@ impl Refusal {
     /// `request_headers_timeout` ran out.
     pub(crate) const HEADER_TIMEOUT: Self =
         Self::without_head(408, "request header timeout", "request_header_timeout", None);
+    /// `max_stream_duration` ran out before the head was whole.
+    pub(crate) const MAX_DURATION: Self =
+        Self::without_head(408, "downstream duration timeout", "max_duration_timeout", None);
     /// A request without an authority.
     pub(crate) const MISSING_HOST: Self = Malformed::MissingHost.refusal();
     /// A header name with an underscore where the configuration rejects them.
@@ -126,6 +129,8 @@ pub(crate) enum Malformed {
     /// A character that no value or authority may hold.
     Characters,
     Target,
+    /// A target whose scheme is not of HTTP.
+    Scheme,
     /// A target of `https` from a client that is not trusted, without TLS.
     HttpsOnPlaintext,
     TooLarge,
@@ -159,6 +164,7 @@ impl Malformed {
             }
             Self::Characters => Refusal::bad_request("http1.invalid_characters"),
             Self::Target => Refusal::bad_request("http1.invalid_url"),
+            Self::Scheme => Refusal::bad_request("http1.invalid_scheme"),
             Self::HttpsOnPlaintext => {
                 Refusal::of_codec(403, "Forbidden", "http1.https_url_on_plaintext_connection")
             }
@@ -187,6 +193,7 @@ impl Malformed {
             Self::Characters => "invalid characters in the head",
             Self::Syntax
             | Self::Target
+            | Self::Scheme
             | Self::HttpsOnPlaintext
             | Self::Version
             | Self::MissingHost

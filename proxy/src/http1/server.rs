@@ -268,7 +268,12 @@ impl ServerConnection {
         let meta = match parsed {
             Ok((Parsed::Complete(_), meta)) => meta,
             Ok((Parsed::Partial, _)) => return None,
-            Err(error) => return Some(self.refused(error)),
+            Err(error) => {
+                let refused = self.refused(error);
+                // The response to HEAD has no body, whatever else is wrong with the request.
+                self.shared.head.set(head.method == Method::Head);
+                return Some(refused);
+            }
         };
         self.decoder = BodyDecoder::new(meta.framing, self.encode.enable_trailers, self.limits);
         self.shared.head.set(head.method == Method::Head);
@@ -325,6 +330,12 @@ impl RequestBody<'_> {
     /// The next piece; `Frame::End` or trailers come once, at the end.
     pub(crate) async fn next(&mut self) -> Result<Frame, DownstreamError> {
         poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// Drops what has been received of the body.
+    pub(crate) fn skip_received(&mut self) {
+        while !self.decoder.is_end() && matches!(self.decoder.decode(&mut self.input.rest), Ok(Some(_))) {}
+        self.shared.request_done.set(self.decoder.is_end());
     }
 
     /// The upgrade was accepted: from here on everything received is data, until the client ends its side.

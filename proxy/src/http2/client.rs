@@ -117,6 +117,7 @@ pub(crate) struct ResponseReader {
     _streaming: Streaming,
     counts: Counts,
     done: bool,
+    failed: Option<UpstreamError>,
     /// The request asked for another protocol, so that 200 means 101.
     upgrade: bool,
     max_head_bytes: usize,
@@ -201,6 +202,7 @@ impl ClientConnection {
             _streaming: Streaming::new(&self.window),
             counts: self.counts.clone(),
             done: false,
+            failed: None,
             upgrade,
             max_head_bytes,
             max_fields,
@@ -290,6 +292,16 @@ impl RequestWriter {
         self.outgoing.is_waiting()
     }
 
+    /// Whether the upstream knows of the request.
+    pub(crate) fn is_begun(&self) -> bool {
+        self.stream.is_some()
+    }
+
+    /// Whether the whole request was given to the connection.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.outgoing.is_done()
+    }
+
     /// Sends what waits, as the upstream's window opens.
     pub(crate) async fn flush(&mut self) -> Result<(), UpstreamError> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
@@ -301,7 +313,8 @@ impl ResponseReader {
     /// The next head, into a reused one; whether it is interim and whether the response ends with
     /// it.
     pub(crate) async fn head(&mut self, head: &mut ResponseHead) -> Result<HeadKind, UpstreamError> {
-        poll_fn(|cx| self.poll_head(cx, head)).await
+        let read = poll_fn(|cx| self.poll_head(cx, head)).await;
+        read.inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     /// Whether the whole response has been received.
@@ -311,7 +324,13 @@ impl ResponseReader {
 
     /// The next piece of the body; taking it opens the window for more.
     pub(crate) async fn next(&mut self) -> Result<Frame, UpstreamError> {
-        poll_fn(|cx| self.poll_next(cx)).await
+        let read = poll_fn(|cx| self.poll_next(cx)).await;
+        read.inspect_err(|error| self.failed = Some(error.clone()))
+    }
+
+    /// Why the response could not be read.
+    pub(crate) fn failed(&self) -> Option<&UpstreamError> {
+        self.failed.as_ref()
     }
 
     fn poll_head(
@@ -351,7 +370,7 @@ impl ResponseReader {
         let end = body.is_end_stream();
         if end {
             // They were its headers, not trailers.
-            self.counts.take_front(body.stream_id().into());
+            self.counts.take_lines(body.stream_id().into());
         }
         self.body = Some(body);
         Poll::Ready(Ok(HeadKind::Final { end }))

@@ -22,7 +22,7 @@ mod scan;
 mod sender;
 mod server;
 
-use scan::{FrameScan, Front};
+use scan::FrameScan;
 
 pub(crate) use client::{ClientConnection, Driver, RequestWriter, ResponseReader};
 pub(crate) use server::{Accepted, RequestBody, ResponseWriter, ServerConnection};
@@ -82,8 +82,8 @@ struct Counted {
     received: Cell<u64>,
     sent: Cell<u64>,
     frames: Cell<Frames>,
-    /// How headers begin that end a stream.
-    fronts: RefCell<VecDeque<(u32, Front)>>,
+    /// Field lines of headers that end a stream.
+    lines: RefCell<VecDeque<(u32, usize)>>,
 }
 
 /// Frames that statistics or pools want to know of.
@@ -116,31 +116,30 @@ impl Counts {
         self.0.frames.take()
     }
 
-    /// Notes how the headers begin that end a stream; only what `h2` does not say.
-    fn note_front(&self, stream: u32, front: Front) {
-        let mut fronts = self.0.fronts.borrow_mut();
-        if fronts.len() >= MAX_FRONTS {
-            fronts.pop_front();
+    /// Notes the field lines of headers that end a stream; only what `h2` does not say.
+    fn note_lines(&self, stream: u32, lines: usize) {
+        let mut noted = self.0.lines.borrow_mut();
+        if noted.len() >= MAX_NOTED {
+            noted.pop_front();
         }
-        fronts.push_back((stream, front));
+        noted.push_back((stream, lines));
     }
 
     /// What was noted of a stream, once.
-    fn take_front(&self, stream: u32) -> Option<Front> {
-        let mut fronts = self.0.fronts.borrow_mut();
-        let at = fronts.iter().position(|(of, _)| *of == stream)?;
-        fronts.remove(at).map(|(_, front)| front)
+    fn take_lines(&self, stream: u32) -> Option<usize> {
+        let mut noted = self.0.lines.borrow_mut();
+        let at = noted.iter().position(|(of, _)| *of == stream)?;
+        noted.remove(at).map(|(_, lines)| lines)
     }
 
-    /// Trailers that `h2` has received, without pseudo-headers (RFC 9113, 8.1), which `h2` leaves
-    /// out. Without a field they are an end like any other.
+    /// Trailers that `h2` has received, without pseudo-headers (RFC 9113, 8.1): `h2` leaves those
+    /// out, so that there are fewer fields than lines. Without a line they are an end like any other.
     fn trailers(&self, stream: u32, map: &HeaderMap) -> Result<Option<Fields>, Invalid> {
-        match self.take_front(stream) {
-            Some(Front::Empty) => Ok(None),
-            Some(Front::Pseudo) => Err(Invalid),
-            // A pseudo-header out of the dynamic table, which is not followed here.
+        match self.take_lines(stream) {
+            Some(0) => Ok(None),
+            Some(lines) if lines != map.len() => Err(Invalid),
             None if map.is_empty() => Err(Invalid),
-            None => {
+            _ => {
                 let mut fields = Fields::default();
                 convert::fields_in(map, &mut fields)?;
                 Ok(Some(fields))
@@ -158,9 +157,9 @@ impl Counts {
     }
 }
 
-/// Fronts that are noted; the oldest one goes first, and only headers of a stream that nobody reads
+/// How many headers are noted; the oldest go first, and only those of a stream that nobody reads
 /// stay that long.
-const MAX_FRONTS: usize = 256;
+const MAX_NOTED: usize = 256;
 
 /// Which end of a connection we are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,8 +197,8 @@ impl Io {
         let frames = &self.counts.0.frames;
         self.received.scan(bytes, |found| {
             let mut now = frames.get();
-            if let (Some(front), true) = (found.front, found.ends_stream()) {
-                self.counts.note_front(found.stream, front);
+            if let Some(lines) = found.lines {
+                self.counts.note_lines(found.stream, lines);
             }
             match found.kind {
                 RST_STREAM => now.rx_reset = now.rx_reset.saturating_add(1),

@@ -9,16 +9,7 @@ const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
 const PRIORITY: u8 = 32;
 
-/// How a block of headers begins, where that matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Front {
-    /// There is no field.
-    Empty,
-    /// With a pseudo-header. One out of the dynamic table is not seen.
-    Pseudo,
-}
-
-/// A frame that has begun; one of headers when as much of its block is there as is looked at.
+/// A frame that has begun; one of headers when its block is whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     pub kind: u8,
@@ -26,39 +17,42 @@ pub(super) struct Found {
     pub stream: u32,
     /// Headers of a stream that has had some: only of a client it is known.
     pub is_trailers: bool,
-    /// Of headers that may be trailers.
-    pub front: Option<Front>,
+    /// The field lines of headers that end a stream and may be trailers.
+    pub lines: Option<usize>,
 }
 
 impl Found {
-    pub(super) fn ends_stream(&self) -> bool {
-        self.flags & END_STREAM != 0
+    fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
     }
 }
 
 #[derive(Debug)]
 pub(super) struct FrameScan {
+    /// Bytes of a header block until the frame's padding or end.
+    block: usize,
     /// Bytes until the next frame: the rest of a payload, or of the client's preface.
     skip: usize,
-    /// The head of a frame, and the front of its payload if that is looked at.
-    bytes: [u8; Self::HEAD + Self::FRONT],
+    /// The head of a frame, and of HEADERS what stands before the block.
+    bytes: [u8; Self::HEAD + Self::BEFORE],
     /// How much of `bytes` is there.
     have: usize,
     /// How much is needed.
     need: usize,
-    /// The headers that CONTINUATION goes on with.
+    /// Headers whose block is not whole.
     open: Option<Found>,
-    /// The first bytes of their block.
-    block: [u8; Self::FRONT],
-    block_length: usize,
+    /// The block ends with this frame.
+    ends: bool,
+    lines: Lines,
     /// A server's newest stream: headers of an older one are trailers.
     newest: Option<u32>,
 }
 
 impl FrameScan {
     const HEAD: usize = 9;
-    /// Enough for padding, priority, two changes of the table's size and the first letter of a name.
-    const FRONT: usize = 24;
+    /// The length of the padding, and the priority.
+    const BEFORE: usize = 1 + Self::PRIORITY;
+    const PRIORITY: usize = 5;
     const PREFACE: usize = 24;
 
     /// The bytes that are received, or that are sent, by that side. Those of a client begin with the
@@ -66,52 +60,66 @@ impl FrameScan {
     pub(super) fn new(side: Side, received: bool) -> Self {
         let of_client = (side == Side::Server) == received;
         Self {
+            block: 0,
             skip: if of_client { Self::PREFACE } else { 0 },
-            bytes: [0; Self::HEAD + Self::FRONT],
+            bytes: [0; Self::HEAD + Self::BEFORE],
             have: 0,
             need: Self::HEAD,
             open: None,
-            block: [0; Self::FRONT],
-            block_length: 0,
+            ends: false,
+            lines: Lines::default(),
             newest: of_client.then_some(0),
         }
     }
 
-    /// Calls `found` with each frame that begins in `bytes`.
+    /// Calls `found` with each frame in `bytes`.
     pub(super) fn scan(&mut self, mut bytes: &[u8], mut found: impl FnMut(Found)) {
         loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = bytes.get(skipped..).unwrap_or_default();
-            if self.skip > 0 || (bytes.is_empty() && self.have < self.need) {
+            let block = bytes.split_off(..self.block.min(bytes.len())).unwrap_or_default();
+            self.block -= block.len();
+            if let Some(lines) = self.open.as_mut().and_then(|open| open.lines.as_mut()) {
+                *lines = self.lines.count(block);
+            }
+            if self.block == 0 && std::mem::take(&mut self.ends) {
+                self.open.take().into_iter().for_each(&mut found);
+            }
+            let skipped = bytes.split_off(..self.skip.min(bytes.len())).unwrap_or_default();
+            self.skip -= skipped.len();
+            let head = bytes.split_off(..(self.need - self.have).min(bytes.len())).unwrap_or_default();
+            if self.block > 0 || self.skip > 0 || (head.is_empty() && self.have < self.need) {
                 return;
             }
-            let take = (self.need - self.have).min(bytes.len());
-            let (head, rest) = bytes.split_at(take);
-            if let Some(to) = self.bytes.get_mut(self.have..self.have + take) {
+            if let Some(to) = self.bytes.get_mut(self.have..self.have + head.len()) {
                 to.copy_from_slice(head);
             }
-            self.have += take;
-            bytes = rest;
+            self.have += head.len();
             if self.have < self.need {
                 return;
             }
             let [high, middle, low, kind, flags, id @ ..] = self.head();
             let length = u32::from_be_bytes([0, high, middle, low]) as usize;
             let stream = u32::from_be_bytes(id) & 0x7fff_ffff;
-            let looked_at = if matches!(kind, HEADERS | CONTINUATION) { length.min(Self::FRONT) } else { 0 };
-            if self.need < Self::HEAD + looked_at {
-                self.need = Self::HEAD + looked_at;
+            let frame = Found { kind, flags, stream, is_trailers: false, lines: None };
+            let is_padded = kind == HEADERS && frame.has(PADDED);
+            let priority = if kind == HEADERS && frame.has(PRIORITY) { Self::PRIORITY } else { 0 };
+            let before = length.min(usize::from(is_padded) + priority);
+            if self.need < Self::HEAD + before {
+                self.need = Self::HEAD + before;
                 continue;
             }
-            self.skip = length - looked_at;
             (self.have, self.need) = (0, Self::HEAD);
-            let frame = Found { kind, flags, stream, is_trailers: false, front: None };
-            match kind {
-                HEADERS | CONTINUATION => {
-                    self.headers(frame, length, looked_at).into_iter().for_each(&mut found);
-                }
-                _ => found(frame),
+            self.skip = length - before;
+            if !matches!(kind, HEADERS | CONTINUATION) {
+                found(frame);
+                continue;
+            }
+            let padding =
+                if is_padded { usize::from(self.bytes.get(Self::HEAD).copied().unwrap_or(0)) } else { 0 };
+            self.block = self.skip.saturating_sub(padding);
+            self.skip -= self.block;
+            self.ends = frame.has(END_HEADERS);
+            if kind == HEADERS {
+                self.open(frame);
             }
         }
     }
@@ -122,61 +130,99 @@ impl FrameScan {
         head
     }
 
-    /// Adds to the block of headers; they are found when it ends.
-    fn headers(&mut self, frame: Found, length: usize, looked_at: usize) -> Option<Found> {
-        let payload = self.bytes.get(Self::HEAD..Self::HEAD + looked_at).unwrap_or_default();
-        let is_set = |flag: u8| frame.kind == HEADERS && frame.flags & flag != 0;
-        if frame.kind == HEADERS {
-            self.open = Some(frame);
-            self.block_length = 0;
-        }
-        let before = usize::from(is_set(PADDED)) + if is_set(PRIORITY) { 5 } else { 0 };
-        let padding = payload.first().filter(|_| is_set(PADDED)).map_or(0, |padding| usize::from(*padding));
-        let end = length.saturating_sub(padding).min(payload.len());
-        let fragment = payload.get(before..end).unwrap_or_default();
-        let space = self.block.get_mut(self.block_length..).unwrap_or_default();
-        let taken = fragment.len().min(space.len());
-        space.iter_mut().zip(fragment).for_each(|(to, byte)| *to = *byte);
-        self.block_length += taken;
-        if frame.flags & END_HEADERS == 0 {
-            return None;
-        }
-        let mut headers = self.open.take()?;
+    /// Headers have begun; they are found when their block is whole.
+    fn open(&mut self, mut headers: Found) {
         headers.is_trailers = self.newest.is_some_and(|newest| headers.stream <= newest);
         self.newest = self.newest.map(|newest| newest.max(headers.stream));
-        if headers.is_trailers || self.newest.is_none() {
-            headers.front = front(self.block.get(..self.block_length).unwrap_or_default());
-        }
-        Some(headers)
+        let may_be_trailers = headers.is_trailers || self.newest.is_none();
+        headers.lines = (may_be_trailers && headers.has(END_STREAM)).then_some(0);
+        self.lines = Lines::default();
+        self.open = Some(headers);
     }
 }
 
-/// How a block begins (RFC 7541, 6).
-fn front(mut block: &[u8]) -> Option<Front> {
-    /// The entries of the static table that are pseudo-headers.
-    const PSEUDO: std::ops::RangeInclusive<u8> = 1..=14;
-    // Changes of the table's size come first.
-    while let [first, rest @ ..] = block
-        && first & 0xe0 == 0x20
-    {
-        let continued = if first & 0x1f == 0x1f {
-            rest.iter().position(|byte| byte & 0x80 == 0).map_or(rest.len(), |at| at + 1)
-        } else {
-            0
-        };
-        block = rest.get(continued..).unwrap_or_default();
+/// Counts the field lines of a header block (RFC 7541, 6), in whatever pieces it comes. No line is
+/// decoded, so that the dynamic table need not be known.
+#[derive(Debug, Default)]
+struct Lines {
+    count: usize,
+    next: Next,
+}
+
+/// What the next byte is. `strings` is how many strings are still to come, the one that has begun
+/// among them.
+#[derive(Clone, Copy, Debug, Default)]
+enum Next {
+    /// The first byte of a field line or of a change of the table's size.
+    #[default]
+    Line,
+    /// More of an index or of the table's size.
+    Index { strings: u8 },
+    /// The first byte of the length of a string.
+    Length { strings: u8 },
+    /// More of the length.
+    MoreLength { strings: u8, length: usize, shift: u32 },
+    /// A byte of a string.
+    Text { strings: u8, left: usize },
+}
+
+impl Lines {
+    /// Goes on with the next bytes of a block; how many lines have begun in it.
+    fn count(&mut self, mut bytes: &[u8]) -> usize {
+        while let [byte, rest @ ..] = bytes {
+            bytes = rest;
+            self.next = match self.next {
+                Next::Line => self.line(*byte),
+                Next::Index { strings } if byte & 0x80 == 0 => Next::string(strings),
+                Next::Index { strings } => Next::Index { strings },
+                Next::Length { strings } if byte & 0x7f == 0x7f => {
+                    Next::MoreLength { strings, length: 0x7f, shift: 0 }
+                }
+                Next::Length { strings } => Next::text(strings, usize::from(byte & 0x7f)),
+                Next::MoreLength { strings, length, shift } => {
+                    // Beyond these bits it is an error of the connection.
+                    let more = usize::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+                    let (length, shift) = (length.saturating_add(more), shift.saturating_add(7));
+                    let is_last = byte & 0x80 == 0;
+                    if is_last {
+                        Next::text(strings, length)
+                    } else {
+                        Next::MoreLength { strings, length, shift }
+                    }
+                }
+                Next::Text { strings, left } => {
+                    let more = rest.split_at_checked(left - 1).map_or(&[][..], |(_, behind)| behind);
+                    let taken = 1 + rest.len() - more.len();
+                    bytes = more;
+                    Next::text(strings, left - taken)
+                }
+            };
+        }
+        self.count
     }
-    let [first, rest @ ..] = block else { return Some(Front::Empty) };
-    let name = match first {
-        0x80.. => first & 0x7f,
-        0x40..0x80 => first & 0x3f,
-        _ => first & 0x0f,
-    };
-    let is_pseudo = match (name, rest) {
-        // A name in full; `:` is 1011100 in its Huffman code.
-        (0, [0x81..=0xff, letter, ..]) => letter & 0xfe == 0xb8,
-        (0, [1..=0x7f, letter, ..]) => *letter == b':',
-        _ => PSEUDO.contains(&name),
-    };
-    is_pseudo.then_some(Front::Pseudo)
+
+    fn line(&mut self, byte: u8) -> Next {
+        // How many bits of an index there are, and whether it is all that there is.
+        let (most, is_whole) = match byte {
+            0x80.. => (0x7f, true),
+            0x40..0x80 => (0x3f, false),
+            // A change of the table's size is no line.
+            0x20..0x40 => (0x1f, true),
+            _ => (0x0f, false),
+        };
+        let index = byte & most;
+        self.count += usize::from(!matches!(byte, 0x20..0x40));
+        let strings = if is_whole { 0 } else { 1 + u8::from(index == 0) };
+        if index == most { Next::Index { strings } } else { Next::string(strings) }
+    }
+}
+
+impl Next {
+    fn string(strings: u8) -> Self {
+        if strings == 0 { Self::Line } else { Self::Length { strings } }
+    }
+
+    fn text(strings: u8, left: usize) -> Self {
+        if left == 0 { Self::string(strings.saturating_sub(1)) } else { Self::Text { strings, left } }
+    }
 }

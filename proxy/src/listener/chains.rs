@@ -44,7 +44,9 @@ pub(super) fn serve(
     };
     match &chain.kind {
         ListenerKind::Http(manager) => local.serve(generation, direction, |drain| {
+            let most = manager.timeouts.max_connection_duration;
             let context = ConnectionContext {
+                last: most.map(|most| crate::time::now() + most),
                 listener: Arc::clone(listener),
                 manager: Arc::clone(manager),
                 info,

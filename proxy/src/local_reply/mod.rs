@@ -76,33 +76,37 @@ impl BodyFormat {
     }
 }
 
-/// Makes the response of a head that the route has already changed, as Envoy does: `local_reply_config` sees the route's headers
-/// and has the last word. `context` is the current one of the exchange (status and flag of the reply need not be in it yet);
+/// Makes the response. `head` is the reply's own, as the routes have changed it. `context` is the
+/// current one of the exchange (status and flag of the reply need not be in it yet);
 /// `context.request` may be missing when the request could not be read.
 pub(crate) fn render(
     reply: &LocalReply,
-    mut head: ResponseHead,
     mappers: &Mappers,
     context: &Context<'_>,
+    mut head: ResponseHead,
 ) -> Rendered {
-    let configured = head.fields.get(Known::ContentType).map(<[u8]>::to_vec);
+    let routes_type = head.fields.get(Known::ContentType).map(<[u8]>::to_vec);
     let (body, content_type) = apply(reply, mappers, context, &mut head);
+    head.fields.remove(Known::ContentLength);
     if context.request.is_some_and(RequestHead::is_grpc) {
         return grpc_response(reply, head, &body);
     }
     let is_head = context.request.is_some_and(|request| request.method == Method::Head);
-    if !body.is_empty() {
-        head.fields.set(Known::ContentLength, body.len());
-        let now = head.fields.get(Known::ContentType);
-        let mapped = now != configured.as_deref();
-        if now.is_none() || body != reply.body && !mapped {
-            head.fields.set(Known::ContentType, content_type);
-        }
-    } else {
-        head.fields.remove(Known::ContentLength);
+    if body.is_empty() {
         head.fields.remove(Known::ContentType);
+        return Rendered { head, body };
     }
-    Rendered { head, body: if is_head { Bytes::new() } else { body } }
+    if head.status != 204 {
+        head.fields.push(Known::ContentLength, body.len());
+    }
+    // What a mapper says of the type holds for the body that it formats.
+    let is_routes = head.fields.get(Known::ContentType) == routes_type.as_deref();
+    if is_routes && (routes_type.is_none() || body != reply.body) {
+        head.fields.set(Known::ContentType, content_type);
+    }
+    // Envoy sends bodies with these statuses (RFC 9110, 15.3.5 and 15.4.5: there is none).
+    let bodiless = is_head || head.status == 204 || head.status == 304;
+    Rendered { head, body: if bodiless { Bytes::new() } else { body } }
 }
 
 /// Lets `local_reply_config` change status, headers and body; returns the body and its content type.
@@ -152,6 +156,8 @@ fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Ren
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");
     head.fields.push(Known::GrpcStatus, code);
+    // A line of JSON ends with its line break.
+    let body = body.strip_suffix(b"\n").unwrap_or(body);
     if !body.is_empty() {
         // Encoded, it is printable.
         if let Ok(message) = FieldValue::new(&grpc::encode_message(body)) {
@@ -171,8 +177,11 @@ impl From<&UpstreamError> for LocalReply {
 
 const DEADLINE_EXCEEDED: u32 = 4;
 
+/// The response code detail of an attempt that took longer than its cluster allows.
+pub(crate) const ATTEMPT_TOO_LONG: &str = "upstream_max_stream_duration_reached";
+
 impl LocalReply {
-    /// The head before the route and `local_reply_config` change it.
+    /// The head before any change of it.
     pub(crate) fn head(&self, version: Version) -> ResponseHead {
         let mut head = ResponseHead { version, ..ResponseHead::new(self.status) };
         for (name, value) in &self.headers {
@@ -251,7 +260,14 @@ impl LocalReply {
     /// The route's or attempt's upstream answered nothing for its `per_try_idle_timeout`.
     pub(crate) fn per_try_idle_timeout() -> Self {
         Self::new(504, "upstream request timeout", "upstream_per_try_idle_timeout")
-            .flagged(Flag::StreamIdleTimeout)
+            .flagged(Flag::UpstreamRequestTimeout)
+    }
+
+    /// The last attempt took longer than the cluster's `max_stream_duration`.
+    pub(crate) fn attempt_too_long(request_complete: bool) -> Self {
+        let text = "upstream max stream duration reached";
+        Self::new(late(request_complete), text, ATTEMPT_TOO_LONG)
+            .flagged(Flag::UpstreamMaxStreamDurationReached)
     }
 
     /// No byte in either direction for the stream's idle timeout. 408 while the request is still coming, else 504.
@@ -268,7 +284,8 @@ impl LocalReply {
     /// The exchange lasted longer than `max_stream_duration` (or `grpc-timeout`, where the route looks at it).
     pub(crate) fn max_duration(request_complete: bool) -> Self {
         let reply = Self::new(late(request_complete), "downstream duration timeout", "max_duration_timeout");
-        Self { grpc_status: Some(DEADLINE_EXCEEDED), ..reply.flagged(Flag::DurationTimeout) }
+        // Envoy sets no flag for it.
+        Self { grpc_status: Some(DEADLINE_EXCEEDED), ..reply }
     }
 
     /// The request's body is larger than may be buffered.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::parts::{FieldName, FieldValue, Invalid, Known, LOWER, Name};
+use super::parts::{Direction, FieldName, FieldValue, Invalid, Known, LOWER, Name};
 use super::work;
 
 /// Headers or trailers in their order, in one buffer that is reused when the list is cleared.
@@ -145,6 +145,9 @@ impl Fields {
             let Some(field) = self.list.get(at).copied().filter(|field| field.known == Some(name)) else {
                 continue;
             };
+            if field.value.start == field.value.end {
+                continue;
+            }
             self.bytes.extend_from_slice(separate);
             self.bytes.extend_from_within(field.value.start as usize..field.value.end as usize);
             separate = b",";
@@ -158,10 +161,15 @@ impl Fields {
     }
 
     /// Adds a value beside those that the name has: in the same line for names that are kept once.
-    pub(crate) fn add<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
+    pub(crate) fn add<'n, 'v>(
+        &mut self,
+        direction: Direction,
+        name: impl Into<FieldName<'n>>,
+        value: impl Into<FieldValue<'v>>,
+    ) {
         let name = name.into();
         match name.0 {
-            Name::Known(known) if known.is_joined() && self.contains(known) => {
+            Name::Known(known) if known.is_joined(direction) && self.contains(known) => {
                 self.append(known, ",", value);
             }
             Name::Known(_) | Name::Other(_) => self.push(name, value),
@@ -181,10 +189,13 @@ impl Fields {
         self.retain_fields(|fields, field| keep(fields.name(field), fields.slice(field.value)));
     }
 
-    /// Joins repeated headers whose names are kept once (RFC 9110, 5.3), each into the place of its first.
-    pub(crate) fn join_repeated(&mut self) {
+    /// Joins repeated headers whose names are kept once (RFC 9110, 5.3), each into the place of its first. Empty values
+    /// leave no comma, as in Envoy.
+    pub(crate) fn join_repeated(&mut self, direction: Direction) {
         let (mut seen, mut repeated) = (0_u128, 0_u128);
-        for known in self.list.iter().filter_map(|field| field.known).filter(|known| known.is_joined()) {
+        for known in
+            self.list.iter().filter_map(|field| field.known).filter(|known| known.is_joined(direction))
+        {
             repeated |= seen & known.bit();
             seen |= known.bit();
         }
@@ -200,10 +211,11 @@ impl Fields {
             let Some(value) = joined.get_mut(known as usize) else { return true };
             let first = met & known.bit() == 0;
             met |= known.bit();
-            if !first {
+            let more = self.slice(field.value);
+            if !value.is_empty() && !more.is_empty() {
                 value.push(b',');
             }
-            value.extend_from_slice(self.slice(field.value));
+            value.extend_from_slice(more);
             first
         });
         for field in &mut list {

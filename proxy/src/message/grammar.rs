@@ -46,6 +46,14 @@ pub(crate) fn without_port(authority: &[u8]) -> &[u8] {
     if port.len() > 1 && port.iter().skip(1).all(u8::is_ascii_digit) { host } else { authority }
 }
 
+/// An authority without what stands behind its last colon, be it a port or not.
+pub(crate) fn before_colon(authority: &[u8]) -> &[u8] {
+    let end = memchr::memrchr(b':', authority).unwrap_or(authority.len());
+    let (host, behind) = authority.split_at(end);
+    // A colon before a closing bracket belongs to an IPv6 address.
+    if behind.contains(&b']') { authority } else { host }
+}
+
 /// The port that an authority names.
 pub(crate) fn port(authority: &[u8]) -> Option<u16> {
     let rest = authority.get(without_port(authority).len() + 1..)?;

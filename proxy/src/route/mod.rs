@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::affinity::{Criteria, HashPolicies};
 use crate::filter::chain::Overrides;
 use crate::headers::Mutations;
 use crate::matcher::{FractionMatcher, HeaderMatcher, QueryMatcher, Rewrite};
@@ -126,19 +127,50 @@ pub struct Forward {
     pub(crate) host: HostRewrite,
     pub append_x_forwarded_host: bool,
     /// From the end of the request to the end of the response; `None` is no limit, the default is
-    /// 15 s.
+    /// 15 s unless the route has a `max_stream_duration`.
     pub timeout: Option<Duration>,
     /// Without any byte in either direction; `None` when the listener's applies.
     pub idle_timeout: Option<Duration>,
-    pub max_stream_duration: Option<Duration>,
-    /// The limit of `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`).
-    pub grpc_timeout_header_max: Option<Duration>,
-    /// Taken from a trusted `grpc-timeout` (`max_stream_duration.grpc_timeout_header_offset`).
-    pub grpc_timeout_header_offset: Option<Duration>,
+    pub(crate) stream: Option<StreamLimits>,
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) body_buffer: BodyBuffer,
     pub(crate) upgrades: Upgrades,
     pub(crate) priority: Priority,
+    /// What of a request is hashed, for clusters that pick hosts by it.
+    pub(crate) hash: HashPolicies,
+    /// The metadata that hosts are to have.
+    pub(crate) criteria: Option<Criteria>,
+    /// Where copies of the request go.
+    pub(crate) mirrors: Vec<Mirror>,
+}
+
+/// A cluster that gets copies of requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirror {
+    pub cluster: ClusterName,
+    /// The share of requests; `None` is all.
+    pub fraction: Option<FractionMatcher>,
+    pub host: MirrorHost,
+}
+
+/// The host that a copy asks for.
+#[derive(Clone, Debug)]
+pub(crate) enum MirrorHost {
+    /// That of the request with `-shadow`.
+    Shadow,
+    Keep,
+    Literal(Authority),
+}
+
+/// `max_stream_duration` of a route.
+#[derive(Debug)]
+pub(crate) struct StreamLimits {
+    /// `None` when the listener's applies; 0 is no limit.
+    pub longest: Option<Duration>,
+    /// The limit of `grpc-timeout`, where it is looked at; 0 for any.
+    pub grpc_longest: Option<Duration>,
+    /// Taken from `grpc-timeout`.
+    pub grpc_offset: Duration,
 }
 
 /// `upgrade_configs`: protocols by their names in `upgrade` (or `CONNECT`), and whether requests may change to them.
@@ -172,11 +204,13 @@ pub struct Weighted {
     pub weight: u32,
     pub(crate) mutations: Mutations,
     pub host_rewrite: Option<Authority>,
+    /// The metadata that hosts are to have: those of the route with its own laid over.
+    pub(crate) criteria: Option<Criteria>,
     pub(crate) filters: Overrides,
 }
 
-/// How an entry of a weighted choice names its cluster.
-#[derive(Debug)]
+/// How an entry of a weighted choice, or a mirror, names its cluster.
+#[derive(Clone, Debug)]
 pub(crate) enum ClusterName {
     Given(Arc<str>),
     /// By this request header.
@@ -208,6 +242,8 @@ pub(crate) enum HostRewrite {
     Header(Box<str>),
     /// The host name of the endpoint, for DNS clusters (`auto_host_rewrite`).
     Endpoint,
+    /// What becomes of the path without its query (`host_rewrite_path_regex`).
+    Path(Rewrite),
 }
 
 #[derive(Debug)]

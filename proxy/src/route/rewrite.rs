@@ -1,8 +1,11 @@
 //! What a route changes: the path sent upstream, the cluster chosen, the location of a redirect.
 
-use super::{ClusterName, Forward, PathMatch, PathRewrite, Redirect, RedirectPath, Route, Target, Weighted};
-use crate::message::RequestHead;
+use super::{
+    ClusterName, Forward, HostRewrite, Mirror, MirrorHost, PathMatch, PathRewrite, Redirect, RedirectPath,
+    Route, Target, Weighted,
+};
 use crate::message::grammar::{port, split_query, without_port};
+use crate::message::{Authority, Invalid, RequestHead};
 
 /// The cluster of one request.
 #[derive(Clone, Copy, Debug)]
@@ -25,11 +28,51 @@ impl Target {
             }
             Self::Weighted(entries) => {
                 let entry = draw(entries, random)?;
-                let (cluster, by_header) = match &entry.cluster {
-                    ClusterName::Given(name) => (&**name, false),
-                    ClusterName::Header(name) => (text(head, name)?, true),
-                };
+                let (cluster, by_header) = entry.cluster.of(head)?;
                 Some(Chosen { cluster, by_header, weighted: Some(entry) })
+            }
+        }
+    }
+}
+
+impl ClusterName {
+    /// The cluster's name for a request, and whether a header of it says so.
+    fn of<'t: 'h, 'h>(&'t self, head: &'h RequestHead) -> Option<(&'h str, bool)> {
+        Some(match self {
+            Self::Given(name) => (name, false),
+            Self::Header(name) => (text(head, name)?, true),
+        })
+    }
+}
+
+impl Mirror {
+    /// The cluster that a copy of a request goes to which drew `random`, and whether a header of it
+    /// says so.
+    pub(crate) fn cluster<'t: 'h, 'h>(
+        &'t self,
+        head: &'h RequestHead,
+        random: u64,
+    ) -> Option<(&'h str, bool)> {
+        if self.fraction.as_ref().is_some_and(|fraction| !fraction.matches(random)) {
+            return None;
+        }
+        self.cluster.of(head)
+    }
+
+    /// The host that the copy of a request asks for.
+    pub(crate) fn host(&self, authority: &Authority) -> Authority {
+        match &self.host {
+            MirrorHost::Keep => authority.clone(),
+            MirrorHost::Literal(host) => host.clone(),
+            MirrorHost::Shadow => {
+                let mut colons = authority.iter().enumerate().filter(|(_, byte)| **byte == b':');
+                // In front of the port; an IPv6 address has more colons than one.
+                let at = match (colons.next(), colons.next()) {
+                    (Some((at, _)), None) => at,
+                    _ => authority.len(),
+                };
+                let (host, port) = authority.split_at(at);
+                Authority::new([host, b"-shadow", port].concat()).unwrap_or_else(|_| authority.clone())
             }
         }
     }
@@ -49,6 +92,22 @@ fn draw(entries: &[Weighted], random: u64) -> Option<&Weighted> {
         drawn = drawn.saturating_sub(weight);
         chosen
     })
+}
+
+impl HostRewrite {
+    /// The host that the upstream is to see; `None` when the request's own stays, or the endpoint
+    /// decides.
+    pub(crate) fn host(&self, head: &RequestHead) -> Option<Result<Authority, Invalid>> {
+        match self {
+            Self::Keep | Self::Endpoint => None,
+            Self::Literal(host) => Some(Ok(host.clone())),
+            Self::Header(name) => head.get(name).filter(|host| !host.is_empty()).map(Authority::new),
+            Self::Path(rewrite) => {
+                let host = rewrite.apply(split_query(&head.path).0);
+                (!host.is_empty()).then(|| Authority::new(&*host))
+            }
+        }
+    }
 }
 
 impl Forward {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{PathMatch, RequireTls, Route, RouteTable, VirtualCluster, VirtualHost};
 use crate::matcher;
-use crate::message::grammar::{split_query, without_port};
+use crate::message::grammar::{before_colon, split_query};
 use crate::message::{Known, Method, RequestHead};
 
 /// The decision of a route table for a request.
@@ -66,7 +66,7 @@ impl RouteTable {
 
     /// The virtual host of a request's authority.
     pub(crate) fn virtual_host(&self, authority: &[u8]) -> Option<&VirtualHost> {
-        let host = if self.ignore_port_in_host { without_port(authority) } else { authority };
+        let host = if self.ignore_port_in_host { before_colon(authority) } else { authority };
         self.virtual_hosts.get(self.domains.find(host)?)
     }
 }

@@ -208,17 +208,18 @@ stats_group! {
             upstream_cx_destroy_with_active_rq, upstream_cx_destroy_local_with_active_rq,
             upstream_cx_destroy_remote_with_active_rq, upstream_cx_close_notify,
             upstream_cx_rx_bytes_total, upstream_cx_tx_bytes_total, upstream_cx_protocol_error,
-            upstream_cx_max_requests, upstream_cx_none_healthy, upstream_rq_total,
+            upstream_cx_max_duration_reached, upstream_cx_max_requests, upstream_cx_none_healthy, upstream_rq_total,
             upstream_rq_pending_total, upstream_rq_pending_overflow,
             upstream_rq_pending_failure_eject, upstream_rq_cancelled, upstream_rq_timeout,
-            upstream_rq_per_try_timeout,
+            upstream_rq_per_try_timeout, upstream_rq_max_duration_reached,
             upstream_rq_per_try_idle_timeout, upstream_rq_rx_reset, upstream_rq_tx_reset,
             upstream_rq_retry, upstream_rq_retry_success, upstream_rq_retry_overflow,
             upstream_rq_retry_limit_exceeded, upstream_rq_retry_backoff_exponential,
             upstream_rq_retry_backoff_ratelimited, upstream_rq_completed,
             upstream_rq_active_overflow, membership_change, update_attempt, update_success,
             update_failure, update_empty, update_no_rebuild, update_rejected,
-            retry_or_shadow_abandoned, lb_healthy_panic,
+            retry_or_shadow_abandoned, lb_healthy_panic, lb_subsets_created,
+            lb_subsets_removed, lb_subsets_selected, lb_subsets_fallback, lb_subsets_fallback_panic,
             external_upstream_rq_completed = "external.upstream_rq_completed",
             internal_upstream_rq_completed = "internal.upstream_rq_completed",
             canary_upstream_rq_completed = "canary.upstream_rq_completed",
@@ -229,6 +230,7 @@ stats_group! {
         gauges: [
             upstream_cx_active, upstream_rq_active, upstream_rq_pending_active, membership_healthy,
             membership_degraded, membership_excluded, membership_total, max_host_weight,
+            lb_subsets_active, lb_subsets_single_host_per_subset_duplicate,
             endpoints_version = "version", warming_state, circuit_breakers_default_cx_open = "circuit_breakers.default.cx_open",
             circuit_breakers_default_cx_pool_open = "circuit_breakers.default.cx_pool_open",
             circuit_breakers_default_rq_open = "circuit_breakers.default.rq_open",
@@ -301,6 +303,26 @@ stats_group! {
     HealthCheckStats {
         counters: [attempt, success, failure, network_failure, passive_failure, verify_cluster],
         gauges: [healthy, degraded],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster.<name>.ring_hash_lb.`
+    RingHashStats {
+        counters: [],
+        gauges: [ring_size = "size", min_hashes_per_host, max_hashes_per_host],
+        histograms: [],
+        codes: [],
+    }
+}
+
+stats_group! {
+    /// `cluster.<name>.maglev_lb.`
+    MaglevStats {
+        counters: [],
+        gauges: [min_entries_per_host, max_entries_per_host],
         histograms: [],
         codes: [],
     }

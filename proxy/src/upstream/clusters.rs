@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::LocalHost;
-use crate::cluster::balancer::{self, Cursor};
+use crate::cluster::balancer::{self, Cursor, Wanted};
 use crate::cluster::breaker::{Breaker, Permit, Thresholds};
+use crate::cluster::subsets::Counts;
 use crate::cluster::{ClusterPolicy, EndpointView, Host};
 use crate::error::UpstreamError;
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Scope};
+use crate::time;
 
 /// All clusters by name.
 #[derive(Default)]
@@ -157,22 +159,27 @@ impl LocalCluster {
         }
     }
 
-    /// The host of the next attempt. Hosts whose id is in `avoid` are passed over while another one is
-    /// found in `draws` draws.
+    /// The host of the next attempt.
     pub(crate) fn pick(
         &self,
         random: &mut impl FnMut(u64) -> u64,
-        avoid: &[u64],
-        draws: u32,
+        wanted: Wanted<'_>,
     ) -> Option<Rc<LocalHost>> {
         self.members.refresh();
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
-        let (host, panic) = balancer::pick(&view, self.policy.balancer, &mut cursor, random, (avoid, draws))?;
-        if panic {
-            self.stats().lb_healthy_panic.inc();
+        let policy = self.policy.balancer;
+        let wanted = Wanted { now: policy.slow_start.map(|_| time::now()), ..wanted };
+        let mut counts = Counts::default();
+        let host = balancer::pick(&view, policy, &mut cursor, random, wanted, &mut counts);
+        if counts != Counts::default() {
+            let stats = self.stats();
+            stats.lb_healthy_panic.add(counts.panic);
+            stats.lb_subsets_selected.add(counts.selected);
+            stats.lb_subsets_fallback.add(counts.fallback);
+            stats.lb_subsets_fallback_panic.add(counts.fallback_panic);
         }
-        Some(self.members.local(host))
+        host.map(|host| self.members.local(host))
     }
 }
 

@@ -11,6 +11,7 @@ use super::clusters::LocalCluster;
 use crate::cluster::breaker::Permit;
 use crate::cluster::{Host, TcpKeepalive};
 use crate::error::UpstreamError;
+use crate::memory::SocketBuffers;
 use crate::stats::{ClusterStats, Scope};
 use crate::time::{self, millis};
 
@@ -61,7 +62,12 @@ pub(crate) async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpSt
     let (policy, stats) = (&cluster.policy, cluster.stats());
     let counts = host.stats.shard(cluster.shard());
     let begun = time::now();
-    match tokio::time::timeout(policy.connect_timeout, open(host.address, policy.tcp_keepalive)).await {
+    match tokio::time::timeout(
+        policy.connect_timeout,
+        open(host.address, policy.tcp_keepalive, policy.socket_buffers),
+    )
+    .await
+    {
         Ok(Ok(stream)) => {
             stats.upstream_cx_total.inc();
             counts.cx_total.inc();
@@ -82,8 +88,13 @@ pub(crate) async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpSt
     }
 }
 
-async fn open(address: SocketAddr, keepalive: Option<TcpKeepalive>) -> std::io::Result<TcpStream> {
+async fn open(
+    address: SocketAddr,
+    keepalive: Option<TcpKeepalive>,
+    buffers: SocketBuffers,
+) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    buffers.apply(socket2::SockRef::from(&socket))?;
     socket.set_nodelay(true)?;
     if let Some(keepalive) = keepalive {
         socket2::SockRef::from(&socket).set_tcp_keepalive(&options(keepalive))?;

@@ -340,13 +340,18 @@ impl Pool {
         if !connection.is_idle() {
             return;
         }
-        if self.retired.get() || connection.is_draining() || connection.wanted() > 0 {
+        let is_old = connection.is_old();
+        if self.retired.get() || connection.is_draining() || connection.wanted() > 0 || is_old {
             self.unlist(connection);
+            if is_old {
+                connection.count_timeout();
+            }
             return connection.close(false);
         }
-        connection.idle_since.set(Instant::now());
-        if let Some(timeout) = connection.idle_timeout {
-            self.reap_later(timeout);
+        let now = Instant::now();
+        connection.idle_since.set(now);
+        if let Some(due) = connection.due() {
+            self.reap_later(due.saturating_duration_since(now));
         }
     }
 
@@ -489,12 +494,12 @@ impl Pool {
     fn reap(&self) -> Option<Instant> {
         let (now, mut next) = (Instant::now(), None::<Instant>);
         self.close_where(|connection| {
-            let due = connection.idle_since.get() + connection.idle_timeout?;
+            let due = connection.due()?;
             if due > now {
                 next = Some(next.map_or(due, |next| next.min(due)));
                 return None;
             }
-            connection.count_idle_timeout();
+            connection.count_timeout();
             Some(false)
         });
         next

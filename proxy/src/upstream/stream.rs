@@ -18,6 +18,7 @@ use crate::cluster::ClusterPolicy;
 use crate::error::UpstreamError;
 pub(super) use crate::message::HeadKind;
 use crate::message::{Fields, Frame, RequestHead, ResponseHead, Version};
+use crate::stats::ClusterStats;
 use crate::{http1, http2};
 
 /// A request's stream to a host. Dropped before it is whole, it is reset: HTTP/1 closes the connection.
@@ -79,7 +80,9 @@ pub(super) struct Connection {
     pub(super) unsettled: Cell<usize>,
     /// When its last stream ended.
     pub(super) idle_since: Cell<Instant>,
-    pub(super) idle_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    /// When `max_connection_duration` is over.
+    ends: Option<Instant>,
 }
 
 /// What speaks on a connection.
@@ -93,6 +96,19 @@ impl UpstreamStream {
     /// The host ended the connection under the stream.
     pub(crate) fn lost(&mut self) {
         self.lease.lost = true;
+    }
+
+    /// Counts a stream that ends here, where that is a reset. One of HTTP/1 is its connection, which
+    /// is counted when it closes.
+    pub(crate) fn count_reset(&self, stats: &ClusterStats) {
+        let (RequestWriter::Http2(tx), ResponseReader::Http2(rx)) = (&self.tx, &self.rx) else { return };
+        match rx.failed() {
+            Some(UpstreamError::RemoteReset) => stats.upstream_rq_rx_reset.inc(),
+            Some(UpstreamError::RemoteRefused) => {}
+            Some(UpstreamError::ConnectionTermination) => stats.upstream_rq_pending_failure_eject.inc(),
+            _ if !tx.is_begun() || (tx.is_whole() && rx.is_end()) => {}
+            _ => stats.upstream_rq_tx_reset.inc(),
+        }
     }
 
     /// Ends a stream whose response is whole: an HTTP/1 connection serves another request when this
@@ -192,6 +208,7 @@ impl Connection {
             unsettled: Cell::new(0),
             idle_since: Cell::new(Instant::now()),
             idle_timeout: policy.idle_timeout,
+            ends: policy.max_connection_duration.map(|most| Instant::now() + most),
         }
     }
 
@@ -202,7 +219,20 @@ impl Connection {
             Codec::Http2(_) => !self.gone.get(),
         };
         let room = self.active.get() < self.max_active.min(self.allowed.get());
-        there && room && !self.draining.get() && self.started.get() < self.max_started
+        // Each connection serves one request at least.
+        let is_old = self.started.get() > 0 && self.is_old();
+        there && room && !self.draining.get() && self.started.get() < self.max_started && !is_old
+    }
+
+    /// Whether it has lasted as long as it may.
+    pub(super) fn is_old(&self) -> bool {
+        self.ends.is_some_and(|ends| ends <= Instant::now())
+    }
+
+    /// When it is closed if no request comes.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let idle = self.idle_timeout.map(|timeout| self.idle_since.get() + timeout);
+        idle.into_iter().chain(self.ends).min()
     }
 
     /// Whether the host has closed it, or sent unexpected bytes, or sent GOAWAY. No system
@@ -232,8 +262,12 @@ impl Connection {
         self.opened.borrow().as_ref().map_or(0, Opened::wanted)
     }
 
-    pub(super) fn count_idle_timeout(&self) {
-        self.with_stats(|stats| stats.upstream_cx_idle_timeout.inc());
+    /// It was idle for too long, or is too old.
+    pub(super) fn count_timeout(&self) {
+        self.with_stats(|stats| match self.is_old() {
+            true => stats.upstream_cx_max_duration_reached.inc(),
+            false => stats.upstream_cx_idle_timeout.inc(),
+        });
     }
 
     fn count_bytes(&self, received: u64, sent: u64) {
@@ -243,7 +277,7 @@ impl Connection {
         });
     }
 
-    fn with_stats(&self, count: impl FnOnce(&crate::stats::ClusterStats)) {
+    fn with_stats(&self, count: impl FnOnce(&ClusterStats)) {
         if let Some(opened) = &*self.opened.borrow() {
             count(opened.stats());
         }

@@ -71,6 +71,14 @@ impl Script {
         bytes
     }
 
+    /// Whether the connection goes on after the response: the one that says so must, or the next
+    /// request may be lost on it.
+    fn keeps_alive(&self) -> bool {
+        let says_so =
+            self.headers.iter().any(|(name, value)| name == b"connection" && value == b"keep-alive");
+        self.framing != Framing::Close && (!self.http10 || says_so)
+    }
+
     fn http2(&self, connection: &mut http2::Connection, stream: u32) {
         for status in &self.interim {
             let interim = fields(&[(":status", &status.to_string()), ("link", "x")]);
@@ -106,7 +114,7 @@ fn upstreams(scripts: &[Script]) -> [u16; 2] {
             connection.rest();
         }
         connection.send(script.http1());
-        script.framing != Framing::Close && !script.http10
+        script.keeps_alive()
     });
     let two = upstream::raw(move |stream| {
         let Ok(mut connection) = http2::Connection::server(stream, &[]) else { return };

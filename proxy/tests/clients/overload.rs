@@ -230,3 +230,81 @@ fn an_overload_manager_that_makes_no_sense_is_refused_by_name() {
         assert!(said.contains("overload_manager.actions[0]") || said.contains("actions[1]"), "{said}");
     }
 }
+
+/// The action that lets idle timeouts shrink, at a pressure that is never reached.
+fn shrinks_idle_timeouts() -> Value {
+    let timers = json!({ "@type": "type.googleapis.com/envoy.config.overload.v3.ScaleTimersOverloadActionConfig",
+        "timer_scale_factors": [{ "timer": "HTTP_DOWNSTREAM_CONNECTION_IDLE", "min_timeout": "2s" }] });
+    json!({ "name": "envoy.overload_actions.reduce_timeouts", "typed_config": timers,
+        "triggers": [{ "name": CONNECTIONS, "threshold": { "value": 1.0 } }] })
+}
+
+#[test]
+fn at_the_limit_the_longest_idle_connection_makes_way_and_none_with_a_request() {
+    let gate = Gate::default();
+    let waits = gate.clone();
+    let up = upstream::http1(move |head, _, connection| {
+        if head.starts_with(b"GET /slow") {
+            waits.pass();
+        }
+        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok");
+        true
+    });
+    let main = free_port();
+    let timeouts = json!({ "stream_idle_timeout": "0s" });
+    let listeners = [http("main", main, &route("up"), timeouts)];
+    let clusters = [cluster("up", up, json!({}))];
+    // Read once in an hour: the limit alone is what acts here.
+    let mut file = with_manager(&listeners, &clusters, Some(6), &json!([shrinks_idle_timeouts()]));
+    file["overload_manager"]["refresh_interval"] = json!("3600s");
+    let proxy = Proxy::start(&file);
+    let open = |count: u64| proxy.wait_stat(&active(main), |open| open == count);
+    let slow = "GET /slow HTTP/1.1\r\nhost: here\r\n\r\n";
+
+    // In the order in which they have to go: two that sent nothing, one in the middle of its headers,
+    // one of HTTP/2 without a stream, one that had a response, and one that has a request and stays.
+    let mut kept = http1::Connection::new(at(main));
+    assert_eq!(kept.get("/").unwrap().status, 200);
+    let mut busy = http1::Connection::new(at(main));
+    busy.send(slow);
+    proxy.wait_stat("http.main.downstream_rq_active", |active| active == 1);
+    let mut silent = http1::Connection::new(at(main));
+    open(3);
+    let mut half = http1::Connection::new(at(main));
+    half.send("GET / HTTP/1.1\r\nho");
+    open(4);
+    let mut other = http1::Connection::new(at(main));
+    open(5);
+    let mut two = http2::Connection::client(at(main));
+    open(6);
+
+    let mut newer = Vec::new();
+    for (at_most, old) in [&mut silent, &mut half, &mut other].into_iter().enumerate() {
+        let mut client = http1::Connection::new(at(main));
+        client.send(slow);
+        assert_eq!(old.stream.read(&mut [0]).unwrap_or(0), 0, "number {at_most} makes way");
+        newer.push(client);
+    }
+    let mut client = http1::Connection::new(at(main));
+    client.send(slow);
+    newer.push(client);
+    let mut told = false;
+    while let Ok(frame) = two.read() {
+        told |= frame.kind == GOAWAY;
+    }
+    assert!(told, "HTTP/2 is told");
+    let mut client = http1::Connection::new(at(main));
+    client.send(slow);
+    newer.push(client);
+    assert_eq!(kept.stream.read(&mut [0]).unwrap_or(0), 0, "those with a response go last");
+    proxy.wait_stat("http.main.downstream_rq_active", |active| active == 6);
+    assert_eq!(proxy.stat("http.main.downstream_cx_idle_timeout"), 5);
+
+    // All have a request: now the new one is refused.
+    assert!(http1::Connection::new(at(main)).get("/").is_err(), "one too many");
+    assert_eq!(proxy.stat(&of_listener(main, "downstream_global_cx_overflow")), 1);
+    gate.open();
+    for mut client in std::iter::once(busy).chain(newer) {
+        assert_eq!(client.response().unwrap().status, 200, "no request is lost");
+    }
+}

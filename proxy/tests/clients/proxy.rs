@@ -174,13 +174,31 @@ impl Proxy {
 
     /// One worker, more arguments; waits until it is ready.
     pub fn start_with(config: &Value, arguments: &[&str]) -> Self {
+        Self::launch(config, arguments, None)
+    }
+
+    /// In the control group with these `cgroup.procs`.
+    pub fn start_within(config: &Value, group: &Path) -> Self {
+        Self::launch(config, &[], Some(group))
+    }
+
+    fn launch(config: &Value, arguments: &[&str], group: Option<&Path>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let admin = free_port();
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         let path = folder.path().join("proxy.json");
         std::fs::write(&path, with_admin(config, admin)).unwrap();
         let program = std::env::var("CLIENTS_PROXY");
-        let mut command = Command::new(program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_proxy")));
+        let path_of_program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_proxy"));
+        let mut command = match group {
+            Some(group) => {
+                // A process joins the group before it becomes the proxy.
+                let mut shell = Command::new("sh");
+                shell.args(["-c", r#"echo $$ > "$0" && exec "$@""#]).arg(group).arg(path_of_program);
+                shell
+            }
+            None => Command::new(path_of_program),
+        };
         if program.is_ok() {
             command.args(["--use-dynamic-base-id", "--log-level", "error"]);
         }

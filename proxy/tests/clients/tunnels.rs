@@ -148,11 +148,23 @@ fn accepts(head: &[u8]) -> &'static str {
 /// Which side of a tunnel ends first, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum First {
-    Client,
-    ClientReset,
-    Upstream,
-    UpstreamReset,
+    Client(How),
+    Upstream(How),
 }
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// Its direction alone, with a FIN or END_STREAM.
+    Ends,
+    /// The connection, with a FIN.
+    Closes,
+    /// The stream; over HTTP/1 that is the connection.
+    Resets,
+    /// The connection of the stream, with a RST.
+    Aborts,
+}
+
+const HOWS: [How; 4] = [How::Ends, How::Closes, How::Resets, How::Aborts];
 
 /// One side of a tunnel, after the other side said hello.
 enum Side {
@@ -196,14 +208,19 @@ impl Side {
         }
     }
 
-    fn reset(self) {
-        match self {
-            Self::One(side) => side.reset(),
-            Self::Two(mut side, stream) => {
+    /// Ends it otherwise than by its direction alone.
+    fn leave(self, how: How) {
+        match (self, how) {
+            (side, How::Ends | How::Closes) => drop(side),
+            (Self::One(side), _) => side.reset(),
+            (Self::Two(mut side, stream), How::Resets) => {
                 side.reset(stream, 8);
                 // The connection stays until the other side has taken the reset.
                 let _ = side.stream.set_read_timeout(Some(STILL));
                 while side.read().is_ok() {}
+            }
+            (Self::Two(side, _), How::Aborts) => {
+                socket2::SockRef::from(&side.stream).set_linger(Some(Duration::ZERO)).unwrap();
             }
         }
     }
@@ -275,17 +292,18 @@ fn far_side(first: First, is_http2: bool, seen: mpsc::Sender<String>) -> u16 {
         }
         side.say("pong");
         let tell = |text: String| seen.lock().unwrap().send(text).unwrap();
-        if first == First::UpstreamReset {
-            // The client has read everything when it says more.
-            let _ = side.hear(1);
-            side.reset();
-            return tell("-".to_owned());
-        }
-        if first == First::Upstream {
-            side.end();
+        match first {
+            First::Client(_) => {}
+            First::Upstream(How::Ends) => side.end(),
+            First::Upstream(how) => {
+                // The client has read everything when it says more.
+                let _ = side.hear(1);
+                side.leave(how);
+                return tell("-".to_owned());
+            }
         }
         let text = side.rest();
-        if first != First::Upstream && text.ends_with("end") {
+        if matches!(first, First::Client(_)) && text.ends_with("end") {
             side.say("late");
             side.end();
         }
@@ -331,78 +349,121 @@ fn near_side(port: u16, request: &str) -> Side {
     Side::One(side)
 }
 
-#[test]
-fn the_end_of_one_side_of_a_tunnel_reaches_the_other_as_in_envoy() {
-    let (logs, mut listeners, mut clusters, mut cases) = (Logs::new(), Vec::new(), Vec::new(), Vec::new());
-    for request in REQUESTS {
-        for is_http2 in [false, true] {
-            // A websocket to HTTP/2 would be an extended CONNECT.
-            if is_http2 && request == "websocket" {
+/// One tunnel with a listener and a cluster of its own.
+struct Tunnel {
+    case: String,
+    request: &'static str,
+    first: First,
+    port: u16,
+    /// Of listener, cluster and log.
+    name: String,
+    seen: mpsc::Receiver<String>,
+}
+
+/// The tunnels of the test, their listeners and their clusters.
+fn tunnels(logs: &Logs) -> (Vec<Tunnel>, Vec<Value>, Vec<Value>) {
+    let (mut listeners, mut clusters, mut tunnels) = (Vec::new(), Vec::new(), Vec::new());
+    let to = [("websocket", false), ("CONNECT", false), ("CONNECT", true)];
+    let to = to.into_iter().chain([("h2 CONNECT", false), ("h2 CONNECT", true)]);
+    for (request, is_http2) in to {
+        let firsts = HOWS.into_iter().flat_map(|how| [First::Client(how), First::Upstream(how)]);
+        for first in firsts {
+            // Over HTTP/1 a stream is its connection.
+            let aborts_http2 = match first {
+                First::Client(How::Aborts) => request == "h2 CONNECT",
+                First::Upstream(How::Aborts) => is_http2,
+                _ => true,
+            };
+            if !aborts_http2 {
                 continue;
             }
-            for first in [First::Client, First::ClientReset, First::Upstream, First::UpstreamReset] {
-                let (port, (sender, seen)) = (free_port(), mpsc::channel());
-                let up = far_side(first, is_http2, sender);
-                let name = format!("l{port}");
-                let protocol = if is_http2 { speaks_http2(&json!({})) } else { json!({}) };
-                clusters.push(cluster(&name, up, protocol));
-                let matched = match request {
-                    "websocket" => json!({ "prefix": "/" }),
-                    _ => json!({ "connect_matcher": {} }),
-                };
-                let format =
-                    json!("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n");
-                let more = merged(
-                    configs(&PROTOCOLS, true),
-                    json!({ "access_log": [access_log(&logs.path(&name), &format)] }),
-                );
-                let routes = json!([{ "match": matched, "route": { "cluster": name } }]);
-                listeners.push(http(&name, port, &routes, more));
-                let far = if is_http2 { "h2" } else { "h1" };
-                cases.push((format!("{request} to {far}, {first:?}"), request, first, port, name, seen));
-            }
+            let (port, (sender, seen)) = (free_port(), mpsc::channel());
+            let up = far_side(first, is_http2, sender);
+            let name = format!("l{port}");
+            let protocol = if is_http2 { speaks_http2(&json!({})) } else { json!({}) };
+            clusters.push(cluster(&name, up, protocol));
+            let matched = match request {
+                "websocket" => json!({ "prefix": "/" }),
+                _ => json!({ "connect_matcher": {} }),
+            };
+            let format = json!("%RESPONSE_FLAGS% %RESPONSE_CODE_DETAILS% %BYTES_RECEIVED% %BYTES_SENT%\n");
+            let more = merged(
+                configs(&PROTOCOLS, true),
+                json!({ "access_log": [access_log(&logs.path(&name), &format)] }),
+            );
+            let routes = json!([{ "match": matched, "route": { "cluster": name } }]);
+            listeners.push(http(&name, port, &routes, more));
+            let far = if is_http2 { "h2" } else { "h1" };
+            let case = format!("{request} to {far}, {first:?}");
+            tunnels.push(Tunnel { case, request, first, port, name, seen });
         }
     }
-    let _proxy = Proxy::start_with(&config(&listeners, &clusters), &PROMPT);
-    let found: Vec<(String, String)> = cases
-        .into_iter()
-        .map(|(case, request, first, port, name, seen)| {
-            let mut side = near_side(port, request);
-            side.say("ping");
-            side.hear(4).unwrap_or_else(|error| panic!("{case}: {error}"));
-            let near = match first {
-                First::ClientReset => {
-                    side.reset();
-                    "-".to_owned()
+    (tunnels, listeners, clusters)
+}
+
+impl Tunnel {
+    /// What both sides saw, and the log.
+    fn carry(&self, logs: &Logs) -> String {
+        let mut side = near_side(self.port, self.request);
+        side.say("ping");
+        side.hear(4).unwrap_or_else(|error| panic!("{}: {error}", self.case));
+        let near = match self.first {
+            First::Client(How::Ends) => {
+                side.end();
+                side.rest()
+            }
+            First::Client(how) => {
+                side.leave(how);
+                "-".to_owned()
+            }
+            First::Upstream(how) => {
+                if how != How::Ends {
+                    side.say("x");
                 }
-                First::Client => {
-                    side.end();
-                    side.rest()
-                }
-                First::Upstream | First::UpstreamReset => {
-                    if first == First::UpstreamReset {
-                        side.say("x");
-                    }
-                    let near = side.rest();
-                    side.say("late");
-                    side.end();
-                    drop(side);
-                    near
-                }
-            };
-            let far = seen.recv_timeout(DEADLINE).unwrap_or_else(|_| "nothing".to_owned());
-            let line = poll(DEADLINE, || Some(logs.read(&name)).filter(|text| !text.is_empty()));
-            let line = line.unwrap_or_default();
-            (case, format!("client: {near} | upstream: {far} | {}", line.trim()))
-        })
-        .collect();
+                let near = side.rest();
+                side.say("late");
+                side.end();
+                drop(side);
+                near
+            }
+        };
+        let far = self.seen.recv_timeout(DEADLINE).unwrap_or_else(|_| "nothing".to_owned());
+        let line = poll(DEADLINE, || Some(logs.read(&self.name)).filter(|text| !text.is_empty()));
+        let line = line.unwrap_or_default();
+        format!("client: {near} | upstream: {far} | {}", line.trim())
+    }
+}
+
+#[test]
+fn the_end_of_one_side_of_a_tunnel_reaches_the_other_and_is_counted_as_in_envoy() {
+    let logs = Logs::new();
+    let (tunnels, listeners, clusters) = tunnels(&logs);
+    let proxy = Proxy::start_with(&config(&listeners, &clusters), &PROMPT);
+    let (mut found, mut counted) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let logs = &logs;
+        let each = tunnels.into_iter().map(|tunnel| {
+            scope.spawn(move || {
+                let seen = tunnel.carry(logs);
+                (tunnel, seen)
+            })
+        });
+        for thread in each.collect::<Vec<_>>() {
+            let (tunnel, seen) = thread.join().unwrap();
+            counted.push((tunnel.case.clone(), super::record::counted(&proxy, &tunnel.name, tunnel.port)));
+            found.push((tunnel.case, seen));
+        }
+    });
     super::record::compare("tunnel-ends", &found, |case, envoys| match case {
         // Envoy closes the upstream's connection and resets the stream: what is on its way is lost.
-        "h2 CONNECT to h1, Client" => {
+        "h2 CONNECT to h1, Client(Ends)" => {
             Some(envoys.replace("reset CONNECT_ERROR", "late end").replace("4 4", "4 8"))
         }
-        "h2 CONNECT to h1, Upstream" => Some(envoys.replace("reset CONNECT_ERROR", "end")),
+        "h2 CONNECT to h1, Upstream(Ends)" | "h2 CONNECT to h1, Upstream(Closes)" => {
+            Some(envoys.replace("reset CONNECT_ERROR", "end"))
+        }
         // A stream that is not needed any more is no error (RFC 9113, 7).
         _ => Some(envoys.replace("upstream: reset INTERNAL_ERROR", "upstream: reset CANCEL")),
     });
+    super::record::compare("tunnel-counts", &counted, |_, _| None);
 }

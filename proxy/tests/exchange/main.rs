@@ -5,6 +5,7 @@
 mod client;
 mod departure;
 mod messages;
+mod mirror;
 #[path = "../shared/ports.rs"]
 mod ports;
 mod proxy;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What is waited for comes long before this, or never.
@@ -77,6 +77,29 @@ const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nx-number: 1\r\n\r\nHTTP/1.1 1
 /// What `connection` names concerns one connection alone.
 const NOMINATED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade, x-hop\r\nx-hop: 1\r\nupgrade: websocket\r\n\r\n";
 
+/// Responds at once, and keeps what comes.
+fn collecting() -> (u16, Arc<Mutex<Vec<u8>>>) {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        for mut stream in socket.incoming().flatten() {
+            let keep = Arc::clone(&keep);
+            std::thread::spawn(move || {
+                let (mut buffer, mut responded) = (vec![0; 64 * 1024], false);
+                while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    keep.lock().unwrap().extend_from_slice(&buffer[..read]);
+                    if !std::mem::replace(&mut responded, true) && stream.write_all(OK.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (port, seen)
+}
+
 /// A 503, then a response whose body is held back, and so on.
 fn retried(number: u32) -> &'static str {
     if number.is_multiple_of(2) {
@@ -121,6 +144,8 @@ pub struct Proxy {
     pub tcp_connect: u16,
     pub tcp_back_off: u16,
     pub tcp_deaf: u16,
+    /// What came to the cluster that requests are mirrored to.
+    pub copies: Arc<Mutex<Vec<u8>>>,
     /// What the counters said when a case began.
     base: String,
 }
@@ -137,7 +162,11 @@ impl Proxy {
         let folder = tempfile::tempdir().unwrap();
         let [admin, one, passing, tcp_connect, tcp_back_off, tcp_deaf] = [(); 6].map(|()| free_port());
         let (hole, sockets) = black_hole();
+        let (copies_port, copies) = collecting();
         let clusters = [
+            ("mirrored", upstream(OK.as_bytes(), true), ""),
+            ("hanging", upstream(HEAD, true), ""),
+            ("copies", copies_port, ""),
             ("delay", upstream(HEAD, true), ""),
             ("hold", upstream(HEAD, true), ""),
             ("connect", hole, ""),
@@ -195,6 +224,7 @@ impl Proxy {
             tcp_connect,
             tcp_back_off,
             tcp_deaf,
+            copies,
             base,
         };
         let mut ready = || {
@@ -279,6 +309,10 @@ fn route(name: &str) -> String {
             ", retry_policy: {retry_on: connect-failure, num_retries: 1000, retry_back_off: {base_interval: 360000s, max_interval: 360000s}}"
         }
         "retried" => ", retry_policy: {retry_on: 5xx, retry_back_off: {base_interval: 0.001s}}",
+        "mirrored" => ", request_mirror_policies: [{cluster: copies}]",
+        "hanging" => {
+            ", request_mirror_policies: [{cluster: deaf}, {cluster: connect}, {cluster: back-off}, {cluster: copies, runtime_fraction: {default_value: {}}}]"
+        }
         _ => "",
     };
     format!(

@@ -466,3 +466,100 @@ fn frames_are_found_in_whatever_pieces_they_come() {
         assert_eq!(found, [(4, 0), (4, 1), (0, 0), (3, 0), (7, 0)], "pieces of {size}");
     }
 }
+
+/// A field line or a change of the table's size, as HPACK spells it, and whether it is a line.
+fn any_representation() -> impl Strategy<Value = (Vec<u8>, bool)> {
+    let string = || {
+        (any::<bool>(), prop_oneof![0..4_usize, 120..140_usize, 250..400_usize]).prop_map(
+            |(huffman, length)| {
+                let first = if huffman { 0x80 } else { 0 };
+                [integer(first, 7, length), vec![0xff; length]].concat()
+            },
+        )
+    };
+    let at = || prop_oneof![1..70_usize, 120..300_usize];
+    let named = |kind: u8, bits: u32| {
+        (at(), string()).prop_map(move |(at, value)| ([integer(kind, bits, at), value].concat(), true))
+    };
+    let new = |kind: u8| {
+        (string(), string()).prop_map(move |(name, value)| ([vec![kind], name, value].concat(), true))
+    };
+    prop_oneof![
+        at().prop_map(|at| (integer(0x80, 7, at), true)),
+        (0..5000_usize).prop_map(|size| (integer(0x20, 5, size), false)),
+        named(0x40, 6),
+        named(0, 4),
+        named(0x10, 4),
+        new(0x40),
+        new(0),
+        new(0x10),
+    ]
+}
+
+/// An integer of HPACK behind the first bits of its byte (RFC 7541, 5.1).
+fn integer(first: u8, bits: u32, value: usize) -> Vec<u8> {
+    let most = (1 << bits) - 1;
+    let byte = |value: usize| u8::try_from(value).unwrap();
+    let Some(mut left) = value.checked_sub(most) else { return vec![first | byte(value)] };
+    let mut bytes = vec![first | byte(most)];
+    while left >= 128 {
+        bytes.push(byte(left % 128) | 128);
+        left /= 128;
+    }
+    bytes.push(byte(left));
+    bytes
+}
+
+fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+}
+
+proptest! {
+    #[test]
+    fn every_line_of_trailers_is_counted_however_they_are_cut(
+        block in prop::collection::vec(any_representation(), 0..6),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        padding in prop::option::of(any::<u8>()),
+        has_priority in any::<bool>(),
+        piece in 1..60_usize,
+    ) {
+        let lines = block.iter().filter(|(_, is_line)| *is_line).count();
+        let bytes: Vec<u8> = block.into_iter().flat_map(|(bytes, _)| bytes).collect();
+        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+        cuts.sort_unstable();
+        let ends: Vec<usize> = cuts.iter().copied().chain([bytes.len()]).collect();
+        let starts = [0].into_iter().chain(cuts);
+        let mut wire = [frame(1, 4, &[0x82]), frame(0, 0, &[1; 40])].concat();
+        for (at, (start, end)) in starts.zip(&ends).enumerate() {
+            let end_headers = if at + 1 == ends.len() { 4 } else { 0 };
+            let part = &bytes[start..*end];
+            if at > 0 {
+                wire.extend(frame(9, end_headers, part));
+                continue;
+            }
+            let mut flags = end_headers | 1;
+            let mut payload = Vec::new();
+            if let Some(padding) = padding {
+                flags |= 8;
+                payload.push(padding);
+            }
+            if has_priority {
+                flags |= 32;
+                payload.extend([0x82; 5]);
+            }
+            payload.extend_from_slice(part);
+            payload.extend(vec![0x82; padding.unwrap_or(0).into()]);
+            wire.extend(frame(1, flags, &payload));
+        }
+        wire.extend(frame(3, 0, &[0, 0, 0, 8]));
+        let with_preface = [&[b'P'; 24][..], &wire].concat();
+        for (side, sent) in [(super::Side::Server, &with_preface), (super::Side::Client, &wire)] {
+            let (mut scan, mut found) = (super::FrameScan::new(side, true), Vec::new());
+            for piece in sent.chunks(piece) {
+                scan.scan(piece, |frame| found.push((frame.kind, frame.lines)));
+            }
+            prop_assert_eq!(&found, &[(1, None), (0, None), (1, Some(lines)), (3, None)]);
+        }
+    }
+}

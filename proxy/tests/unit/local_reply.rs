@@ -27,7 +27,7 @@ fn render_for(reply: &LocalReply, mappers: &Mappers, request: &RequestHead) -> (
         response_trailers: None,
         local_reply_body: "",
     };
-    let Rendered { head, body } = render(reply, reply.head(request.version), mappers, &context);
+    let Rendered { head, body } = render(reply, mappers, &context, reply.head(request.version));
     let fields: Vec<_> = head
         .fields
         .iter()

@@ -7,7 +7,11 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::cluster::balancer::{self, Cursor, Method, Wanted};
 use crate::cluster::flags::HealthFlag;
+use crate::cluster::hashing::{TableKind, TableRules};
+use crate::cluster::pool::Layout;
+use crate::cluster::subsets::Counts;
 use crate::cluster::{Endpoint, EndpointView, Health, Locality};
 use crate::stats::{Counter, OutlierStats, Registry};
 
@@ -122,6 +126,7 @@ fn endpoint(host: u16) -> Endpoint {
         locality: Locality::default(),
         locality_weight: 0,
         canary: false,
+        metadata: None,
         health: Health::Healthy,
         check: crate::cluster::health::Target::default(),
     }
@@ -390,7 +395,7 @@ proptest! {
             let ejected = cluster.view.hosts.iter().filter(|host| host.stats.ejection.is_ejected()).count();
             prop_assert_eq!(cluster.ejected(), ejected as u64);
             let view = cluster.view.refreshed();
-            let healthy = view.priorities.iter().map(|level| level.healthy.len()).sum::<usize>();
+            let healthy = view.pool.priorities.iter().map(|level| level.healthy.len()).sum::<usize>();
             prop_assert_eq!(healthy, view.hosts.len() - ejected);
             cluster.view = view;
         }
@@ -398,6 +403,34 @@ proptest! {
             host.stats.ejection.uneject();
         }
         prop_assert_eq!((cluster.ejected(), cluster.view.healthy_count()), (0, cluster.view.hosts.len()));
+    }
+}
+
+proptest! {
+    /// The tables are those of before, until control has built new ones.
+    #[test]
+    fn picks_by_hash_pass_over_an_ejected_host_at_once(ring: bool, count in 4_u16..12, ill in 1_u16..5) {
+        let murmur = TableKind::Ring { min: 1024, max: 2048, murmur: true };
+        let kind = if ring { murmur } else { TableKind::Maglev { size: 1009 } };
+        let rules = TableRules { kind, by_hostname: false };
+        let layout = Arc::new(Layout { table: Some(rules), ..Layout::default() });
+        let mut cluster = Cluster::new(count, |_| {});
+        cluster.view = cluster.view.laid_out(&layout);
+        let policy = balancer::Policy { method: Method::Hash { limit: None }, slow_start: None };
+        let host = |view: &EndpointView, hash| {
+            let wanted = Wanted { hash: Some(hash), ..Wanted::default() };
+            let found = balancer::pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted, &mut Counts::default());
+            found.unwrap().address
+        };
+        cluster.see(ill, Seen::Failed, 5);
+        prop_assert!(cluster.is_out(ill));
+        let lagging = cluster.view.refreshed();
+        let mut random = fastrand::Rng::with_seed(7);
+        for hash in std::iter::repeat_with(|| random.u64(..)).take(300) {
+            let (before, now) = (host(&cluster.view, hash), host(&lagging, hash));
+            prop_assert_ne!(now, address(ill));
+            prop_assert!(before == now || before == address(ill));
+        }
     }
 }
 

@@ -91,8 +91,8 @@ proptest! {
     }
 
     #[test]
-    fn no_more_connections_are_open_than_the_limit_but_those_that_ignore_it(
-        most in 1_u64..8, steps in proptest::collection::vec(0_u8..3, 0..64),
+    fn no_more_connections_are_open_than_the_limit_but_those_that_ignore_it_and_those_that_close(
+        most in 1_u64..8, steps in proptest::collection::vec(0_u8..4, 0..64),
     ) {
         let overload = Overload::default();
         let resource = Resource::Connections { max: most };
@@ -102,13 +102,22 @@ proptest! {
         for step in steps {
             match step {
                 0 => {
-                    let entered = overload.enter(false);
+                    let entered = overload.enter(false, || false);
                     prop_assert_eq!(entered, open < most);
                     open += u64::from(entered);
                 }
                 1 => {
-                    prop_assert!(overload.enter(true));
+                    prop_assert!(overload.enter(true, || unreachable!()));
                     open += 1;
+                }
+                2 => {
+                    // Another one closes, but has not done so yet.
+                    let entered = overload.enter(false, || {
+                        assert!(open >= most);
+                        true
+                    });
+                    prop_assert_eq!(entered, open < most + MAX_CLOSING);
+                    open += u64::from(entered);
                 }
                 _ if open > 0 => {
                     overload.leave();

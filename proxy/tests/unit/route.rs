@@ -259,13 +259,14 @@ fn forward(target: Target, path: PathRewrite) -> Forward {
         append_x_forwarded_host: false,
         timeout: None,
         idle_timeout: None,
-        max_stream_duration: None,
-        grpc_timeout_header_max: None,
-        grpc_timeout_header_offset: None,
+        stream: None,
         retry: None,
         body_buffer: super::BodyBuffer::default(),
         upgrades: super::Upgrades::default(),
         priority: Priority::Default,
+        hash: Default::default(),
+        criteria: None,
+        mirrors: Vec::new(),
     }
 }
 
@@ -302,6 +303,7 @@ fn the_cluster_is_given_or_named_by_a_header_or_drawn_by_weight() {
         cluster: ClusterName::Given(cluster.into()),
         weight,
         mutations: Mutations::default(),
+        criteria: None,
         host_rewrite: None,
         filters: Overrides::default(),
     };

@@ -16,7 +16,7 @@ const LADDER: [&[&str]; 18] = [
     &["route", "cluster"],
     &["filter"],
     &["local_reply"],
-    &["access_log", "headers", "retry", "trace"],
+    &["access_log", "affinity", "headers", "retry", "trace"],
     &["format"],
     &["matcher", "http1", "http2", "grpc"],
     &["stream_info"],

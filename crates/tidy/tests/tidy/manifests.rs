@@ -3,6 +3,7 @@
 //! Reads `deploy/rendered`, as kustomize wrote it; `.ci/manifests` says whether that is current.
 
 mod access;
+mod memory;
 mod rendered;
 mod rollouts;
 mod security;

@@ -79,7 +79,7 @@ fn what_envoy_refuses_is_refused() {
 #[test]
 fn what_is_not_implemented_is_named_and_never_ignored() {
     for fields in [
-        "lb_policy: MAGLEV",
+        "lb_policy: CLUSTER_PROVIDED",
         "type: ORIGINAL_DST",
         "upstream_bind_config: {}",
         "transport_socket: {name: tls}",

@@ -29,13 +29,13 @@ fn one_resource_reads_from_a_file_of_its_own() {
 
 #[test]
 fn bytes_go_through_the_checks_of_a_file() {
-    let refused =
-        Cluster { name: "pet".into(), lb_policy: cluster::LbPolicy::Maglev.into(), ..Cluster::default() };
+    let lb_policy = cluster::LbPolicy::ClusterProvided.into();
+    let refused = Cluster { name: "pet".into(), lb_policy, ..Cluster::default() };
     let Err(AnyError::Refused(found)) = decode_any_checked::<Cluster>(&pack(&refused)) else {
         panic!("accepted")
     };
-    let text = "envoy.config.cluster.v3.Cluster/pet: lb_policy: value 5 is valid in Envoy, but petmesh does not implement it; \
-                consistent hashing is not implemented yet";
+    let text = "envoy.config.cluster.v3.Cluster/pet: lb_policy: value 6 is valid in Envoy, but petmesh does not implement it; \
+                there is no cluster type that brings its own policy";
     assert_eq!(found.iter().map(ToString::to_string).collect::<Vec<_>>(), [text]);
     let json: serde_json::Value = serde_json::from_str(&crate::render_json(&found)).unwrap();
     assert_eq!((&json[0]["line"], &json[0]["path"]), (&serde_json::Value::Null, &"lb_policy".into()));

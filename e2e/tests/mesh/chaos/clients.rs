@@ -13,9 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// They connect and say nothing. With the others they stay below the limit of the ingress, which is
-/// 10,000 connections: above it new clients are reset for as long as idle ones stay.
-const IDLE: usize = 8_500;
+/// They connect and say nothing: many more than the ingress holds. The longest idle make way for
+/// those that have a request.
+const IDLE: usize = 10_000;
 
 /// They send one byte of their headers each second.
 const SLOW: usize = 1_000;
@@ -42,7 +42,7 @@ async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
     }
     raise_the_limit_of_files();
     let mesh = Mesh::with(&Setup { edit, ..Setup::default() }).await;
-    let mut case = Case::begin("8,500 idle clients and 1,000 slow ones", &mesh).await;
+    let mut case = Case::begin("10,000 idle clients and 1,000 slow ones", &mesh).await;
     case.fault_begins();
     let ended = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
@@ -56,6 +56,8 @@ async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
     if twin {
         assert_eq!(sent_away, 0, "without its protection the ingress keeps slow clients");
     } else {
+        let made_way = made_way(&mesh).await;
+        assert!(made_way >= IDLE / 2, "{made_way} idle clients have made way");
         mesh.until("every slow client is sent away", async || ended.load(Ordering::Relaxed) == SLOW).await;
     }
     drop(idle);
@@ -69,10 +71,25 @@ async fn crowd(edit: Option<fn(&mut Value)>, twin: bool) {
     mesh.down().await;
 }
 
-/// The ingress has a timeout for request headers of its own; none is asked for in words.
+/// Connections that the ingress has closed because they were idle.
+async fn made_way(mesh: &Mesh) -> usize {
+    let pod = mesh.pod("ingress", 1).await;
+    let stats = mesh.admin(&pod, "/stats?filter=http.ingress.downstream_cx_idle_timeout").await;
+    stats.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<usize>().ok()).sum()
+}
+
+/// The ingress has a timeout for request headers of its own; none is asked for in words. Nor does
+/// anyone have to make way.
 fn any_time(tree: &mut Value) {
     match tree {
         Value::Object(fields) => {
+            if fields.contains_key("envoy.resource_limits.listener.probes.connection_limit") {
+                fields.insert(
+                    "envoy.resource_limits.listener.ingress.connection_limit".to_owned(),
+                    (2 * IDLE).into(),
+                );
+            }
+            fields.entry("max_active_downstream_connections").and_modify(|limit| *limit = (2 * IDLE).into());
             fields.entry("request_headers_timeout").and_modify(|timeout| *timeout = "0s".into());
             fields.values_mut().for_each(any_time);
         }

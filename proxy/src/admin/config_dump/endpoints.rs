@@ -37,7 +37,7 @@ fn assignment(name: &str, cluster: &Cluster) -> Value {
     let mut assignment = json!({
         "@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
         "cluster_name": name,
-        "policy": {"overprovisioning_factor": cluster.policy.balance.overprovisioning},
+        "policy": {"overprovisioning_factor": cluster.policy.layout.balance.overprovisioning},
     });
     if let Some(fields) = assignment.as_object_mut().filter(|_| !groups.is_empty()) {
         fields.insert("endpoints".to_owned(), groups.into());

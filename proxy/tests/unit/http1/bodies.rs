@@ -37,7 +37,7 @@ fn chunked(text: &str) -> Decoded {
 fn chunks_extensions_and_trailers() {
     assert_eq!(chunked("5\r\nhello\r\n0\r\n\r\n"), Ok((b"hello".to_vec(), 0, 0)));
     assert_eq!(chunked("5;ext=1\r\nhello\r\n0\r\n\r\nGET"), Ok((b"hello".to_vec(), 0, 3)));
-    assert_eq!(chunked("3 \r\nabc\r\n2\nde\n0\n\n"), Ok((b"abcde".to_vec(), 0, 0)));
+    assert_eq!(chunked("3 \r\nabc\r\n2\r\nde\r\n0\r\n\r\n"), Ok((b"abcde".to_vec(), 0, 0)));
     assert_eq!(
         chunked("1\r\na\r\n0\r\nx-t: 1\r\nhost: a\r\ncontent-length: 9\r\n\r\n"),
         Ok((b"a".to_vec(), 1, 0))
@@ -57,6 +57,9 @@ fn broken_chunks_are_errors() {
         "0\r\n bad: trailer\r\n\r\n",
         "5\r\nhello\r\n",
         "5\r\nhel",
+        // Envoy refuses lines that end with a bare LF.
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\n0\r\n\r\n",
         "0\r\n",
         "",
     ] {

@@ -13,11 +13,13 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::LocalSet;
 
 use super::{Clusters, LocalCluster, LocalHost, Update, UpstreamStream};
+use crate::cluster::balancer::Wanted;
 use crate::cluster::breaker::{Breaker, Thresholds};
 use crate::cluster::{
     ClusterPolicy, Endpoint, EndpointView, Health, Locality, UpstreamProtocol, balancer::Policy,
 };
 use crate::error::UpstreamError;
+use crate::memory::SocketBuffers;
 use crate::message::{HeadKind, RequestHead, ResponseHead, Version};
 use crate::route::Priority;
 use crate::stats::{ClusterStats, Registry};
@@ -41,17 +43,21 @@ fn policy(limits: Thresholds) -> ClusterPolicy {
         name: "one".into(),
         connect_timeout: Duration::from_secs(5),
         protocol: UpstreamProtocol::Http1,
-        balancer: Policy::RoundRobin,
+        balancer: Policy::default(),
         idle_timeout: None,
         max_requests_per_connection: None,
+        max_connection_duration: None,
+        max_stream_duration: None,
         buffer_limit: 1024,
         breakers: [limits, limits],
-        balance: crate::cluster::shares::Balance::default(),
+        layout: Arc::default(),
+        hash: None,
         outlier: None,
         health: None,
         http1: crate::http1::ClientOptions::default(),
         http2: crate::http2::Options::default(),
         tcp_keepalive: None,
+        socket_buffers: SocketBuffers::default(),
         fingerprint: 0,
         selectable_by_header: true,
     }
@@ -172,6 +178,7 @@ impl Fixture {
             locality: Locality::default(),
             locality_weight: 0,
             canary: false,
+            metadata: None,
             health: Health::Healthy,
             check: crate::cluster::health::Target::default(),
         };
@@ -185,7 +192,7 @@ impl Fixture {
             let clusters = Clusters::default();
             clusters.update(&shared.update(&shared.policy), shard);
             let cluster = clusters.get("one").unwrap();
-            let host = cluster.pick(&mut |_| 0, &[], 0).unwrap();
+            let host = cluster.pick(&mut |_| 0, Wanted::default()).unwrap();
             Self { cluster, host, clusters, version, server: Rc::clone(&server), shared: shared.clone() }
         })
     }

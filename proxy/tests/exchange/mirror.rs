@@ -1,0 +1,68 @@
+//! Mirrored requests: the copy is whole, and whatever becomes of it, the client does not notice.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::proxy::{Proxy, wait};
+
+fn send(port: u16, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(request).unwrap();
+    let mut response = [0; 4096];
+    let read = stream.read(&mut response).unwrap();
+    String::from_utf8(response[..read].to_vec()).unwrap()
+}
+
+fn copies(proxy: &Proxy) -> String {
+    String::from_utf8(proxy.copies.lock().unwrap().clone()).unwrap()
+}
+
+#[test]
+fn the_mirror_gets_the_whole_request_under_another_host() {
+    let proxy = Proxy::start();
+    let request = b"POST /mirrored HTTP/1.1\r\nhost: pet:80\r\nx-key: a\r\ncontent-length: 3\r\n\r\nabc";
+    assert!(send(proxy.one, request).starts_with("HTTP/1.1 200"));
+    wait("the copy", || copies(&proxy).ends_with("\r\n\r\nabc"));
+    let copy = copies(&proxy);
+    assert!(copy.starts_with("POST /mirrored HTTP/1.1\r\nhost: pet-shadow:80\r\n"), "{copy}");
+    for header in ["x-key: a", "x-envoy-internal: true", "x-forwarded-for: 127.0.0.1"] {
+        assert!(copy.contains(&format!("\r\n{header}\r\n")), "{header}: {copy}");
+    }
+    wait("its count", || proxy.stat("cluster.copies.upstream_rq_total") == 1);
+    wait("its response", || proxy.stat_or_zero("cluster.copies.internal.upstream_rq_200") == 1);
+    assert_eq!(proxy.stat("http.one.downstream_rq_total"), 1);
+}
+
+#[test]
+fn a_request_that_is_given_up_ends_its_copy() {
+    let proxy = Proxy::start();
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.one)).unwrap();
+    stream.write_all(b"POST /mirrored HTTP/1.1\r\nhost: pet\r\ncontent-length: 10\r\n\r\nabc").unwrap();
+    wait("the copy", || copies(&proxy).ends_with("abc"));
+    drop(stream);
+    wait("its end", || proxy.stat("cluster.copies.upstream_rq_active") == 0);
+    assert_eq!(proxy.stat("cluster.copies.upstream_rq_tx_reset"), 1);
+    assert_eq!(proxy.stat_or_zero("cluster.copies.upstream_rq_completed"), 0);
+}
+
+/// One mirror accepts and never reads, one never accepts, one refuses, and one gets no share. The
+/// whole of a large request is read from the client.
+#[test]
+fn mirrors_that_fail_or_hang_cost_the_client_nothing() {
+    let proxy = Proxy::start();
+    let response = send(proxy.one, b"GET /hanging HTTP/1.1\r\nhost: pet\r\n\r\n");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    wait("the refusal", || proxy.stat_or_zero("cluster.back-off.internal.upstream_rq_503") == 1);
+    wait("the deaf one", || proxy.stat("cluster.deaf.upstream_rq_active") == 1);
+    let body = vec![b'z'; 24 << 20];
+    let head = format!("POST /hanging HTTP/1.1\r\nhost: pet\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.one)).unwrap();
+    stream.write_all(&[head.as_bytes(), &*body].concat()).unwrap();
+    for name in ["deaf", "connect"] {
+        let abandoned = format!("cluster.{name}.retry_or_shadow_abandoned");
+        wait(name, || proxy.stat(&abandoned) == 1);
+    }
+    assert_eq!(copies(&proxy), "");
+}
