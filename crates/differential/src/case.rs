@@ -9,12 +9,13 @@ use crate::configuration::Configuration;
 use crate::upstream::{Script, is_default};
 
 /// One configuration and what is sent through it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// What the case shows, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     pub configuration: Configuration,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exchanges: Vec<Exchange>,
 }
 

@@ -63,6 +63,8 @@ impl Difference {
         let taken = "takes it";
         let (what, error) = match (envoy, petmesh) {
             (Some(error), None) => ("Envoy refuses", error),
+            // A field that petmesh does not have yet is not a difference: its error says so.
+            (None, Some(error)) if error.contains("error[not-implemented]") => return None,
             (None, Some(error)) => ("petmesh refuses", error),
             (Some(_), Some(_)) | (None, None) => return None,
         };
@@ -80,7 +82,7 @@ impl Difference {
 fn reason(log: &str) -> &str {
     let says = |line: &&str| line.contains("rror:") || line.contains("error");
     let line = log.lines().find(says).unwrap_or(log.trim());
-    line.rsplit("error initializing").next().unwrap_or(line)
+    line.rsplit("/proxy.json': ").next().unwrap_or(line)
 }
 
 const NONE: &str = "(none)";

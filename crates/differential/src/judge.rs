@@ -14,7 +14,7 @@ use crate::compare::{Difference, Kept};
 use crate::configuration::{self, Change, Configuration};
 use crate::pair::Programs;
 use crate::trial::{self, Found, Outcome, Pair};
-use crate::{shrink, traffic};
+use crate::{mutation, shrink, traffic};
 
 /// What a run is asked for.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Options {
 const BATCH: usize = 32;
 /// Exchanges over each configuration.
 const EXCHANGES: usize = 50;
+/// Broken configurations in each batch, which only the readers see.
+const MUTATED: usize = 6;
 /// Cases that are tried for shrinking one difference.
 const SHRINKING: usize = 400;
 
@@ -40,6 +42,8 @@ struct Tally {
     configurations: usize,
     exchanges: usize,
     refused: usize,
+    /// Configurations that only the readers saw.
+    broken: usize,
     kept: usize,
     /// Each kind of difference: how often, and an example.
     found: BTreeMap<String, (usize, String)>,
@@ -70,8 +74,9 @@ pub fn generated(options: &Options) -> anyhow::Result<usize> {
             }
         });
         for (batch, prepared) in batches.iter().enumerate() {
-            let (cases, pair) = prepared?;
+            let Prepared { cases, pair, broken, read } = prepared?;
             run.batch(&cases, pair)?;
+            run.read(&broken, &read)?;
             run.progress(batch + 1, began.elapsed().as_secs_f64());
             if began.elapsed() >= options.lasts {
                 break;
@@ -84,22 +89,40 @@ pub fn generated(options: &Options) -> anyhow::Result<usize> {
     Ok(run.tally.found.len())
 }
 
-type Prepared = anyhow::Result<(Vec<Case>, Pair)>;
+/// A batch, ready to be run.
+struct Prepared {
+    cases: Vec<Case>,
+    pair: Pair,
+    broken: Vec<Case>,
+    /// What the readers said about the broken ones.
+    read: Vec<Outcome>,
+}
 
-fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> Prepared {
+fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Result<Prepared> {
     let mut rng = Rng::with_seed(options.seed.wrapping_mul(1_000_003).wrapping_add(batch as u64));
     let cases: Vec<Case> = (0..BATCH).map(|_| case(&mut rng, catalogue)).collect();
     let configurations: Vec<&Configuration> =
         cases.iter().map(|case| &case.configuration).collect();
+    let of_configuration = |configuration| Case { configuration, ..Case::default() };
+    let broken = (0..MUTATED).map(|_| {
+        let whole = configuration(&mut rng, catalogue);
+        mutation::mutated(&mut rng, whole).map(of_configuration)
+    });
+    let broken: Vec<Case> = broken.collect::<anyhow::Result<_>>()?;
+    let read = trial::read(&options.programs, &broken)?;
     let pair = Pair::start(&options.programs, &configurations)?;
-    Ok((cases, pair))
+    Ok(Prepared { cases, pair, broken, read })
 }
 
-/// A configuration with one to three settings changed, and exchanges over it.
-fn case(rng: &mut Rng, catalogue: &[Change]) -> Case {
+/// A configuration with one to three settings changed.
+fn configuration(rng: &mut Rng, catalogue: &[Change]) -> Configuration {
     let changes = (0..rng.usize(1..4))
         .filter_map(|_| catalogue.get(rng.usize(..catalogue.len().max(1))).cloned());
-    let configuration = Configuration { changes: changes.collect() };
+    Configuration { changes: changes.collect() }
+}
+
+fn case(rng: &mut Rng, catalogue: &[Change]) -> Case {
+    let configuration = configuration(rng, catalogue);
     let timeouts = configuration.has_timeouts();
     let exchanges = (0..EXCHANGES).map(|_| traffic::exchange(rng, timeouts)).collect();
     Case { about: String::new(), configuration, exchanges }
@@ -197,6 +220,16 @@ impl Run<'_> {
         Ok(())
     }
 
+    fn read(&mut self, broken: &[Case], outcomes: &[Outcome]) -> anyhow::Result<()> {
+        self.tally.broken += broken.len();
+        for (case, outcome) in broken.iter().zip(outcomes) {
+            for difference in differences(&self.kept, case, outcome) {
+                self.note(case, &difference, None)?;
+            }
+        }
+        Ok(())
+    }
+
     fn found(&mut self, case: &Case, found: &Found) -> anyhow::Result<()> {
         for (difference, exchange) in found {
             self.note(case, difference, *exchange)?;
@@ -270,10 +303,10 @@ impl Run<'_> {
     }
 
     fn report(&self) {
-        let Tally { configurations, exchanges, refused, kept, found } = &self.tally;
+        let Tally { configurations, exchanges, refused, broken, kept, found } = &self.tally;
         println!(
             "\n{exchanges} exchanges over {configurations} configurations compared; {refused} \
-             configurations refused; {kept} differences kept on purpose"
+             configurations refused; {broken} broken ones read; {kept} differences kept on purpose"
         );
         let mut found: Vec<_> = found.values().collect();
         found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));

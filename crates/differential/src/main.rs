@@ -8,6 +8,7 @@ mod configuration;
 mod hpack;
 mod http2;
 mod judge;
+mod mutation;
 mod pair;
 mod shrink;
 mod traffic;

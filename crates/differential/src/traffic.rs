@@ -72,7 +72,10 @@ const HOSTS: [&str; 16] = [
     "here:http",
 ];
 
-const HEADERS: [&str; 72] = [
+const HEADERS: [&str; 75] = [
+    "x-envoy-fault-abort-request: 418",
+    "x-envoy-fault-abort-grpc-request: 7",
+    "origin: null",
     "a: b",
     "a: c",
     "a: b,c",

@@ -66,8 +66,31 @@ impl Pair {
     }
 }
 
+/// Only whether both sides take each configuration.
+pub fn read(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for case in cases {
+        let configurations = [&case.configuration];
+        let (envoy, petmesh) = std::thread::scope(|scope| {
+            let envoy = scope.spawn(|| programs.accepts(Side::Envoy, &configurations));
+            let petmesh = programs.accepts(Side::Petmesh, &configurations);
+            (envoy.join(), petmesh)
+        });
+        let envoy = envoy.map_err(|_| anyhow::anyhow!("the thread that runs Envoy ended"))??;
+        let (envoy, petmesh) = (envoy.err(), petmesh?.err());
+        outcomes.push(match (&envoy, &petmesh) {
+            (None, None) => Outcome::Ran(Found::new()),
+            _ => Outcome::Refused { envoy, petmesh },
+        });
+    }
+    Ok(outcomes)
+}
+
 /// What becomes of cases on a pair of their own.
 pub fn run(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
+    if cases.iter().all(|case| case.exchanges.is_empty()) {
+        return read(programs, cases);
+    }
     let configurations: Vec<&Configuration> =
         cases.iter().map(|case| &case.configuration).collect();
     Pair::start(programs, &configurations)?.run(cases)

@@ -122,7 +122,9 @@ impl Upstream {
     /// What came, once all scripts are over.
     pub fn seen(&self) -> Vec<Message> {
         self.reaches(Duration::from_millis(500), |state| state.busy == 0);
-        self.state().seen.clone()
+        let mut seen = self.state().seen.clone();
+        seen.sort_by_key(Message::is_mirrored);
+        seen
     }
 
     fn next(&self, message: &Message) -> Attempt<'_> {
@@ -130,7 +132,10 @@ impl Upstream {
         self.change(|state| {
             attempt.exchange = state.exchange;
             attempt.at = state.seen.len();
-            let script = state.scripts.get(attempt.at).or(state.scripts.last());
+            // A mirrored request comes at any time: the scripts are for the others.
+            let before = state.seen.iter().filter(|seen| !seen.is_mirrored()).count();
+            let own = state.scripts.get(before).filter(|_| !message.is_mirrored());
+            let script = own.or(state.scripts.last());
             attempt.script = script.cloned().unwrap_or_default();
             state.seen.push(message.clone());
             state.busy += 1;

@@ -27,6 +27,12 @@ impl Message {
         })
     }
 
+    /// A copy for a cluster that only listens: `-shadow` is added to its host.
+    pub fn is_mirrored(&self) -> bool {
+        let host = self.header("host").or(self.header(":authority"));
+        host.is_some_and(|host| host.contains("-shadow"))
+    }
+
     pub fn status(&self) -> u16 {
         self.line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
