@@ -82,6 +82,11 @@ impl Case {
 
     /// JSON is YAML too, and is written without a library of its own.
     pub fn text(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        let escaped = |c: char| match c {
+            '\n' | ' '..='~' => c.to_string(),
+            c => format!("\\u{:04x}", u32::from(c)),
+        };
+        text.chars().map(escaped).collect()
     }
 }

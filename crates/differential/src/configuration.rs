@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+
+use crate::overlay::{lay_at, lay_over};
 
 /// Names for places of the base, as in `proxy/tests/fields`.
 const PLACES: [(&str, &str); 6] = [
@@ -266,61 +268,6 @@ fn whole(at: &str) -> String {
     PLACES.iter().fold(at.to_owned(), |at, (name, place)| at.replacen(name, place, 1))
 }
 
-/// The steps of a place: keys with dots stand in brackets.
-pub fn steps(at: &str) -> impl Iterator<Item = &str> {
-    let mut rest = at;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let (step, after) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((key, after)) => (key, after.trim_start_matches('.')),
-            None => rest.split_once('.').unwrap_or((rest, "")),
-        };
-        rest = after;
-        Some(step)
-    })
-}
-
-/// Lays a value over a place; false if the place is not there.
-fn lay_at(tree: &mut Value, at: &str, over: &Value) -> bool {
-    let mut place = tree;
-    for step in steps(at) {
-        let next = match place {
-            Value::Array(items) => step.parse::<usize>().ok().and_then(|at| items.get_mut(at)),
-            Value::Object(fields) => fields.get_mut(step),
-            _ => None,
-        };
-        let Some(next) = next else { return false };
-        place = next;
-    }
-    lay_over(place, over);
-    true
-}
-
-fn lay_over(under: &mut Value, over: &Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                if value.is_null() {
-                    under.remove(key);
-                } else {
-                    lay_over(under.entry(key.clone()).or_insert(Value::Null), value);
-                }
-            }
-        }
-        (
-            under @ (Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_)),
-            Value::Object(over),
-        ) => {
-            // Null inside of what is new takes nothing away.
-            *under = Value::Object(Map::new());
-            lay_over(under, &Value::Object(over.clone()));
-        }
-        (under, over) => *under = over.clone(),
-    }
-}
-
 fn names(tree: &Value, kind: &str) -> Vec<String> {
     let items = tree.pointer(&format!("/static_resources/{kind}")).and_then(Value::as_array);
     let names = items.into_iter().flatten().filter_map(|item| item["name"].as_str().map(str::to_owned));
@@ -366,5 +313,49 @@ impl Own<'_> {
         } else if text.starts_with("/folder/") {
             *text = text.replacen("/folder", &self.addresses.folder.display().to_string(), 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each setting alone. What two of them say together may be wrong, and then both proxies refuse it.
+    #[test]
+    fn every_setting_is_read() {
+        let addresses = Addresses {
+            listener: 1000,
+            upstream: 1001,
+            refusing: 1002,
+            folder: PathBuf::from("/folder"),
+        };
+        let mut refused = Vec::new();
+        let catalogue = catalogue().unwrap();
+        assert!(catalogue.len() > 400, "{}", catalogue.len());
+        for change in catalogue {
+            let name = change.name.clone();
+            let part = Configuration { changes: vec![change] }.part(0, &addresses).unwrap();
+            let text = bootstrap([part], 1003).to_string();
+            if let Err(errors) = xds::read_bootstrap("file", &text) {
+                refused.push((name, errors));
+            }
+        }
+        assert!(refused.is_empty(), "{refused:#?}");
+    }
+
+    #[test]
+    fn names_and_addresses_are_a_configurations_own() {
+        let addresses = Addresses {
+            listener: 1000,
+            upstream: 1001,
+            refusing: 1002,
+            folder: PathBuf::from("/of/7"),
+        };
+        let (listeners, clusters) = Configuration::default().part(7, &addresses).unwrap();
+        let text = json!([listeners, clusters]).to_string();
+        assert!(text.contains("\"cluster\":\"pet-7\""), "{text}");
+        assert!(text.contains("\"name\":\"pet-7\""), "{text}");
+        assert!(text.contains("\"port_value\":1000") && text.contains("\"port_value\":1001"), "{text}");
+        assert!(text.contains("/of/7/judge.log"), "{text}");
     }
 }

@@ -334,3 +334,69 @@ fn shows(programs: &Programs, kept: &Kept, cases: &[Case], kind: &str) -> Vec<bo
 fn write_case(path: &Path, case: &Case) -> anyhow::Result<()> {
     std::fs::write(path, case.text() + "\n").with_context(|| path.display().to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn cases(seed: u64) -> Vec<Case> {
+        let catalogue = configuration::catalogue().unwrap();
+        let mut rng = Rng::with_seed(seed);
+        (0..20).map(|_| case(&mut rng, &catalogue)).collect()
+    }
+
+    #[test]
+    fn one_seed_gives_one_run() {
+        assert_eq!(cases(1), cases(1));
+        assert_ne!(cases(1), cases(2));
+    }
+
+    #[test]
+    fn a_case_is_the_same_after_it_was_written_and_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("case.yaml");
+        for case in cases(3) {
+            write_case(&path, &case).unwrap();
+            assert_eq!(Case::read(&path).unwrap(), case);
+        }
+    }
+
+    /// petmesh on both sides, one of them with a changed file: the difference is found, and made as small as it can be.
+    #[test]
+    fn a_planted_difference_is_found_and_shrunk() {
+        let here = std::env::current_exe().unwrap();
+        let proxy = here.ancestors().nth(2).unwrap().join("proxy");
+        assert!(proxy.exists(), "{} is missing: cargo build -p proxy", proxy.display());
+        let folder = tempfile::tempdir().unwrap();
+        let planted = folder.path().join("planted");
+        let script = format!(
+            "#!/bin/sh\nfor file; do case $file in *.json) sed -i 's/\"via\":\"judge\"/\"via\":\"planted\"/' \
+             \"$file\";; esac; done\nexec {} \"$@\"\n",
+            proxy.display()
+        );
+        std::fs::write(&planted, script).unwrap();
+        std::fs::set_permissions(&planted, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let programs = Programs::new(planted, proxy);
+
+        let mut case = cases(4).remove(0);
+        case.configuration.changes = configuration::catalogue()
+            .unwrap()
+            .into_iter()
+            .filter(|change| change.name.contains("\"via\":\"judge\""))
+            .collect();
+        assert_eq!(case.configuration.changes.len(), 1);
+        let kept = Kept::default();
+        let outcomes = trial::run(&programs, std::slice::from_ref(&case)).unwrap();
+        let found = differences(&kept, &case, &outcomes[0]);
+        let kind = "response header via: some | some";
+        assert!(found.iter().any(|difference| difference.kind == kind), "{found:?}");
+        let smallest = shrink::shrink(&case, SHRINKING, |cases| shows(&programs, &kept, cases, kind));
+        let [change] = &smallest.configuration.changes[..] else { panic!("{smallest:?}") };
+        let changed: Vec<_> = change.places.values().collect();
+        assert_eq!(changed, [&serde_json::json!({ "via": "judge" })]);
+        let [exchange] = &smallest.exchanges[..] else { panic!("{smallest:?}") };
+        assert_eq!(exchange.requests.len(), 1);
+    }
+}

@@ -9,6 +9,7 @@ mod hpack;
 mod http2;
 mod judge;
 mod mutation;
+mod overlay;
 mod pair;
 mod shrink;
 mod traffic;
@@ -62,7 +63,7 @@ fn main() -> ExitCode {
         seed,
         lasts: Duration::from_secs_f64(args.minutes.max(0.0) * 60.0),
         batches: args.batches.unwrap_or(usize::MAX),
-        programs: pair::Programs { envoy: args.envoy, petmesh: args.proxy },
+        programs: pair::Programs::new(args.envoy, args.proxy),
         out: args.out,
         limit: args.limit,
         only: args.only,

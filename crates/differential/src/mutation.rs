@@ -54,7 +54,7 @@ fn all_places<'t>(value: &'t Value, at: &str, places: &mut Vec<(String, Step, &'
 }
 
 fn at_place<'t>(tree: &'t Value, at: &str) -> Option<&'t Value> {
-    crate::configuration::steps(at).try_fold(tree, |place, step| match place {
+    crate::overlay::steps(at).try_fold(tree, |place, step| match place {
         Value::Array(items) => step.parse::<usize>().ok().and_then(|at| items.get(at)),
         place => place.get(step),
     })

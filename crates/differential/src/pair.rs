@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
+use std::sync::{LazyLock, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,12 @@ use crate::upstream::Upstream;
 use crate::wire::Message;
 
 /// Both programs.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Programs {
-    pub envoy: PathBuf,
-    pub petmesh: PathBuf,
+    envoy: PathBuf,
+    petmesh: PathBuf,
+    /// What `envoy` became, if it is a script that starts the real one: the script costs more than Envoy.
+    real: OnceLock<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +104,13 @@ fn lanes(numbers: &[usize], folder: &Path) -> anyhow::Result<Vec<Lane>> {
 }
 
 impl Programs {
+    pub fn new(envoy: PathBuf, petmesh: PathBuf) -> Self {
+        Self { envoy, petmesh, real: OnceLock::new() }
+    }
+
     fn command(&self, side: Side, file: &Path) -> Command {
         let mut command = Command::new(match side {
-            Side::Envoy => &self.envoy,
+            Side::Envoy => self.real.get().unwrap_or(&self.envoy),
             Side::Petmesh => &self.petmesh,
         });
         if side == Side::Envoy {
@@ -151,12 +157,25 @@ impl Programs {
         let until = Instant::now() + START;
         loop {
             if proxy.page("/ready").is_ok_and(|page| page.contains("LIVE")) {
+                self.note_real(&proxy);
                 return Ok(proxy);
             }
             if proxy.child.try_wait()?.is_some() || Instant::now() > until {
                 bail!("{side:?} does not become ready: {}", proxy.log());
             }
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Programs {
+    fn note_real(&self, proxy: &Proxy) {
+        let real = std::fs::read_link(format!("/proc/{}/exe", proxy.child.id()));
+        let is_envoy = |path: &PathBuf| path.file_name().is_some_and(|name| name == "envoy");
+        if proxy.side == Side::Envoy
+            && let Some(real) = real.ok().filter(is_envoy)
+        {
+            let _ = self.real.set(real);
         }
     }
 }
@@ -239,19 +258,18 @@ impl Proxy {
         (seen.responses, seen.end) =
             client::run(lane.addresses.listener, exchange, &lane.upstream);
         seen.upstream = lane.upstream.seen();
-        self.own_words(lane, &mut seen);
+        own_words(lane, &mut seen);
         seen
     }
+}
 
-    /// What differs from side to side by its nature becomes a word.
-    fn own_words(&self, lane: &Lane, seen: &mut Observation) {
-        for message in seen.responses.iter_mut().chain(&mut seen.upstream) {
-            let headers = std::mem::take(&mut message.headers);
-            message.headers = headers.iter().map(|line| stable(&lane.without_ports(line))).collect();
-            message.body = without_chance(&lane.without_ports(&message.body));
-            message.line = without_chance(&lane.without_ports(&message.line));
-        }
-        debug_assert!(matches!(self.side, Side::Envoy | Side::Petmesh));
+/// What differs from side to side by its nature becomes a word.
+fn own_words(lane: &Lane, seen: &mut Observation) {
+    for message in seen.responses.iter_mut().chain(&mut seen.upstream) {
+        let headers = std::mem::take(&mut message.headers);
+        message.headers = headers.iter().map(|line| stable(&lane.without_ports(line))).collect();
+        message.body = without_chance(&lane.without_ports(&message.body));
+        message.line = without_chance(&lane.without_ports(&message.line));
     }
 }
 
@@ -327,5 +345,51 @@ pub fn without_chance(text: &str) -> String {
     match UUID.as_ref() {
         Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own).into_owned(),
         _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINES: [&str; 9] = [
+        "date: Sun, 29 Nov 2026 03:00:00 GMT",
+        "date: Thu, 01 Jan 1970 00:00:00 GMT",
+        "x-envoy-upstream-service-time: 17",
+        "x-request-id: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
+        "x-request-id: 00000000-0000-4000-8000-000000000000",
+        "a: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
+        "x-envoy-expected-rq-timeout-ms: 14997",
+        "x-forwarded-for: 10.0.0.1,127.0.0.1",
+        "no colon",
+    ];
+
+    #[test]
+    fn what_depends_on_time_or_chance_becomes_a_word() {
+        assert_eq!(LINES.map(stable), [
+            "date: NOW",
+            "date: Thu, 01 Jan 1970 00:00:00 GMT",
+            "x-envoy-upstream-service-time: N",
+            "x-request-id: UUID",
+            "x-request-id: 00000000-0000-4000-8000-000000000000",
+            "a: UUID",
+            "x-envoy-expected-rq-timeout-ms: 15 s",
+            "x-forwarded-for: 10.0.0.1,SELF",
+            "no colon",
+        ]);
+        for line in LINES {
+            let once = stable(line);
+            assert_eq!(stable(&once), once, "a second time changes nothing");
+        }
+    }
+
+    #[test]
+    fn a_port_has_a_name_where_it_is_no_part_of_a_word() {
+        let named = |text| with_number_named(text, "12345", "LISTENER");
+        assert_eq!(named("host: here:12345"), "host: here:LISTENER");
+        assert_eq!(named("127.0.0.1:12345, 12345"), "127.0.0.1:LISTENER, LISTENER");
+        for text in ["0123456789", "a12345", "123456", "012345", ""] {
+            assert_eq!(named(text), text);
+        }
     }
 }

@@ -128,7 +128,7 @@ impl Upstream {
     }
 
     fn next(&self, message: &Message) -> Attempt<'_> {
-        let mut attempt = Attempt { upstream: self, exchange: 0, at: 0, script: Script::default() };
+        let mut attempt = Attempt { upstream: self, exchange: 0, at: 0, script: Script::default(), bodiless: false };
         self.change(|state| {
             attempt.exchange = state.exchange;
             attempt.at = state.seen.len();
@@ -140,7 +140,8 @@ impl Upstream {
             state.seen.push(message.clone());
             state.busy += 1;
         });
-        if message.line.starts_with("HEAD ") {
+        attempt.bodiless = message.line.starts_with("HEAD ");
+        if attempt.bodiless {
             attempt.script.send = without_body(&attempt.script.send);
         }
         attempt
@@ -215,7 +216,7 @@ impl Upstream {
                 "not read".clone_into(&mut message.framing);
             }
             attempt.saw(message.clone());
-            if !respond(&mut peer, stream, &attempt.script)? {
+            if !respond(&mut peer, stream, &attempt)? {
                 return Ok(());
             }
             if attempt.script.then == Then::Wait {
@@ -231,6 +232,8 @@ struct Attempt<'u> {
     exchange: usize,
     at: usize,
     script: Script,
+    /// The response to HEAD.
+    bodiless: bool,
 }
 
 impl Attempt<'_> {
@@ -257,14 +260,16 @@ impl Drop for Attempt<'_> {
 }
 
 /// Sends a script's response as frames; false if the connection is to end.
-fn respond(peer: &mut Peer, stream: u32, script: &Script) -> io::Result<bool> {
+fn respond(peer: &mut Peer, stream: u32, attempt: &Attempt<'_>) -> io::Result<bool> {
+    let Attempt { script, bodiless, .. } = attempt;
     let bytes = latin(&script.send);
     let mut input = Connection::of_bytes(&bytes);
     let mut whole = false;
     while let Ok(mut response) = input.head() {
         let status = response.status();
         let informational = (100..200).contains(&status) && status != 101;
-        input.body(&mut response, informational || matches!(status, 101 | 204 | 304), true);
+        let none = *bodiless || informational || matches!(status, 101 | 204 | 304);
+        input.body(&mut response, none, true);
         let mut fields = http2::pairs(&response.headers);
         fields.retain(|(name, _)| !OF_HTTP1.contains(&&**name));
         fields.insert(0, (":status".to_owned(), status.to_string()));

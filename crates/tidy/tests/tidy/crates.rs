@@ -12,7 +12,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("xds", &[]),
     ("kube-api", &[]),
     ("tidy", &[]),
-    ("differential", &[]),
+    ("differential", &["xds"]),
     ("pet", &["lifecycle", "telemetry"]),
     ("petstore", &["lifecycle", "telemetry"]),
     ("proxy", &["lifecycle", "telemetry", "xds"]),
