@@ -161,7 +161,7 @@ fn requests_in_the_middle_of_large_bodies_cost_less_than_the_rule_says() {
 }
 
 /// The memory of the container in `deploy/components/ingress/ingress.yaml`.
-const CONTAINER: u64 = 88 << 20;
+const CONTAINER: u64 = 128 << 20;
 
 /// A control group with a limit of memory.
 struct Group {
@@ -338,8 +338,8 @@ impl Contained {
 }
 
 /// `max_active_downstream_connections` of the file, and clients in a test: more than it allows.
-const CONNECTIONS: u64 = 600;
-const CLIENTS: usize = 900;
+const CONNECTIONS: u64 = 1300;
+const CLIENTS: usize = 1500;
 
 #[test]
 fn a_proxy_that_is_asked_for_more_than_its_container_has_refuses_and_lives() {

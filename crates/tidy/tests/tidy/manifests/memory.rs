@@ -141,7 +141,12 @@ impl Use {
             let threshold = &cluster["circuit_breakers"]["thresholds"][0];
             let limit =
                 |field: &str| threshold[field].as_u64().ok_or_else(|| format!("cluster {name}: no {field}"));
-            requests += limit("max_requests")?;
+            requests += match threshold["max_requests"].as_u64() {
+                Some(most) => most,
+                // Over HTTP/1 a connection carries one request.
+                None if is_http1(cluster) => limit("max_connections")?,
+                None => return Err(format!("cluster {name}: no max_requests")),
+            };
             waiting += limit("max_pending_requests")?;
             let limit = cluster["per_connection_buffer_limit_bytes"].as_u64();
             buffer = buffer.max(limit.ok_or_else(|| format!("cluster {name}: no limit of buffers"))?);
@@ -166,6 +171,12 @@ impl Use {
     fn unread(&self) -> u64 {
         self.total() + self.segment_bytes
     }
+}
+
+fn is_http1(cluster: &Value) -> bool {
+    ["http2_protocol_options", "protocol_selection", "typed_extension_protocol_options"]
+        .iter()
+        .all(|field| cluster[field].is_null())
 }
 
 /// The larger one of a socket's buffers in the kernel, which doubles what it is asked for; `None` where
