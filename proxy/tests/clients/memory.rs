@@ -338,8 +338,8 @@ impl Contained {
 }
 
 /// `max_active_downstream_connections` of the file, and clients in a test: more than it allows.
-const CONNECTIONS: u64 = 1300;
-const CLIENTS: usize = 1500;
+const CONNECTIONS: u64 = 1150;
+const CLIENTS: usize = 1300;
 
 #[test]
 fn a_proxy_that_is_asked_for_more_than_its_container_has_refuses_and_lives() {
