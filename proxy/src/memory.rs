@@ -45,7 +45,7 @@ pub struct SocketBuffers {
 
 impl SocketBuffers {
     /// Sets them; connections that a socket accepts inherit them.
-    pub(crate) fn apply(self, socket: SockRef<'_>) -> io::Result<()> {
+    pub(crate) fn apply(self, socket: &SockRef<'_>) -> io::Result<()> {
         if let Some(bytes) = self.receive {
             socket.set_recv_buffer_size(bytes as usize)?;
         }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proxy::memory::{BASE, IDLE_CONNECTION, LEAST_WINDOW, REQUEST, WAITING_REQUEST};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::http1;
@@ -303,6 +304,9 @@ struct Contained {
 
 impl Contained {
     fn start(group: Group, edit: fn(&mut Value)) -> Self {
+        // The proxy inherits it.
+        let files = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
         let (main, probes) = (free_port(), free_port());
         let mut file = shipped(main, probes, stalled(), endless());
         edit(&mut file);
