@@ -162,7 +162,7 @@ fn requests_in_the_middle_of_large_bodies_cost_less_than_the_rule_says() {
 }
 
 /// The memory of the container in `deploy/components/ingress/ingress.yaml`.
-const CONTAINER: u64 = 128 << 20;
+const CONTAINER: u64 = 144 << 20;
 
 /// A control group with a limit of memory.
 struct Group {
