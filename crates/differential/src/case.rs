@@ -9,12 +9,13 @@ use crate::configuration::Configuration;
 use crate::upstream::{Script, is_default};
 
 /// One configuration and what is sent through it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Case {
     /// What the case shows, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub about: String,
     pub configuration: Configuration,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exchanges: Vec<Exchange>,
 }
 
@@ -26,6 +27,13 @@ pub struct Exchange {
     /// All requests are sent before the first response is read.
     #[serde(default, skip_serializing_if = "is_default")]
     pub pipelined: bool,
+    /// The client speaks HTTP/2.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub http2: bool,
+    /// The client goes away when the upstream has got the last request.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub abort: bool,
+    #[serde(default)]
     pub upstream: Vec<Script>,
 }
 
@@ -34,10 +42,14 @@ pub struct Exchange {
 #[serde(deny_unknown_fields)]
 pub struct Request {
     pub line: String,
+    #[serde(default)]
     pub headers: Vec<String>,
     /// As it is sent: with chunk sizes where the headers say so.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
+    /// Of HTTP/2.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trailers: Vec<String>,
 }
 
 impl Request {
@@ -49,12 +61,17 @@ impl Request {
         }
         text.push_str("\r\n");
         text.push_str(&self.body);
-        text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect()
+        latin(&text)
     }
 
     pub fn is_head(&self) -> bool {
         self.line.starts_with("HEAD ")
     }
+}
+
+/// Text as bytes, one character a byte: how a case holds bytes.
+pub fn latin(text: &str) -> Vec<u8> {
+    text.chars().map(|c| u8::try_from(c).unwrap_or(b'?')).collect()
 }
 
 impl Case {

@@ -1,6 +1,6 @@
 //! Differences between what was seen of Envoy and of petmesh, and those that are kept on purpose.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use crate::case::Exchange;
+use crate::configuration::{BETWEEN, LOG};
 use crate::pair::Observation;
 use crate::wire::Message;
 
@@ -18,6 +19,8 @@ pub struct Difference {
     pub place: String,
     pub envoy: String,
     pub petmesh: String,
+    /// The same for differences that probably have one cause.
+    pub kind: String,
 }
 
 impl std::fmt::Display for Difference {
@@ -26,58 +29,102 @@ impl std::fmt::Display for Difference {
     }
 }
 
-impl Difference {
-    fn of(place: impl Into<String>, envoy: impl Into<String>, petmesh: impl Into<String>) -> Option<Self> {
-        let (envoy, petmesh) = (envoy.into(), petmesh.into());
-        (envoy != petmesh).then(|| Self { place: place.into(), envoy, petmesh })
-    }
+/// How much of two values says what the cause of their difference is.
+#[derive(Clone, Copy)]
+enum Telling {
+    /// All of them: a status, a response flag.
+    Values,
+    /// Which of them is there: most headers.
+    Presence,
+    /// The place says it all: a statistic.
+    Nothing,
+}
 
-    /// Differences of one kind have the same text here: numbers mean nothing.
-    pub fn kind(&self) -> String {
-        let digits = |text: &str| -> String {
-            let mut out: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
-            while out.contains("00") {
-                out = out.replace("00", "0");
-            }
-            out
+impl Difference {
+    fn of(place: &str, envoy: &str, petmesh: &str, telling: Telling) -> Option<Self> {
+        let presence = |text: &str| if text.is_empty() || text == NONE { "none" } else { "some" };
+        let values = match telling {
+            Telling::Values => format!(": {envoy} | {petmesh}"),
+            Telling::Presence => format!(": {} | {}", presence(envoy), presence(petmesh)),
+            Telling::Nothing => String::new(),
         };
-        let values = if self.place.contains("statistic") {
-            String::new()
-        } else {
-            format!(": {} | {}", self.envoy, self.petmesh)
-        };
-        format!("{}{}", digits(&self.place), digits(&values))
+        (envoy != petmesh).then(|| Self {
+            kind: format!("{}{values}", without_numbers(place)),
+            place: place.to_owned(),
+            envoy: envoy.to_owned(),
+            petmesh: petmesh.to_owned(),
+        })
     }
+}
+
+impl Difference {
+    /// One side refuses a configuration that the other takes.
+    pub fn of_refusals(envoy: Option<&str>, petmesh: Option<&str>) -> Option<Self> {
+        let taken = "takes it";
+        let (what, error) = match (envoy, petmesh) {
+            (Some(error), None) => ("Envoy refuses", error),
+            // A field that petmesh does not have yet is not a difference: its error says so.
+            (None, Some(error)) if error.contains("error[not-implemented]") => return None,
+            (None, Some(error)) => ("petmesh refuses", error),
+            (Some(_), Some(_)) | (None, None) => return None,
+        };
+        let kind: String = reason(error).chars().filter(|c| !c.is_ascii_digit()).take(160).collect();
+        Some(Self {
+            place: "the configuration".to_owned(),
+            envoy: envoy.map_or(taken, reason).to_owned(),
+            petmesh: petmesh.map_or(taken, reason).to_owned(),
+            kind: format!("{what}: {kind}"),
+        })
+    }
+}
+
+/// The line of a program's log that says why it does not start.
+fn reason(log: &str) -> &str {
+    let says = |line: &&str| line.contains("rror:") || line.contains("error");
+    let line = log.lines().find(says).unwrap_or(log.trim());
+    line.rsplit("/proxy.json': ").next().unwrap_or(line)
+}
+
+const NONE: &str = "(none)";
+
+fn without_numbers(text: &str) -> String {
+    text.split(' ').filter(|word| word.parse::<usize>().is_err()).collect::<Vec<_>>().join(" ")
 }
 
 /// All differences of one exchange.
 pub fn exchange(envoy: &Observation, petmesh: &Observation) -> Vec<Difference> {
     let mut found = Vec::new();
     messages("response", &envoy.responses, &petmesh.responses, &mut found);
-    found.extend(Difference::of("the end", &*envoy.end, &*petmesh.end));
+    found.extend(Difference::of("the end", &envoy.end, &petmesh.end, Telling::Values));
     messages("upstream's request", &envoy.upstream, &petmesh.upstream, &mut found);
     found
 }
 
 fn messages(what: &str, envoy: &[Message], petmesh: &[Message], found: &mut Vec<Difference>) {
+    // The lines of requests hold what the generator chose; those of responses a status.
+    let telling = if what == "response" { Telling::Values } else { Telling::Presence };
     if envoy.len() != petmesh.len() {
         let lines = |messages: &[Message]| {
             messages.iter().map(|message| message.line.clone()).collect::<Vec<_>>().join(" and ")
         };
-        found.extend(Difference::of(format!("{what}s"), lines(envoy), lines(petmesh)));
+        found.extend(Difference::of(&format!("{what}s"), &lines(envoy), &lines(petmesh), telling));
         return;
     }
     for (at, (envoy, petmesh)) in envoy.iter().zip(petmesh).enumerate() {
         let place = format!("{what} {at}");
-        if let Some(difference) = Difference::of(format!("{place} line"), &*envoy.line, &*petmesh.line) {
+        if let Some(line) =
+            Difference::of(&format!("{place} line"), &envoy.line, &petmesh.line, telling)
+        {
             // Whatever else differs follows from it.
-            found.push(difference);
+            found.push(line);
             continue;
         }
         headers(&format!("{place} header"), &envoy.headers, &petmesh.headers, found);
         headers(&format!("{place} trailer"), &envoy.trailers, &petmesh.trailers, found);
-        found.extend(Difference::of(format!("{place} body"), &*envoy.body, &*petmesh.body));
-        found.extend(Difference::of(format!("{place} framing"), &*envoy.framing, &*petmesh.framing));
+        let body = format!("{place} body");
+        found.extend(Difference::of(&body, &envoy.body, &petmesh.body, Telling::Presence));
+        let framing = format!("{place} framing");
+        found.extend(Difference::of(&framing, &envoy.framing, &petmesh.framing, Telling::Values));
     }
 }
 
@@ -91,39 +138,49 @@ fn headers(place: &str, envoy: &[String], petmesh: &[String], found: &mut Vec<Di
         values
     };
     let (envoy, petmesh) = (values(envoy), values(petmesh));
-    let mut names: Vec<&String> = envoy.keys().chain(petmesh.keys()).collect();
-    names.sort_unstable();
-    names.dedup();
-    let shown =
-        |values: Option<&Vec<String>>| values.map_or("(none)".to_owned(), |values| values.join(" & "));
+    let names: BTreeSet<&String> = envoy.keys().chain(petmesh.keys()).collect();
+    let shown = |values: Option<&Vec<String>>| {
+        values.map_or(NONE.to_owned(), |values| values.join(" & "))
+    };
     for name in names {
-        found.extend(Difference::of(
-            format!("{place} {name}"),
-            shown(envoy.get(name)),
-            shown(petmesh.get(name)),
-        ));
+        let (envoy, petmesh) = (shown(envoy.get(name)), shown(petmesh.get(name)));
+        let place = format!("{place} {name}");
+        found.extend(Difference::of(&place, &envoy, &petmesh, Telling::Presence));
     }
 }
 
 /// Statistics of one configuration by name, without what makes them its own.
-pub fn statistics(envoy: &BTreeMap<String, u64>, petmesh: &BTreeMap<String, u64>) -> Vec<Difference> {
+pub fn statistics(
+    envoy: &BTreeMap<String, u64>,
+    petmesh: &BTreeMap<String, u64>,
+) -> Vec<Difference> {
     // What petmesh does not declare is not promised.
     let each = petmesh.iter().filter_map(|(name, value)| {
-        let envoys = envoy.get(name).copied().unwrap_or(0);
-        Difference::of(format!("statistic {name}"), envoys.to_string(), value.to_string())
+        let envoys = envoy.get(name).copied().unwrap_or(0).to_string();
+        let place = format!("statistic {name}");
+        Difference::of(&place, &envoys, &value.to_string(), Telling::Nothing)
     });
     each.collect()
 }
 
 pub fn log_lines(envoy: &[String], petmesh: &[String]) -> Vec<Difference> {
+    let mut found = Vec::new();
     if envoy.len() != petmesh.len() {
         let count = |lines: &[String]| format!("{} lines", lines.len());
-        return Difference::of("access log", count(envoy), count(petmesh)).into_iter().collect();
+        let (envoy, petmesh) = (count(envoy), count(petmesh));
+        found.extend(Difference::of("access log", &envoy, &petmesh, Telling::Nothing));
+        return found;
     }
-    let mut found = Vec::new();
     for (envoy, petmesh) in envoy.iter().zip(petmesh) {
-        for (at, (envoy, petmesh)) in envoy.split('|').zip(petmesh.split('|')).enumerate() {
-            found.extend(Difference::of(format!("access log field {at}"), envoy, petmesh));
+        let values = envoy.split(BETWEEN).zip(petmesh.split(BETWEEN));
+        for (field, (envoy, petmesh)) in LOG.into_iter().zip(values) {
+            let tells = ["CODE", "FLAGS", "DETAILS", "PROTOCOL"];
+            let telling = if tells.iter().any(|part| field.contains(part)) {
+                Telling::Values
+            } else {
+                Telling::Presence
+            };
+            found.extend(Difference::of(&format!("access log {field}"), envoy, petmesh, telling));
         }
     }
     found

@@ -18,11 +18,33 @@ const PLACES: [(&str, &str); 6] = [
     ("$cluster", "static_resources.clusters.0"),
 ];
 
-/// What the log of each configuration shows: whatever does not depend on time.
-const LOG: &str = "%REQ(:METHOD)%|%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%|%REQ(:AUTHORITY)%|%PROTOCOL%|%RESPONSE_CODE%|\
-    %RESPONSE_FLAGS%|%RESPONSE_CODE_DETAILS%|%CONNECTION_TERMINATION_DETAILS%|%BYTES_RECEIVED%|%BYTES_SENT%|\
-    %UPSTREAM_CLUSTER%|%ROUTE_NAME%|%UPSTREAM_REQUEST_ATTEMPT_COUNT%|%UPSTREAM_PROTOCOL%|\
-    %REQUEST_HEADERS_BYTES%|%RESPONSE_TRAILERS_BYTES%|%RESP(CONTENT-TYPE)%|%TRAILER(X-TRAILER)%|%VIRTUAL_CLUSTER_NAME%\n";
+/// What the log of each configuration shows: operators that do not depend on time.
+pub const LOG: [&str; 22] = [
+    "REQ(:METHOD)",
+    "REQ(X-ENVOY-ORIGINAL-PATH?:PATH)",
+    "REQ(:AUTHORITY)",
+    "PROTOCOL",
+    "RESPONSE_CODE",
+    "RESPONSE_FLAGS",
+    "RESPONSE_CODE_DETAILS",
+    "CONNECTION_TERMINATION_DETAILS",
+    "BYTES_RECEIVED",
+    "BYTES_SENT",
+    "UPSTREAM_CLUSTER",
+    "ROUTE_NAME",
+    "UPSTREAM_REQUEST_ATTEMPT_COUNT",
+    "UPSTREAM_PROTOCOL",
+    "UPSTREAM_HOST",
+    "UPSTREAM_TRANSPORT_FAILURE_REASON",
+    "REQUEST_HEADERS_BYTES",
+    "RESPONSE_HEADERS_BYTES",
+    "RESPONSE_TRAILERS_BYTES",
+    "RESP(CONTENT-TYPE)",
+    "TRAILER(X-TRAILER)",
+    "VIRTUAL_CLUSTER_NAME",
+];
+/// Between two of them in a line. No request holds it.
+pub const BETWEEN: &str = " ~|~ ";
 
 /// Changes of one setting, laid over the base: mappings are merged, null takes a key away.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +72,12 @@ pub struct Addresses {
 }
 
 impl Configuration {
+    /// Whether an upstream that says nothing is given up within the time that a client waits.
+    pub fn has_timeouts(&self) -> bool {
+        let text = serde_json::to_string(&self.changes).unwrap_or_default();
+        ["\"timeout\":\"0.1s\"", "\"per_try_timeout\":\"0.1s\""].iter().any(|part| text.contains(part))
+    }
+
     /// The file with all changes that can be made.
     pub fn tree(&self) -> anyhow::Result<Value> {
         let mut tree = base()?;
@@ -140,9 +168,8 @@ const LEFT_OUT: [&str; 6] = [
     "envoy.config.core.v3.ConfigSource",
 ];
 
-/// Parts of a change that need more than the judge gives: chance, spans, health checks, HTTP/2.
-const NEEDS_MORE: [&str; 5] =
-    ["\"numerator\"", "\"tracing\"", "\"health_checks\"", "http2_protocol_options", "auto_config"];
+/// Parts of a change that need more than the judge gives: spans, health checks, TLS, chance.
+const NEEDS_MORE: [&str; 4] = ["\"tracing\"", "\"health_checks\"", "auto_config", "jitter"];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
     let text = std::fs::read_to_string(file)?;
@@ -165,12 +192,34 @@ fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
             let setting = json!({ field.as_str(): value });
             places.entry(at.clone()).and_modify(|under| lay_over(under, &setting)).or_insert(setting.clone());
             let text = serde_json::to_string(&places).unwrap_or_default();
+            places.values_mut().for_each(without_chance);
             if !NEEDS_MORE.iter().any(|part| text.contains(part)) {
                 changes.push(Change { name: format!("{}.{field}", group.message), places });
             }
         }
     }
     Ok(changes)
+}
+
+/// Shares of requests become all of them, and what depends on time comes at once or never.
+fn without_chance(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            for (key, inner) in fields.iter_mut() {
+                match key.as_str() {
+                    "numerator" => *inner = 100.into(),
+                    "denominator" => *inner = "HUNDRED".into(),
+                    "fixed_delay" => *inner = "0.01s".into(),
+                    "fill_interval" => *inner = "3600s".into(),
+                    "limit_kbps" => *inner = 1000.into(),
+                    key if key.starts_with("enforcing_") => *inner = 100.into(),
+                    _ => without_chance(inner),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(without_chance),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn settings() -> anyhow::Result<Vec<Change>> {
@@ -190,6 +239,7 @@ fn base() -> anyhow::Result<Value> {
     let path = repository().join("proxy/tests/fields/bases/http.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let mut base: Value = serde_saphyr::from_str(&text).context("the base")?;
+    let log = LOG.map(|operator| format!("%{operator}%")).join(BETWEEN) + "\n";
     let more = json!({
         // Nobody waits for a client to close.
         "delayed_close_timeout": "0.02s",
@@ -198,7 +248,7 @@ fn base() -> anyhow::Result<Value> {
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
                 "path": "/folder/judge.log",
-                "log_format": { "text_format_source": { "inline_string": LOG } },
+                "log_format": { "text_format_source": { "inline_string": log } },
             },
         }],
     });
@@ -216,21 +266,33 @@ fn whole(at: &str) -> String {
     PLACES.iter().fold(at.to_owned(), |at, (name, place)| at.replacen(name, place, 1))
 }
 
-/// Lays a value over a place; false if the place is not there.
-fn lay_at(tree: &mut Value, at: &str, over: &Value) -> bool {
-    let (mut place, mut rest) = (tree, at);
-    while !rest.is_empty() {
+/// The steps of a place: keys with dots stand in brackets.
+pub fn steps(at: &str) -> impl Iterator<Item = &str> {
+    let mut rest = at;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
         let (step, after) = match rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((key, after)) => (key, after.trim_start_matches('.')),
             None => rest.split_once('.').unwrap_or((rest, "")),
         };
+        rest = after;
+        Some(step)
+    })
+}
+
+/// Lays a value over a place; false if the place is not there.
+fn lay_at(tree: &mut Value, at: &str, over: &Value) -> bool {
+    let mut place = tree;
+    for step in steps(at) {
         let next = match place {
             Value::Array(items) => step.parse::<usize>().ok().and_then(|at| items.get_mut(at)),
             Value::Object(fields) => fields.get_mut(step),
             _ => None,
         };
         let Some(next) = next else { return false };
-        (place, rest) = (next, after);
+        place = next;
     }
     lay_over(place, over);
     true
@@ -287,7 +349,9 @@ impl Own<'_> {
                 let own = match number.as_u64() {
                     Some(10_000) => self.addresses.listener,
                     Some(8080) => self.addresses.upstream,
-                    _ => self.addresses.refusing,
+                    Some(0..=65_535) => self.addresses.refusing,
+                    // Broken on purpose.
+                    _ => return,
                 };
                 *value = own.into();
             }

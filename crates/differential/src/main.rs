@@ -2,12 +2,17 @@
 //! each difference as the smallest case that shows it.
 
 mod case;
+mod client;
 mod compare;
 mod configuration;
+mod hpack;
+mod http2;
 mod judge;
+mod mutation;
 mod pair;
 mod shrink;
 mod traffic;
+mod trial;
 mod upstream;
 mod wire;
 

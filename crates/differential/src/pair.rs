@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use regex::Regex;
 use serde::Serialize;
 
 use crate::case::Exchange;
+use crate::client;
 use crate::configuration::{self, Addresses, Configuration};
 use crate::upstream::Upstream;
-use crate::wire::{Connection, Message, ended};
+use crate::wire::Message;
 
 /// Both programs.
 #[derive(Clone, Debug)]
@@ -38,8 +40,10 @@ pub struct Observation {
     pub upstream: Vec<Message>,
 }
 
-/// How long a client waits for a response. A response that depends on a timeout comes sooner.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// How long the administration takes at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What the configurations' files are called.
+const FILES: [&str; 3] = ["text", "one", "other"];
 const START: Duration = Duration::from_secs(20);
 
 /// One proxy with some configurations.
@@ -88,7 +92,9 @@ fn lanes(numbers: &[usize], folder: &Path) -> anyhow::Result<Vec<Lane>> {
         let upstream = Upstream::start()?;
         let folder = folder.join(number.to_string());
         std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("text"), "a text")?;
+        for file in FILES {
+            std::fs::write(folder.join(file), "a text")?;
+        }
         let addresses = Addresses { listener, upstream: upstream.port, refusing, folder };
         lanes.push(Lane { number, addresses, upstream });
     }
@@ -219,7 +225,7 @@ impl Proxy {
             let text = read();
             let lines = text.lines().count();
             if lines >= wanted || Instant::now() > until {
-                return text.lines().map(str::to_owned).collect();
+                return text.lines().map(|line| without_chance(&lane.without_ports(line))).collect();
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -230,8 +236,8 @@ impl Proxy {
         let Some(lane) = self.lanes.get(lane) else { return Observation::default() };
         lane.upstream.begin(&exchange.upstream);
         let mut seen = Observation::default();
-        let ran = client(lane.addresses.listener, exchange, &mut seen.responses);
-        ran.err().map_or("", |error| ended(&error)).clone_into(&mut seen.end);
+        (seen.responses, seen.end) =
+            client::run(lane.addresses.listener, exchange, &lane.upstream);
         seen.upstream = lane.upstream.seen();
         self.own_words(lane, &mut seen);
         seen
@@ -242,23 +248,39 @@ impl Proxy {
         for message in seen.responses.iter_mut().chain(&mut seen.upstream) {
             let headers = std::mem::take(&mut message.headers);
             message.headers = headers.iter().map(|line| stable(&lane.without_ports(line))).collect();
-            message.body = lane.without_ports(&message.body);
-            message.line = lane.without_ports(&message.line);
+            message.body = without_chance(&lane.without_ports(&message.body));
+            message.line = without_chance(&lane.without_ports(&message.line));
         }
         debug_assert!(matches!(self.side, Side::Envoy | Side::Petmesh));
     }
 }
 
 impl Lane {
-    /// Ports by name.
+    /// Ports and folders by name.
     pub fn without_ports(&self, text: &str) -> String {
         let Addresses { listener, upstream, refusing, folder } = &self.addresses;
         let mut text = text.to_owned();
         for (port, name) in [(listener, "LISTENER"), (upstream, "UPSTREAM"), (refusing, "REFUSING")] {
-            text = text.replace(&port.to_string(), name);
+            text = with_number_named(&text, &port.to_string(), name);
         }
         text.replace(&folder.display().to_string(), "/folder")
     }
+}
+
+/// A text with a number by its name, where the number is not a part of a longer word.
+fn with_number_named(text: &str, number: &str, name: &str) -> String {
+    let mut named = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(number) {
+        let (before, after) = rest.split_at(at);
+        let after = after.strip_prefix(number).unwrap_or_default();
+        let alone = !before.ends_with(|c: char| c.is_ascii_alphanumeric())
+            && !after.starts_with(|c: char| c.is_ascii_alphanumeric());
+        named.push_str(before);
+        named.push_str(if alone { name } else { number });
+        rest = after;
+    }
+    named + rest
 }
 
 /// The machine's address on its network, if it has one. Nothing is sent.
@@ -281,43 +303,29 @@ fn stable(line: &str) -> String {
         // The address of a client of the same machine: Envoy names the machine's own.
         return format!("x-forwarded-for: {start}SELF");
     }
-    let is_uuid = value.len() == 36 && value.matches('-').count() == 4 && !value.starts_with("00000000-");
     match name {
         "date" if value.ends_with(" GMT") && !value.contains("1970") => "date: NOW".to_owned(),
         "x-envoy-upstream-service-time" => "x-envoy-upstream-service-time: N".to_owned(),
-        "x-request-id" if is_uuid => "x-request-id: UUID".to_owned(),
-        _ => line.to_owned(),
+        "x-envoy-expected-rq-timeout-ms" => {
+            // What is left for a later attempt depends on time.
+            let seconds = value.parse::<u64>().unwrap_or(0).div_ceil(1000);
+            if seconds > 1 { format!("{name}: {seconds} s") } else { line.to_owned() }
+        }
+        _ => without_chance(line),
     }
 }
 
-fn client(port: u16, exchange: &Exchange, responses: &mut Vec<Message>) -> io::Result<()> {
-    let mut connection = Connection::new(TcpStream::connect((Ipv4Addr::LOCALHOST, port))?, PATIENCE)?;
-    if exchange.pipelined {
-        let bytes: Vec<u8> = exchange.requests.iter().flat_map(crate::case::Request::bytes).collect();
-        // The proxy may have refused the first request and closed.
-        let _ = connection.send(&bytes);
+/// A text without the request identifiers that proxies make up. Clients send one that begins with zeroes.
+pub fn without_chance(text: &str) -> String {
+    static UUID: LazyLock<Option<Regex>> = LazyLock::new(|| {
+        Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok()
+    });
+    let own = |found: &regex::Captures<'_>| {
+        let found = &found[0];
+        if found.starts_with("00000000-") { found.to_owned() } else { "UUID".to_owned() }
+    };
+    match UUID.as_ref() {
+        Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own).into_owned(),
+        _ => text.to_owned(),
     }
-    for request in &exchange.requests {
-        if !exchange.pipelined {
-            let _ = connection.send(&request.bytes());
-        }
-        loop {
-            let mut response = connection.head()?;
-            let status = response.status();
-            let informational = (100..200).contains(&status) && status != 101;
-            let bodiless = informational || request.is_head() || matches!(status, 101 | 204 | 304);
-            connection.body(&mut response, bodiless, true);
-            let over = response.framing.contains(',')
-                || response.framing == "close"
-                || response.header("connection").is_some_and(|value| value == "close");
-            responses.push(response);
-            if over {
-                return Ok(());
-            }
-            if !informational {
-                break;
-            }
-        }
-    }
-    Ok(())
 }

@@ -72,7 +72,10 @@ const HOSTS: [&str; 16] = [
     "here:http",
 ];
 
-const HEADERS: [&str; 72] = [
+const HEADERS: [&str; 75] = [
+    "x-envoy-fault-abort-request: 418",
+    "x-envoy-fault-abort-grpc-request: 7",
+    "origin: null",
     "a: b",
     "a: c",
     "a: b,c",
@@ -226,18 +229,85 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
     from.get(rng.usize(..from.len())).copied().unwrap_or_default()
 }
 
-/// One exchange.
-pub fn exchange(rng: &mut Rng) -> Exchange {
+/// One exchange. Where the configuration has short timeouts, upstreams may let them pass.
+pub fn exchange(rng: &mut Rng, timeouts: bool) -> Exchange {
     let count = if rng.u8(..8) == 0 { rng.usize(2..4) } else { 1 };
-    let pipelined = count > 1 && rng.bool();
-    let odd = rng.u8(..6) == 0;
-    let requests = (0..count).map(|_| request(rng, odd && count == 1)).collect();
+    let http2 = rng.u8(..5) == 0;
+    let pipelined = count > 1 && !http2 && rng.bool();
+    let odd = rng.u8(..6) == 0 && count == 1;
+    let abort = count == 1 && !odd && rng.u8(..24) == 0;
+    let each = |_| if http2 { request_of_http2(rng, odd) } else { request(rng, odd) };
+    let requests = (0..count).map(each).collect();
     let mut upstream = vec![script(rng, count == 1)];
     if count == 1 && rng.u8(..4) == 0 {
         // A retry may fare better.
         upstream.push(script(rng, false));
     }
-    Exchange { requests, pipelined, upstream }
+    if abort || (timeouts && count == 1 && rng.u8(..6) == 0) {
+        let send = if rng.bool() { WAITING } else { "" };
+        let waits = Script { send: send.to_owned(), then: Then::Wait, early: abort && rng.bool() };
+        if abort {
+            upstream = vec![waits];
+        } else {
+            upstream.insert(rng.usize(..2), waits);
+        }
+    }
+    Exchange { requests, pipelined, http2, abort, upstream }
+}
+
+/// The beginning of a response whose rest does not come.
+const WAITING: &str = "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf";
+
+/// Headers that belong to a connection of HTTP/1: a client of HTTP/2 should not send them.
+const OF_HTTP1: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "te: gzip", "upgrade", "A:"];
+
+/// Lines that no client of HTTP/2 should send. A name that begins with a colon replaces a pseudo-header.
+const ODD_HEADERS_OF_HTTP2: [&str; 17] = [
+    ":scheme: https",
+    ":scheme: ftp",
+    ":scheme:",
+    ":path:",
+    ":method:",
+    ":authority: second",
+    ":status: 200",
+    ":unknown: x",
+    ":protocol: websocket",
+    "host: second",
+    "Upper: x",
+    "transfer-encoding: chunked",
+    "te: trailers, gzip",
+    "content-length: 3",
+    "content-length: x",
+    "value: a\u{1}b",
+    "sp ace: x",
+];
+
+fn request_of_http2(rng: &mut Rng, odd: bool) -> Request {
+    let method = if odd && rng.u8(..4) == 0 { pick(rng, &ODD_METHODS) } else { pick(rng, &METHODS) };
+    let target = pick(rng, &PATHS);
+    let mut headers = Vec::new();
+    if !(odd && rng.u8(..6) == 0) {
+        headers.push(format!("host: {}", pick(rng, &HOSTS)));
+    }
+    for _ in 0..rng.usize(..5) {
+        let header = pick(rng, &HEADERS);
+        if odd || !OF_HTTP1.iter().any(|name| header.starts_with(name)) {
+            headers.push(header.to_owned());
+        }
+    }
+    if odd && rng.bool() {
+        headers.push(pick(rng, &ODD_HEADERS_OF_HTTP2).to_owned());
+    }
+    let body = if matches!(method, "GET" | "HEAD" | "TRACE" | "CONNECT") && rng.u8(..24) != 0 {
+        String::new()
+    } else {
+        pick(rng, &BODIES).to_owned()
+    };
+    if !body.is_empty() && rng.bool() {
+        headers.push(format!("content-length: {}", body.len()));
+    }
+    let trailers = if rng.u8(..12) == 0 { vec!["x-trailer: t".to_owned()] } else { Vec::new() };
+    Request { line: format!("{method} {target} HTTP/2"), headers, body, trailers }
 }
 
 fn request(rng: &mut Rng, odd: bool) -> Request {
@@ -281,7 +351,7 @@ fn request(rng: &mut Rng, odd: bool) -> Request {
     } else {
         format!("{method} {target} {version}")
     };
-    Request { line, headers, body: sent }
+    Request { line, headers, body: sent, trailers: Vec::new() }
 }
 
 fn chunked(rng: &mut Rng, body: &str, odd: bool) -> String {

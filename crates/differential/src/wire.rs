@@ -27,6 +27,12 @@ impl Message {
         })
     }
 
+    /// A copy for a cluster that only listens: `-shadow` is added to its host.
+    pub fn is_mirrored(&self) -> bool {
+        let host = self.header("host").or(self.header(":authority"));
+        host.is_some_and(|host| host.contains("-shadow"))
+    }
+
     pub fn status(&self) -> u16 {
         self.line.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
     }
@@ -35,10 +41,10 @@ impl Message {
 /// The largest body that is kept whole.
 const KEPT: usize = 2048;
 
-/// One end of a connection.
+/// One end of a connection, or bytes that came from one.
 #[derive(Debug)]
-pub struct Connection {
-    pub stream: TcpStream,
+pub struct Connection<S = TcpStream> {
+    pub stream: S,
     buffer: Vec<u8>,
 }
 
@@ -54,6 +60,15 @@ impl Connection {
         self.stream.write_all(bytes)
     }
 
+}
+
+impl<'b> Connection<&'b [u8]> {
+    pub fn of_bytes(bytes: &'b [u8]) -> Self {
+        Self { stream: bytes, buffer: Vec::new() }
+    }
+}
+
+impl<S: Read> Connection<S> {
     fn fill(&mut self) -> io::Result<()> {
         let mut piece = [0; 16 * 1024];
         match self.stream.read(&mut piece)? {
@@ -80,11 +95,19 @@ impl Connection {
         }
     }
 
-    fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+    pub fn exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
         while self.buffer.len() < length {
             self.fill()?;
         }
         Ok(self.buffer.drain(..length).collect())
+    }
+
+    /// Whether these bytes come next. Nothing is taken.
+    pub fn begins_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
+        while self.buffer.len() < bytes.len() && bytes.starts_with(&self.buffer) {
+            self.fill()?;
+        }
+        Ok(self.buffer.starts_with(bytes))
     }
 
     /// The head of the next message.
@@ -118,6 +141,14 @@ impl Connection {
             message.framing = format!("{framing}, {}", ended(&error));
         }
         message.body = shown(&body);
+    }
+
+    /// Waits for the end of the connection, which is always an error; what still comes is dropped.
+    pub fn closed(&mut self) -> io::Result<()> {
+        loop {
+            self.buffer.clear();
+            self.fill()?;
+        }
     }
 
     fn counted(&mut self, length: usize, body: &mut Vec<u8>) -> io::Result<()> {
@@ -177,11 +208,14 @@ pub fn ended(error: &io::Error) -> &'static str {
     }
 }
 
-fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<String> {
+/// Fields as a message has them.
+pub fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<String> {
     let mut fields: Vec<String> = lines
         .map(|line| {
-            let (name, value) = line.split_once(':').unwrap_or((line, ""));
-            format!("{}: {}", name.to_ascii_lowercase(), value.trim())
+            // A name of HTTP/2 may begin with a colon.
+            let at = line.char_indices().skip(1).find(|(_, c)| *c == ':').map_or(line.len(), |(at, _)| at);
+            let (name, value) = line.split_at(at);
+            format!("{}: {}", name.to_ascii_lowercase(), value.trim_start_matches(':').trim())
         })
         .collect();
     // Stable, so that the values of one name keep their order.
@@ -189,7 +223,8 @@ fn fields<'l>(lines: impl Iterator<Item = &'l str>) -> Vec<String> {
     fields
 }
 
-fn shown(body: &[u8]) -> String {
+/// A body as a message has it.
+pub fn shown(body: &[u8]) -> String {
     if body.len() <= KEPT {
         return body.iter().map(|&byte| char::from(byte)).collect();
     }

@@ -1,0 +1,197 @@
+//! Cases on a pair of proxies: what is not the same. Cases share a pair, so that starting it is paid for once.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::case::{Case, Exchange};
+use crate::compare::{self, Difference};
+use crate::configuration::Configuration;
+use crate::pair::{Programs, Proxy, Side};
+
+/// Cases whose exchanges run at the same time.
+const THREADS: usize = 4;
+
+/// A difference, and the exchange that shows it if it is one alone.
+pub type Found = Vec<(Difference, Option<usize>)>;
+
+/// What became of a case.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// The error of each side; no error means that this side takes the configuration.
+    Refused { envoy: Option<String>, petmesh: Option<String> },
+    Ran(Found),
+}
+
+/// A pair that runs, and the configurations that are not in it because a side refuses them.
+#[derive(Debug)]
+pub struct Pair {
+    proxies: Option<(Proxy, Proxy)>,
+    /// The case of each lane.
+    lanes: Vec<usize>,
+    refused: BTreeMap<usize, Outcome>,
+}
+
+impl Pair {
+    /// Starts both proxies with all configurations that both take.
+    pub fn start(programs: &Programs, configurations: &[&Configuration]) -> anyhow::Result<Self> {
+        let mut usable: Vec<(usize, &Configuration)> =
+            configurations.iter().copied().enumerate().collect();
+        let mut refused = BTreeMap::new();
+        if let Ok(pair) = start(programs, &usable) {
+            let lanes = (0..configurations.len()).collect();
+            return Ok(Self { proxies: Some(pair), lanes, refused });
+        }
+        let by_envoy = refused_by(programs, Side::Envoy, &usable)?;
+        let by_petmesh = refused_by(programs, Side::Petmesh, &usable)?;
+        for &at in by_envoy.keys().chain(by_petmesh.keys()) {
+            let (envoy, petmesh) = (by_envoy.get(&at).cloned(), by_petmesh.get(&at).cloned());
+            refused.insert(at, Outcome::Refused { envoy, petmesh });
+        }
+        usable.retain(|(at, _)| !refused.contains_key(at));
+        let proxies = if usable.is_empty() { None } else { Some(start(programs, &usable)?) };
+        Ok(Self { proxies, lanes: usable.into_iter().map(|(at, _)| at).collect(), refused })
+    }
+
+    /// Runs the cases of those configurations.
+    pub fn run(mut self, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
+        let mut outcomes = std::mem::take(&mut self.refused);
+        if let Some((envoy, petmesh)) = &self.proxies {
+            let exchanges: Vec<&[Exchange]> =
+                self.lanes.iter().filter_map(|&at| Some(&*cases.get(at)?.exchanges)).collect();
+            let found = lanes(envoy, petmesh, &exchanges)?;
+            outcomes.extend(self.lanes.iter().copied().zip(found.into_iter().map(Outcome::Ran)));
+        }
+        Ok(outcomes.into_values().collect())
+    }
+}
+
+/// Only whether both sides take each configuration.
+pub fn read(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
+    for case in cases {
+        let configurations = [&case.configuration];
+        let (envoy, petmesh) = std::thread::scope(|scope| {
+            let envoy = scope.spawn(|| programs.accepts(Side::Envoy, &configurations));
+            let petmesh = programs.accepts(Side::Petmesh, &configurations);
+            (envoy.join(), petmesh)
+        });
+        let envoy = envoy.map_err(|_| anyhow::anyhow!("the thread that runs Envoy ended"))??;
+        let (envoy, petmesh) = (envoy.err(), petmesh?.err());
+        outcomes.push(match (&envoy, &petmesh) {
+            (None, None) => Outcome::Ran(Found::new()),
+            _ => Outcome::Refused { envoy, petmesh },
+        });
+    }
+    Ok(outcomes)
+}
+
+/// What becomes of cases on a pair of their own.
+pub fn run(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
+    if cases.iter().all(|case| case.exchanges.is_empty()) {
+        return read(programs, cases);
+    }
+    let configurations: Vec<&Configuration> =
+        cases.iter().map(|case| &case.configuration).collect();
+    Pair::start(programs, &configurations)?.run(cases)
+}
+
+/// Runs the exchanges of every lane, some lanes at a time.
+fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<Vec<Found>> {
+    let next = AtomicUsize::new(0);
+    let results: Vec<Mutex<Found>> = all.iter().map(|_| Mutex::default()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS.min(all.len()) {
+            scope.spawn(|| {
+                loop {
+                    let lane = next.fetch_add(1, Ordering::Relaxed);
+                    let (Some(exchanges), Some(result)) = (all.get(lane), results.get(lane)) else {
+                        return;
+                    };
+                    let found = exchanges_of(envoy, petmesh, lane, exchanges);
+                    *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
+                }
+            });
+        }
+    });
+    let (of_envoy, of_petmesh) = (envoy.statistics()?, petmesh.statistics()?);
+    let mut found = Vec::new();
+    for (lane, result) in results.into_iter().enumerate() {
+        let mut result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
+        // An exchange that differs is often logged and counted otherwise too.
+        if result.is_empty() {
+            let exchanges = all.get(lane).copied().unwrap_or_default();
+            let wanted = exchanges.iter().map(|exchange| exchange.requests.len()).sum();
+            let logged = compare::log_lines(
+                &envoy.log_lines(lane, wanted),
+                &petmesh.log_lines(lane, wanted),
+            );
+            let counted = compare::statistics(
+                &own_statistics(&of_envoy, envoy, lane),
+                &own_statistics(&of_petmesh, petmesh, lane),
+            );
+            result.extend(logged.into_iter().chain(counted).map(|difference| (difference, None)));
+        }
+        found.push(result);
+    }
+    Ok(found)
+}
+
+fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, exchanges: &[Exchange]) -> Found {
+    let mut found = Vec::new();
+    for (at, exchange) in exchanges.iter().enumerate() {
+        let (of_envoy, of_petmesh) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| envoy.run(lane, exchange));
+            let own = petmesh.run(lane, exchange);
+            (other.join().unwrap_or_default(), own)
+        });
+        let differences = compare::exchange(&of_envoy, &of_petmesh);
+        found.extend(differences.into_iter().map(|difference| (difference, Some(at))));
+    }
+    found
+}
+
+fn start(
+    programs: &Programs,
+    usable: &[(usize, &Configuration)],
+) -> anyhow::Result<(Proxy, Proxy)> {
+    let (envoy, petmesh) = std::thread::scope(|scope| {
+        let envoy = scope.spawn(|| programs.start(Side::Envoy, usable));
+        let petmesh = programs.start(Side::Petmesh, usable);
+        (envoy.join(), petmesh)
+    });
+    let envoy = envoy.map_err(|_| anyhow::anyhow!("the thread that starts Envoy ended"))??;
+    Ok((envoy, petmesh?))
+}
+
+/// Those of the configurations that a side refuses, found by halves.
+fn refused_by(
+    programs: &Programs,
+    side: Side,
+    configurations: &[(usize, &Configuration)],
+) -> anyhow::Result<BTreeMap<usize, String>> {
+    let all: Vec<&Configuration> =
+        configurations.iter().map(|(_, configuration)| *configuration).collect();
+    let Err(error) = programs.accepts(side, &all)? else { return Ok(BTreeMap::new()) };
+    if let [(at, _)] = configurations {
+        return Ok([(*at, error)].into());
+    }
+    let (left, right) = configurations.split_at(configurations.len() / 2);
+    let mut refused = refused_by(programs, side, left)?;
+    refused.extend(refused_by(programs, side, right)?);
+    Ok(refused)
+}
+
+/// The statistics of one configuration, under names that are the same on both sides.
+fn own_statistics(
+    all: &BTreeMap<String, u64>,
+    proxy: &Proxy,
+    lane: usize,
+) -> BTreeMap<String, u64> {
+    let Some(lane) = proxy.lanes.get(lane) else { return BTreeMap::new() };
+    let end = format!("-{}", lane.number);
+    let own = |name: &str| name.split('.').any(|part| part.ends_with(&end));
+    let listener = format!("listener.127.0.0.1_{}.", lane.addresses.listener);
+    let each = all.iter().filter(|(name, _)| own(name) || name.starts_with(&listener));
+    each.map(|(name, value)| (lane.without_ports(name).replace(&end, ""), *value)).collect()
+}
