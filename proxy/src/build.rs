@@ -30,6 +30,7 @@ pub mod check;
 mod cluster;
 pub(crate) mod discovery;
 mod edge;
+mod extensions;
 pub(crate) mod files;
 mod health;
 mod http_filters;
@@ -262,6 +263,7 @@ fn diagnose(
     diagnostics.extend(lints);
     diagnostics.extend(findings.into_iter().map(|finding| finding.diagnostic(&read.positions)));
     check::sort(&mut diagnostics);
+    xds::keep_once(&mut diagnostics);
     if left_out > 0 {
         let text = format!("{left_out} further findings are not shown");
         diagnostics.push(read.positions.warning("", xds::Code::Limit, text));

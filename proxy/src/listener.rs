@@ -83,7 +83,7 @@ pub(crate) fn probe(address: SocketAddr) -> std::io::Result<()> {
 /// A listening socket.
 pub(crate) fn bind(listener: &Listener) -> std::io::Result<TcpListener> {
     let socket = socket(listener.address, kernel_balances(listener), listener.ipv4_compat)?;
-    listener.socket_buffers.apply(SockRef::from(&socket))?;
+    listener.socket_buffers.apply(&SockRef::from(&socket))?;
     socket.listen(backlog(listener))?;
     TcpListener::from_std(socket.into())
 }
@@ -155,7 +155,7 @@ impl Acceptor {
             tracing::warn!(listener = %listener.name, %error, "`tcp_backlog_size` cannot be changed");
         }
         if before.socket_buffers != listener.socket_buffers
-            && let Err(error) = listener.socket_buffers.apply(socket)
+            && let Err(error) = listener.socket_buffers.apply(&socket)
         {
             tracing::warn!(listener = %listener.name, %error, "`socket_options` cannot be changed");
         }

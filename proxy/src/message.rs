@@ -6,12 +6,12 @@
 
 mod fields;
 pub(crate) mod grammar;
+mod known;
 mod parts;
 
 pub(crate) use fields::Fields;
-pub(crate) use parts::{
-    Authority, Direction, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Known, Name, Path,
-};
+pub(crate) use known::{Direction, Known};
+pub(crate) use parts::{Authority, FieldName, FieldNameBuf, FieldValue, FieldValueBuf, Invalid, Name, Path};
 
 /// Larger buffers are freed after a request.
 const KEEP: usize = 16 * 1024;

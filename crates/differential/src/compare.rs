@@ -112,9 +112,7 @@ fn messages(what: &str, envoy: &[Message], petmesh: &[Message], found: &mut Vec<
     }
     for (at, (envoy, petmesh)) in envoy.iter().zip(petmesh).enumerate() {
         let place = format!("{what} {at}");
-        if let Some(line) =
-            Difference::of(&format!("{place} line"), &envoy.line, &petmesh.line, telling)
-        {
+        if let Some(line) = Difference::of(&format!("{place} line"), &envoy.line, &petmesh.line, telling) {
             // Whatever else differs follows from it.
             found.push(line);
             continue;
@@ -139,9 +137,7 @@ fn headers(place: &str, envoy: &[String], petmesh: &[String], found: &mut Vec<Di
     };
     let (envoy, petmesh) = (values(envoy), values(petmesh));
     let names: BTreeSet<&String> = envoy.keys().chain(petmesh.keys()).collect();
-    let shown = |values: Option<&Vec<String>>| {
-        values.map_or(NONE.to_owned(), |values| values.join(" & "))
-    };
+    let shown = |values: Option<&Vec<String>>| values.map_or(NONE.to_owned(), |values| values.join(" & "));
     for name in names {
         let (envoy, petmesh) = (shown(envoy.get(name)), shown(petmesh.get(name)));
         let place = format!("{place} {name}");
@@ -150,10 +146,7 @@ fn headers(place: &str, envoy: &[String], petmesh: &[String], found: &mut Vec<Di
 }
 
 /// Statistics of one configuration by name, without what makes them its own.
-pub fn statistics(
-    envoy: &BTreeMap<String, u64>,
-    petmesh: &BTreeMap<String, u64>,
-) -> Vec<Difference> {
+pub fn statistics(envoy: &BTreeMap<String, u64>, petmesh: &BTreeMap<String, u64>) -> Vec<Difference> {
     // What petmesh does not declare is not promised.
     let each = petmesh.iter().filter_map(|(name, value)| {
         let envoys = envoy.get(name).copied().unwrap_or(0).to_string();

@@ -146,8 +146,7 @@ impl Peer {
             whole = flags & END_HEADERS != 0;
         }
         let read = self.decoder.fields(&block).ok_or_else(|| io::Error::other("unreadable fields"))?;
-        let lines: Vec<String> =
-            read.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
+        let lines: Vec<String> = read.into_iter().map(|(name, value)| format!("{name}: {value}")).collect();
         Ok(fields(lines.iter().map(String::as_str)))
     }
 

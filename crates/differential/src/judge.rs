@@ -101,8 +101,7 @@ struct Prepared {
 fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Result<Prepared> {
     let mut rng = Rng::with_seed(options.seed.wrapping_mul(1_000_003).wrapping_add(batch as u64));
     let cases: Vec<Case> = (0..BATCH).map(|_| case(&mut rng, catalogue)).collect();
-    let configurations: Vec<&Configuration> =
-        cases.iter().map(|case| &case.configuration).collect();
+    let configurations: Vec<&Configuration> = cases.iter().map(|case| &case.configuration).collect();
     let of_configuration = |configuration| Case { configuration, ..Case::default() };
     let broken = (0..MUTATED).map(|_| {
         let whole = configuration(&mut rng, catalogue);
@@ -116,8 +115,8 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
 
 /// A configuration with one to three settings changed.
 fn configuration(rng: &mut Rng, catalogue: &[Change]) -> Configuration {
-    let changes = (0..rng.usize(1..4))
-        .filter_map(|_| catalogue.get(rng.usize(..catalogue.len().max(1))).cloned());
+    let changes =
+        (0..rng.usize(1..4)).filter_map(|_| catalogue.get(rng.usize(..catalogue.len().max(1))).cloned());
     Configuration { changes: changes.collect() }
 }
 
@@ -132,8 +131,7 @@ fn case(rng: &mut Rng, catalogue: &[Change]) -> Case {
 pub fn replay(options: &Options, paths: &[PathBuf]) -> anyhow::Result<usize> {
     let kept = Kept::read()?;
     let files = files(paths)?;
-    let cases: Vec<Case> =
-        files.iter().map(|path| Case::read(path)).collect::<anyhow::Result<_>>()?;
+    let cases: Vec<Case> = files.iter().map(|path| Case::read(path)).collect::<anyhow::Result<_>>()?;
     let mut failed = 0;
     let mut outcomes = Vec::new();
     for cases in cases.chunks(BATCH) {
@@ -153,8 +151,7 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     for path in paths {
         if path.is_dir() {
             let entries = std::fs::read_dir(path).with_context(|| path.display().to_string())?;
-            let mut inside: Vec<PathBuf> =
-                entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+            let mut inside: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
             inside.sort();
             files.extend(inside);
         } else {
@@ -238,16 +235,10 @@ impl Run<'_> {
     }
 
     /// Counts a difference; the first of its kind is shrunk and printed.
-    fn note(
-        &mut self,
-        case: &Case,
-        difference: &Difference,
-        exchange: Option<usize>,
-    ) -> anyhow::Result<()> {
-        let alone = exchange.and_then(|at| case.exchanges.get(at)).map(|exchange| Case {
-            exchanges: vec![exchange.clone()],
-            ..case.clone()
-        });
+    fn note(&mut self, case: &Case, difference: &Difference, exchange: Option<usize>) -> anyhow::Result<()> {
+        let alone = exchange
+            .and_then(|at| case.exchanges.get(at))
+            .map(|exchange| Case { exchanges: vec![exchange.clone()], ..case.clone() });
         let of = alone.as_ref().unwrap_or(case);
         if self.kept.has(difference, &of.exchanges) {
             self.tally.kept += 1;
@@ -267,9 +258,10 @@ impl Run<'_> {
         }
         let (programs, kept) = (&self.options.programs, &self.kept);
         let shows = |cases: &[Case]| shows(programs, kept, cases, &difference.kind);
-        let first = alone.into_iter().chain([case.clone()]).find(|case| {
-            shows(std::slice::from_ref(case)).first().copied().unwrap_or_default()
-        });
+        let first = alone
+            .into_iter()
+            .chain([case.clone()])
+            .find(|case| shows(std::slice::from_ref(case)).first().copied().unwrap_or_default());
         let Some(first) = first else {
             // It came from chance, or from what went before on the pair: said, and not forgotten.
             println!("\nnot repeated alone: {text}");

@@ -21,8 +21,7 @@ pub fn mutated(rng: &mut Rng, mut configuration: Configuration) -> anyhow::Resul
             Step::Key(key) => of_key(rng, key, value),
             Step::Index(index) => of_item(rng, *index, parent.and_then(Value::as_array)),
         };
-        let change =
-            Change { name: format!("broken: {at}"), places: [(at.clone(), over)].into() };
+        let change = Change { name: format!("broken: {at}"), places: [(at.clone(), over)].into() };
         configuration.changes.push(change);
     }
     Ok(configuration)

@@ -255,8 +255,7 @@ impl Proxy {
         let Some(lane) = self.lanes.get(lane) else { return Observation::default() };
         lane.upstream.begin(&exchange.upstream);
         let mut seen = Observation::default();
-        (seen.responses, seen.end) =
-            client::run(lane.addresses.listener, exchange, &lane.upstream);
+        (seen.responses, seen.end) = client::run(lane.addresses.listener, exchange, &lane.upstream);
         seen.upstream = lane.upstream.seen();
         own_words(lane, &mut seen);
         seen
@@ -335,9 +334,8 @@ fn stable(line: &str) -> String {
 
 /// A text without the request identifiers that proxies make up. Clients send one that begins with zeroes.
 pub fn without_chance(text: &str) -> String {
-    static UUID: LazyLock<Option<Regex>> = LazyLock::new(|| {
-        Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok()
-    });
+    static UUID: LazyLock<Option<Regex>> =
+        LazyLock::new(|| Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok());
     let own = |found: &regex::Captures<'_>| {
         let found = &found[0];
         if found.starts_with("00000000-") { found.to_owned() } else { "UUID".to_owned() }

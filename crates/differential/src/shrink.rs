@@ -175,12 +175,9 @@ fn removals(value: Option<&Value>, path: &[Step], edits: &mut Vec<Edit>) {
 
 fn of_request(request: &crate::case::Request, path: &[Step]) -> Vec<Edit> {
     let headers = with(path, key("headers"));
-    let mut edits: Vec<Edit> = (0..request.headers.len())
-        .map(|at| vec![(with(&headers, Step::Index(at)), None)])
-        .collect();
-    let framing = |line: &str| {
-        line.starts_with("content-length") || line.starts_with("transfer-encoding")
-    };
+    let mut edits: Vec<Edit> =
+        (0..request.headers.len()).map(|at| vec![(with(&headers, Step::Index(at)), None)]).collect();
+    let framing = |line: &str| line.starts_with("content-length") || line.starts_with("transfer-encoding");
     let mut bare: Edit = vec![(with(path, key("body")), None)];
     for (at, line) in request.headers.iter().enumerate() {
         let place = with(&headers, Step::Index(at));
@@ -262,9 +259,10 @@ mod tests {
     #[test]
     fn what_does_not_matter_goes_away() {
         let shows = |case: &Case| {
-            let changed = case.configuration.changes.iter().any(|change| {
-                change.name == "guilty" && change.places["$manager"]["guilty"]["deep"][0] == 1
-            });
+            let changed =
+                case.configuration.changes.iter().any(|change| {
+                    change.name == "guilty" && change.places["$manager"]["guilty"]["deep"][0] == 1
+                });
             let sent = case.exchanges.iter().flat_map(|exchange| &exchange.requests).any(|request| {
                 request.line.starts_with("POST")
                     && request.headers.iter().any(|line| line.starts_with("guilty"))

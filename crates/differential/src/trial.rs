@@ -19,7 +19,10 @@ pub type Found = Vec<(Difference, Option<usize>)>;
 #[derive(Clone, Debug)]
 pub enum Outcome {
     /// The error of each side; no error means that this side takes the configuration.
-    Refused { envoy: Option<String>, petmesh: Option<String> },
+    Refused {
+        envoy: Option<String>,
+        petmesh: Option<String>,
+    },
     Ran(Found),
 }
 
@@ -35,8 +38,7 @@ pub struct Pair {
 impl Pair {
     /// Starts both proxies with all configurations that both take.
     pub fn start(programs: &Programs, configurations: &[&Configuration]) -> anyhow::Result<Self> {
-        let mut usable: Vec<(usize, &Configuration)> =
-            configurations.iter().copied().enumerate().collect();
+        let mut usable: Vec<(usize, &Configuration)> = configurations.iter().copied().enumerate().collect();
         let mut refused = BTreeMap::new();
         if let Ok(pair) = start(programs, &usable) {
             let lanes = (0..configurations.len()).collect();
@@ -91,8 +93,7 @@ pub fn run(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> 
     if cases.iter().all(|case| case.exchanges.is_empty()) {
         return read(programs, cases);
     }
-    let configurations: Vec<&Configuration> =
-        cases.iter().map(|case| &case.configuration).collect();
+    let configurations: Vec<&Configuration> = cases.iter().map(|case| &case.configuration).collect();
     Pair::start(programs, &configurations)?.run(cases)
 }
 
@@ -122,10 +123,7 @@ fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<
         if result.is_empty() {
             let exchanges = all.get(lane).copied().unwrap_or_default();
             let wanted = exchanges.iter().map(|exchange| exchange.requests.len()).sum();
-            let logged = compare::log_lines(
-                &envoy.log_lines(lane, wanted),
-                &petmesh.log_lines(lane, wanted),
-            );
+            let logged = compare::log_lines(&envoy.log_lines(lane, wanted), &petmesh.log_lines(lane, wanted));
             let counted = compare::statistics(
                 &own_statistics(&of_envoy, envoy, lane),
                 &own_statistics(&of_petmesh, petmesh, lane),
@@ -151,10 +149,7 @@ fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, exchanges: &[Exchan
     found
 }
 
-fn start(
-    programs: &Programs,
-    usable: &[(usize, &Configuration)],
-) -> anyhow::Result<(Proxy, Proxy)> {
+fn start(programs: &Programs, usable: &[(usize, &Configuration)]) -> anyhow::Result<(Proxy, Proxy)> {
     let (envoy, petmesh) = std::thread::scope(|scope| {
         let envoy = scope.spawn(|| programs.start(Side::Envoy, usable));
         let petmesh = programs.start(Side::Petmesh, usable);
@@ -170,8 +165,7 @@ fn refused_by(
     side: Side,
     configurations: &[(usize, &Configuration)],
 ) -> anyhow::Result<BTreeMap<usize, String>> {
-    let all: Vec<&Configuration> =
-        configurations.iter().map(|(_, configuration)| *configuration).collect();
+    let all: Vec<&Configuration> = configurations.iter().map(|(_, configuration)| *configuration).collect();
     let Err(error) = programs.accepts(side, &all)? else { return Ok(BTreeMap::new()) };
     if let [(at, _)] = configurations {
         return Ok([(*at, error)].into());
@@ -183,11 +177,7 @@ fn refused_by(
 }
 
 /// The statistics of one configuration, under names that are the same on both sides.
-fn own_statistics(
-    all: &BTreeMap<String, u64>,
-    proxy: &Proxy,
-    lane: usize,
-) -> BTreeMap<String, u64> {
+fn own_statistics(all: &BTreeMap<String, u64>, proxy: &Proxy, lane: usize) -> BTreeMap<String, u64> {
     let Some(lane) = proxy.lanes.get(lane) else { return BTreeMap::new() };
     let end = format!("-{}", lane.number);
     let own = |name: &str| name.split('.').any(|part| part.ends_with(&end));

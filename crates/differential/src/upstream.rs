@@ -302,8 +302,7 @@ fn respond(peer: &mut Peer, stream: u32, attempt: &Attempt<'_>) -> io::Result<bo
 }
 
 /// Headers that HTTP/2 has no place for.
-const OF_HTTP1: [&str; 5] =
-    ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
+const OF_HTTP1: [&str; 5] = ["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
 
 /// The bytes of responses up to the end of the final one's headers.
 fn without_body(send: &str) -> String {

@@ -59,7 +59,6 @@ impl Connection {
     pub fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
-
 }
 
 impl<'b> Connection<&'b [u8]> {

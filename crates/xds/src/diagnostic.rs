@@ -5,6 +5,8 @@ mod code;
 mod page;
 mod render;
 
+use std::collections::HashSet;
+
 use serde::Serialize;
 
 pub use code::{Code, explain};
@@ -115,6 +117,15 @@ impl std::fmt::Display for Diagnostic {
         }
         self.suggestion.as_ref().map_or(Ok(()), |suggestion| write!(f, "; {suggestion}"))
     }
+}
+
+/// Keeps each finding once: what an alias repeats stands at one place of the text.
+pub fn keep_once(findings: &mut Vec<Diagnostic>) {
+    let mut seen = HashSet::new();
+    findings.retain(|found| {
+        let place = (found.line, found.column, found.code.as_str(), found.message.clone());
+        found.line.is_none() || seen.insert(place)
+    });
 }
 
 /// Orders by place; what has no place comes first.

@@ -2,8 +2,8 @@
 //!
 //! Reading order: `proto/` (what is understood: Envoy's messages with our marks), `read` (text to message, station by
 //! station), `diagnostic` (what is wrong and where), `dump` (message to JSON), `resource` (what stands on its own),
-//! `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017), `fields` (what is implemented, for
-//! tests), `re2` (which regular expressions Envoy takes), `supported` (prints docs/supported-fields.md).
+//! `extensions` (those of Envoy), `rewrite` (a file with other addresses), `sds_v1` (the discovery answer of 2017),
+//! `fields` (what is implemented, for tests), `re2` (which regular expressions Envoy takes), `supported` (prints docs/supported-fields.md).
 //!
 //! ```
 //! let read = xds::read_bootstrap("envoy.yaml", "static_resources: {clusters: [{name: pet, type: eds}]}");
@@ -12,6 +12,7 @@
 
 mod diagnostic;
 mod dump;
+mod extensions;
 mod fields;
 mod lint;
 pub mod re2;
@@ -32,8 +33,9 @@ mod api {
 }
 
 pub use api::{envoy, google};
-pub use diagnostic::{Code, Diagnostic, Severity, explain, render_json, render_text};
+pub use diagnostic::{Code, Diagnostic, Severity, explain, keep_once, render_json, render_text};
 pub use dump::{AnyError, decode_any, decode_any_checked, dump_any, pack, resources, to_json};
+pub use extensions::{extension_names, implemented_extensions, is_extension, is_implemented_extension};
 pub use fields::{implemented_fields, is_implemented, message_descriptor};
 pub use lint::lint;
 pub use prost_types::Any;

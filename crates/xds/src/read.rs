@@ -1,6 +1,7 @@
 //! The reader: text → tree → today's forms → message → checks, with every finding on the way.
 
 mod binary;
+mod cause;
 mod check;
 mod comments;
 mod convert;

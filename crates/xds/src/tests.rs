@@ -3,6 +3,7 @@
 mod broken;
 mod envoy;
 mod examples;
+mod extensions;
 mod forms;
 mod hostile;
 mod lints;

@@ -115,7 +115,7 @@ async fn a_pod_without_a_network_costs_requests_where_nobody_tries_again() {
 }
 
 /// More than the limit of the file allows, and more than the memory of the container holds without it.
-const CLIENTS: usize = 900;
+const CLIENTS: usize = 1300;
 
 #[tokio::test]
 async fn more_clients_than_the_ingress_has_memory_for_are_refused_and_it_lives() {

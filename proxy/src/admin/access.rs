@@ -30,6 +30,7 @@ impl Line {
         let mut head = RequestHead {
             version: match request.version() {
                 hyper::Version::HTTP_10 => Version::Http10,
+                hyper::Version::HTTP_2 => Version::Http2,
                 _ => Version::Http11,
             },
             method: request.method().as_str().try_into().unwrap_or_default(),
@@ -37,7 +38,9 @@ impl Line {
         };
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         head.path = Path::new(path).unwrap_or_default();
-        let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes).unwrap_or_default();
+        let host = request.headers().get(HOST).map(http::HeaderValue::as_bytes);
+        let host = host.or(request.uri().authority().map(|authority| authority.as_str().as_bytes()));
+        let host = host.unwrap_or_default();
         head.authority = Authority::new(host).unwrap_or_default();
         for (name, value) in request.headers() {
             if let Ok(name) = FieldName::try_from(name) {

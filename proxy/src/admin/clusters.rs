@@ -25,7 +25,7 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
         .map(|(_, cluster)| &**cluster);
     if params.get("format") == Some("json") {
         let statuses: Vec<_> = shown.map(to_json).collect();
-        return Page::json(&json!({ "cluster_statuses": statuses }));
+        return Page::json(&without_defaults(json!({ "cluster_statuses": statuses })));
     }
     let mut out = String::new();
     for cluster in shown {
@@ -112,28 +112,57 @@ fn to_json(cluster: &Cluster) -> Value {
         .into_iter()
         .zip(&cluster.policy.breakers)
         .map(|(priority, limits)| {
-            json!({
-                "priority": priority,
+            let limits = json!({
                 "max_connections": limits.max_connections,
                 "max_pending_requests": limits.max_pending_requests,
                 "max_requests": limits.max_requests,
                 "max_retries": limits.max_retries,
-            })
+            });
+            // These are messages, whose zero is a value; the first priority is the default one.
+            if priority == "DEFAULT" { limits } else { merged(json!({ "priority": priority }), limits) }
         })
         .collect();
-    let mut json = json!({
+    let hosts: Vec<_> = cluster.endpoints.hosts.iter().map(|host| host_json(host)).collect();
+    let mut json = without_defaults(json!({
         "name": *cluster.policy.name,
-        "added_via_api": false,
         "observability_name": *cluster.policy.name,
         "circuit_breakers": { "thresholds": thresholds },
-        "host_statuses": cluster.endpoints.hosts.iter().map(|host| host_json(host)).collect::<Vec<_>>(),
-    });
+        "host_statuses": hosts,
+    }));
     if let Some(outlier) = &cluster.policy.outlier {
         let [external, local_origin] = &outlier.averages;
         percent(&mut json, "success_rate_ejection_threshold", &external.threshold);
         percent(&mut json, "local_origin_success_rate_ejection_threshold", &local_origin.threshold);
     }
     json
+}
+
+/// A message's fields without those that protobuf leaves out: zeros, empty texts and empty lists.
+pub(super) fn without_defaults(mut message: Value) -> Value {
+    if let Some(fields) = message.as_object_mut() {
+        fields.retain(|_, value| match value {
+            Value::Null => false,
+            Value::Bool(set) => *set,
+            Value::Number(number) => number.as_f64() != Some(0.0),
+            Value::String(text) => !text.is_empty(),
+            Value::Array(items) => !items.is_empty(),
+            Value::Object(_) => true,
+        });
+    }
+    message
+}
+
+/// The fields of both.
+fn merged(mut one: Value, mut other: Value) -> Value {
+    if let (Some(one), Some(other)) = (one.as_object_mut(), other.as_object_mut()) {
+        one.append(other);
+    }
+    one
+}
+
+/// A 64-bit number is a text in JSON.
+fn long(value: u64) -> Value {
+    if value == 0 { Value::Null } else { value.to_string().into() }
 }
 
 /// Flags under their names in `HostHealthStatus`.
@@ -150,14 +179,15 @@ const HEALTH_STATUS: [(HealthFlag, &str); 7] = [
 /// Adds a `type.v3.Percent`, where there were enough requests for one.
 fn percent(json: &mut Value, name: &str, percent: &Percent) {
     if percent.get() >= 0.0 {
-        json[name] = json!({ "value": percent.get() });
+        json[name] = without_defaults(json!({ "value": percent.get() }));
     }
 }
 
 fn host_json(host: &Host) -> Value {
-    let counters = counters(host).map(|(name, value)| json!({"name": name, "value": value.to_string()}));
-    let gauges =
-        gauges(host).map(|(name, value)| json!({"type": "GAUGE", "name": name, "value": value.to_string()}));
+    let counters =
+        counters(host).map(|(name, value)| without_defaults(json!({"name": name, "value": long(value)})));
+    let gauges = gauges(host)
+        .map(|(name, value)| without_defaults(json!({"type": "GAUGE", "name": name, "value": long(value)})));
     let mut status = serde_json::Map::new();
     for (flag, name) in HEALTH_STATUS {
         if host.flags().has(flag) {
@@ -172,12 +202,12 @@ fn host_json(host: &Host) -> Value {
         Health::Timeout => "TIMEOUT",
     };
     status.insert("eds_health_status".to_owned(), health.into());
-    let locality = json!({
+    let locality = without_defaults(json!({
         "region": host.locality.region,
         "zone": host.locality.zone,
         "sub_zone": host.locality.sub_zone,
-    });
-    let mut json = json!({
+    }));
+    let mut json = without_defaults(json!({
         "address": address(host.address),
         "stats": counters.into_iter().chain(gauges).collect::<Vec<_>>(),
         "health_status": status,
@@ -185,7 +215,7 @@ fn host_json(host: &Host) -> Value {
         "hostname": host.hostname,
         "priority": host.priority,
         "locality": locality,
-    });
+    }));
     let tally = &host.stats.tally;
     percent(&mut json, "success_rate", &tally.success_rate);
     percent(&mut json, "local_origin_success_rate", &tally.local_origin_success_rate);
@@ -194,7 +224,9 @@ fn host_json(host: &Host) -> Value {
 
 /// `config.core.v3.Address` as JSON.
 pub(super) fn address(address: SocketAddr) -> Value {
-    json!({"socket_address": {"address": address.ip().to_string(), "port_value": address.port()}})
+    json!({"socket_address": without_defaults(
+        json!({"address": address.ip().to_string(), "port_value": address.port()})
+    )})
 }
 
 /// Sets each cluster's circuit breaker gauges from the permits that are out.

@@ -6,6 +6,8 @@ use std::time::SystemTime;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
+use xds::envoy::config::listener::v3::filter::ConfigType;
+use xds::envoy::config::listener::v3::{Filter, Listener};
 
 use mask::Mask;
 use parts::PARTS;
@@ -42,15 +44,44 @@ pub(super) fn page(context: &AdminContext, params: &Params) -> Page {
         let each = endpoints::assignments(context, filter.as_ref());
         lists.insert("static_endpoint_configs", each.collect());
     }
+    let there = There::of(&accepted.bootstrap.unpack(), include_endpoints);
     let mask = Mask::new(params.get("mask").unwrap_or_default());
     let shown = match params.get("resource").filter(|resource| !resource.is_empty()) {
-        Some(resource) => one_list(resource, &lists, &mask, include_endpoints),
-        None => whole(context, &accepted, &lists, &mask, include_endpoints),
+        Some(resource) => one_list(resource, &lists, &mask, &there),
+        None => whole(context, &accepted, &lists, &mask, &there),
     };
     match shown {
         Ok(configs) if configs.is_empty() => Page::json(&json!({})),
         Ok(configs) => Page::json(&json!({ "configs": configs })),
         Err((status, text)) => refused(status, text),
+    }
+}
+
+/// Which parts there are: Envoy makes some with the first connection manager or cluster.
+struct There {
+    routes: bool,
+    endpoints: bool,
+}
+
+impl There {
+    fn of(bootstrap: &Bootstrap, endpoints: bool) -> Self {
+        let resources = bootstrap.static_resources.as_ref();
+        let listeners = resources.map(|resources| &*resources.listeners).unwrap_or_default();
+        let is_manager = |filter: &Filter| matches!(&filter.config_type, Some(ConfigType::TypedConfig(any)) if any.type_url == HTTP_MANAGER);
+        let chains = |listener: &Listener| {
+            let chains = listener.filter_chains.iter().chain(&listener.default_filter_chain);
+            chains.flat_map(|chain| &chain.filters).any(is_manager)
+        };
+        let clusters = resources.is_some_and(|resources| !resources.clusters.is_empty());
+        Self { routes: listeners.iter().any(chains), endpoints: endpoints && clusters }
+    }
+
+    fn has(&self, part: &parts::Part) -> bool {
+        match part.message {
+            "RoutesConfigDump" | "ScopedRoutesConfigDump" => self.routes,
+            "EndpointsConfigDump" => self.endpoints,
+            _ => true,
+        }
     }
 }
 
@@ -61,9 +92,9 @@ fn one_list(
     resource: &str,
     lists: &Lists,
     mask: &Mask<'_>,
-    endpoints: bool,
+    there: &There,
 ) -> Result<Vec<Value>, (u16, String)> {
-    let shown = PARTS.iter().filter(|part| endpoints || part.message != "EndpointsConfigDump");
+    let shown = PARTS.iter().filter(|part| there.has(part));
     let of = |part: &'static parts::Part| {
         Some((part.message, part.lists.iter().find(|(name, _)| *name == resource)?.1))
     };
@@ -94,10 +125,10 @@ fn whole(
     accepted: &Accepted,
     lists: &Lists,
     mask: &Mask<'_>,
-    endpoints: bool,
+    there: &There,
 ) -> Result<Vec<Value>, (u16, String)> {
     let mut configs = Vec::new();
-    let shown = PARTS.iter().filter(|part| endpoints || part.message != "EndpointsConfigDump");
+    let shown = PARTS.iter().filter(|part| there.has(part));
     for part in shown.filter(|part| mask.fits_part(part)) {
         let mut fields = Map::new();
         if part.message == "BootstrapConfigDump" {

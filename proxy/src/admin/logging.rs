@@ -83,7 +83,8 @@ fn change(levels: &mut [&'static str], params: &Params) -> Result<(), String> {
             levels.fill(level(value).ok_or("unknown logger level")?);
             Ok(())
         }
-        "paths" | "group" => value.split(',').try_for_each(|pair| {
+        "group" => Err("group parameter requires fine-grain logging to be enabled".to_owned()),
+        "paths" => value.split(',').try_for_each(|pair| {
             let (name, to) = pair.split_once(':').unwrap_or((pair, ""));
             if name.is_empty() || to.is_empty() {
                 return Err("empty logger name or empty logger level".to_owned());

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
@@ -51,6 +51,10 @@ const SLOWEST_REQUEST: Duration = Duration::from_secs(10);
 
 /// Bytes of a request that hyper holds.
 const MAX_BUFFER: usize = 64 * 1024;
+
+/// Streams of one connection of HTTP/2 at the same time, and bytes of a request's headers there.
+const MAX_STREAMS: u32 = 32;
+const MAX_HEADERS: u32 = 64 * 1024;
 
 /// How often the intervals of histograms end (Envoy's `stats_flush_interval`).
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -224,18 +228,25 @@ impl Progress {
 }
 
 /// A client's socket that notes its progress.
-struct Noted<'p> {
+struct Noted {
     stream: TcpStream,
-    progress: &'p Progress,
+    /// What was read to learn the protocol, and is to be read again.
+    first: Vec<u8>,
+    progress: Arc<Progress>,
 }
 
-impl AsyncRead for Noted<'_> {
+impl AsyncRead for Noted {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         into: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
+        if !self.first.is_empty() {
+            let count = self.first.len().min(into.remaining());
+            into.put_slice(&self.first.drain(..count).collect::<Vec<_>>());
+            return Poll::Ready(Ok(()));
+        }
         let polled = Pin::new(&mut self.stream).poll_read(cx, into);
         if into.filled().len() > before {
             self.progress.note();
@@ -244,7 +255,7 @@ impl AsyncRead for Noted<'_> {
     }
 }
 
-impl AsyncWrite for Noted<'_> {
+impl AsyncWrite for Noted {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
         if matches!(polled, Poll::Ready(Ok(1..))) {
@@ -268,10 +279,25 @@ struct Counted<'a>(&'a HttpStats);
 impl<'a> Counted<'a> {
     fn new(stats: &'a HttpStats) -> Self {
         stats.downstream_cx_total.inc();
-        stats.downstream_cx_http1_total.inc();
         stats.downstream_cx_active.inc();
         Self(stats)
     }
+}
+
+/// What a connection of HTTP/2 begins with; no method of HTTP/1 does.
+const PREFACE: &[u8] = b"PRI ";
+
+/// The first bytes of a connection: enough to tell its protocol.
+async fn first_bytes(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let mut first = Vec::with_capacity(PREFACE.len());
+    while first.len() < PREFACE.len() && PREFACE.starts_with(&first) {
+        let mut byte = [0];
+        if stream.read(&mut byte).await? == 0 {
+            break;
+        }
+        first.extend_from_slice(&byte);
+    }
+    Ok(first)
 }
 
 impl Drop for Counted<'_> {
@@ -281,26 +307,38 @@ impl Drop for Counted<'_> {
     }
 }
 
-async fn connection(admin: &Arc<Admin>, stream: TcpStream, progress: &Progress) {
+async fn connection(admin: &Arc<Admin>, mut stream: TcpStream, progress: &Arc<Progress>) {
     let counted = Counted::new(admin.http_shard());
     let (quit, mut quits) = mpsc::channel(1);
     // A client that closed at once has no address any more; then there is no request to log either.
     let unknown = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let (peer, local) = (stream.peer_addr().unwrap_or(unknown), stream.local_addr().unwrap_or(unknown));
+    let Ok(Ok(first)) = tokio::time::timeout(SLOWEST_REQUEST, first_bytes(&mut stream)).await else { return };
+    let is_http2 = first == PREFACE;
     let service = service_fn(|request| {
-        let quit = quit.clone();
+        let (admin, progress, quit) = (Arc::clone(admin), Arc::clone(progress), quit.clone());
         async move {
             progress.last.store(Progress::HANDLING, Relaxed);
-            let response = routes::respond(admin, request, &quit, (peer, local)).await;
+            let response = routes::respond(&admin, request, &quit, (peer, local)).await;
             progress.note();
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(SLOWEST_REQUEST).half_close(true);
-    server.max_buf_size(MAX_BUFFER);
+    let stream = TokioIo::new(Noted { stream, first, progress: Arc::clone(progress) });
     // A broken connection is the client's affair.
-    let _ = server.serve_connection(TokioIo::new(Noted { stream, progress }), service).await;
+    if is_http2 {
+        counted.0.downstream_cx_http2_total.inc();
+        let mut server = http2::Builder::new(TokioExecutor::new());
+        server.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        server.max_header_list_size(MAX_HEADERS).max_send_buf_size(MAX_BUFFER);
+        let _ = server.serve_connection(stream, service).await;
+    } else {
+        counted.0.downstream_cx_http1_total.inc();
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(SLOWEST_REQUEST).half_close(true);
+        server.max_buf_size(MAX_BUFFER);
+        let _ = server.serve_connection(stream, service).await;
+    }
     drop(counted);
     if quits.try_recv().is_ok() {
         admin.send(Command::Quit).await;

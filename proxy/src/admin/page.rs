@@ -77,6 +77,7 @@ impl Page {
 }
 
 /// A body of one piece that does not say its length, so that it is sent chunked as Envoy sends it.
+#[derive(Default)]
 pub(super) struct Chunked(Option<Bytes>);
 
 impl Body for Chunked {
@@ -124,10 +125,11 @@ fn decode(text: &str) -> String {
 }
 
 /// Why a request is refused before it is routed; `None` if it is not.
-pub(super) fn refusal(headers: &HeaderMap) -> Option<Page> {
+pub(super) fn refusal(headers: &HeaderMap, authority: Option<&str>) -> Option<Page> {
     let value = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
-    let host = value(&header::HOST).unwrap_or_default();
-    if !is_local_name(host) {
+    let host = value(&header::HOST).or(authority).unwrap_or_default();
+    // An authority in the target goes before the header, so neither may be foreign.
+    if let Some(host) = [host, authority.unwrap_or_default()].into_iter().find(|host| !is_local_name(host)) {
         return Some(Page::error(
             403,
             format!(
@@ -165,7 +167,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        refusal(&headers).is_some()
+        refusal(&headers, None).is_some()
     }
 
     #[test]

@@ -7,10 +7,20 @@ use std::fmt::Write;
 
 use super::Admin;
 use super::page::{Page, Params};
-use super::stats::{BOUNDS, Wanted, count_up_to};
+use super::stats::{BOUNDS, BUCKETS_USAGE, Wanted, count_up_to};
 use crate::stats::{Collected, Stat, Summary, Value};
 
 pub(super) fn page(admin: &Admin, params: &Params) -> Page {
+    match params.get("histogram_buckets") {
+        None | Some("" | "cumulative") => {}
+        Some("summary" | "prometheusnative") => {
+            return Page::error(
+                501,
+                "These histogram_buckets are not implemented in petmesh: use cumulative.\n",
+            );
+        }
+        Some(_) => return Page::error(400, BUCKETS_USAGE),
+    }
     match Wanted::new(params) {
         Ok(wanted) => Page::text(render(&wanted.collect(admin))),
         Err(page) => page,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, Version};
 use tokio::sync::mpsc;
 
 use super::access::{Ends, Line};
@@ -48,6 +48,11 @@ const USED: (&str, &str) = ("usedonly", "Only include stats that have been writt
 /// In the order of `/help`, with Envoy's texts.
 const ENTRIES: &[Entry] = &[
     entry("/", "Admin home page", &[]),
+    change(
+        "/allocprofiler",
+        "enable/disable the allocation profiler (if supported)",
+        &[("enable", "enable/disable the allocation profiler; One of (y, n)")],
+    ),
     entry("/certs", "print certs on machine", &[]),
     entry(
         "/clusters",
@@ -104,9 +109,23 @@ const ENTRIES: &[Entry] = &[
     ),
     change("/healthcheck/fail", "cause the server to fail health checks", &[]),
     change("/healthcheck/ok", "cause the server to pass health checks", &[]),
+    entry("/heap_dump", "dump current Envoy heap (if supported)", &[]),
+    change(
+        "/heapprofiler",
+        "enable/disable the heap profiler",
+        &[("enable", "enable/disable the heap profiler; One of (y, n)")],
+    ),
     entry("/help", "print out list of admin commands", &[]),
     entry("/hot_restart_version", "print the hot restart compatibility version", &[]),
-    entry("/init_dump", "dump current Envoy init manager information (experimental)", &[]),
+    entry(
+        "/init_dump",
+        "dump current Envoy init manager information (experimental)",
+        &[(
+            "mask",
+            "The desired component to dump unready targets. The mask is parsed as a Protobuf::FieldMask. For example, get the unready \
+             targets of all listeners with /init_dump?mask=listener`",
+        )],
+    ),
     entry("/listeners", "print listener info", &[("format", "File format to use; One of (text, json)")]),
     change(
         "/logging",
@@ -114,11 +133,14 @@ const ENTRIES: &[Entry] = &[
         &[
             (
                 "paths",
-                "Change multiple logging levels by setting to <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>.",
+                "Change multiple logging levels by setting to <logger_name1>:<desired_level1>,<logger_name2>:<desired_level2>. If \
+                 fine grain logging is enabled, use __FILE__ or a glob experision as the logger name. For example, \
+                 source/common*:warning",
             ),
             (
                 "group",
-                "Change given logger group to desired level, set to <logger_group_name>:<desired_level>.",
+                "Change given logger group to desired level, set to <logger_group_name>:<desired_level>. logger_group_name must be a \
+                 logger name.",
             ),
             (
                 "level",
@@ -128,6 +150,7 @@ const ENTRIES: &[Entry] = &[
     ),
     entry("/memory", "print current allocation/heap usage", &[]),
     entry("/memory/tcmalloc", "print TCMalloc stats", &[]),
+    entry("/peak_heap_dump", "dump peak Envoy heap (if supported)", &[]),
     change("/quitquitquit", "exit the server", &[]),
     entry("/ready", "print server state, return 200 if LIVE, otherwise return 503", &[]),
     change("/reopen_logs", "reopen access logs", &[]),
@@ -148,12 +171,28 @@ const ENTRIES: &[Entry] = &[
             USED,
             FILTER,
             INVERT,
-            ("format", "Format to use; One of (html, text, json, prometheus)"),
+            ("format", "Format to use; One of (html, active-html, text, json)"),
             ("type", "Stat types to include.; One of (All, Counters, Histograms, Gauges, TextReadouts)"),
-            ("histogram_buckets", "Histogram bucket display mode; One of (cumulative, disjoint, summary)"),
+            (
+                "histogram_buckets",
+                "Histogram bucket display mode; One of (cumulative, disjoint, detailed, summary)",
+            ),
         ],
     ),
-    entry("/stats/prometheus", "print server stats in prometheus format", &[USED, FILTER, INVERT]),
+    entry(
+        "/stats/prometheus",
+        "print server stats in prometheus format",
+        &[
+            USED,
+            (
+                "text_readouts",
+                "Render text_readouts as new gaugues with value 0 (increases Prometheus data size)",
+            ),
+            FILTER,
+            INVERT,
+            ("histogram_buckets", "Histogram bucket display mode; One of (cumulative, summary)"),
+        ],
+    ),
     entry("/stats/recentlookups", "Show recent stat-name lookups", &[]),
     change("/stats/recentlookups/clear", "clear list of stat-name lookups and counter", &[]),
     change("/stats/recentlookups/disable", "disable recording of reset stat-name lookup names", &[]),
@@ -170,10 +209,15 @@ pub(super) async fn respond(
 ) -> Response<Chunked> {
     let counts = admin.http_shard();
     counts.downstream_rq_total.inc();
-    counts.downstream_rq_http1_total.inc();
+    if request.version() == Version::HTTP_2 {
+        counts.downstream_rq_http2_total.inc();
+    } else {
+        counts.downstream_rq_http1_total.inc();
+    }
     counts.downstream_rq_active.inc();
     let active = Active(counts);
-    let path = request.uri().path().to_owned();
+    let path = merged_slashes(request.uri().path());
+    let (version, is_head) = (request.version(), request.method() == Method::HEAD);
     let log = (!admin.context.access_log.is_empty()).then(|| Line::of(&request));
     let page = page(admin, &path, request).await;
     if let Some(line) = log {
@@ -185,12 +229,28 @@ pub(super) async fn respond(
     counts.downstream_rq_codes.record(page.status);
     let ends = path == "/quitquitquit" && page.status == 200;
     let mut response = page.into_response();
-    if ends {
+    if is_head {
+        *response.body_mut() = Chunked::default();
+    }
+    if ends && version != Version::HTTP_2 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    if ends {
         // One word is enough.
         let _ = quit.try_send(());
     }
     response
+}
+
+/// A path with one slash where there are several, as Envoy's admin interface reads it.
+fn merged_slashes(path: &str) -> String {
+    let mut merged = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !merged.ends_with('/') {
+            merged.push(c);
+        }
+    }
+    merged
 }
 
 /// Counts a request as active until it ends, however it ends.
@@ -203,7 +263,8 @@ impl Drop for Active<'_> {
 }
 
 async fn page(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Page {
-    if let Some(refused) = refusal(request.headers()) {
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    if let Some(refused) = refusal(request.headers(), authority) {
         return refused;
     }
     let Some(entry) = ENTRIES.iter().find(|entry| entry.path == path) else {
@@ -261,12 +322,20 @@ async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
         "/memory" => server::memory(),
         "/memory/tcmalloc" => Page::text("TCMalloc is not the allocator of this process.\n"),
         "/certs" => Page::json(&serde_json::json!({ "certificates": [] })),
-        "/contention" => Page::text("Mutex contention tracing is not enabled.\n"),
+        "/contention" => Page::text(
+            "Mutex contention tracing is not enabled. To enable, run Envoy with flag --enable-mutex-tracing.",
+        ),
+        "/heap_dump" | "/peak_heap_dump" => Page::error(501, "Heap dumps are not implemented in petmesh.\n"),
+        "/heapprofiler" => Page::error(501, "The current build does not support heap profiler"),
+        "/allocprofiler" => server::alloc_profiler(params),
         "/hot_restart_version" => Page::text("disabled"),
         "/cpuprofiler" => server::cpu_profiler(params),
         "/logging" => admin.logging.page(admin.context.log.as_ref(), params),
-        "/stats/recentlookups" => {
-            Page::text("Lookup tracking is not enabled: names are not looked up here.\n\ntotal: 0\n")
+        "/stats/recentlookups" => Page::text(
+            "Lookup tracking is not enabled. Use /stats/recentlookups/enable to enable.\n\ntotal: 0\n",
+        ),
+        "/stats/recentlookups/enable" => {
+            Page::error(501, "Lookup tracking is not implemented in petmesh: names are not looked up.\n")
         }
         "/quitquitquit" => Page::ok(),
         _ => match command(path, params) {

@@ -2,7 +2,7 @@
 //! off the process when asked for.
 
 use super::accepted::Accepted;
-use super::clusters::address;
+use super::clusters::{address, without_defaults};
 use super::page::{Page, Params};
 use super::{Admin, AdminContext};
 use crate::memory::Memory;
@@ -52,8 +52,29 @@ pub(super) fn info(admin: &Admin) -> Page {
             "disable_hot_restart": true,
             "restart_epoch": 0,
         },
-        "node": node(context),
+        "node": with_defaults(node(context)),
     }))
+}
+
+/// A node with all its fields, as `/server_info` shows them.
+fn with_defaults(mut node: Value) -> Value {
+    for (field, default) in [
+        ("id", json!("")),
+        ("cluster", json!("")),
+        ("dynamic_parameters", json!({})),
+        ("client_features", json!([])),
+        ("listening_addresses", json!([])),
+    ] {
+        if node.get(field).is_none() {
+            node[field] = default;
+        }
+    }
+    if let Some(locality) = node.get_mut("locality").and_then(Value::as_object_mut) {
+        for part in ["region", "zone", "sub_zone"] {
+            locality.entry(part).or_insert_with(|| "".into());
+        }
+    }
+    node
 }
 
 /// What keeps the server, or a new configuration, from being used.
@@ -78,6 +99,9 @@ pub(super) fn node(context: &AdminContext) -> Value {
                 node.insert(key.to_owned(), flag.as_str().into());
             }
         }
+        let extensions = xds::implemented_extensions()
+            .map(|(category, name, types)| json!({"name": name, "category": category, "type_urls": types}));
+        node.insert("extensions".to_owned(), extensions.collect());
         node.entry("user_agent_name").or_insert_with(|| "envoy".into());
         node.entry("user_agent_build_version").or_insert_with(
             || json!({"version": {"major_number": 1, "minor_number": 40, "patch": 0}, "metadata": {"implementation": "petmesh"}}),
@@ -102,6 +126,14 @@ pub(super) fn cpu_profiler(params: &Params) -> Page {
     match params.get("enable") {
         Some("y") => Page::error(500, "failure to start the profiler"),
         Some("n") => Page::ok(),
+        _ => Page::error(400, "?enable=<y|n>\n"),
+    }
+}
+
+pub(super) fn alloc_profiler(params: &Params) -> Page {
+    match params.get("enable") {
+        Some("y") => Page::error(501, "The allocation profiler is not implemented in petmesh.\n"),
+        Some("n") => Page::error(400, "Allocation profiler is not started"),
         _ => Page::error(400, "?enable=<y|n>\n"),
     }
 }
@@ -157,7 +189,7 @@ pub(super) fn listeners(context: &AdminContext, params: &Params) -> Page {
                 status
             })
             .collect();
-        return Page::json(&json!({ "listener_statuses": statuses }));
+        return Page::json(&without_defaults(json!({ "listener_statuses": statuses })));
     }
     let lines = snapshot.listeners.iter().map(|listener| {
         let error = error_of(&listener.name);

@@ -64,23 +64,32 @@ enum Buckets {
     Disjoint,
 }
 
+pub(super) const BUCKETS_USAGE: &str =
+    "usage: /stats?histogram_buckets=(cumulative|disjoint|detailed|summary|prometheusnative)\n";
+
 pub(super) fn page(admin: &Admin, params: &Params) -> Page {
     let wanted = match Wanted::new(params) {
         Ok(wanted) => wanted,
         Err(page) => return page,
     };
+    if params.get("format") == Some("prometheus") {
+        return prometheus::page(admin, params);
+    }
     let buckets = match params.get("histogram_buckets") {
         None | Some("" | "summary") => Buckets::Summary,
         Some("cumulative") => Buckets::Cumulative,
         Some("disjoint") => Buckets::Disjoint,
-        Some(_) => {
-            return Page::error(400, "usage: /stats?histogram_buckets=(cumulative|disjoint|summary)\n");
+        Some("detailed" | "prometheusnative") => {
+            return Page::error(
+                501,
+                "These histogram_buckets are not implemented in petmesh: use cumulative.\n",
+            );
         }
+        Some(_) => return Page::error(400, BUCKETS_USAGE),
     };
     match params.get("format") {
         None | Some("" | "text") => Page::text(text(admin, &wanted, buckets)),
         Some("json") => Page::compact_json(&to_json(admin, &wanted)),
-        Some("prometheus") => prometheus::page(admin, params),
         Some("html" | "active-html") => {
             let text = text(admin, &wanted, buckets).replace('&', "&amp;").replace('<', "&lt;");
             Page::html(format!("<!DOCTYPE html>\n<title>Envoy Admin</title>\n<pre>\n{text}</pre>\n"))

@@ -14,9 +14,9 @@ use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
-use super::place::{Code, Place};
+use super::place::Place;
 use super::values::limit;
-use super::{Cx, TableStats, balancing, health, manager};
+use super::{Cx, TableStats, balancing, extensions, health, manager};
 use crate::cluster::breaker::{RetryBudget, Thresholds};
 use crate::cluster::hashing::TableKind;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
@@ -90,8 +90,7 @@ fn http_options(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> HttpOp
     }
     for name in message.typed_extension_protocol_options.keys().filter(|name| *name != HTTP_OPTIONS) {
         let place = place.key("typed_extension_protocol_options", name);
-        cx.error(&place, Code::NotImplemented, format!("the protocol options `{name}` are not implemented"))
-            .suggest(HTTP_OPTIONS);
+        cx.no_extension(&place, extensions::PROTOCOL_OPTIONS, name, None);
     }
     let selection = ClusterProtocolSelection::try_from(message.protocol_selection);
     HttpOptions {

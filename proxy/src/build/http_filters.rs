@@ -17,8 +17,8 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter,
 };
 
-use super::Cx;
 use super::place::{Code, Place};
+use super::{Cx, extensions};
 use crate::filter::chain::{Chain, Filter, Override, Overrides, RouteSettings, Settings};
 
 mod cors;
@@ -93,8 +93,11 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
             return Some(Settings::Rbac(rbac::rbac(cx, &place, &message, prefix)));
         }
     }
-    let text = format!("the HTTP filter `{}` is not implemented", filter.name);
-    cx.error(place, Code::NotImplemented, text);
+    let any = filter.config_type.as_ref().and_then(|config| match config {
+        ConfigType::TypedConfig(any) => Some(any),
+        _ => None,
+    });
+    cx.no_extension(place, extensions::HTTP_FILTER, &filter.name, any);
     None
 }
 

@@ -18,9 +18,9 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
 };
 
 use super::place::{Code, Place};
-use super::{Cx, log_filter, values};
+use super::{Cx, extensions, log_filter, values};
 use crate::access_log::{AccessLog, LogFormat, LogWriter, Sink};
-use crate::format::{Format, JsonFormat};
+use crate::format::{Format, JsonFormat, Problem};
 use crate::headers::Changes;
 use crate::local_reply::{BodyFormat, Mapper, Mappers};
 
@@ -39,7 +39,7 @@ fn access_log(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<A
         cx.error(place, Code::MissingField, "an access log needs `typed_config`");
         return None;
     };
-    let place = place.field("typed_config");
+    let (log, place) = (place, place.field("typed_config"));
     let (format, sink) = if let Ok(file) = xds::decode_any::<FileAccessLog>(any) {
         (file_format(cx, &place, file.access_log_format.as_ref()), file_sink(cx, &place, &file.path))
     } else if let Ok(log) = xds::decode_any::<StdoutAccessLog>(any) {
@@ -49,8 +49,8 @@ fn access_log(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<A
         let format = log.access_log_format.map(|StderrFormat::LogFormat(format)| format);
         (log_format(cx, &place, format.as_ref()), cx.logs.map(LogWriter::stderr))
     } else {
-        let text = format!("the access log `{}` is not implemented", message.name);
-        cx.error(&place, Code::NotImplemented, text).suggest("use a file, stdout or stderr");
+        cx.no_extension(log, extensions::ACCESS_LOG, &message.name, Some(any))
+            .suggest("use a file, stdout or stderr");
         return None;
     };
     Some(AccessLog::new(filter, format?, sink?))
@@ -130,8 +130,8 @@ fn json_value(value: &prost_types::Value) -> serde_json::Value {
     }
 }
 
-fn parsed<T>(cx: &mut Cx<'_>, place: &Place<'_>, result: Result<T, String>) -> Option<T> {
-    result.map_err(|problem| cx.error(place, Code::BadValue, problem)).ok()
+fn parsed<T>(cx: &mut Cx<'_>, place: &Place<'_>, result: Result<T, Problem>) -> Option<T> {
+    result.map_err(|problem| cx.no_format(place, problem)).ok()
 }
 
 /// What local replies look like.

@@ -17,7 +17,7 @@ use xds::envoy::extensions::resource_monitors::downstream_connections::v3::Downs
 use xds::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 
 use super::place::{Code, Place};
-use super::{Cx, values};
+use super::{Cx, extensions, values};
 
 use crate::overload::{Action, Config, Least, Monitor, Resource, Rule, Timers, Trigger};
 
@@ -75,8 +75,7 @@ fn resource(cx: &mut Cx<'_>, place: &Place<'_>, monitor: &ResourceMonitor) -> Op
             .and_then(|message| u64::try_from(message.max_active_downstream_connections).ok())
             .map(|max| Resource::Connections { max }),
         name => {
-            let text = format!("the resource monitor `{name}` is not implemented");
-            cx.error(&place.field("name"), Code::NotImplemented, text).suggest(
+            cx.no_extension(&place.field("name"), extensions::RESOURCE_MONITOR, name, None).suggest(
                 "use envoy.resource_monitors.fixed_heap, envoy.resource_monitors.cgroup_memory or \
                  envoy.resource_monitors.global_downstream_max_connections",
             );

@@ -7,7 +7,7 @@ use xds::envoy::config::route::v3::retry_policy::{RateLimitedRetryBackOff, Reset
 
 use super::place::{Code, Place};
 use super::values::{duration, limit};
-use super::{Cx, matchers};
+use super::{Cx, extensions, matchers};
 use crate::matcher::HeaderMatcher;
 use crate::retry::{BASE_INTERVAL, RateLimitedBackOff, ResetHeader, RetryOn, RetryPolicy};
 
@@ -47,8 +47,7 @@ fn previous_hosts(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> bool
         if predicate.name.ends_with("previous_hosts") {
             previous_hosts = true;
         } else {
-            let text = format!("the host predicate `{}` is not implemented", predicate.name);
-            cx.error(&place.field("name"), Code::NotImplemented, text)
+            cx.no_extension(&place.field("name"), extensions::HOST_PREDICATE, &predicate.name, None)
                 .suggest("envoy.retry_host_predicates.previous_hosts");
         }
     }

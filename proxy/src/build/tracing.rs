@@ -13,8 +13,8 @@ use xds::envoy::r#type::tracing::v3::CustomTag;
 use xds::envoy::r#type::tracing::v3::custom_tag::Type;
 use xds::envoy::r#type::v3::{FractionalPercent, Percent};
 
-use super::Cx;
 use super::place::{Code, Place};
+use super::{Cx, extensions};
 use crate::trace::{Collector, Decorator, Outbox, Sampling, Tag, Tracing};
 
 /// How a connection manager traces; `None` where it does not.
@@ -59,8 +59,8 @@ fn provider(cx: &mut Cx<'_>, place: &Place<'_>, provider: &Http) -> Option<Zipki
     };
     let place_of_config = place.field("typed_config");
     let Ok(zipkin) = xds::decode_any::<ZipkinConfig>(any) else {
-        let text = format!("the tracer `{}` is not implemented", provider.name);
-        cx.error(place, Code::NotImplemented, text).suggest("use envoy.tracers.zipkin");
+        cx.no_extension(place, extensions::TRACER, &provider.name, Some(any))
+            .suggest("use envoy.tracers.zipkin");
         return None;
     };
     cx.check_cluster(&place_of_config.field("collector_cluster"), &zipkin.collector_cluster, Code::Reference);

@@ -13,7 +13,7 @@ use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, Socke
 
 use super::place::{Code, Finding, Place};
 use super::{Cx, Files};
-use crate::format::Format;
+use crate::format::{Format, Problem};
 use crate::headers::{Addition, AppendAction, Changes, Mutations};
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
 
@@ -176,7 +176,7 @@ fn addition(cx: &mut Cx<'_>, place: &Place<'_>, option: &HeaderValueOption) -> O
     let value = match Format::parse_header(&header.value) {
         Ok(value) => value,
         Err(problem) => {
-            cx.error(&place_of_header.field("value"), Code::BadValue, problem);
+            cx.no_format(&place_of_header.field("value"), problem);
             return None;
         }
     };
@@ -239,6 +239,14 @@ fn fixed(name: &str) -> bool {
 }
 
 impl Cx<'_> {
+    /// Refuses a format.
+    pub(super) fn no_format(&mut self, place: &Place<'_>, problem: Problem) {
+        match problem {
+            Problem::Wrong(text) => self.error(place, Code::BadValue, text),
+            Problem::NotImplemented(text) => self.error(place, Code::NotImplemented, text),
+        };
+    }
+
     pub(crate) fn error(
         &mut self,
         place: &Place<'_>,

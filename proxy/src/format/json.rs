@@ -2,7 +2,7 @@
 //!
 //! A value that is one operator keeps its type (numbers without quotes, missing ones `null`); keys come sorted, as Envoy prints them.
 
-use super::{Context, Format};
+use super::{Context, Format, Problem};
 
 /// A parsed `json_format`. Its value is one line with a line feed at its end.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ enum Node {
 
 impl JsonFormat {
     /// The format of a `json_format` struct. With `omit_empty` (`omit_empty_values`), keys without a value are left out.
-    pub(crate) fn parse(root: &serde_json::Value, omit_empty: bool) -> Result<Self, String> {
+    pub(crate) fn parse(root: &serde_json::Value, omit_empty: bool) -> Result<Self, Problem> {
         let node = node(root, omit_empty, &mut String::new())?;
         Ok(Self { root: node, omit_empty })
     }
@@ -37,10 +37,10 @@ impl JsonFormat {
     }
 }
 
-fn node(value: &serde_json::Value, omit_empty: bool, path: &mut String) -> Result<Node, String> {
+fn node(value: &serde_json::Value, omit_empty: bool, path: &mut String) -> Result<Node, Problem> {
     match value {
         serde_json::Value::String(text) => {
-            let format = Format::parse(text).map_err(|problem| format!("{problem}, at key `{path}`"))?;
+            let format = Format::parse(text).map_err(|problem| problem.and(&format!(", at key `{path}`")))?;
             let format = if omit_empty { format.omit_empty() } else { format };
             let literal = format.pieces.iter().all(|piece| matches!(piece, super::Piece::Text(_)));
             if !literal {

@@ -1,13 +1,14 @@
 //! Envoy's `%OPERATOR%` formats: parsed once, evaluated for logs, header values and bodies.
 //!
 //! A value that does not exist prints as `-` in a log line and as nothing in a header
-//! (`omit_empty`); the operators are in `operator`, their values in `value`, times in `time`,
+//! (`omit_empty`); the operators are in `operator`, more names in `names`, their values in `value`, times in `time`,
 //! formats that make JSON in `json`.
 
 use crate::message::{FieldValue, Fields, RequestHead, ResponseHead};
 use crate::stream_info::StreamInfo;
 
 mod json;
+mod names;
 mod operator;
 mod time;
 mod value;
@@ -19,6 +20,32 @@ use operator::Operator;
 pub(crate) const DEFAULT_LOG_FORMAT: &str = "[%START_TIME%] \"%REQ(:METHOD)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %PROTOCOL%\" \
     %RESPONSE_CODE% %RESPONSE_FLAGS% %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
     \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
+
+/// Why a text is no format: what is wrong, where, and the nearest name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    Wrong(String),
+    /// Envoy would take it.
+    NotImplemented(String),
+}
+
+impl Problem {
+    /// The same with more behind it.
+    fn and(self, more: &str) -> Self {
+        match self {
+            Self::Wrong(text) => Self::Wrong(text + more),
+            Self::NotImplemented(text) => Self::NotImplemented(text + more),
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Wrong(text) | Self::NotImplemented(text) => f.write_str(text),
+        }
+    }
+}
 
 /// What a format may read. Parts that do not exist (yet) print as `-`.
 #[derive(Clone, Copy, Debug)]
@@ -52,9 +79,8 @@ enum Piece {
 }
 
 impl Format {
-    /// A format whose missing values print as `-`, as in log lines. The error says what is wrong,
-    /// where, and suggests a name.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// A format whose missing values print as `-`, as in log lines.
+    pub(crate) fn parse(text: &str) -> Result<Self, Problem> {
         let mut pieces = Vec::new();
         let mut literal = Vec::new();
         let mut rest = text;
@@ -67,9 +93,14 @@ impl Format {
                 continue;
             }
             let position = text.len() - tail.len();
-            let command = operator::split(tail).ok_or_else(|| not_a_command(text, tail))?;
-            let operator = Operator::new(&command)
-                .map_err(|problem| format!("{problem} (at character {position} of the format)"))?;
+            let command = operator::split(tail).ok_or_else(|| Problem::Wrong(not_a_command(text, tail)))?;
+            let place = format!(" (at character {position} of the format)");
+            if operator::is_not_implemented(&command) {
+                let name = command.name;
+                let text = format!("`%{name}%` is valid in Envoy, but petmesh does not implement it{place}");
+                return Err(Problem::NotImplemented(text));
+            }
+            let operator = Operator::new(&command).map_err(|text| Problem::Wrong(text + &place))?;
             if !literal.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut literal).into_boxed_slice()));
             }
@@ -84,14 +115,15 @@ impl Format {
     }
 
     /// A format for a header value: what does not exist prints as nothing (and an empty value is not added).
-    pub(crate) fn parse_header(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse_header(text: &str) -> Result<Self, Problem> {
         let format = Self::parse(text)?.omit_empty();
         let fixed = format.pieces.iter().filter_map(|piece| match piece {
             Piece::Text(text) => Some(text),
             Piece::Operator(_) => None,
         });
         if fixed.into_iter().any(|text| FieldValue::new(text).is_err()) {
-            return Err(format!("{text:?} has a control character, which no header may hold"));
+            let text = format!("{text:?} has a control character, which no header may hold");
+            return Err(Problem::Wrong(text));
         }
         Ok(format)
     }
@@ -182,8 +214,8 @@ fn not_a_command(text: &str, tail: &str) -> String {
 #[cfg(test)]
 pub(crate) fn every_operator() -> Vec<String> {
     let mut all: Vec<String> = operator::PLAIN.iter().map(|(name, _)| format!("%{name}%")).collect();
-    all.extend(operator::ABSENT.iter().map(|name| format!("%{name}%")));
-    for name in operator::OTHERS {
+    all.extend(names::ABSENT.iter().map(|name| format!("%{name}%")));
+    for name in names::OTHERS {
         let arguments: &[&str] = match *name {
             "REQ" | "REQUEST_HEADER" => &[
                 "(x-client)",

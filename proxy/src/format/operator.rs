@@ -1,5 +1,6 @@
 //! The operators of formats: what there is, and how `%OPERATOR(ARGUMENT):LENGTH%` is read, with what is wrong where it is not one.
 
+use super::names::{ABSENT, NOT_IMPLEMENTED, OTHERS};
 use super::time::TimeFormat;
 use crate::message::{Known, Name};
 
@@ -155,65 +156,6 @@ plain! {
     LocalReplyBody = "LOCAL_REPLY_BODY",
 }
 
-/// What Envoy can print of TLS, filter state and listeners by name: those have no value here, as in an Envoy without them.
-pub(super) const ABSENT: &[&str] = &[
-    "CONNECTION_TERMINATION_DETAILS",
-    "REQUESTED_SERVER_NAME",
-    "FILTER_CHAIN_NAME",
-    "DYNAMIC_METADATA",
-    "UPSTREAM_METADATA",
-    "CLUSTER_METADATA",
-    "FILTER_STATE",
-    "UPSTREAM_FILTER_STATE",
-    "DOWNSTREAM_TLS_VERSION",
-    "DOWNSTREAM_TLS_CIPHER",
-    "DOWNSTREAM_TLS_SESSION_ID",
-    "DOWNSTREAM_PEER_SUBJECT",
-    "DOWNSTREAM_PEER_ISSUER",
-    "DOWNSTREAM_PEER_URI_SAN",
-    "DOWNSTREAM_PEER_DNS_SAN",
-    "DOWNSTREAM_PEER_CERT",
-    "DOWNSTREAM_LOCAL_SUBJECT",
-    "DOWNSTREAM_LOCAL_URI_SAN",
-    "DOWNSTREAM_TRANSPORT_FAILURE_REASON",
-    "DOWNSTREAM_HANDSHAKE_DURATION",
-    "UPSTREAM_TLS_VERSION",
-    "UPSTREAM_TLS_CIPHER",
-    "UPSTREAM_PEER_SUBJECT",
-    "TLS_JA3_FINGERPRINT",
-    "TLS_JA4_FINGERPRINT",
-    "TRACE_ID",
-    "SPAN_ID",
-];
-
-/// The operators with arguments of their own.
-pub(super) const OTHERS: &[&str] = &[
-    "REQ",
-    "REQUEST_HEADER",
-    "RESP",
-    "RESPONSE_HEADER",
-    "TRAILER",
-    "RESPONSE_TRAILER",
-    "QUERY_PARAM",
-    "QUERY_PARAMS",
-    "PATH",
-    "START_TIME",
-    "EMIT_TIME",
-    "DURATION",
-    "REQUEST_DURATION",
-    "REQUEST_TX_DURATION",
-    "RESPONSE_DURATION",
-    "RESPONSE_TX_DURATION",
-    "UPSTREAM_CONNECTION_POOL_READY_DURATION",
-    "COMMON_DURATION",
-    "GRPC_STATUS",
-    "GRPC_STATUS_NUMBER",
-    "METADATA",
-    "ENVIRONMENT",
-    "HOSTNAME",
-    "RESPONSE_CODE_DETAILS",
-];
-
 impl Operator {
     /// Whether anything in the value may come from a client or an upstream. Only what the configuration fixes does not.
     pub(super) fn may_carry_client_bytes(&self) -> bool {
@@ -286,6 +228,11 @@ fn split_end(text: &str) -> Option<(Option<usize>, &str)> {
     Some((Some(digits.parse().unwrap_or(usize::MAX)), rest))
 }
 
+/// Whether Envoy has this and petmesh does not.
+pub(super) fn is_not_implemented(command: &Command<'_>) -> bool {
+    NOT_IMPLEMENTED.contains(&command.name) || (command.name, command.argument) == ("QUERY_PARAMS", "DECODED")
+}
+
 impl Operator {
     pub(super) fn new(command: &Command<'_>) -> Result<Self, String> {
         let name = command.name;
@@ -318,6 +265,10 @@ impl Operator {
                 Ok(Self::Details { keep_spaces: command.argument == "ALLOW_WHITESPACES" })
             }
             "COMMON_DURATION" => common_duration(command),
+            // Flags of filters, and names of internal listeners: without them Envoy prints an empty text.
+            "CUSTOM_FLAGS"
+            | "DOWNSTREAM_DIRECT_LOCAL_ADDRESS_ENDPOINT_ID"
+            | "DOWNSTREAM_LOCAL_ADDRESS_ENDPOINT_ID" => Ok(Self::Constant("".into())),
             _ => {
                 let (from, to) = duration(name).ok_or_else(|| unknown(name))?;
                 nothing(command)?;
@@ -438,7 +389,6 @@ fn metadata(command: &Command<'_>) -> Result<Operator, String> {
 fn query(command: &Command<'_>) -> Result<Operator, String> {
     match command.argument {
         "" | "ORIG" => Ok(Operator::Query),
-        "DECODED" => Err("`%QUERY_PARAMS(DECODED)%` is not implemented: use ORIG".to_owned()),
         other => Err(format!("`{other}` in `%QUERY_PARAMS({other})%` is not ORIG")),
     }
 }

@@ -156,8 +156,6 @@ fn grpc_response(reply: &LocalReply, mut head: ResponseHead, body: &[u8]) -> Ren
     head.status = 200;
     head.fields.set(Known::ContentType, b"application/grpc");
     head.fields.push(Known::GrpcStatus, code);
-    // A line of JSON ends with its line break.
-    let body = body.strip_suffix(b"\n").unwrap_or(body);
     if !body.is_empty() {
         // Encoded, it is printable.
         if let Ok(message) = FieldValue::new(&grpc::encode_message(body)) {

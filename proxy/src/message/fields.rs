@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::parts::{Direction, FieldName, FieldValue, Invalid, Known, LOWER, Name};
+use super::known::{Direction, Known};
+use super::parts::{FieldName, FieldValue, Invalid, LOWER, Name};
 use super::work;
 
 /// Headers or trailers in their order, in one buffer that is reused when the list is cleared.

@@ -94,7 +94,7 @@ async fn open(
     buffers: SocketBuffers,
 ) -> std::io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    buffers.apply(socket2::SockRef::from(&socket))?;
+    buffers.apply(&socket2::SockRef::from(&socket))?;
     socket.set_nodelay(true)?;
     if let Some(keepalive) = keepalive {
         socket2::SockRef::from(&socket).set_tcp_keepalive(&options(keepalive))?;

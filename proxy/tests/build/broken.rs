@@ -7,7 +7,7 @@ use xds::Diagnostic;
 use proxy::build::Flavor;
 use proxy::build::check::{check, read};
 
-fn findings(name: &str, text: &str) -> Vec<Diagnostic> {
+pub(crate) fn findings(name: &str, text: &str) -> Vec<Diagnostic> {
     match read(name, text, Flavor::Sidecar, false) {
         Ok(read) => check(&read, Flavor::Sidecar, false),
         Err(findings) => findings,

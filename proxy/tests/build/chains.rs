@@ -87,3 +87,35 @@ fn what_only_a_listener_filter_could_tell_is_refused_without_one() {
     ));
     refused(&text, "filter_chain_match.server_names", "not implemented");
 }
+
+/// What an extension is called that is not one of ours.
+#[test]
+fn an_extension_in_the_wrong_place_is_not_called_missing() {
+    let filter = |filter: &str| {
+        let listener = format!(
+            "{{ name: l, address: {{ socket_address: {{ address: 127.0.0.1, port_value: 1 }} }}, \
+             filter_chains: [{{ filters: [{filter}] }}] }}"
+        );
+        format!("static_resources: {{ listeners: [{listener}] }}")
+    };
+    let typed = |name: &str| {
+        filter(&format!(
+            "{{ name: x, typed_config: {{ \"@type\": type.googleapis.com/envoy.extensions.{name} }} }}"
+        ))
+    };
+    let only = |text: &str, said: &str| {
+        let found = super::broken::findings("t.yaml", text);
+        let errors: Vec<_> = found.iter().filter(|found| found.is_error()).collect();
+        assert_eq!(errors.len(), 1, "{errors:#?}");
+        assert!(errors[0].to_string().contains(said), "{errors:#?}");
+    };
+    only(
+        &typed("filters.http.router.v3.Router"),
+        "are not the settings of this kind of extension (network filter)",
+    );
+    only(
+        &typed("filters.network.sni_cluster.v3.SniCluster"),
+        "an extension of Envoy that petmesh does not implement",
+    );
+    only(&filter("{ name: envoy.filters.network.tcp_proxy }"), "needs its configuration");
+}

@@ -17,6 +17,7 @@ use xds::{Code, Diagnostic};
 
 mod broken;
 mod chains;
+mod mutated;
 
 const HCM: &str =
     "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
@@ -177,7 +178,7 @@ fn what_routes_cannot_do_is_refused() {
     check(
         &to("cluster: c, retry_policy: { retry_host_predicate: [{ name: omit_some }] }"),
         "retry_policy.retry_host_predicate[0].name",
-        "`omit_some` is not implemented",
+        "there is no host predicate `omit_some`",
     );
     check(
         "{ match: { safe_regex: { regex: '[' } }, route: { cluster: c } }",

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(1600);
 /// A limit that ends within a pause, and that a request without one is far from.
 const SHORT: &str = "0.5s";
 /// How many requests wait at once.
-const AT_ONCE: usize = 40;
+const AT_ONCE: usize = 20;
 
 /// Where a duration stands.
 #[derive(Clone, Copy, Debug)]

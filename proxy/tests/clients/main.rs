@@ -11,6 +11,7 @@ mod http2;
 mod proxy;
 mod upstream;
 
+mod admin;
 mod closing;
 mod departure;
 mod direct;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proxy::memory::{BASE, IDLE_CONNECTION, LEAST_WINDOW, REQUEST, WAITING_REQUEST};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::{Value, json};
 
 use super::http1;
@@ -161,7 +162,7 @@ fn requests_in_the_middle_of_large_bodies_cost_less_than_the_rule_says() {
 }
 
 /// The memory of the container in `deploy/components/ingress/ingress.yaml`.
-const CONTAINER: u64 = 80 << 20;
+const CONTAINER: u64 = 144 << 20;
 
 /// A control group with a limit of memory.
 struct Group {
@@ -303,6 +304,9 @@ struct Contained {
 
 impl Contained {
     fn start(group: Group, edit: fn(&mut Value)) -> Self {
+        // The proxy inherits it.
+        let files = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files }).unwrap();
         let (main, probes) = (free_port(), free_port());
         let mut file = shipped(main, probes, stalled(), endless());
         edit(&mut file);
@@ -338,8 +342,8 @@ impl Contained {
 }
 
 /// `max_active_downstream_connections` of the file, and clients in a test: more than it allows.
-const CONNECTIONS: u64 = 600;
-const CLIENTS: usize = 900;
+const CONNECTIONS: u64 = 1150;
+const CLIENTS: usize = 1300;
 
 #[test]
 fn a_proxy_that_is_asked_for_more_than_its_container_has_refuses_and_lives() {

@@ -43,7 +43,7 @@ fn a_request_that_is_given_up_ends_its_copy() {
     wait("the copy", || copies(&proxy).ends_with("abc"));
     drop(stream);
     wait("its end", || proxy.stat("cluster.copies.upstream_rq_active") == 0);
-    assert_eq!(proxy.stat("cluster.copies.upstream_rq_tx_reset"), 1);
+    assert_eq!(proxy.stat("cluster.copies.upstream_cx_destroy_local_with_active_rq"), 1);
     assert_eq!(proxy.stat_or_zero("cluster.copies.upstream_rq_completed"), 0);
 }
 

@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::operator::{ABSENT, OTHERS, PLAIN};
+use super::names::{ABSENT, NOT_IMPLEMENTED, OTHERS};
+use super::operator::PLAIN;
 use super::*;
 use crate::error::Flag;
 use crate::message::{Method, Version};
@@ -196,7 +197,7 @@ fn errors_say_what_is_wrong_and_where() {
           `%NAME(ARGUMENT):LENGTH%` is needed; write `%%` for a percent sign",
         ),
     ] {
-        assert_eq!(Format::parse(format).err().as_deref(), Some(problem), "{format}");
+        assert_eq!(Format::parse(format).unwrap_err().to_string(), problem, "{format}");
     }
     for format in
         ["%REQ(x-in", "%req(x)%", "%REQ(x):a%", "100% sure", "%REQ(a b)%", "%COMMON_DURATION(A)%", "%REQ()%"]
@@ -229,6 +230,7 @@ fn json_keeps_types_sorts_keys_and_shows_missing_values_as_null() {
          \"nested\":{\"a\":[\"HTTP/1.1\",1.5,null,true],\"b\":\"myroute\"},\"num\":5,\"two\":\" b%\"}\n"
     );
     let wrong = JsonFormat::parse(&serde_json::json!({"a": {"b": "%NOPE%"}}), false).unwrap_err();
+    let wrong = wrong.to_string();
     assert!(wrong.ends_with(", at key `a.b`"), "{wrong}");
 }
 
@@ -250,4 +252,19 @@ fn every_operator_stands_in_the_table_of_what_envoy_prints() {
             |line: &str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '(', ':']));
         assert!(table.lines().any(is_of_it), "{name} is missing in tests/clients/operators.rs");
     }
+}
+
+/// `recorded/operator-names.txt` holds the operators that Envoy knows.
+#[test]
+fn no_operator_of_envoy_is_unknown() {
+    let names = include_str!("../clients/recorded/operator-names.txt");
+    for name in names.lines().filter(|line| !line.starts_with('#')) {
+        let problem = Format::parse(&format!("%{name}%")).err().map(|problem| problem.to_string());
+        let problem = problem.unwrap_or_default();
+        assert!(!problem.contains("unknown operator"), "{name}: {problem}");
+        let missing = matches!(Format::parse(&format!("%{name}%")), Err(Problem::NotImplemented(_)));
+        assert_eq!(missing, NOT_IMPLEMENTED.contains(&name), "{name}: {problem}");
+    }
+    let problem = Format::parse("%NOPE%").unwrap_err();
+    assert!(problem.to_string().starts_with("unknown operator `%NOPE%`"), "{problem}");
 }

@@ -16,6 +16,8 @@ const MAX_DURATION: i64 = 9_223_372_035;
 pub(crate) struct Violation {
     /// The field, or none when it is about the whole message.
     pub(crate) field: Option<FieldDescriptor>,
+    /// The fields of which one would do.
+    pub(crate) choices: Vec<FieldDescriptor>,
     pub(crate) code: Code,
     pub(crate) message: String,
     pub(crate) expected: String,
@@ -34,7 +36,9 @@ pub(crate) fn message(message: &DynamicMessage) -> Vec<Violation> {
                 .filter(|field| !matches!(marks.field(field.number()).status, schema::Status::Refused(_)));
             let names: Vec<_> = implemented.map(|field| format!("`{}`", field.name())).collect();
             let text = format!("{} says none of the things of which it needs one", descriptor.name());
-            found.push(violation(None, Code::MissingField, text, format!("one of {}", names.join(", "))));
+            let choices = oneof.fields().collect();
+            let missing = violation(None, Code::MissingField, text, format!("one of {}", names.join(", ")));
+            found.push(Violation { choices, ..missing });
         }
     }
     for field in &marks.checked {
@@ -68,7 +72,7 @@ fn duration(message: &DynamicMessage, field: &FieldDescriptor) -> Option<String>
 }
 
 fn violation(field: Option<FieldDescriptor>, code: Code, message: String, expected: String) -> Violation {
-    Violation { field, code, message, expected }
+    Violation { field, choices: Vec::new(), code, message, expected }
 }
 
 type Broken = (Code, String, String);

@@ -49,14 +49,19 @@ impl<'f> Converter<'f> {
             return None;
         };
         let marks = schema::marks(descriptor);
-        let (mut unknown, mut failed) = (false, Vec::new());
+        let mut faulty = Faulty::default();
         let mut places = Vec::with_capacity(entries.len().min(marks.all.len()));
         let fields: Vec<_> = entries.iter().map(|entry| lookup(descriptor, &entry.name)).collect();
         let again = given_again(&fields);
+        // A text whose opening quote is missing falls into pieces at its commas: one of them has the closing quote.
+        let torn =
+            entries.iter().zip(&fields).any(|(entry, field)| field.is_none() && ends_quote(&entry.name));
         for (index, (entry, field)) in entries.iter_mut().zip(fields).enumerate() {
             let Some(field) = field else {
-                self.unknown_field(descriptor, entry, path);
-                unknown = true;
+                if torn && entry.value.is_null() && !ends_quote(&entry.name) {
+                    continue;
+                }
+                faulty.unknown.push(self.unknown_field(descriptor, entry, path));
                 continue;
             };
             if again.contains(&index) {
@@ -68,42 +73,48 @@ impl<'f> Converter<'f> {
             places.push((field.number(), entry.value.span));
             let errors = self.errors;
             self.field_value(&field, &marks, entry, path, &mut message);
-            if self.errors > errors && !message.has_field(&field) {
-                failed.push(field.number());
+            if self.errors > errors && !(message.has_field(&field) && field.is_list()) {
+                faulty.fields.push(field.number());
             }
         }
         for violation in check::message(&message) {
-            // What is missing only because it could not be read has been said already.
-            let said = match &violation.field {
-                Some(field) => failed.contains(&field.number()),
-                None => !failed.is_empty(),
-            };
-            if !(said || unknown && violation.code == Code::MissingField) {
+            if !faulty.explains(&violation, &places) {
                 self.violation(violation, span, &places, path);
             }
         }
         Some(message)
     }
 
-    /// A key that is no field.
-    fn unknown_field(&mut self, descriptor: &MessageDescriptor, entry: &Entry, path: &Path<'_>) {
+    /// A key that is no field; the field that was probably meant.
+    fn unknown_field(
+        &mut self,
+        descriptor: &MessageDescriptor,
+        entry: &Entry,
+        path: &Path<'_>,
+    ) -> Option<u32> {
         let name = entry.name.as_str();
         let path = path.key(entry.spelling());
         if name == "<<" {
             let message = "merge keys (`<<`) are refused, as Envoy refuses them";
             let help = "write the values out, or use an alias for the whole value";
-            return self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
+            self.push(self.error(Code::MergeKey, message, entry.span, &path).suggestion(help));
+            return None;
         }
         if self.errors >= MAX_FINDINGS {
-            return self.leave_out();
+            self.leave_out();
+            return None;
         }
         let fields: Vec<_> = descriptor.fields().collect();
         let message = format!("unknown field `{}` in {}", entry.spelling(), descriptor.name());
         let mut finding = self.error(Code::UnknownField, message, entry.span, &path);
-        if let Some(near) = nearest(name, fields.iter().map(FieldDescriptor::name)) {
+        let near = nearest(name, fields.iter().map(FieldDescriptor::name));
+        if ends_quote(name) {
+            finding = finding.suggestion("the quote that it ends with has no beginning");
+        } else if let Some(near) = near {
             finding = finding.suggestion(format!("did you mean `{near}`?"));
         }
         self.push(finding);
+        near.and_then(|near| descriptor.get_field_by_name(near)).map(|field| field.number())
     }
 
     fn field_value(
@@ -284,6 +295,7 @@ impl<'f> Converter<'f> {
     /// All findings, ordered by place.
     pub(crate) fn into_findings(mut self) -> Vec<Diagnostic> {
         diagnostic::sort(&mut self.findings);
+        diagnostic::keep_once(&mut self.findings);
         if self.left_out > 0 {
             let text = format!("{} further findings are not shown", self.left_out);
             self.findings.push(Diagnostic::warning(self.file, Code::Limit, text));
@@ -317,6 +329,28 @@ impl<'f> Converter<'f> {
     }
 }
 
+/// What of a message could not be read.
+#[derive(Default)]
+struct Faulty {
+    /// Fields whose values have errors.
+    fields: Vec<u32>,
+    /// For each key that is no field, the field that was probably meant.
+    unknown: Vec<Option<u32>>,
+}
+
+impl Faulty {
+    /// Whether a rule is only broken because something could not be read, which has been said.
+    fn explains(&self, violation: &check::Violation, places: &[(u32, Span)]) -> bool {
+        let wanted = violation.field.iter().chain(&violation.choices).map(FieldDescriptor::number);
+        let given = |field: &FieldDescriptor| places.iter().any(|(number, _)| *number == field.number());
+        let missing = violation.field.as_ref().is_none_or(|field| !given(field));
+        wanted
+            .into_iter()
+            .any(|number| self.fields.contains(&number) || missing && self.unknown.contains(&Some(number)))
+            || missing && self.unknown.contains(&None)
+    }
+}
+
 /// The entries of whose field a later one says something too: the last one counts.
 fn given_again(fields: &[Option<FieldDescriptor>]) -> HashSet<usize> {
     let number = |field: &Option<FieldDescriptor>| field.as_ref().map(FieldDescriptor::number);
@@ -330,6 +364,11 @@ fn given_again(fields: &[Option<FieldDescriptor>]) -> HashSet<usize> {
     let mut later = HashSet::new();
     let again = |at: &usize| number(&fields[*at]).is_some_and(|number| !later.insert(number));
     (0..fields.len()).rev().filter(again).collect()
+}
+
+/// Whether a key ends with a quote that does not begin it.
+fn ends_quote(key: &str) -> bool {
+    key.ends_with(['"', '\''])
 }
 
 /// A field by its name or its camel-case name.

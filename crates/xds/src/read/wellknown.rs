@@ -10,7 +10,7 @@ use super::path::Path;
 use super::tree::{Kind, Node, Plain};
 use super::{encode, scalar};
 use crate::diagnostic::Code;
-use crate::schema;
+use crate::{extensions, schema};
 
 /// Longest duration of protobuf, in seconds.
 const MAX_SECONDS: i64 = 315_576_000_000;
@@ -138,23 +138,21 @@ fn unknown_type(
     span: super::tree::Span,
     path: &Path<'_>,
 ) {
-    let shown = scalar::shown(full_name);
+    // What petmesh has, or what has no host, is misspelt.
+    let whole = full_name.len() < type_url.len() && schema::message(full_name).is_none();
+    if whole && extensions::is_type(full_name) {
+        let text = format!("`{full_name}` is an extension of Envoy that petmesh does not implement");
+        return converter.push(converter.error(Code::NotImplemented, text, span, path));
+    }
     let pool = schema::pool();
     let names: Vec<_> = pool.all_messages().map(|message| message.full_name().to_owned()).collect();
-    let near = nearest(full_name, names.iter().map(String::as_str));
+    let types: Vec<&str> = extensions::types().collect();
+    let near = nearest(full_name, names.iter().map(String::as_str).chain(types));
+    let text = format!("unknown type `{}`", scalar::shown(type_url));
+    let finding = converter.error(Code::UnknownType, text, span, path);
     let finding = match near {
-        None if ["envoy.", "xds.", "udpa."].iter().any(|package| full_name.starts_with(package)) => {
-            let text = format!("`{shown}` is not an extension that petmesh implements");
-            converter.error(Code::NotImplemented, text, span, path)
-        }
-        _ => {
-            let text = format!("unknown type `{}`", scalar::shown(type_url));
-            let finding = converter.error(Code::UnknownType, text, span, path);
-            match near {
-                Some(near) => finding.suggestion(format!("did you mean `type.googleapis.com/{near}`?")),
-                None => finding.expected("type.googleapis.com/ and the full name of a message"),
-            }
-        }
+        Some(near) => finding.suggestion(format!("did you mean `type.googleapis.com/{near}`?")),
+        None => finding.expected("type.googleapis.com/ and the full name of a message of Envoy"),
     };
     converter.push(finding);
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span as Source, options};
 
-use super::json;
 use super::tree::{Entry, Kind, Node, Scalar, Span};
+use super::{cause, json};
 use crate::diagnostic::{Code, Diagnostic};
 
 /// Deepest nesting that is read; real files have about 20 levels.
@@ -42,7 +42,18 @@ pub(crate) fn parse_noting(
     if let Some(root) = json::parse(text, MAX_DEPTH, MAX_NODES) {
         return Ok(Some(root));
     }
-    Builder::new(file, text).document(notes)
+    let root = Builder::new(file, text).document(notes)?;
+    // The parser takes tabs where Envoy's does not.
+    match cause::tab(text) {
+        Some(cause) => Err(Box::new(because(file, text, &cause))),
+        None => Ok(root),
+    }
+}
+
+fn because(file: &str, text: &str, cause: &cause::Cause) -> Diagnostic {
+    let mut span = span_at(text, cause.start);
+    span.end = number(cause.end);
+    Diagnostic::error(file, Code::Syntax, cause.message).at(span).suggestion(cause.remedy)
 }
 
 /// The tree of a text by the YAML parser, also where it is JSON.
@@ -53,6 +64,7 @@ pub(super) fn by_yaml(text: &str) -> Result<Option<Node>, Box<Diagnostic>> {
 
 struct Builder<'a> {
     file: &'a str,
+    text: &'a str,
     parser: Parser<'a, granit_parser::StrInput<'a>>,
     /// Nodes with an anchor, with their depth.
     anchors: HashMap<usize, (Node, usize)>,
@@ -84,7 +96,7 @@ impl<'a> Builder<'a> {
             simple_key_max_lookahead: 1 << 20,
         };
         let parser = Parser::new_from_str_with_options(text, options);
-        Self { file, parser, anchors: HashMap::new(), nodes: 0, copied: 0 }
+        Self { file, text, parser, anchors: HashMap::new(), nodes: 0, copied: 0 }
     }
 
     fn document(mut self, notes: &mut Vec<Diagnostic>) -> Result<Option<Node>, Box<Diagnostic>> {
@@ -217,7 +229,11 @@ impl<'a> Builder<'a> {
 
     fn scan_error(&self, error: &ScanError) -> Box<Diagnostic> {
         let mark = error.marker();
-        let start = number(mark.byte_offset().unwrap_or_default());
+        let at = mark.byte_offset().unwrap_or_default().min(self.text.len());
+        if let Some(cause) = cause::of(self.text, at) {
+            return Box::new(because(self.file, self.text, &cause));
+        }
+        let start = number(at);
         let span = Span { line: number(mark.line()), column: number(mark.col() + 1), start, end: start };
         self.error(Code::Syntax, &error.info(), span)
     }

@@ -86,7 +86,7 @@ fn what_is_not_implemented_is_named_and_never_ignored() {
         "tls_context: {}",
         "eds_cluster_config: {eds_config: {ads: {}}}",
         "eds_cluster_config: {eds_config: {api_config_source: {api_type: GRPC}}}",
-        "typed_extension_protocol_options: {a: {\"@type\": type.googleapis.com/envoy.extensions.none.v3.None}}",
+        "typed_extension_protocol_options: {a: {\"@type\": type.googleapis.com/envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions}}",
     ] {
         let codes = cluster(fields).unwrap_err();
         assert!(codes.contains(&Code::NotImplemented), "{fields}: {codes:?}");

@@ -1,5 +1,6 @@
 //! A proxy with all that its file allows, connections, requests, buffers and the kernel's buffers, takes
-//! at most 80 % of the memory of its container (`deploy/README.md`, "Memory of a proxy").
+//! at most 80 % of the memory of its container (`deploy/README.md`, "Memory of a proxy"). What the kernel
+//! may add where nobody reads still fits.
 
 use serde_json::Value;
 use tidy::{Findings, Tree};
@@ -21,6 +22,7 @@ struct Costs {
     idle_connection: u64,
     request: u64,
     waiting_request: u64,
+    segment: u64,
     /// The least window of an HTTP/2 stream.
     window: u64,
 }
@@ -42,6 +44,7 @@ impl Costs {
             idle_connection: cost("IDLE_CONNECTION")?,
             request: cost("REQUEST")?,
             waiting_request: cost("WAITING_REQUEST")?,
+            segment: cost("SEGMENT")?,
             window: cost("LEAST_WINDOW")?,
         })
     }
@@ -63,12 +66,13 @@ fn all_that_a_file_allows_fits_into_the_memory_of_its_container() -> Result<(), 
                 let memory = mebibytes(&container["resources"]["limits"]["memory"]).unwrap_or(0) << 20;
                 let limit = memory / 100 * SHARE;
                 match Use::of(&config, &costs) {
-                    Ok(most) if most.total() <= limit => {}
+                    Ok(most) if most.total() <= limit && most.unread() <= memory => {}
                     Ok(most) => findings.add(format!(
-                        "{place}: {most:?} are {} KiB, {SHARE} % of the container's memory are {} KiB: \
-                         lower a limit in the file",
+                        "{place}: {most:?} are {} KiB, {SHARE} % of the container's memory are {} KiB; \
+                         {} KiB where nobody reads: lower a limit in the file",
                         most.total() >> 10,
-                        limit >> 10
+                        limit >> 10,
+                        most.unread() >> 10
                     )),
                     Err(text) => findings.add(format!("{place}: {text}")),
                 }
@@ -108,6 +112,7 @@ struct Use {
     connection_bytes: u64,
     request_bytes: u64,
     waiting_bytes: u64,
+    segment_bytes: u64,
 }
 
 impl Use {
@@ -136,7 +141,12 @@ impl Use {
             let threshold = &cluster["circuit_breakers"]["thresholds"][0];
             let limit =
                 |field: &str| threshold[field].as_u64().ok_or_else(|| format!("cluster {name}: no {field}"));
-            requests += limit("max_requests")?;
+            requests += match threshold["max_requests"].as_u64() {
+                Some(most) => most,
+                // Over HTTP/1 a connection carries one request.
+                None if is_http1(cluster) => limit("max_connections")?,
+                None => return Err(format!("cluster {name}: no max_requests")),
+            };
             waiting += limit("max_pending_requests")?;
             let limit = cluster["per_connection_buffer_limit_bytes"].as_u64();
             buffer = buffer.max(limit.ok_or_else(|| format!("cluster {name}: no limit of buffers"))?);
@@ -149,12 +159,24 @@ impl Use {
             connection_bytes: connections * (costs.idle_connection + received),
             request_bytes: requests * (costs.request + buffer + sent),
             waiting_bytes: waiting * (costs.waiting_request + buffer),
+            segment_bytes: requests * costs.segment,
         })
     }
 
     fn total(&self) -> u64 {
         self.base_bytes + self.connection_bytes + self.request_bytes + self.waiting_bytes
     }
+
+    /// No host reads what it is sent.
+    fn unread(&self) -> u64 {
+        self.total() + self.segment_bytes
+    }
+}
+
+fn is_http1(cluster: &Value) -> bool {
+    ["http2_protocol_options", "protocol_selection", "typed_extension_protocol_options"]
+        .iter()
+        .all(|field| cluster[field].is_null())
 }
 
 /// The larger one of a socket's buffers in the kernel, which doubles what it is asked for; `None` where

@@ -1,4 +1,4 @@
-//! The mesh fits the quota that it brings: it asks for 1 CPU and 512 MiB and may use 960 MiB, one surge
+//! The mesh fits the quota that it brings: it asks for 1 CPU and 512 MiB and may use 1248 MiB, one surge
 //! pod of each Deployment included.
 
 use serde_json::Value;
@@ -57,9 +57,9 @@ fn the_mesh_with_a_surge_pod_of_each_deployment_fits_its_quota() -> Result<(), F
         }
         let steady: Size =
             file.workloads().iter().map(|workload| pod(workload) * pods(file, workload).0).sum();
-        if file.is_overlay() && (steady.cpu_limits > 1000 || quota != [1000, 512, 960]) {
+        if file.is_overlay() && (steady.cpu_limits > 1000 || quota != [1000, 512, 1248]) {
             findings.add(format!(
-                "{}: without surge pods {steady:?}, quota {quota:?}: expected 1 CPU, 512 and 960 MiB",
+                "{}: without surge pods {steady:?}, quota {quota:?}: expected 1 CPU, 512 and 1248 MiB",
                 file.path
             ));
         }

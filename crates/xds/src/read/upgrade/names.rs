@@ -1,10 +1,15 @@
 //! Extensions: short names to today's, `config` to `typed_config` with a type, types of the v2 API to those of v3.
 
+use prost_reflect::DynamicMessage;
+
+use super::super::check;
+use super::super::nearest::nearest;
 use super::super::path::Path;
 use super::super::tree::{Entry, Kind, Node, Origin, Scalar, Span};
 use super::extensions::{extension, row};
 use super::shapes::Shape;
 use super::{Mode, Pass, find, find_mut, renamed, scalar, take, text};
+use crate::schema;
 
 /// Messages that name an extension in `name` and hold its settings in `config` or `typed_config`.
 const NAMED: &[Shape] = &[
@@ -76,6 +81,9 @@ fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>
     }
     let Some((today, full_name)) = known else { return unknown(pass, &name, node, path) };
     let Some(old) = take(node, "config") else {
+        if !may_be_empty(&full_name) || misspelt(node) {
+            return;
+        }
         // A name alone was enough for an extension without settings.
         let span = find(node, "name").map_or(node.span, |entry| entry.value.span);
         let value = Node::map(span, vec![type_entry(span, &full_name)]);
@@ -88,6 +96,18 @@ fn named(pass: &mut Pass<'_, '_>, shape: Shape, node: &mut Node, path: &Path<'_>
     let value =
         with_type(pass, old.value, old.span, (of_2018(shape, today), &full_name), &path.key(&old.name));
     super::put(node, old.index, renamed(&old.name, old.span, "typed_config", value));
+}
+
+/// Whether settings of a type may say nothing.
+fn may_be_empty(full_name: &str) -> bool {
+    let empty = schema::message(full_name).map(DynamicMessage::new);
+    empty.is_none_or(|empty| check::message(&empty).is_empty())
+}
+
+/// Whether the settings are there under a wrong name.
+fn misspelt(node: &Node) -> bool {
+    let Kind::Map(entries) = &node.kind else { return false };
+    entries.iter().any(|entry| nearest(&entry.name, ["typed_config", "config"].into_iter()).is_some())
 }
 
 /// Settings with their type. Those of the v1 API stood under `value`.
