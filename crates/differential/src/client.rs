@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::case::{Exchange, Request};
 use crate::http2::{Event, Peer};
@@ -34,6 +34,22 @@ pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream) -> (Vec<Message>
 const LEFT_OPEN: &str = "left open";
 const WENT_AWAY: &str = "the client went away";
 
+/// Waits until the upstream has got an attempt; false when the proxy responds itself.
+fn goes_on(stream: &TcpStream, upstream: &Upstream, attempts: usize) -> io::Result<bool> {
+    const STEP: Duration = Duration::from_millis(2);
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until && !upstream.has_got(attempts, STEP) {
+        stream.set_nonblocking(true)?;
+        let came = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false)?;
+        if came {
+            break;
+        }
+    }
+    // What comes from the upstream comes after this is true.
+    Ok(upstream.has_got(attempts, Duration::ZERO))
+}
+
 fn http1(
     mut connection: Connection,
     exchange: &Exchange,
@@ -49,7 +65,8 @@ fn http1(
         if !exchange.pipelined {
             let _ = connection.send(&request.bytes());
         }
-        if exchange.abort && at + 1 == exchange.requests.len() && upstream.has_got(at + 1, PATIENCE) {
+        let last = at + 1 == exchange.requests.len();
+        if exchange.abort && last && goes_on(&connection.stream, upstream, at + 1)? {
             return Ok(WENT_AWAY.to_owned());
         }
         loop {
@@ -84,8 +101,12 @@ fn http2(
     let mut peer = Peer::client(connection)?;
     for (at, request) in exchange.requests.iter().enumerate() {
         let stream = 2 * at as u32 + 1;
+        let aborts = exchange.abort && at + 1 == exchange.requests.len();
+        if aborts {
+            peer.settle()?;
+        }
         peer.request(stream, request)?;
-        if exchange.abort && at + 1 == exchange.requests.len() && upstream.has_got(at + 1, PATIENCE) {
+        if aborts && goes_on(peer.stream(), upstream, at + 1)? {
             peer.reset(stream, "CANCEL")?;
             return Ok(WENT_AWAY.to_owned());
         }
