@@ -33,7 +33,7 @@ const BATCH: usize = 32;
 /// Exchanges over each configuration.
 const EXCHANGES: usize = 50;
 /// Broken configurations in each batch, which only the readers see.
-const MUTATED: usize = 6;
+const MUTATED: usize = 12;
 /// Cases that are tried for shrinking one difference.
 const SHRINKING: usize = 400;
 
@@ -104,7 +104,13 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
     let configurations: Vec<&Configuration> = cases.iter().map(|case| &case.configuration).collect();
     let of_configuration = |configuration| Case { configuration, ..Case::default() };
     let broken = (0..MUTATED).map(|_| {
-        let whole = configuration(&mut rng, catalogue);
+        let whole = match rng.usize(..2 * configuration::SHIPPED.len()) {
+            at if at < configuration::SHIPPED.len() => Configuration {
+                file: configuration::SHIPPED.get(at).map(|file| (*file).to_owned()),
+                ..Configuration::default()
+            },
+            _ => configuration(&mut rng, catalogue),
+        };
         mutation::mutated(&mut rng, whole).map(of_configuration)
     });
     let broken: Vec<Case> = broken.collect::<anyhow::Result<_>>()?;
@@ -117,7 +123,7 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
 fn configuration(rng: &mut Rng, catalogue: &[Change]) -> Configuration {
     let changes =
         (0..rng.usize(1..4)).filter_map(|_| catalogue.get(rng.usize(..catalogue.len().max(1))).cloned());
-    Configuration { changes: changes.collect() }
+    Configuration { changes: changes.collect(), file: None }
 }
 
 fn case(rng: &mut Rng, catalogue: &[Change]) -> Case {

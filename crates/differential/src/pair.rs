@@ -186,12 +186,18 @@ fn write(
     configurations: &[&Configuration],
     admin: u16,
 ) -> anyhow::Result<PathBuf> {
+    let file = folder.join("proxy.json");
+    if let [configuration] = configurations
+        && configuration.file.is_some()
+    {
+        std::fs::write(&file, configuration.tree()?.to_string())?;
+        return Ok(file);
+    }
     let parts: anyhow::Result<Vec<_>> = lanes
         .iter()
         .zip(configurations)
         .map(|(lane, configuration)| configuration.part(lane.number, &lane.addresses))
         .collect();
-    let file = folder.join("proxy.json");
     std::fs::write(&file, configuration::bootstrap(parts?, admin).to_string())?;
     Ok(file)
 }
