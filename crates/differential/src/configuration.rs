@@ -348,12 +348,8 @@ mod tests {
     /// Each setting alone. What two of them say together may be wrong, and then both proxies refuse it.
     #[test]
     fn every_setting_is_read() {
-        let addresses = Addresses {
-            listener: 1000,
-            upstream: 1001,
-            refusing: 1002,
-            folder: PathBuf::from("/folder"),
-        };
+        let addresses =
+            Addresses { listener: 1000, upstream: 1001, refusing: 1002, folder: PathBuf::from("/folder") };
         let mut refused = Vec::new();
         let catalogue = catalogue().unwrap();
         assert!(catalogue.len() > 400, "{}", catalogue.len());
@@ -370,12 +366,8 @@ mod tests {
 
     #[test]
     fn names_and_addresses_are_a_configurations_own() {
-        let addresses = Addresses {
-            listener: 1000,
-            upstream: 1001,
-            refusing: 1002,
-            folder: PathBuf::from("/of/7"),
-        };
+        let addresses =
+            Addresses { listener: 1000, upstream: 1001, refusing: 1002, folder: PathBuf::from("/of/7") };
         let (listeners, clusters) = Configuration::default().part(7, &addresses).unwrap();
         let text = json!([listeners, clusters]).to_string();
         assert!(text.contains("\"cluster\":\"pet-7\""), "{text}");

@@ -63,7 +63,7 @@ impl Type {
     fn excluded_by(&self, key: &str) -> Vec<String> {
         let Some((message, false)) = &self.0 else { return Vec::new() };
         let of = message.get_field_by_name(key).and_then(|field| field.containing_oneof());
-        let fields = of.iter().flat_map(|oneof| oneof.fields());
+        let fields = of.iter().flat_map(prost_reflect::OneofDescriptor::fields);
         fields.map(|field| field.name().to_owned()).filter(|name| name != key).collect()
     }
 }
@@ -106,9 +106,7 @@ fn lay(under: &mut Value, over: &Value, kind: &Type) {
         over.clone_into(under);
         return;
     };
-    let other_message = |under: &Map<String, Value>| {
-        matches!((under.get("@type"), over.get("@type")), (Some(a), Some(b)) if a != b)
-    };
+    let other_message = |under: &Map<String, Value>| matches!((under.get("@type"), over.get("@type")), (Some(a), Some(b)) if a != b);
     let keeps = under.as_object().is_some_and(|under| !other_message(under));
     if !keeps {
         *under = Value::Object(Map::new());
@@ -172,7 +170,8 @@ mod tests {
     #[test]
     fn another_message_takes_nothing_over() {
         let mut tree = tree();
-        let other = json!({ "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" });
+        let other =
+            json!({ "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" });
         assert!(lay_at(&mut tree, CONFIG, &other));
         assert_eq!(tree.pointer(&format!("/{}", CONFIG.replace('.', "/"))), Some(&other));
     }

@@ -4,8 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{LazyLock, OnceLock};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{LazyLock, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -370,17 +370,20 @@ mod tests {
 
     #[test]
     fn what_depends_on_time_or_chance_becomes_a_word() {
-        assert_eq!(LINES.map(stable), [
-            "date: NOW",
-            "date: Thu, 01 Jan 1970 00:00:00 GMT",
-            "x-envoy-upstream-service-time: N",
-            "x-request-id: UUID",
-            "x-request-id: 00000000-0000-4000-8000-000000000000",
-            "a: UUID",
-            "x-envoy-expected-rq-timeout-ms: 15 s",
-            "x-forwarded-for: 10.0.0.1,SELF",
-            "no colon",
-        ]);
+        assert_eq!(
+            LINES.map(stable),
+            [
+                "date: NOW",
+                "date: Thu, 01 Jan 1970 00:00:00 GMT",
+                "x-envoy-upstream-service-time: N",
+                "x-request-id: UUID",
+                "x-request-id: 00000000-0000-4000-8000-000000000000",
+                "a: UUID",
+                "x-envoy-expected-rq-timeout-ms: 15 s",
+                "x-forwarded-for: 10.0.0.1,SELF",
+                "no colon",
+            ]
+        );
         for line in LINES {
             let once = stable(line);
             assert_eq!(stable(&once), once, "a second time changes nothing");

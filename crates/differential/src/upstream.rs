@@ -128,7 +128,8 @@ impl Upstream {
     }
 
     fn next(&self, message: &Message) -> Attempt<'_> {
-        let mut attempt = Attempt { upstream: self, exchange: 0, at: 0, script: Script::default(), bodiless: false };
+        let mut attempt =
+            Attempt { upstream: self, exchange: 0, at: 0, script: Script::default(), bodiless: false };
         self.change(|state| {
             attempt.exchange = state.exchange;
             attempt.at = state.seen.len();
