@@ -194,11 +194,16 @@ impl Run<'_> {
             }
         }
         self.take(cases, &outcomes)?;
+        for (case, outcome) in cases.iter().zip(&outcomes) {
+            if matches!(outcome, Outcome::Ran(_)) {
+                self.tally.configurations += 1;
+                self.tally.exchanges += case.exchanges.len();
+            }
+        }
         if again.is_empty() {
             return Ok(());
         }
         let outcomes = trial::run(&self.options.programs, &again)?;
-        self.tally.configurations -= again.len();
         self.take(&again, &outcomes)
     }
 
@@ -214,8 +219,6 @@ impl Run<'_> {
                     }
                 }
                 Outcome::Ran(found) => {
-                    self.tally.configurations += 1;
-                    self.tally.exchanges += case.exchanges.len();
                     self.found(case, found)?;
                 }
             }
@@ -277,7 +280,14 @@ impl Run<'_> {
             return Ok(());
         };
         let mut smallest = shrink::shrink(&first, SHRINKING, shows);
-        smallest.about = text;
+        // What the smallest case shows, which is rarely what was found first.
+        smallest.about = match trial::run(programs, std::slice::from_ref(&smallest))?.first() {
+            Some(outcome) => differences(kept, &smallest, outcome)
+                .into_iter()
+                .find(|shown| shown.kind == difference.kind)
+                .map_or(text, |shown| shown.to_string()),
+            None => text,
+        };
         self.show(&smallest)
     }
 
