@@ -355,7 +355,9 @@ mod tests {
         assert!(catalogue.len() > 400, "{}", catalogue.len());
         for change in catalogue {
             let name = change.name.clone();
-            let part = Configuration { changes: vec![change], ..Configuration::default() }.part(0, &addresses).unwrap();
+            let part = Configuration { changes: vec![change], ..Configuration::default() }
+                .part(0, &addresses)
+                .unwrap();
             let text = bootstrap([part], 1003).to_string();
             if let Err(errors) = xds::read_bootstrap("file", &text) {
                 refused.push((name, errors));

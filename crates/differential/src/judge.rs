@@ -34,6 +34,8 @@ const BATCH: usize = 32;
 const EXCHANGES: usize = 50;
 /// Broken configurations in each batch, which only the readers see.
 const MUTATED: usize = 12;
+/// How often a kind of difference is looked at that did not show again.
+const REPEATED: usize = 5;
 /// Cases that are tried for shrinking one difference.
 const SHRINKING: usize = 400;
 
@@ -47,6 +49,8 @@ struct Tally {
     kept: usize,
     /// Each kind of difference: how often, and an example.
     found: BTreeMap<String, (usize, String)>,
+    /// The same of those that did not show again when their case ran alone.
+    not_repeated: BTreeMap<String, (usize, String)>,
 }
 
 /// A run: what it was asked for, and what it has found.
@@ -261,6 +265,11 @@ impl Run<'_> {
             *count += 1;
             return Ok(());
         }
+        let seen = self.tally.not_repeated.get_mut(&difference.kind);
+        if let Some((count, _)) = seen.filter(|(count, _)| *count >= REPEATED) {
+            *count += 1;
+            return Ok(());
+        }
         self.tally.found.insert(difference.kind.clone(), (1, text.clone()));
         if self.tally.found.len() > self.options.limit {
             return Ok(());
@@ -273,10 +282,10 @@ impl Run<'_> {
             .chain([case.clone()])
             .find(|case| shows(&[case.clone(), case.clone()]).iter().all(|shown| *shown));
         let Some(first) = first else {
-            // It came from chance, or from what went before on the pair: said, and not forgotten.
-            println!("\nnot repeated alone: {text}");
-            let entry = (1, format!("not repeated alone: {text}"));
-            self.tally.found.insert(difference.kind.clone(), entry);
+            // Chance, or what went before on the pair: said, but no case shows it.
+            println!("\nnot repeated: {text}");
+            self.tally.found.remove(&difference.kind);
+            self.tally.not_repeated.entry(difference.kind.clone()).or_insert((0, text)).0 += 1;
             return Ok(());
         };
         let mut smallest = shrink::shrink(&first, SHRINKING, shows);
@@ -312,15 +321,17 @@ impl Run<'_> {
     }
 
     fn report(&self) {
-        let Tally { configurations, exchanges, refused, broken, kept, found } = &self.tally;
+        let Tally { configurations, exchanges, refused, broken, kept, found, not_repeated } = &self.tally;
         println!(
             "\n{exchanges} exchanges over {configurations} configurations compared; {refused} \
              configurations refused; {broken} broken ones read; {kept} differences kept on purpose"
         );
-        let mut found: Vec<_> = found.values().collect();
-        found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
-        for (count, text) in found {
-            println!("{count:6} x {text}");
+        for (kinds, what) in [(found, ""), (not_repeated, "not repeated: ")] {
+            let mut kinds: Vec<_> = kinds.values().collect();
+            kinds.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+            for (count, text) in kinds {
+                println!("{count:6} x {what}{text}");
+            }
         }
     }
 }

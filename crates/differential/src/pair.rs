@@ -380,7 +380,7 @@ mod tests {
                 "x-request-id: UUID",
                 "x-request-id: 00000000-0000-4000-8000-000000000000",
                 "a: UUID",
-                    "x-forwarded-for: 10.0.0.1,SELF",
+                "x-forwarded-for: 10.0.0.1,SELF",
                 "no colon",
             ]
         );
