@@ -32,8 +32,10 @@ impl std::fmt::Display for Difference {
 /// How much of two values says what the cause of their difference is.
 #[derive(Clone, Copy)]
 enum Telling {
-    /// All of them: a status, a response flag.
+    /// All of them: a response flag.
     Values,
+    /// A status that proxies make themselves; others come from the upstream.
+    Status,
     /// Which of them is there: most headers.
     Presence,
     /// The place says it all: a statistic.
@@ -45,6 +47,7 @@ impl Difference {
         let presence = |text: &str| if text.is_empty() || text == NONE { "none" } else { "some" };
         let values = match telling {
             Telling::Values => format!(": {envoy} | {petmesh}"),
+            Telling::Status => format!(": {} | {}", own_status(envoy), own_status(petmesh)),
             Telling::Presence => format!(": {} | {}", presence(envoy), presence(petmesh)),
             Telling::Nothing => String::new(),
         };
@@ -85,6 +88,19 @@ fn reason(log: &str) -> &str {
     line.rsplit("/proxy.json': ").next().unwrap_or(line)
 }
 
+/// Status lines with `other` for a status that proxies do not make themselves.
+fn own_status(lines: &str) -> String {
+    const OWN: [&str; 12] =
+        ["100", "301", "400", "403", "404", "408", "413", "426", "431", "501", "502", "503"];
+    let own = |line: &str| {
+        let mut words = line.split(' ');
+        let (version, status) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let known = !version.starts_with("HTTP/") || OWN.contains(&status);
+        format!("{version} {}", if known { status } else { "other" })
+    };
+    lines.split(" and ").map(own).collect::<Vec<_>>().join(" and ")
+}
+
 const NONE: &str = "(none)";
 
 fn without_numbers(text: &str) -> String {
@@ -102,7 +118,7 @@ pub fn exchange(envoy: &Observation, petmesh: &Observation) -> Vec<Difference> {
 
 fn messages(what: &str, envoy: &[Message], petmesh: &[Message], found: &mut Vec<Difference>) {
     // The lines of requests hold what the generator chose; those of responses a status.
-    let telling = if what == "response" { Telling::Values } else { Telling::Presence };
+    let telling = if what == "response" { Telling::Status } else { Telling::Presence };
     if envoy.len() != petmesh.len() {
         let lines = |messages: &[Message]| {
             messages.iter().map(|message| message.line.clone()).collect::<Vec<_>>().join(" and ")
