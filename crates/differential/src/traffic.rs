@@ -232,7 +232,8 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
 pub fn exchange(rng: &mut Rng, timeouts: bool) -> Exchange {
     let count = if rng.u8(..8) == 0 { rng.usize(2..4) } else { 1 };
     let http2 = rng.u8(..5) == 0;
-    let pipelined = count > 1 && !http2 && rng.bool();
+    // Envoy closes after two pipelined local replies, and a third request gets no response.
+    let pipelined = count == 2 && !http2 && rng.bool();
     let odd = rng.u8(..6) == 0 && count == 1;
     let abort = count == 1 && !odd && rng.u8(..24) == 0;
     let each = |_| if http2 { request_of_http2(rng, odd) } else { request(rng, odd) };
