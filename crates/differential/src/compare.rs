@@ -207,6 +207,9 @@ struct Entry {
     /// Matches the exchange, as a case has it; anything by default.
     #[serde(default)]
     exchange: String,
+    /// The client's version; any by default.
+    #[serde(default)]
+    http2: Option<bool>,
     /// Why it stays: an RFC's section, or a page of `docs/decisions`.
     #[serde(rename = "why")]
     _why: String,
@@ -216,6 +219,7 @@ struct Entry {
 struct KeptOne {
     difference: Regex,
     exchange: Regex,
+    http2: Option<bool>,
 }
 
 impl Kept {
@@ -224,18 +228,68 @@ impl Kept {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let entries: Vec<Entry> = serde_saphyr::from_str(&text).context("kept.yaml")?;
         let each = entries.iter().map(|entry| {
-            Ok(KeptOne { difference: Regex::new(&entry.difference)?, exchange: Regex::new(&entry.exchange)? })
+            Ok(KeptOne {
+                difference: Regex::new(&entry.difference)?,
+                exchange: Regex::new(&entry.exchange)?,
+                http2: entry.http2,
+            })
         });
         each.collect::<anyhow::Result<_>>().map(Self)
     }
 
+    /// Whether a difference is kept. What all exchanges of a configuration show together (its log, its statistics) is
+    /// kept only if the reason holds for each of them.
     pub fn has(&self, difference: &Difference, exchanges: &[Exchange]) -> bool {
         let text = difference.to_string();
+        let texts: Vec<String> =
+            exchanges.iter().map(|exchange| serde_json::to_string(exchange).unwrap_or_default()).collect();
         self.0.iter().any(|kept| {
             kept.difference.is_match(&text)
-                && exchanges.iter().any(|exchange| {
-                    kept.exchange.is_match(&serde_json::to_string(exchange).unwrap_or_default())
-                })
+                && exchanges.iter().all(|exchange| kept.http2.is_none_or(|http2| http2 == exchange.http2))
+                && texts.iter().all(|text| kept.exchange.is_match(text))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference() -> Difference {
+        Difference::of("access log X", "a", "b", Telling::Values).unwrap()
+    }
+
+    fn kept(exchange: &str, http2: Option<bool>) -> Kept {
+        let regex = |text| Regex::new(text).unwrap();
+        Kept(vec![KeptOne { difference: regex("^access log"), exchange: regex(exchange), http2 }])
+    }
+
+    #[test]
+    fn a_reason_holds_for_every_exchange() {
+        let odd = Exchange { abort: true, ..Exchange::default() };
+        let plain = Exchange { http2: true, ..Exchange::default() };
+        let reason = kept("\"abort\":true", None);
+        assert!(reason.has(&difference(), std::slice::from_ref(&odd)));
+        assert!(!reason.has(&difference(), &[odd.clone(), plain.clone()]));
+        assert!(kept("", Some(true)).has(&difference(), std::slice::from_ref(&plain)));
+        assert!(!kept("", Some(true)).has(&difference(), &[odd]));
+    }
+
+    #[test]
+    fn every_kept_difference_has_a_reason_that_reads() {
+        assert!(!Kept::read().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn statuses_of_upstreams_are_of_one_kind() {
+        let kind = |envoy, petmesh| {
+            let difference = Difference::of("response 1 line", envoy, petmesh, Telling::Status);
+            difference.unwrap().kind
+        };
+        assert_eq!(
+            kind("HTTP/1.1 400 Bad Request", "HTTP/1.1 200 OK"),
+            kind("HTTP/1.1 400 Bad", "HTTP/1.1 206 P")
+        );
+        assert_ne!(kind("HTTP/1.1 400 Bad Request", "x"), kind("HTTP/1.1 404 Not Found", "x"));
     }
 }
