@@ -150,7 +150,10 @@ pub fn replay(options: &Options, paths: &[PathBuf]) -> anyhow::Result<usize> {
     for ((path, case), outcome) in files.iter().zip(&cases).zip(&outcomes) {
         let found = differences(&kept, case, outcome);
         println!("{} {}", if found.is_empty() { "PASS" } else { "FAIL" }, path.display());
-        found.iter().for_each(|difference| println!("  {difference}"));
+        for (difference, exchange) in &found {
+            let of = exchange.map_or(String::new(), |at| format!("exchange {at}, "));
+            println!("  {of}{difference}");
+        }
         failed += usize::from(!found.is_empty());
     }
     Ok(failed)
@@ -172,14 +175,19 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The differences of a case that are not kept. That one side refuses a configuration is one.
-fn differences(kept: &Kept, case: &Case, outcome: &Outcome) -> Vec<Difference> {
-    let found: Vec<Difference> = match outcome {
-        Outcome::Ran(found) => found.iter().map(|(difference, _)| difference.clone()).collect(),
+fn differences(kept: &Kept, case: &Case, outcome: &Outcome) -> Found {
+    let found: Found = match outcome {
+        Outcome::Ran(found) => found.clone(),
         Outcome::Refused { envoy, petmesh } => {
-            Difference::of_refusals(envoy.as_deref(), petmesh.as_deref()).into_iter().collect()
+            let refusal = Difference::of_refusals(envoy.as_deref(), petmesh.as_deref());
+            refusal.into_iter().map(|difference| (difference, None)).collect()
         }
     };
-    found.into_iter().filter(|difference| !kept.has(difference, &case.exchanges)).collect()
+    let is_kept = |(difference, at): &(Difference, Option<usize>)| {
+        let one = at.and_then(|at| case.exchanges.get(at));
+        kept.has(difference, one.map_or(&case.exchanges, std::slice::from_ref))
+    };
+    found.into_iter().filter(|found| !is_kept(found)).collect()
 }
 
 impl Run<'_> {
@@ -233,7 +241,7 @@ impl Run<'_> {
     fn read(&mut self, broken: &[Case], outcomes: &[Outcome]) -> anyhow::Result<()> {
         self.tally.broken += broken.len();
         for (case, outcome) in broken.iter().zip(outcomes) {
-            for difference in differences(&self.kept, case, outcome) {
+            for (difference, _) in differences(&self.kept, case, outcome) {
                 self.note(case, &difference, None)?;
             }
         }
@@ -293,8 +301,8 @@ impl Run<'_> {
         smallest.about = match trial::run(programs, std::slice::from_ref(&smallest))?.first() {
             Some(outcome) => differences(kept, &smallest, outcome)
                 .into_iter()
-                .find(|shown| shown.kind == difference.kind)
-                .map_or(text, |shown| shown.to_string()),
+                .find(|(shown, _)| shown.kind == difference.kind)
+                .map_or(text, |(shown, _)| shown.to_string()),
             None => text,
         };
         self.show(&smallest)
@@ -339,7 +347,7 @@ impl Run<'_> {
 /// Which of the cases show a difference of a kind, in batches.
 fn shows(programs: &Programs, kept: &Kept, cases: &[Case], kind: &str) -> Vec<bool> {
     let shows = |(case, outcome): (&Case, &Outcome)| {
-        differences(kept, case, outcome).iter().any(|difference| difference.kind == kind)
+        differences(kept, case, outcome).iter().any(|(difference, _)| difference.kind == kind)
     };
     let mut shown = Vec::new();
     for cases in cases.chunks(BATCH) {
@@ -411,7 +419,7 @@ mod tests {
         let outcomes = trial::run(&programs, std::slice::from_ref(&case)).unwrap();
         let found = differences(&kept, &case, &outcomes[0]);
         let kind = "response header via: some | some";
-        assert!(found.iter().any(|difference| difference.kind == kind), "{found:?}");
+        assert!(found.iter().any(|(difference, _)| difference.kind == kind), "{found:?}");
         let smallest = shrink::shrink(&case, SHRINKING, |cases| shows(&programs, &kept, cases, kind));
         let [change] = &smallest.configuration.changes[..] else { panic!("{smallest:?}") };
         let changed: Vec<_> = change.places.values().collect();

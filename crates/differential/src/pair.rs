@@ -276,6 +276,8 @@ fn own_words(lane: &Lane, seen: &mut Observation) {
         message.body = without_chance(&lane.without_ports(&message.body));
         message.line = without_chance(&lane.without_ports(&message.line));
     }
+    // How much of a request came before it broke off depends on time, even whether any of it came.
+    seen.upstream.retain(|message| !message.framing.ends_with(", closed"));
     // What is left for a later attempt depends on time.
     const LEFT: &str = "x-envoy-expected-rq-timeout-ms: ";
     for line in seen.upstream.iter_mut().skip(1).flat_map(|message| &mut message.headers) {
