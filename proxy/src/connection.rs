@@ -21,45 +21,25 @@ use crate::message::{Name, RequestHead, Version};
 use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
 
+mod counted;
 mod http2;
+
+use counted::{Counted, InUse};
 
 /// Runs a connection until it ends. Must run inside a `LocalSet`: HTTP/2 streams are local tasks.
 pub(crate) async fn run(stream: TcpStream, context: Rc<ConnectionContext>) {
     let begun = now();
-    let stats = context.http();
-    stats.downstream_cx_total.inc();
-    stats.downstream_cx_active.inc();
+    let mut counted = Counted::new(&context, begun);
     let mut drain = context.drain.clone();
-    let end = tokio::select! {
+    counted.end = tokio::select! {
         biased;
         end = serve(stream, &context, begun) => end,
         // What is still under way is given up: its record says so.
         () = reached(&mut drain, Drain::Over) => {
-            stats.downstream_cx_drain_close.inc();
+            context.http().downstream_cx_drain_close.inc();
             End::default()
         }
     };
-    stats.downstream_cx_active.dec();
-    stats.downstream_cx_destroy.inc();
-    if end.active_request {
-        stats.downstream_cx_destroy_active_rq.inc();
-    }
-    match (end.remote, end.active_request) {
-        (true, false) => stats.downstream_cx_destroy_remote.inc(),
-        (false, false) => stats.downstream_cx_destroy_local.inc(),
-        (true, true) => {
-            stats.downstream_cx_destroy_remote.inc();
-            stats.downstream_cx_destroy_remote_active_rq.inc();
-        }
-        (false, true) => {
-            stats.downstream_cx_destroy_local.inc();
-            stats.downstream_cx_destroy_local_active_rq.inc();
-        }
-    }
-    if end.protocol_error {
-        stats.downstream_cx_protocol_error.inc();
-    }
-    stats.downstream_cx_length_ms.record(crate::time::millis(begun.elapsed()));
 }
 
 /// How a connection ended, for statistics.
@@ -94,17 +74,14 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     if http2 {
         let Some((stream, front)) = connection.into_stream() else { return End::default() };
         stats.downstream_cx_http2_total.inc();
-        stats.downstream_cx_http2_active.inc();
+        let _active = InUse::new(&stats.downstream_cx_http2_active);
         // On the heap, so that a connection of HTTP/1 has no place for it.
-        let end = Box::pin(http2::serve(stream, front, context, place, begun)).await;
-        stats.downstream_cx_http2_active.dec();
-        end
+        Box::pin(http2::serve(stream, front, context, place, begun)).await
     } else {
         stats.downstream_cx_http1_total.inc();
-        stats.downstream_cx_http1_active.inc();
+        let _active = InUse::new(&stats.downstream_cx_http1_active);
         let end = serve_http1(&mut connection, context, &place, begun).await;
         count_http1(&mut connection, context);
-        stats.downstream_cx_http1_active.dec();
         end
     }
 }

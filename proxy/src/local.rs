@@ -47,7 +47,9 @@ struct Draining {
     direction: Direction,
     stage: watch::Sender<Drain>,
     connections: JoinSet<()>,
-    /// The deadline has passed: whoever was left has been ended.
+    /// When the connections were told that the deadline has passed. A worker may come late to it.
+    told: Option<Instant>,
+    /// Those that were left have been aborted.
     ended: bool,
 }
 
@@ -116,6 +118,7 @@ impl Local {
             direction,
             stage: watch::Sender::new(self.stage(generation, direction)),
             connections: JoinSet::new(),
+            told: None,
             ended: false,
         });
         draining.ended = false;
@@ -133,8 +136,8 @@ impl Local {
             while draining.connections.try_join_next().is_some() {}
             let stage = self.stage(&draining.generation, draining.direction);
             draining.stage.send_if_modified(|at| std::mem::replace(at, stage) != stage || changed);
-            let retired = draining.generation.retired();
-            if retired.is_some_and(|(_, deadline)| deadline + LAST_RECORDS <= now) {
+            let over = draining.generation.retired().is_some_and(|(_, deadline)| deadline <= now);
+            if over && *draining.told.get_or_insert(now) + LAST_RECORDS <= now {
                 draining.connections.abort_all();
                 draining.ended = true;
             }
@@ -148,11 +151,10 @@ impl Local {
         let all = self.draining.borrow();
         let due = |draining: &Draining| {
             let (_, deadline) = draining.generation.retired()?;
-            let told = *draining.stage.borrow() == Drain::Over;
-            match draining.ended {
-                true => None,
-                false if told => Some(deadline + LAST_RECORDS),
-                false => Some(deadline),
+            match draining.told {
+                _ if draining.ended => None,
+                Some(told) => Some(told + LAST_RECORDS),
+                None => Some(deadline),
             }
         };
         all.values().filter_map(due).min()
