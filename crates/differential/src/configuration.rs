@@ -176,8 +176,16 @@ const LEFT_OUT: [&str; 6] = [
     "envoy.config.core.v3.ConfigSource",
 ];
 
-/// Parts of a change that need more than the judge gives: spans, health checks, TLS, chance.
-const NEEDS_MORE: [&str; 4] = ["\"tracing\"", "\"health_checks\"", "auto_config", "jitter"];
+/// Parts of a change that need more than the judge gives: spans, health checks, files of discovery, chance, copies of
+/// requests that are known as copies.
+const NEEDS_MORE: [&str; 6] = [
+    "\"tracing\"",
+    "\"health_checks\"",
+    "auto_config",
+    "jitter",
+    "eds_config",
+    "disable_shadow_host_suffix_append",
+];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
     let text = std::fs::read_to_string(file)?;
