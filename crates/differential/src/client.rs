@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::case::{Exchange, Request};
@@ -12,11 +13,17 @@ use crate::wire::{Connection, Message, ended};
 /// How long a client waits for a response. Responses that depend on a timeout come sooner.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Runs an exchange; the responses, and how the connection ended.
-pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream) -> (Vec<Message>, String) {
+/// The same where many requests got no response: that configuration has none to give.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(150);
+const MANY: u32 = 3;
+
+/// Runs an exchange; the responses, and how the connection ended. `hung` counts those without an end.
+pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream, hung: &AtomicU32) -> (Vec<Message>, String) {
+    let many = hung.load(Ordering::Relaxed) >= MANY;
+    let patience = if many { LITTLE_PATIENCE } else { PATIENCE };
     let mut responses = Vec::new();
     let ran = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-        .and_then(|stream| Connection::new(stream, PATIENCE))
+        .and_then(|stream| Connection::new(stream, patience))
         .and_then(|connection| {
             if exchange.http2 {
                 http2(connection, exchange, upstream, &mut responses)
@@ -28,6 +35,9 @@ pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream) -> (Vec<Message>
         Ok(end) => end,
         Err(error) => ended(&error).to_owned(),
     };
+    if end == ended(&io::ErrorKind::TimedOut.into()) {
+        hung.fetch_add(1, Ordering::Relaxed);
+    }
     (responses, end)
 }
 

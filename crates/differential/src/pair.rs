@@ -64,6 +64,8 @@ pub struct Lane {
     pub number: usize,
     pub addresses: Addresses,
     upstream: Upstream,
+    /// Exchanges without an end so far.
+    hung: AtomicU32,
 }
 
 impl Drop for Proxy {
@@ -98,7 +100,7 @@ fn lanes(numbers: &[usize], folder: &Path) -> anyhow::Result<Vec<Lane>> {
             std::fs::write(folder.join(file), "a text")?;
         }
         let addresses = Addresses { listener, upstream: upstream.port, refusing, folder };
-        lanes.push(Lane { number, addresses, upstream });
+        lanes.push(Lane { number, addresses, upstream, hung: AtomicU32::new(0) });
     }
     Ok(lanes)
 }
@@ -261,7 +263,8 @@ impl Proxy {
         let Some(lane) = self.lanes.get(lane) else { return Observation::default() };
         lane.upstream.begin(&exchange.upstream);
         let mut seen = Observation::default();
-        (seen.responses, seen.end) = client::run(lane.addresses.listener, exchange, &lane.upstream);
+        (seen.responses, seen.end) =
+            client::run(lane.addresses.listener, exchange, &lane.upstream, &lane.hung);
         seen.upstream = lane.upstream.seen();
         own_words(lane, &mut seen);
         seen
