@@ -30,6 +30,10 @@ RUN_E2E = cargo test --locked -p e2e
 RUN_CHAOS = cargo test --locked -p e2e --no-fail-fast --test mesh chaos::
 endif
 
+# Envoy and petmesh side by side. It reads ENVOY, SEED and MINUTES from the environment.
+JUDGE_BIN = $(or $(CARGO_TARGET_DIR),target)/debug
+JUDGE = $(JUDGE_BIN)/differential --proxy $(JUDGE_BIN)/proxy
+
 .DEFAULT_GOAL := help
 .PHONY: help build up down ps logs demo test e2e differential chaos lint fmt conformance bench bench-reading clean \
   images deploy undeploy url status e2e-containers e2e-k3s e2e-cluster
@@ -85,7 +89,8 @@ e2e: ## The whole mesh under test, as processes on this machine
 
 differential: ## Compare with the real Envoy on generated configurations (ENVOY=, SEED=, MINUTES=)
 	cargo build --locked -p proxy -p differential
-	$${CARGO_TARGET_DIR:-target}/debug/differential --proxy $${CARGO_TARGET_DIR:-target}/debug/proxy
+	$(JUDGE) --cases crates/differential/cases
+	$(JUDGE) $(ARGS)
 
 chaos: ## All chaos cases, written into docs/chaos.md (E2E_TARGET=containers: needs the images)
 ifneq ($(filter-out local,$(E2E_TARGET)),)

@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::case::{Exchange, Request};
 use crate::http2::{Event, Peer};
@@ -12,11 +13,17 @@ use crate::wire::{Connection, Message, ended};
 /// How long a client waits for a response. Responses that depend on a timeout come sooner.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// Runs an exchange; the responses, and how the connection ended.
-pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream) -> (Vec<Message>, String) {
+/// The same where many requests got no response: that configuration has none to give.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(150);
+const MANY: u32 = 3;
+
+/// Runs an exchange; the responses, and how the connection ended. `hung` counts those without an end.
+pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream, hung: &AtomicU32) -> (Vec<Message>, String) {
+    let many = hung.load(Ordering::Relaxed) >= MANY;
+    let patience = if many { LITTLE_PATIENCE } else { PATIENCE };
     let mut responses = Vec::new();
     let ran = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
-        .and_then(|stream| Connection::new(stream, PATIENCE))
+        .and_then(|stream| Connection::new(stream, patience))
         .and_then(|connection| {
             if exchange.http2 {
                 http2(connection, exchange, upstream, &mut responses)
@@ -28,11 +35,30 @@ pub fn run(port: u16, exchange: &Exchange, upstream: &Upstream) -> (Vec<Message>
         Ok(end) => end,
         Err(error) => ended(&error).to_owned(),
     };
+    if end == ended(&io::ErrorKind::TimedOut.into()) {
+        hung.fetch_add(1, Ordering::Relaxed);
+    }
     (responses, end)
 }
 
 const LEFT_OPEN: &str = "left open";
 const WENT_AWAY: &str = "the client went away";
+
+/// Waits until the upstream has got an attempt; false when the proxy responds itself.
+fn goes_on(stream: &TcpStream, upstream: &Upstream, attempts: usize) -> io::Result<bool> {
+    const STEP: Duration = Duration::from_millis(2);
+    let until = Instant::now() + PATIENCE;
+    while Instant::now() < until && !upstream.has_got(attempts, STEP) {
+        stream.set_nonblocking(true)?;
+        let came = stream.peek(&mut [0]).is_ok();
+        stream.set_nonblocking(false)?;
+        if came {
+            break;
+        }
+    }
+    // What comes from the upstream comes after this is true.
+    Ok(upstream.has_got(attempts, Duration::ZERO))
+}
 
 fn http1(
     mut connection: Connection,
@@ -49,7 +75,8 @@ fn http1(
         if !exchange.pipelined {
             let _ = connection.send(&request.bytes());
         }
-        if exchange.abort && at + 1 == exchange.requests.len() && upstream.has_got(at + 1, PATIENCE) {
+        let last = at + 1 == exchange.requests.len();
+        if exchange.abort && last && goes_on(&connection.stream, upstream, at + 1)? {
             return Ok(WENT_AWAY.to_owned());
         }
         loop {
@@ -84,8 +111,12 @@ fn http2(
     let mut peer = Peer::client(connection)?;
     for (at, request) in exchange.requests.iter().enumerate() {
         let stream = 2 * at as u32 + 1;
+        let aborts = exchange.abort && at + 1 == exchange.requests.len();
+        if aborts {
+            peer.settle()?;
+        }
         peer.request(stream, request)?;
-        if exchange.abort && at + 1 == exchange.requests.len() && upstream.has_got(at + 1, PATIENCE) {
+        if aborts && goes_on(peer.stream(), upstream, at + 1)? {
             peer.reset(stream, "CANCEL")?;
             return Ok(WENT_AWAY.to_owned());
         }

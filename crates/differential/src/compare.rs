@@ -32,8 +32,10 @@ impl std::fmt::Display for Difference {
 /// How much of two values says what the cause of their difference is.
 #[derive(Clone, Copy)]
 enum Telling {
-    /// All of them: a status, a response flag.
+    /// All of them: a response flag.
     Values,
+    /// A status that proxies make themselves; others come from the upstream.
+    Status,
     /// Which of them is there: most headers.
     Presence,
     /// The place says it all: a statistic.
@@ -45,6 +47,7 @@ impl Difference {
         let presence = |text: &str| if text.is_empty() || text == NONE { "none" } else { "some" };
         let values = match telling {
             Telling::Values => format!(": {envoy} | {petmesh}"),
+            Telling::Status => format!(": {} | {}", own_status(envoy), own_status(petmesh)),
             Telling::Presence => format!(": {} | {}", presence(envoy), presence(petmesh)),
             Telling::Nothing => String::new(),
         };
@@ -85,6 +88,19 @@ fn reason(log: &str) -> &str {
     line.rsplit("/proxy.json': ").next().unwrap_or(line)
 }
 
+/// Status lines with `other` for a status that proxies do not make themselves.
+fn own_status(lines: &str) -> String {
+    const OWN: [&str; 12] =
+        ["100", "301", "400", "403", "404", "408", "413", "426", "431", "501", "502", "503"];
+    let own = |line: &str| {
+        let mut words = line.split(' ');
+        let (version, status) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let known = !version.starts_with("HTTP/") || OWN.contains(&status);
+        format!("{version} {}", if known { status } else { "other" })
+    };
+    lines.split(" and ").map(own).collect::<Vec<_>>().join(" and ")
+}
+
 const NONE: &str = "(none)";
 
 fn without_numbers(text: &str) -> String {
@@ -102,7 +118,7 @@ pub fn exchange(envoy: &Observation, petmesh: &Observation) -> Vec<Difference> {
 
 fn messages(what: &str, envoy: &[Message], petmesh: &[Message], found: &mut Vec<Difference>) {
     // The lines of requests hold what the generator chose; those of responses a status.
-    let telling = if what == "response" { Telling::Values } else { Telling::Presence };
+    let telling = if what == "response" { Telling::Status } else { Telling::Presence };
     if envoy.len() != petmesh.len() {
         let lines = |messages: &[Message]| {
             messages.iter().map(|message| message.line.clone()).collect::<Vec<_>>().join(" and ")
@@ -191,6 +207,9 @@ struct Entry {
     /// Matches the exchange, as a case has it; anything by default.
     #[serde(default)]
     exchange: String,
+    /// The client's version; any by default.
+    #[serde(default)]
+    http2: Option<bool>,
     /// Why it stays: an RFC's section, or a page of `docs/decisions`.
     #[serde(rename = "why")]
     _why: String,
@@ -200,6 +219,7 @@ struct Entry {
 struct KeptOne {
     difference: Regex,
     exchange: Regex,
+    http2: Option<bool>,
 }
 
 impl Kept {
@@ -208,18 +228,68 @@ impl Kept {
         let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         let entries: Vec<Entry> = serde_saphyr::from_str(&text).context("kept.yaml")?;
         let each = entries.iter().map(|entry| {
-            Ok(KeptOne { difference: Regex::new(&entry.difference)?, exchange: Regex::new(&entry.exchange)? })
+            Ok(KeptOne {
+                difference: Regex::new(&entry.difference)?,
+                exchange: Regex::new(&entry.exchange)?,
+                http2: entry.http2,
+            })
         });
         each.collect::<anyhow::Result<_>>().map(Self)
     }
 
+    /// Whether a difference is kept. What all exchanges of a configuration show together (its log, its statistics) is
+    /// kept only if the reason holds for each of them.
     pub fn has(&self, difference: &Difference, exchanges: &[Exchange]) -> bool {
         let text = difference.to_string();
+        let texts: Vec<String> =
+            exchanges.iter().map(|exchange| serde_json::to_string(exchange).unwrap_or_default()).collect();
         self.0.iter().any(|kept| {
             kept.difference.is_match(&text)
-                && exchanges.iter().any(|exchange| {
-                    kept.exchange.is_match(&serde_json::to_string(exchange).unwrap_or_default())
-                })
+                && exchanges.iter().all(|exchange| kept.http2.is_none_or(|http2| http2 == exchange.http2))
+                && texts.iter().all(|text| kept.exchange.is_match(text))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference() -> Difference {
+        Difference::of("access log X", "a", "b", Telling::Values).unwrap()
+    }
+
+    fn kept(exchange: &str, http2: Option<bool>) -> Kept {
+        let regex = |text| Regex::new(text).unwrap();
+        Kept(vec![KeptOne { difference: regex("^access log"), exchange: regex(exchange), http2 }])
+    }
+
+    #[test]
+    fn a_reason_holds_for_every_exchange() {
+        let odd = Exchange { abort: true, ..Exchange::default() };
+        let plain = Exchange { http2: true, ..Exchange::default() };
+        let reason = kept("\"abort\":true", None);
+        assert!(reason.has(&difference(), std::slice::from_ref(&odd)));
+        assert!(!reason.has(&difference(), &[odd.clone(), plain.clone()]));
+        assert!(kept("", Some(true)).has(&difference(), std::slice::from_ref(&plain)));
+        assert!(!kept("", Some(true)).has(&difference(), &[odd]));
+    }
+
+    #[test]
+    fn every_kept_difference_has_a_reason_that_reads() {
+        assert!(!Kept::read().unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn statuses_of_upstreams_are_of_one_kind() {
+        let kind = |envoy, petmesh| {
+            let difference = Difference::of("response 1 line", envoy, petmesh, Telling::Status);
+            difference.unwrap().kind
+        };
+        assert_eq!(
+            kind("HTTP/1.1 400 Bad Request", "HTTP/1.1 200 OK"),
+            kind("HTTP/1.1 400 Bad", "HTTP/1.1 206 P")
+        );
+        assert_ne!(kind("HTTP/1.1 400 Bad Request", "x"), kind("HTTP/1.1 404 Not Found", "x"));
     }
 }

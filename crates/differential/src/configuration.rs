@@ -59,6 +59,9 @@ pub struct Change {
 /// A base with changes, in order.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Configuration {
+    /// A file of the repository in place of the base. Only the readers see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     pub changes: Vec<Change>,
 }
 
@@ -82,7 +85,10 @@ impl Configuration {
 
     /// The file with all changes that can be made.
     pub fn tree(&self) -> anyhow::Result<Value> {
-        let mut tree = base()?;
+        let mut tree = match &self.file {
+            Some(file) => shipped(file)?,
+            None => base()?,
+        };
         for change in &self.changes {
             let before = tree.clone();
             for (at, over) in &change.places {
@@ -170,8 +176,16 @@ const LEFT_OUT: [&str; 6] = [
     "envoy.config.core.v3.ConfigSource",
 ];
 
-/// Parts of a change that need more than the judge gives: spans, health checks, TLS, chance.
-const NEEDS_MORE: [&str; 4] = ["\"tracing\"", "\"health_checks\"", "auto_config", "jitter"];
+/// Parts of a change that need more than the judge gives: spans, health checks, files of discovery, chance, copies of
+/// requests that are known as copies.
+const NEEDS_MORE: [&str; 6] = [
+    "\"tracing\"",
+    "\"health_checks\"",
+    "auto_config",
+    "jitter",
+    "eds_config",
+    "disable_shadow_host_suffix_append",
+];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
     let text = std::fs::read_to_string(file)?;
@@ -234,6 +248,25 @@ fn settings() -> anyhow::Result<Vec<Change>> {
         Change { name: serde_json::to_string(&places).unwrap_or_default(), places }
     });
     Ok(changes.collect())
+}
+
+/// Files that the repository ships, below its root.
+pub const SHIPPED: [&str; 3] =
+    ["deploy/config/ingress.yaml", "deploy/config/pet.yaml", "deploy/config/petstore.yaml"];
+
+/// A shipped file that Envoy takes too: discovery of the v1 API is petmesh's alone.
+fn shipped(file: &str) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(repository().join(file)).with_context(|| file.to_owned())?;
+    let mut tree: Value = serde_saphyr::from_str(&text).with_context(|| file.to_owned())?;
+    let clusters = tree.pointer_mut("/static_resources/clusters").and_then(Value::as_array_mut);
+    for cluster in clusters.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if cluster.remove("eds_cluster_config").is_some() {
+            cluster.insert("type".to_owned(), "STATIC".into());
+            let assignment = json!({ "cluster_name": cluster.get("name") });
+            cluster.insert("load_assignment".to_owned(), assignment);
+        }
+    }
+    Ok(tree)
 }
 
 /// The base: one listener with a connection manager, one cluster.
@@ -330,7 +363,9 @@ mod tests {
         assert!(catalogue.len() > 400, "{}", catalogue.len());
         for change in catalogue {
             let name = change.name.clone();
-            let part = Configuration { changes: vec![change] }.part(0, &addresses).unwrap();
+            let part = Configuration { changes: vec![change], ..Configuration::default() }
+                .part(0, &addresses)
+                .unwrap();
             let text = bootstrap([part], 1003).to_string();
             if let Err(errors) = xds::read_bootstrap("file", &text) {
                 refused.push((name, errors));

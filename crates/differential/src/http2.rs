@@ -73,6 +73,24 @@ impl Peer {
         Ok(Self { connection, decoder: Decoder::default() })
     }
 
+    pub fn stream(&self) -> &std::net::TcpStream {
+        &self.connection.stream
+    }
+
+    /// Waits until the peer has said all that it says without a request.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.connection.send(&frame(PING, 0, 0, &[0; 8]))?;
+        loop {
+            let (kind, flags, ..) = self.frame()?;
+            match kind {
+                SETTINGS if flags & ACK == 0 => self.connection.send(&frame(SETTINGS, ACK, 0, &[]))?,
+                PING if flags & ACK != 0 => return Ok(()),
+                GOAWAY => return Err(io::ErrorKind::ConnectionAborted.into()),
+                _ => {}
+            }
+        }
+    }
+
     /// Sends a request on a stream.
     pub fn request(&mut self, stream: u32, request: &Request) -> io::Result<()> {
         let block = request_fields(request);

@@ -33,7 +33,9 @@ const BATCH: usize = 32;
 /// Exchanges over each configuration.
 const EXCHANGES: usize = 50;
 /// Broken configurations in each batch, which only the readers see.
-const MUTATED: usize = 6;
+const MUTATED: usize = 12;
+/// How often a kind of difference is looked at that did not show again.
+const REPEATED: usize = 5;
 /// Cases that are tried for shrinking one difference.
 const SHRINKING: usize = 400;
 
@@ -47,6 +49,8 @@ struct Tally {
     kept: usize,
     /// Each kind of difference: how often, and an example.
     found: BTreeMap<String, (usize, String)>,
+    /// The same of those that did not show again when their case ran alone.
+    not_repeated: BTreeMap<String, (usize, String)>,
 }
 
 /// A run: what it was asked for, and what it has found.
@@ -104,7 +108,13 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
     let configurations: Vec<&Configuration> = cases.iter().map(|case| &case.configuration).collect();
     let of_configuration = |configuration| Case { configuration, ..Case::default() };
     let broken = (0..MUTATED).map(|_| {
-        let whole = configuration(&mut rng, catalogue);
+        let whole = match rng.usize(..2 * configuration::SHIPPED.len()) {
+            at if at < configuration::SHIPPED.len() => Configuration {
+                file: configuration::SHIPPED.get(at).map(|file| (*file).to_owned()),
+                ..Configuration::default()
+            },
+            _ => configuration(&mut rng, catalogue),
+        };
         mutation::mutated(&mut rng, whole).map(of_configuration)
     });
     let broken: Vec<Case> = broken.collect::<anyhow::Result<_>>()?;
@@ -117,7 +127,7 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
 fn configuration(rng: &mut Rng, catalogue: &[Change]) -> Configuration {
     let changes =
         (0..rng.usize(1..4)).filter_map(|_| catalogue.get(rng.usize(..catalogue.len().max(1))).cloned());
-    Configuration { changes: changes.collect() }
+    Configuration { changes: changes.collect(), file: None }
 }
 
 fn case(rng: &mut Rng, catalogue: &[Change]) -> Case {
@@ -140,7 +150,10 @@ pub fn replay(options: &Options, paths: &[PathBuf]) -> anyhow::Result<usize> {
     for ((path, case), outcome) in files.iter().zip(&cases).zip(&outcomes) {
         let found = differences(&kept, case, outcome);
         println!("{} {}", if found.is_empty() { "PASS" } else { "FAIL" }, path.display());
-        found.iter().for_each(|difference| println!("  {difference}"));
+        for (difference, exchange) in &found {
+            let of = exchange.map_or(String::new(), |at| format!("exchange {at}, "));
+            println!("  {of}{difference}");
+        }
         failed += usize::from(!found.is_empty());
     }
     Ok(failed)
@@ -162,14 +175,19 @@ fn files(paths: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// The differences of a case that are not kept. That one side refuses a configuration is one.
-fn differences(kept: &Kept, case: &Case, outcome: &Outcome) -> Vec<Difference> {
-    let found: Vec<Difference> = match outcome {
-        Outcome::Ran(found) => found.iter().map(|(difference, _)| difference.clone()).collect(),
+fn differences(kept: &Kept, case: &Case, outcome: &Outcome) -> Found {
+    let found: Found = match outcome {
+        Outcome::Ran(found) => found.clone(),
         Outcome::Refused { envoy, petmesh } => {
-            Difference::of_refusals(envoy.as_deref(), petmesh.as_deref()).into_iter().collect()
+            let refusal = Difference::of_refusals(envoy.as_deref(), petmesh.as_deref());
+            refusal.into_iter().map(|difference| (difference, None)).collect()
         }
     };
-    found.into_iter().filter(|difference| !kept.has(difference, &case.exchanges)).collect()
+    let is_kept = |(difference, at): &(Difference, Option<usize>)| {
+        let one = at.and_then(|at| case.exchanges.get(at));
+        kept.has(difference, one.map_or(&case.exchanges, std::slice::from_ref))
+    };
+    found.into_iter().filter(|found| !is_kept(found)).collect()
 }
 
 impl Run<'_> {
@@ -188,11 +206,16 @@ impl Run<'_> {
             }
         }
         self.take(cases, &outcomes)?;
+        for (case, outcome) in cases.iter().zip(&outcomes) {
+            if matches!(outcome, Outcome::Ran(_)) {
+                self.tally.configurations += 1;
+                self.tally.exchanges += case.exchanges.len();
+            }
+        }
         if again.is_empty() {
             return Ok(());
         }
         let outcomes = trial::run(&self.options.programs, &again)?;
-        self.tally.configurations -= again.len();
         self.take(&again, &outcomes)
     }
 
@@ -208,8 +231,6 @@ impl Run<'_> {
                     }
                 }
                 Outcome::Ran(found) => {
-                    self.tally.configurations += 1;
-                    self.tally.exchanges += case.exchanges.len();
                     self.found(case, found)?;
                 }
             }
@@ -220,7 +241,7 @@ impl Run<'_> {
     fn read(&mut self, broken: &[Case], outcomes: &[Outcome]) -> anyhow::Result<()> {
         self.tally.broken += broken.len();
         for (case, outcome) in broken.iter().zip(outcomes) {
-            for difference in differences(&self.kept, case, outcome) {
+            for (difference, _) in differences(&self.kept, case, outcome) {
                 self.note(case, &difference, None)?;
             }
         }
@@ -252,25 +273,38 @@ impl Run<'_> {
             *count += 1;
             return Ok(());
         }
+        let seen = self.tally.not_repeated.get_mut(&difference.kind);
+        if let Some((count, _)) = seen.filter(|(count, _)| *count >= REPEATED) {
+            *count += 1;
+            return Ok(());
+        }
         self.tally.found.insert(difference.kind.clone(), (1, text.clone()));
         if self.tally.found.len() > self.options.limit {
             return Ok(());
         }
         let (programs, kept) = (&self.options.programs, &self.kept);
         let shows = |cases: &[Case]| shows(programs, kept, cases, &difference.kind);
+        // Twice, so that chance alone is not shrunk.
         let first = alone
             .into_iter()
             .chain([case.clone()])
-            .find(|case| shows(std::slice::from_ref(case)).first().copied().unwrap_or_default());
+            .find(|case| shows(&[case.clone(), case.clone()]).iter().all(|shown| *shown));
         let Some(first) = first else {
-            // It came from chance, or from what went before on the pair: said, and not forgotten.
-            println!("\nnot repeated alone: {text}");
-            let entry = (1, format!("not repeated alone: {text}"));
-            self.tally.found.insert(difference.kind.clone(), entry);
+            // Chance, or what went before on the pair: said, but no case shows it.
+            println!("\nnot repeated: {text}");
+            self.tally.found.remove(&difference.kind);
+            self.tally.not_repeated.entry(difference.kind.clone()).or_insert((0, text)).0 += 1;
             return Ok(());
         };
         let mut smallest = shrink::shrink(&first, SHRINKING, shows);
-        smallest.about = text;
+        // What the smallest case shows, which is rarely what was found first.
+        smallest.about = match trial::run(programs, std::slice::from_ref(&smallest))?.first() {
+            Some(outcome) => differences(kept, &smallest, outcome)
+                .into_iter()
+                .find(|(shown, _)| shown.kind == difference.kind)
+                .map_or(text, |(shown, _)| shown.to_string()),
+            None => text,
+        };
         self.show(&smallest)
     }
 
@@ -295,15 +329,17 @@ impl Run<'_> {
     }
 
     fn report(&self) {
-        let Tally { configurations, exchanges, refused, broken, kept, found } = &self.tally;
+        let Tally { configurations, exchanges, refused, broken, kept, found, not_repeated } = &self.tally;
         println!(
             "\n{exchanges} exchanges over {configurations} configurations compared; {refused} \
              configurations refused; {broken} broken ones read; {kept} differences kept on purpose"
         );
-        let mut found: Vec<_> = found.values().collect();
-        found.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
-        for (count, text) in found {
-            println!("{count:6} x {text}");
+        for (kinds, what) in [(found, ""), (not_repeated, "not repeated: ")] {
+            let mut kinds: Vec<_> = kinds.values().collect();
+            kinds.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+            for (count, text) in kinds {
+                println!("{count:6} x {what}{text}");
+            }
         }
     }
 }
@@ -311,7 +347,7 @@ impl Run<'_> {
 /// Which of the cases show a difference of a kind, in batches.
 fn shows(programs: &Programs, kept: &Kept, cases: &[Case], kind: &str) -> Vec<bool> {
     let shows = |(case, outcome): (&Case, &Outcome)| {
-        differences(kept, case, outcome).iter().any(|difference| difference.kind == kind)
+        differences(kept, case, outcome).iter().any(|(difference, _)| difference.kind == kind)
     };
     let mut shown = Vec::new();
     for cases in cases.chunks(BATCH) {
@@ -383,7 +419,7 @@ mod tests {
         let outcomes = trial::run(&programs, std::slice::from_ref(&case)).unwrap();
         let found = differences(&kept, &case, &outcomes[0]);
         let kind = "response header via: some | some";
-        assert!(found.iter().any(|difference| difference.kind == kind), "{found:?}");
+        assert!(found.iter().any(|(difference, _)| difference.kind == kind), "{found:?}");
         let smallest = shrink::shrink(&case, SHRINKING, |cases| shows(&programs, &kept, cases, kind));
         let [change] = &smallest.configuration.changes[..] else { panic!("{smallest:?}") };
         let changed: Vec<_> = change.places.values().collect();

@@ -7,13 +7,21 @@ use crate::configuration::{Change, Configuration};
 
 /// Breaks parts of a configuration. Every breakage is a change like any other, so that a case can hold it.
 pub fn mutated(rng: &mut Rng, mut configuration: Configuration) -> anyhow::Result<Configuration> {
-    for _ in 0..rng.usize(1..3) {
+    let wanted = configuration.changes.len() + rng.usize(1..3);
+    // Some breakages change nothing: an empty object laid over an object.
+    for _ in 0..20 {
+        if configuration.changes.len() == wanted {
+            break;
+        }
         let tree = configuration.tree()?;
         let mut places = Vec::new();
-        let parts = ["listeners", "clusters"];
-        for part in parts {
-            let at = format!("static_resources.{part}");
-            all_places(&tree["static_resources"][part], &at, &mut places);
+        if configuration.file.is_some() {
+            all_places(&tree, "", &mut places);
+        } else {
+            for part in ["listeners", "clusters"] {
+                let at = format!("static_resources.{part}");
+                all_places(&tree["static_resources"][part], &at, &mut places);
+            }
         }
         let Some((at, step, value)) = places.get(rng.usize(..places.len().max(1))) else { break };
         let parent = at_place(&tree, at);
@@ -23,6 +31,9 @@ pub fn mutated(rng: &mut Rng, mut configuration: Configuration) -> anyhow::Resul
         };
         let change = Change { name: format!("broken: {at}"), places: [(at.clone(), over)].into() };
         configuration.changes.push(change);
+        if configuration.tree()? == tree {
+            configuration.changes.pop();
+        }
     }
     Ok(configuration)
 }
@@ -39,7 +50,8 @@ fn all_places<'t>(value: &'t Value, at: &str, places: &mut Vec<(String, Step, &'
             for (key, inner) in fields {
                 places.push((at.to_owned(), Step::Key(key.clone()), inner));
                 let step = if key.contains('.') { format!("[{key}]") } else { key.clone() };
-                all_places(inner, &format!("{at}.{step}"), places);
+                let at = if at.is_empty() { step } else { format!("{at}.{step}") };
+                all_places(inner, &at, places);
             }
         }
         Value::Array(items) => {
@@ -112,5 +124,23 @@ fn instead(rng: &mut Rng, value: &Value) -> Value {
         Value::String(text) if rng.bool() => json!(format!("{text}x")),
         Value::String(_) => pick(rng, &strings),
         Value::Null | Value::Array(_) | Value::Object(_) => pick(rng, &any),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::configuration::SHIPPED;
+
+    #[test]
+    fn a_broken_configuration_is_another_one() {
+        for seed in 0..40 {
+            let mut rng = Rng::with_seed(seed);
+            let file = (seed % 2 == 0).then(|| SHIPPED[seed as usize % SHIPPED.len()].to_owned());
+            let whole = Configuration { file, ..Configuration::default() };
+            let broken = mutated(&mut rng, whole.clone()).unwrap();
+            assert!(!broken.changes.is_empty());
+            assert_ne!(broken.tree().unwrap(), whole.tree().unwrap(), "seed {seed}: {broken:?}");
+        }
     }
 }

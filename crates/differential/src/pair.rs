@@ -64,6 +64,8 @@ pub struct Lane {
     pub number: usize,
     pub addresses: Addresses,
     upstream: Upstream,
+    /// Exchanges without an end so far.
+    hung: AtomicU32,
 }
 
 impl Drop for Proxy {
@@ -98,7 +100,7 @@ fn lanes(numbers: &[usize], folder: &Path) -> anyhow::Result<Vec<Lane>> {
             std::fs::write(folder.join(file), "a text")?;
         }
         let addresses = Addresses { listener, upstream: upstream.port, refusing, folder };
-        lanes.push(Lane { number, addresses, upstream });
+        lanes.push(Lane { number, addresses, upstream, hung: AtomicU32::new(0) });
     }
     Ok(lanes)
 }
@@ -186,12 +188,18 @@ fn write(
     configurations: &[&Configuration],
     admin: u16,
 ) -> anyhow::Result<PathBuf> {
+    let file = folder.join("proxy.json");
+    if let [configuration] = configurations
+        && configuration.file.is_some()
+    {
+        std::fs::write(&file, configuration.tree()?.to_string())?;
+        return Ok(file);
+    }
     let parts: anyhow::Result<Vec<_>> = lanes
         .iter()
         .zip(configurations)
         .map(|(lane, configuration)| configuration.part(lane.number, &lane.addresses))
         .collect();
-    let file = folder.join("proxy.json");
     std::fs::write(&file, configuration::bootstrap(parts?, admin).to_string())?;
     Ok(file)
 }
@@ -255,7 +263,8 @@ impl Proxy {
         let Some(lane) = self.lanes.get(lane) else { return Observation::default() };
         lane.upstream.begin(&exchange.upstream);
         let mut seen = Observation::default();
-        (seen.responses, seen.end) = client::run(lane.addresses.listener, exchange, &lane.upstream);
+        (seen.responses, seen.end) =
+            client::run(lane.addresses.listener, exchange, &lane.upstream, &lane.hung);
         seen.upstream = lane.upstream.seen();
         own_words(lane, &mut seen);
         seen
@@ -269,6 +278,15 @@ fn own_words(lane: &Lane, seen: &mut Observation) {
         message.headers = headers.iter().map(|line| stable(&lane.without_ports(line))).collect();
         message.body = without_chance(&lane.without_ports(&message.body));
         message.line = without_chance(&lane.without_ports(&message.line));
+    }
+    // How much of a request came before it broke off depends on time, even whether any of it came.
+    seen.upstream.retain(|message| !message.framing.ends_with(", closed"));
+    // What is left for a later attempt depends on time.
+    const LEFT: &str = "x-envoy-expected-rq-timeout-ms: ";
+    for line in seen.upstream.iter_mut().skip(1).flat_map(|message| &mut message.headers) {
+        if line.starts_with(LEFT) {
+            *line = format!("{LEFT}N");
+        }
     }
 }
 
@@ -323,11 +341,6 @@ fn stable(line: &str) -> String {
     match name {
         "date" if value.ends_with(" GMT") && !value.contains("1970") => "date: NOW".to_owned(),
         "x-envoy-upstream-service-time" => "x-envoy-upstream-service-time: N".to_owned(),
-        "x-envoy-expected-rq-timeout-ms" => {
-            // What is left for a later attempt depends on time.
-            let seconds = value.parse::<u64>().unwrap_or(0).div_ceil(1000);
-            if seconds > 1 { format!("{name}: {seconds} s") } else { line.to_owned() }
-        }
         _ => without_chance(line),
     }
 }
@@ -350,14 +363,13 @@ pub fn without_chance(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const LINES: [&str; 9] = [
+    const LINES: [&str; 8] = [
         "date: Sun, 29 Nov 2026 03:00:00 GMT",
         "date: Thu, 01 Jan 1970 00:00:00 GMT",
         "x-envoy-upstream-service-time: 17",
         "x-request-id: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
         "x-request-id: 00000000-0000-4000-8000-000000000000",
         "a: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
-        "x-envoy-expected-rq-timeout-ms: 14997",
         "x-forwarded-for: 10.0.0.1,127.0.0.1",
         "no colon",
     ];
@@ -373,7 +385,6 @@ mod tests {
                 "x-request-id: UUID",
                 "x-request-id: 00000000-0000-4000-8000-000000000000",
                 "a: UUID",
-                "x-envoy-expected-rq-timeout-ms: 15 s",
                 "x-forwarded-for: 10.0.0.1,SELF",
                 "no colon",
             ]

@@ -251,7 +251,10 @@ mod tests {
         };
         Case {
             about: String::new(),
-            configuration: Configuration { changes: vec![change("x"), change("guilty"), change("y")] },
+            configuration: Configuration {
+                changes: ["x", "guilty", "y"].map(change).to_vec(),
+                ..Configuration::default()
+            },
             exchanges: ["GET /a HTTP/1.1", "POST /b?c HTTP/1.1"].map(exchange).to_vec(),
         }
     }

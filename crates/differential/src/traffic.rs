@@ -201,7 +201,7 @@ const RESPONSES: [&str; 26] = [
 ];
 
 /// Responses that break the rules, or have none of a body.
-const ODD_RESPONSES: [(&str, Then); 18] = [
+const ODD_RESPONSES: [(&str, Then); 17] = [
     ("", Then::Close),
     ("", Then::Reset),
     ("HTTP/1.1 200 OK\r\n", Then::Close),
@@ -211,7 +211,6 @@ const ODD_RESPONSES: [(&str, Then); 18] = [
     ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\nabc\r\n", Then::Close),
     ("garbage\r\n\r\n", Then::Close),
     ("HTTP/2.0 200 OK\r\n\r\n", Then::Close),
-    ("HTTP/1.1 99 Low\r\ncontent-length: 0\r\n\r\n", Then::Close),
     ("HTTP/1.1 999 High\r\ncontent-length: 0\r\n\r\n", Then::Close),
     ("HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", Then::Close),
     ("HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", Then::Close),
@@ -233,7 +232,8 @@ fn pick<'a>(rng: &mut Rng, from: &[&'a str]) -> &'a str {
 pub fn exchange(rng: &mut Rng, timeouts: bool) -> Exchange {
     let count = if rng.u8(..8) == 0 { rng.usize(2..4) } else { 1 };
     let http2 = rng.u8(..5) == 0;
-    let pipelined = count > 1 && !http2 && rng.bool();
+    // Envoy closes after two pipelined local replies, and a third request gets no response.
+    let pipelined = count == 2 && !http2 && rng.bool();
     let odd = rng.u8(..6) == 0 && count == 1;
     let abort = count == 1 && !odd && rng.u8(..24) == 0;
     let each = |_| if http2 { request_of_http2(rng, odd) } else { request(rng, odd) };

@@ -10,7 +10,7 @@ use crate::configuration::Configuration;
 use crate::pair::{Programs, Proxy, Side};
 
 /// Cases whose exchanges run at the same time.
-const THREADS: usize = 4;
+const THREADS: usize = 12;
 
 /// A difference, and the exchange that shows it if it is one alone.
 pub type Found = Vec<(Difference, Option<usize>)>;

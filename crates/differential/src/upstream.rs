@@ -121,7 +121,7 @@ impl Upstream {
 
     /// What came, once all scripts are over.
     pub fn seen(&self) -> Vec<Message> {
-        self.reaches(Duration::from_millis(500), |state| state.busy == 0);
+        self.reaches(Duration::from_secs(2), |state| state.busy == 0);
         let mut seen = self.state().seen.clone();
         seen.sort_by_key(Message::is_mirrored);
         seen

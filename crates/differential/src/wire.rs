@@ -198,10 +198,11 @@ impl<S: Read> Connection<S> {
 /// The words for the end of a connection.
 pub fn ended(error: &io::Error) -> &'static str {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => "closed",
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => {
-            "reset"
-        }
+        // Whether a close becomes a reset depends on what was read before it, and so on time.
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionAborted => "closed",
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "nothing comes",
         _ => "unreadable",
     }
