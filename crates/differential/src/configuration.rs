@@ -276,7 +276,7 @@ fn base() -> anyhow::Result<Value> {
     let mut base: Value = serde_saphyr::from_str(&text).context("the base")?;
     let log = LOG.map(|operator| format!("%{operator}%")).join(BETWEEN) + "\n";
     let more = json!({
-        // Nobody waits for a client to close.
+        // A proxy that closes first waits for its client only this long.
         "delayed_close_timeout": "0.02s",
         "access_log": [{
             "name": "judge",
