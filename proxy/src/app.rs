@@ -92,6 +92,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
+    drop((warnings, text));
     apart.free();
     let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };

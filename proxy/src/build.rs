@@ -30,7 +30,6 @@ pub mod check;
 mod cluster;
 pub(crate) mod discovery;
 mod edge;
-mod extensions;
 pub(crate) mod files;
 mod health;
 mod http_filters;
@@ -46,7 +45,6 @@ pub(crate) mod resolver;
 mod retries;
 mod routes;
 mod runtime;
-mod sockets;
 mod tracing;
 mod values;
 
@@ -285,7 +283,11 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
         bootstrap.dns_resolution_config.as_ref(),
         bootstrap.use_tcp_for_dns_lookups,
     );
-    cx.upstream_buffers = sockets::of_upstreams(&mut cx, bootstrap);
+    let upstreams =
+        bootstrap.cluster_manager.as_ref().and_then(|manager| manager.upstream_bind_config.as_ref());
+    let place = Place::ROOT.field("cluster_manager");
+    let options = upstreams.map(|config| &*config.socket_options).unwrap_or_default();
+    cx.upstream_buffers = values::socket_buffers(&mut cx, &place.field("upstream_bind_config"), options);
     let admin = admin::address(&mut cx, bootstrap);
     let admin_log = admin::access_log(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);

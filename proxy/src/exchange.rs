@@ -10,15 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::downstream::Downstream;
 use crate::filter::chain::Running;
 use crate::format::Context;
 use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
-use crate::local::{Idle, Local};
+use crate::local::{IdlePlace, Local};
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::overload::{Overload, Relief};
@@ -94,7 +93,7 @@ struct Request<'x> {
 struct Response {
     head: ResponseHead,
     /// Values of `set-cookie` for a response of the upstream.
-    cookies: SmallVec<[FieldValueBuf; 1]>,
+    cookies: Vec<FieldValueBuf>,
     trailers: Option<Fields>,
     phase: Phase,
 }
@@ -146,10 +145,10 @@ impl ConnectionContext {
         if self.listener.bypasses_overload { full } else { self.local.state.overload.connection_idle(full) }
     }
 
-    /// Enters the connection among those that make way for new ones, where there are any.
-    pub(crate) fn enter_idle(&self, used: bool, evicted: &Rc<Notify>) -> Option<Idle> {
+    /// The connection's place among those that make way for new ones.
+    pub(crate) fn idle_place(&self) -> IdlePlace {
         let evicts = !self.listener.bypasses_overload && self.local.state.overload.evicts_idle();
-        evicts.then(|| self.local.idle.enter(used, evicted))
+        IdlePlace::new(evicts.then(|| Rc::clone(&self.local.idle)))
     }
 
     fn listener_http(&self) -> &ListenerHttpStats {

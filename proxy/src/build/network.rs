@@ -14,8 +14,8 @@ use xds::envoy::extensions::filters::network::local_ratelimit::v3::LocalRateLimi
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
-use super::place::{Code, Place};
-use super::{Cx, extensions, http_filters, logs, manager, values};
+use super::place::{Code, Extension, Place};
+use super::{Cx, http_filters, logs, manager, values};
 use crate::snapshot::{ConnectionLimit, Gate, ListenerKind, RateLimit, TcpEnd, TcpProxy};
 
 /// One network filter.
@@ -80,7 +80,7 @@ fn part(cx: &mut Cx<'_>, place: &Place<'_>, filter: &Filter, prefix: &str) -> Op
     if let Ok(message) = xds::decode_any::<LocalRateLimit>(any) {
         return rate_limit(cx, &config, &message).map(|limit| Part::Gate(Gate::RateLimit(Arc::new(limit))));
     }
-    cx.no_extension(place, extensions::NETWORK_FILTER, &filter.name, Some(any));
+    cx.findings.no_extension(place, Extension::NETWORK_FILTER, &filter.name, Some(any));
     None
 }
 

@@ -68,10 +68,6 @@ pub(super) async fn serve(
             // It drains, or timeouts have changed.
             () = changed(&mut drain), if run.ending.is_none() => continue,
             () = run.streams.place.evicted() => {
-                // A request that came meanwhile is served.
-                if run.streams.active.get() > 0 {
-                    continue;
-                }
                 connection.abort();
                 // Sends GOAWAY if the socket has space for it now.
                 tokio::select! {
@@ -156,6 +152,10 @@ impl Run<'_> {
             }
             Accepted::Request(rx, tx) => {
                 let head = std::mem::replace(head, take_head());
+                if !self.streams.place.leave() && self.ending.is_none() {
+                    self.context.http().downstream_cx_idle_timeout.inc();
+                    self.shut_down(connection);
+                }
                 start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
             Accepted::TooLarge => stats.header_overflow.inc(),
@@ -267,7 +267,6 @@ fn start_stream(
     let start = crate::time::now();
     let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
-    streams.place.leave();
     context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
     // On the heap, where the runtime moves no more than a pointer.
     tokio::task::spawn_local(Box::pin(async move {
@@ -286,7 +285,7 @@ fn start_stream(
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));
         if streams.active.get() == 0 {
-            streams.place.enter(&context, true);
+            streams.place.enter(true);
         }
         context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());

@@ -301,8 +301,7 @@ impl Exchange<'_> {
     fn own_headers(&mut self) {
         let context = self.record.context;
         let (rules, response) = (&context.manager.rules, &mut self.response.head);
-        let start = self.record.info.start_time;
-        context.local.date.with(start, |date| headers::response::set_own(response, rules, date));
+        headers::response::set_own(response, rules, &context.local.dates, self.record.info.start_time);
         self.request_id_in_response();
     }
 

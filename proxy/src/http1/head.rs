@@ -81,6 +81,7 @@ pub(super) fn section(
     used: usize,
 ) -> Result<Parsed, Malformed> {
     let (mut at, mut count) = (0, 0usize);
+    fields.reserve();
     loop {
         let Some(end) = line_end(bytes, at) else { return Ok(Parsed::Partial) };
         if used + end >= limits.bytes {

@@ -14,6 +14,7 @@ mod proxy;
 mod upstream;
 
 mod admin;
+mod blocked;
 mod closing;
 mod departure;
 mod direct;
