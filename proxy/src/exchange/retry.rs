@@ -126,6 +126,10 @@ impl Exchange<'_> {
             Failure::Response(_) => return Ok(()),
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
             Failure::Expired(Expiry::PerTryIdle) => LocalReply::per_try_idle_timeout(),
+            // These are the connection manager's, whose replies no cluster is charged with.
+            Failure::Expired(expiry @ (Expiry::StreamIdle | Expiry::Request | Expiry::MaxDuration)) => {
+                return Err(self.too_late(expiry));
+            }
             Failure::Expired(expiry) => self.too_late(expiry),
         };
         self.record.charge(cluster, reply.status);
