@@ -172,6 +172,11 @@ impl<'x> Exchange<'x> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.record.info.upstream.ready = Some(time::now());
+                if error == UpstreamError::Overflow {
+                    // As in Envoy, no host is named that nothing was tried at.
+                    self.record.info.upstream.host = None;
+                    self.record.info.upstream.hostname = None;
+                }
                 return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
             }
             Err(interrupt) => return Err(attempt.not_opened(&context.local, interrupt.into())),
@@ -220,6 +225,10 @@ impl<'x> Exchange<'x> {
                     stream.lost();
                 }
                 count_failure(attempts.cluster.stats(), &failure);
+                if matches!(failure, Failure::Response(_)) {
+                    // Of a response without a body nothing is left to read.
+                    stream.finish();
+                }
                 Err(failure)
             }
         }

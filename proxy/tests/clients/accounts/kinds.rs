@@ -342,7 +342,71 @@ fn odd() -> Vec<Kind> {
     kinds
 }
 
+/// Requests that move what is counted for few.
+fn rare() -> Vec<Kind> {
+    let message = |name: &str| format!("envoy.extensions.filters.http.{name}");
+    let percent = json!({ "numerator": 100 });
+    let cors = filtered(typed("envoy.filters.http.cors", &message("cors.v3.Cors"), json!({})));
+    let origins = json!({ "typed_per_filter_config": { "envoy.filters.http.cors": {
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{ "exact": "http://here" }],
+    } } });
+    let shadow = |action: &str| {
+        let any = json!({ "permissions": [{ "any": true }], "principals": [{ "any": true }] });
+        let rules = json!({ "shadow_rules": { "action": action, "policies": { "all": any } } });
+        filtered(typed("rbac", &message("rbac.v3.RBAC"), rules))
+    };
+    let fault = |more: Value| filtered(typed("fault", &message("fault.v3.HTTPFault"), more));
+    let abort = json!({ "http_status": 418, "percentage": percent });
+    let pace = json!({ "fixed_limit": { "limit_kbps": 1000 }, "percentage": percent });
+    let check = filtered(typed(
+        "check",
+        &message("health_check.v3.HealthCheck"),
+        json!({
+            "pass_through_mode": false,
+            "headers": [{ "name": ":path", "string_match": { "exact": "/" } }],
+            "cluster_min_healthy_percentages": { "nowhere": { "value": 50 } },
+        }),
+    ));
+    let policy = |more: Value| {
+        let policy = merged(json!({ "retry_on": "5xx", "num_retries": 1 }), more);
+        json!({ "route": { "retry_policy": policy } })
+    };
+    let limited = policy(json!({ "rate_limited_retry_back_off": {
+        "reset_headers": [{ "name": "retry-after", "format": "SECONDS" }], "max_interval": "0.01s",
+    } }));
+    let idle = policy(json!({ "num_retries": 0, "per_try_idle_timeout": "0.2s" }));
+    let lasting = json!({ "typed_extension_protocol_options": {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+            "explicit_http_config": { "http_protocol_options": {} },
+            "common_http_protocol_options": { "max_stream_duration": "0.2s" },
+        },
+    } });
+    let busy = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 0\r\ncontent-length: 0\r\n\r\n";
+    let canary = "HTTP/1.1 200 OK\r\nx-envoy-upstream-canary: true\r\ncontent-length: 2\r\n\r\nok";
+    let pending = json!({ "circuit_breakers": { "thresholds": [{ "max_pending_requests": 0 }] } });
+    vec![
+        fields_of("own origin", "GET", &[("origin", "http://here")])
+            .manager(cors.clone())
+            .route(origins.clone()),
+        fields_of("other origin", "GET", &[("origin", "http://there")]).manager(cors).route(origins),
+        Kind::get("allowed in the shadow", OK).manager(shadow("ALLOW")),
+        Kind::get("denied in the shadow", OK).manager(shadow("DENY")),
+        Kind::get("paced", OK).manager(fault(json!({ "response_rate_limit": pace }))),
+        Kind::get("too many faults", OK).manager(fault(json!({ "abort": abort, "max_active_faults": 0 }))),
+        Kind::get("checked without its cluster", OK).manager(check),
+        Kind::get("retried when asked", Host::Keeps(busy)).route(limited),
+        Kind::get("retried in vain", Host::Keeps(busy)).route(policy(json!({}))),
+        Kind::get("per try idle", Host::Keeps("")).route(idle),
+        Kind::get("too long for the cluster", Host::Keeps("")).cluster(lasting),
+        Kind::get("canary", Host::Keeps(canary)),
+        fields_of("internal", "GET", &[("x-forwarded-for", "10.0.0.1")]),
+        Kind::get("pending overflow", OK).cluster(pending),
+    ]
+}
+
 /// All kinds.
 pub fn all() -> Vec<Kind> {
-    [with_response(), without_response(), local(), odd()].into_iter().flatten().collect()
+    [with_response(), without_response(), local(), rare(), odd()].into_iter().flatten().collect()
 }
