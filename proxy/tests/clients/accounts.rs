@@ -145,7 +145,7 @@ impl Case {
     fn run(&self, kind: &Kind, proxy: &Proxy, logs: &Logs) {
         match &kind.message {
             Message::Fields(method, path, more, body) if self.http2 => {
-                self.ask_http2(kind, (proxy, logs), (*method, *path, *more, *body))
+                self.ask_http2(kind, (proxy, logs), (*method, *path, *more, *body));
             }
             Message::Fields(method, path, more, body) => {
                 let lines: String = more.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();

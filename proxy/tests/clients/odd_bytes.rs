@@ -57,7 +57,7 @@ fn each_byte_is_taken_or_refused_as_in_envoy() {
     for (_, request) in PLACES {
         for byte in &bytes {
             let star = request.find('*').unwrap();
-            let request = [request[..star].as_bytes(), &[*byte], request[star + 1..].as_bytes()].concat();
+            let request = [&request.as_bytes()[..star], &[*byte], &request.as_bytes()[star + 1..]].concat();
             let _ = exchange(at(port), &request);
         }
     }

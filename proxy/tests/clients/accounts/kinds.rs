@@ -199,7 +199,7 @@ pub fn quiet_router() -> Value {
     typed("router", "envoy.extensions.filters.http.router.v3.Router", fields)
 }
 
-fn filtered(filter: Value) -> Value {
+fn filtered(filter: &Value) -> Value {
     json!({ "http_filters": [filter, quiet_router()] })
 }
 
@@ -209,17 +209,17 @@ fn local() -> Vec<Kind> {
     let percent = json!({ "numerator": 100 });
     let abort = json!({ "abort": { "http_status": 418, "percentage": percent } });
     let fault =
-        |more: Value| filtered(typed("fault", &message("fault.v3.HTTPFault"), merged(abort.clone(), more)));
-    let denied = filtered(typed("rbac", &message("rbac.v3.RBAC"), json!({ "rules": { "policies": {} } })));
-    let buffer = filtered(typed("buffer", &message("buffer.v3.Buffer"), json!({ "max_request_bytes": 2 })));
+        |more: Value| filtered(&typed("fault", &message("fault.v3.HTTPFault"), merged(abort.clone(), more)));
+    let denied = filtered(&typed("rbac", &message("rbac.v3.RBAC"), json!({ "rules": { "policies": {} } })));
+    let buffer = filtered(&typed("buffer", &message("buffer.v3.Buffer"), json!({ "max_request_bytes": 2 })));
     let bucket = json!({ "max_tokens": 1, "fill_interval": "3600s" });
     let limited = json!({
         "stat_prefix": "limited", "token_bucket": bucket,
         "filter_enabled": { "default_value": percent }, "filter_enforced": { "default_value": percent },
     });
-    let limited = filtered(typed("limit", &message("local_ratelimit.v3.LocalRateLimit"), limited));
+    let limited = filtered(&typed("limit", &message("local_ratelimit.v3.LocalRateLimit"), limited));
     let check = json!({ "pass_through_mode": false, "headers": [{ "name": ":path", "string_match": { "exact": "/" } }] });
-    let check = filtered(typed("check", &message("health_check.v3.HealthCheck"), check));
+    let check = filtered(&typed("check", &message("health_check.v3.HealthCheck"), check));
     let direct =
         json!({ "route": null, "direct_response": { "status": 200, "body": { "inline_string": "here" } } });
     let redirect = json!({ "route": null, "redirect": { "path_redirect": "/new" } });
@@ -346,7 +346,7 @@ fn odd() -> Vec<Kind> {
 fn rare() -> Vec<Kind> {
     let message = |name: &str| format!("envoy.extensions.filters.http.{name}");
     let percent = json!({ "numerator": 100 });
-    let cors = filtered(typed("envoy.filters.http.cors", &message("cors.v3.Cors"), json!({})));
+    let cors = filtered(&typed("envoy.filters.http.cors", &message("cors.v3.Cors"), json!({})));
     let origins = json!({ "typed_per_filter_config": { "envoy.filters.http.cors": {
         "@type": "type.googleapis.com/envoy.extensions.filters.http.cors.v3.CorsPolicy",
         "allow_origin_string_match": [{ "exact": "http://here" }],
@@ -354,12 +354,12 @@ fn rare() -> Vec<Kind> {
     let shadow = |action: &str| {
         let any = json!({ "permissions": [{ "any": true }], "principals": [{ "any": true }] });
         let rules = json!({ "shadow_rules": { "action": action, "policies": { "all": any } } });
-        filtered(typed("rbac", &message("rbac.v3.RBAC"), rules))
+        filtered(&typed("rbac", &message("rbac.v3.RBAC"), rules))
     };
-    let fault = |more: Value| filtered(typed("fault", &message("fault.v3.HTTPFault"), more));
+    let fault = |more: Value| filtered(&typed("fault", &message("fault.v3.HTTPFault"), more));
     let abort = json!({ "http_status": 418, "percentage": percent });
     let pace = json!({ "fixed_limit": { "limit_kbps": 1000 }, "percentage": percent });
-    let check = filtered(typed(
+    let check = filtered(&typed(
         "check",
         &message("health_check.v3.HealthCheck"),
         json!({
