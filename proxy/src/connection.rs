@@ -289,8 +289,7 @@ async fn one_request(
                 Refusal::MAX_DURATION => context.http().downstream_rq_max_duration_reached.inc(),
                 _ => {}
             }
-            connection.give_up_head();
-            HeadEvent::Refused(refusal)
+            connection.refuse_head(refusal)
         }
         // Headers that are not whole hold no place that a client with a request needs.
         () = place.evicted() => {
@@ -304,17 +303,22 @@ async fn one_request(
         connection.close_after();
     }
     if event == HeadEvent::Request && !underscores(context, &mut head) {
-        connection.close_after();
-        event = HeadEvent::Refused(Refusal::UNDERSCORE);
+        event = connection.refuse_head(Refusal::UNDERSCORE);
     }
     let mut active_request = false;
     match event {
-        HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
-        HeadEvent::Refused(refusal) => {
-            if !refusal.keeps_head {
+        HeadEvent::Closed { begun } => {
+            if begun {
                 head.clear();
                 head.version = Version::Http11;
+                exchange::leave(context, &head, start);
             }
+            give_head(head);
+            return Some(End { remote: true, active_request: begun, protocol_error: false });
+        }
+        HeadEvent::Refused(refusal) => {
+            head.clear();
+            head.version = Version::Http11;
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             exchange::refuse(context, refusal, &head, start, down).await;

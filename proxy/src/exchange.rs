@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::downstream::Downstream;
+use crate::error::DownstreamError;
 use crate::filter::chain::Running;
 use crate::format::Context;
 use crate::headers::{self, Mutations, path};
@@ -194,10 +195,16 @@ pub(crate) async fn refuse(
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
     exchange.send_reply(&mut down, reply).await;
-    if !refusal.keeps_head {
-        // What came of it is not its end.
-        exchange.record.info.request_end = None;
-    }
+    exchange.finish();
+}
+
+/// Records a client that left before its request had all headers.
+pub(crate) fn leave(context: &ConnectionContext, head: &RequestHead, start: Instant) {
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start, context.reduced());
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
+    exchange.record.client_left(DownstreamError::Disconnected);
     exchange.finish();
 }
 
@@ -227,6 +234,7 @@ impl<'x> Exchange<'x> {
                 span: None,
                 forwarded: time::now(),
                 internal: false,
+                routed: false,
             },
             timers,
             received,
@@ -241,6 +249,10 @@ impl<'x> Exchange<'x> {
         if self.record.context.relief().stop_requests {
             self.record.context.http().downstream_rq_overload_close.inc();
             return Err(LocalReply::overloaded());
+        }
+        if let Err(reply) = self.check_target() {
+            self.find_route_of_refused();
+            return Err(reply);
         }
         self.continue_request(down).await;
         let decision = self.admit()?;
@@ -260,10 +272,14 @@ impl<'x> Exchange<'x> {
         http.rq_total.inc();
         let head = &self.request.head;
         match (decision, self.request.matched) {
-            (Some(Decision::RequireTls), _) => Err(LocalReply::redirect(301, to_tls(head))),
+            (Some(Decision::RequireTls), _) => {
+                http.rq_direct_response.inc();
+                Err(LocalReply::redirect(301, to_tls(head)))
+            }
             (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
                 Action::Forward(forward) => self.forward(down, matched, forward).await,
                 Action::Redirect(redirect) => {
+                    http.rq_direct_response.inc();
                     Err(LocalReply::redirect(redirect.status, redirect.location(route, head)))
                 }
                 Action::Direct { status, body } => {
@@ -291,8 +307,37 @@ impl<'x> Exchange<'x> {
             fields.remove(Known::Expect);
             let Downstream { rx, tx } = down;
             let interim = ResponseHead::new(100);
+            self.record.interim(interim.status);
             // A client that has left, or does not take it, is noticed by the next wait.
             let _ = self.timers.race(rx.closed(), tx.interim(&interim)).await;
+        }
+    }
+
+    /// Refuses a request without a host, and one whose target is no path.
+    fn check_target(&mut self) -> Result<(), LocalReply> {
+        let head = &self.request.head;
+        if !head.has_host() {
+            return Err(LocalReply::bad_request("missing_host_header"));
+        }
+        if head.method == Method::Connect {
+            return Ok(());
+        }
+        if head.path.first() != Some(&b'/') {
+            self.record.context.http().downstream_rq_non_relative_path.inc();
+            return Err(LocalReply::new(404, "", "absolute_path_rejected"));
+        }
+        if head.path.contains(&b'#') {
+            self.record.context.http().downstream_rq_failed_path_normalization.inc();
+            return Err(LocalReply::bad_request("path_normalization_failed"));
+        }
+        self.normalize_path()
+    }
+
+    /// The route of a request that is refused before it was admitted: Envoy looks for one where the
+    /// client says which scheme its request came by.
+    fn find_route_of_refused(&mut self) {
+        if self.request.head.fields.contains(Known::XForwardedProto) {
+            self.find_route();
         }
     }
 
@@ -300,7 +345,6 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.record.context;
         let manager = &*context.manager;
-        self.normalize_path()?;
         let origin = headers::request::Origin {
             peer: context.info.peer,
             local: context.info.local,
@@ -310,22 +354,25 @@ impl<'x> Exchange<'x> {
         let client = headers::request::apply(&mut self.request.head, &manager.rules, origin);
         self.record.info.remote = client.remote;
         self.record.internal = client.internal;
-        let decision = manager.routes.decide(&self.request.head, context.local.random_bits()[0]);
+        let decision = self.find_route();
+        self.begin_span();
+        self.admit_tunnel(decision.is_some())?;
+        Ok(decision)
+    }
+
+    fn find_route(&mut self) -> Option<Decision<'x>> {
+        let context = self.record.context;
+        let decision = context.manager.routes.decide(&self.request.head, context.local.random_bits()[0]);
         if let Some(Decision::Route { virtual_host, route }) = &decision {
             self.record.info.virtual_host = Some(Arc::clone(&virtual_host.name));
             self.record.info.route_name = Some(Arc::clone(&route.name));
             self.record.info.route_metadata.clone_from(&route.metadata);
             self.request.matched = Some(Matched { virtual_host, route, weighted: None });
         }
-        self.begin_span();
-        self.admit_tunnel(decision.is_some())?;
-        Ok(decision)
+        decision
     }
 
     fn normalize_path(&mut self) -> Result<(), LocalReply> {
-        if self.request.head.method == Method::Connect {
-            return Ok(());
-        }
         let context = self.record.context;
         // Only characters that a path may hold are unescaped.
         let take = |head: &mut RequestHead, path| match Path::new(path) {

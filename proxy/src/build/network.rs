@@ -32,10 +32,10 @@ pub(super) fn filters(
     prefix: &str,
 ) -> Option<(Vec<Gate>, ListenerKind)> {
     let Some((last, before)) = filters.split_last() else {
-        let text = "without a network filter every connection would be closed at once";
-        cx.error(&place.field("filters"), Code::MissingField, text)
+        let text = "without a network filter every connection is closed at once";
+        cx.error(&place.field("filters"), Code::NoNetworkFilter, text)
             .suggest("add envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy");
-        return None;
+        return Some((Vec::new(), ListenerKind::Tcp(Arc::new(TcpEnd::Close))));
     };
     let mut gates = Some(Vec::with_capacity(before.len()));
     for (at, filter) in before.iter().enumerate() {

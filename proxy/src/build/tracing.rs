@@ -38,7 +38,6 @@ pub(super) fn tracing(
     };
     Some(Tracing {
         sampling,
-        stats: cx.registry.scope(&format!("http.{}.tracing.", message.stat_prefix)),
         egress: cx.egress,
         max_path: settings.max_path_tag_length.unwrap_or(256) as usize,
         tags: settings.custom_tags.iter().filter_map(tag).collect(),

@@ -271,16 +271,11 @@ fn start_stream(
     // On the heap, where the runtime moves no more than a pointer.
     tokio::task::spawn_local(Box::pin(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
-        let refusal = if head.authority.is_empty() {
-            Some(Refusal::MISSING_HOST)
-        } else {
-            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
-        };
-        let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, start, down).await;
-            head
-        } else {
+        let head = if underscores(&context, &mut head) {
             exchange::run(&context, head, start, down).await.head
+        } else {
+            exchange::refuse(&context, Refusal::UNDERSCORE, &head, start, down).await;
+            head
         };
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));

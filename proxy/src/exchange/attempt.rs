@@ -29,6 +29,7 @@ use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
 use crate::retry::{Retries, RetryPolicy};
 use crate::route::{BodyBuffer, Forward, HostRewrite, Priority, Weighted};
+use crate::stats::ClusterStats;
 use crate::time;
 use crate::upstream::{LocalCluster, LocalHost, ResponseReader, UpstreamStream};
 
@@ -171,6 +172,11 @@ impl<'x> Exchange<'x> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.record.info.upstream.ready = Some(time::now());
+                if error == UpstreamError::Overflow {
+                    // As in Envoy, no host is named that nothing was tried at.
+                    self.record.info.upstream.host = None;
+                    self.record.info.upstream.hostname = None;
+                }
                 return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
             }
             Err(interrupt) => return Err(attempt.not_opened(&context.local, interrupt.into())),
@@ -192,7 +198,7 @@ impl<'x> Exchange<'x> {
             self.converse(down, &attempt, &mut stream, attempts, replay).await
         };
         self.timers.end_attempt();
-        stream.count_reset(attempts.cluster.stats());
+        stream.end(attempts.cluster.stats());
         match result {
             Ok(true) => {
                 stream.finish();
@@ -200,7 +206,9 @@ impl<'x> Exchange<'x> {
             }
             Ok(false) => {
                 if self.response.phase == (Phase::Cut { by_upstream: true }) {
-                    stream.lost();
+                    if self.request.tunnel {
+                        stream.lost();
+                    }
                     if stream.version != Version::Http2 && !self.request.tunnel {
                         attempts.cluster.stats().upstream_cx_protocol_error.inc();
                     }
@@ -217,6 +225,10 @@ impl<'x> Exchange<'x> {
                     stream.lost();
                 }
                 count_failure(attempts.cluster.stats(), &failure);
+                if matches!(failure, Failure::Response(_)) {
+                    // Of a response without a body nothing is left to read.
+                    stream.finish();
+                }
                 Err(failure)
             }
         }
@@ -255,7 +267,7 @@ impl<'x> Exchange<'x> {
         };
         let upload = pin!(upload.run());
         let mut to = ToClient { tx: to_client, client: upload };
-        let end = self.response_head(&mut to, rx).await;
+        let end = self.response_head(&mut to, rx, attempts.cluster.stats()).await;
         attempts.retry_permit = None;
         self.note_progress(&progress, attempts);
         let end = end?;
@@ -278,19 +290,23 @@ impl<'x> Exchange<'x> {
         &mut self,
         to: &mut ToClient<'_, '_, impl Future<Output = DownstreamError>>,
         rx: &mut ResponseReader,
+        stats: &ClusterStats,
     ) -> Result<bool, Failure> {
-        let mut pass_interim = self.record.context.manager.proxy_100_continue;
+        let passes = self.record.context.manager.proxy_100_continue;
+        // As in Envoy, the first one that is known, and no more.
+        let mut first = true;
         loop {
             let head = &mut self.response.head;
             let read = self.timers.race(to.client.as_mut(), rx.head(head)).await?;
             self.timers.touch();
             match read.map_err(Failure::Upstream)? {
                 HeadKind::Final { end } => return Ok(end),
-                // As in Envoy, the first one that is known, and no more.
-                HeadKind::Interim
-                    if matches!(head.status, 100 | 102..=104) && std::mem::take(&mut pass_interim) =>
-                {
-                    flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
+                HeadKind::Interim if matches!(head.status, 100 | 102..=104) && std::mem::take(&mut first) => {
+                    self.record.charge(stats, head.status);
+                    if passes {
+                        self.record.interim(head.status);
+                        flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
+                    }
                 }
                 HeadKind::Interim => {}
             }
@@ -331,6 +347,7 @@ impl<'x> Exchange<'x> {
             return Err(LocalReply::cluster_not_found(forward.not_found_status));
         };
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
+        self.record.routed = true;
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
             // As in Envoy, no header says what it was.

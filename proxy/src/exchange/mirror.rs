@@ -191,7 +191,7 @@ impl Shadow {
         }
         let mut response = ResponseHead::default();
         let result = self.converse(timers, &mut stream, &mut response).await;
-        stream.count_reset(self.cluster.stats());
+        stream.end(self.cluster.stats());
         match &result {
             Ok(()) => {
                 attempt.report_response(&self.local, &self.head, &response);

@@ -9,7 +9,7 @@ use super::attempt::{Attempt, Failure};
 use super::timers::{First, Interrupt, first};
 use super::upload::{Progress, TrailerLimits};
 use super::{Exchange, Phase, nothing};
-use crate::downstream::{Downstream, ResponseWriter};
+use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::filter::chain::{Responding, Running};
 use crate::headers;
@@ -37,6 +37,7 @@ impl Exchange<'_> {
             self.record.info.flags.set(flag);
         }
         self.record.info.details = reply.details.clone();
+        self.note_cluster();
         let manager = &self.record.context.manager;
         self.response.head = reply.head(self.record.info.version);
         self.attempts_in_response();
@@ -86,7 +87,10 @@ impl Exchange<'_> {
     async fn send_whole_head(&mut self, down: &mut Downstream<'_>, end: bool) -> Result<(), Failure> {
         let Downstream { rx, tx } = down;
         // What is missing of the request would have to be read before the next one.
-        let request_end = rx.is_end();
+        // What follows the refusal of a tunnel is not read.
+        let head = &self.request.head;
+        let asks_tunnel = head.method == Method::Connect || head.fields.upgrade().is_some();
+        let request_end = rx.is_end() && !(asks_tunnel && matches!(rx, RequestBody::Http1(_)));
         if request_end {
             let info = &mut self.record.info;
             info.request_end = info.request_end.or(Some(info.start));
@@ -122,6 +126,10 @@ impl Exchange<'_> {
         }
         if context.last.is_some_and(|last| time::now() >= last) && tx.close_after() {
             context.http().downstream_cx_max_duration_reached.inc();
+        }
+        if tx.announces_close(&self.response.head) {
+            // Written by the codec; here it is for the log.
+            self.response.head.fields.set(Known::Connection, b"close");
         }
         let sent = flat(self.timers.race(client, tx.head(&self.response.head, end)).await);
         match &sent {
@@ -288,7 +296,9 @@ impl Exchange<'_> {
             }
             Failure::Expired(expiry) => {
                 let (flag, details) = record.expiry(*expiry);
-                record.info.flags.set(flag);
+                if let Some(flag) = flag {
+                    record.info.flags.set(flag);
+                }
                 record.info.details = Cow::Borrowed(details);
             }
             Failure::NoHost => record.info.flags.set(Flag::NoHealthyUpstream),

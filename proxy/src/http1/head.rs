@@ -114,7 +114,7 @@ pub(super) fn section(
         if name.eq_ignore_ascii_case(b"host") {
             summary.hosts = summary.hosts.saturating_add(1);
             if let Some(host) = &mut host {
-                host.set(value).map_err(|_| Malformed::Characters)?;
+                host.set(value).map_err(|_| Malformed::Host)?;
             }
         } else if let Some(known) = fields.push_received(name, checked).map_err(|_| Malformed::Syntax)? {
             summary.note(known, value)?;
@@ -244,6 +244,27 @@ pub(super) fn request(
     options: &ServerOptions,
     limits: HeadLimits,
 ) -> Result<(Parsed, RequestMeta), Malformed> {
+    read_request(bytes, head, options, limits).map_err(|error| match error {
+        Malformed::Syntax | Malformed::Target | Malformed::Host if has_control(bytes) => {
+            Malformed::Characters
+        }
+        error => error,
+    })
+}
+
+/// Whether a whole head has a control character, which Envoy looks for before anything else.
+fn has_control(bytes: &[u8]) -> bool {
+    let mut scan = EndScan::default();
+    let head = if scan.complete(bytes) { bytes.get(..scan.scanned).unwrap_or_default() } else { b"" };
+    head.iter().any(|byte| byte.is_ascii_control() && !b"\t\r\n".contains(byte))
+}
+
+fn read_request(
+    bytes: &[u8],
+    head: &mut RequestHead,
+    options: &ServerOptions,
+    limits: HeadLimits,
+) -> Result<(Parsed, RequestMeta), Malformed> {
     let partial = RequestMeta { framing: Framing::None, keep_alive: false };
     head.clear();
     head.version = Version::Http11;
@@ -287,9 +308,10 @@ fn request_line<'a>(line: &'a [u8], head: &mut RequestHead) -> Result<(&'a [u8],
     }
     let placed =
         if head.method == Method::Connect { Authority::new(target).map(drop) } else { head.path.set(target) };
-    if placed.is_err() || !target.is_ascii() {
-        return Err(Malformed::Target);
+    if !target.is_ascii() {
+        return Err(Malformed::Syntax);
     }
+    placed.map_err(|_| Malformed::Target)?;
     Ok((target, version))
 }
 
@@ -331,14 +353,9 @@ fn finish_request(
     if refused10 {
         return Err(Malformed::Version);
     }
-    if !has_authority {
-        if !http10 || options.default_host.is_empty() {
-            return Err(Malformed::MissingHost);
-        }
+    head.empty_host = has_authority && head.authority.is_empty();
+    if !has_authority && http10 {
         head.authority.clone_from(&options.default_host);
-    }
-    if head.path.contains(&b'#') {
-        return Err(Malformed::Fragment);
     }
     drop_h2c_upgrade(head);
     let keep_alive = if http10 { summary.keep_alive && !summary.close } else { !summary.close };

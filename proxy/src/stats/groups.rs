@@ -143,6 +143,7 @@ stats_group! {
             downstream_rq_completed, downstream_rq_failed_path_normalization,
             downstream_rq_idle_timeout, downstream_rq_max_duration_reached, downstream_rq_timeout,
             downstream_rq_header_timeout, downstream_rq_redirected_with_normalized_path,
+            downstream_rq_non_relative_path,
             downstream_rq_ws_on_non_ws_route, downstream_rq_overload_close,
             downstream_cx_overload_disable_keepalive, no_route, no_cluster, rq_total, rq_direct_response,
             rq_redirect, rq_reset_after_downstream_response_started,

@@ -13,6 +13,7 @@ mod http2;
 mod proxy;
 mod upstream;
 
+mod accounts;
 mod admin;
 mod blocked;
 mod closing;
@@ -27,6 +28,7 @@ mod listeners;
 mod local_replies;
 mod memory;
 mod odd;
+mod odd_bytes;
 mod operators;
 mod overload;
 mod paths;

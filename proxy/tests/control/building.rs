@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::servers::{Reply, http};
 use super::*;
 use proxy::build::Packed;
 
@@ -217,26 +218,20 @@ async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() 
 
 #[tokio::test]
 async fn clusters_that_warm_go_on_under_a_newer_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
-    let eds = |name: &str| {
+    // Of each server, the second response waits until the test takes the first request.
+    let replies = || vec![Reply::Stall, Reply::Whole(200, r#"{"hosts":[]}"#.to_owned())];
+    let ((two, mut of_two), (three, mut of_three)) = (http(replies()).await, http(replies()).await);
+    let eds = |name: &str, server: SocketAddr| {
+        let asked = cluster(&format!("of-{name}"), "STATIC", &[("127.0.0.1", server.port())], "");
         format!(
-            "{{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, path_config_source: {{ \
-             path: {} }} }} }} }}",
-            file(name).display()
+            "{asked}, {{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, \
+             api_config_source: {{ api_type: REST_LEGACY, cluster_names: [of-{name}], refresh_delay: 60s, \
+             request_timeout: 0.1s }} }} }} }}",
         )
     };
     let text = |timeout: u32| {
         let changed = cluster("one", "STATIC", &[("127.0.0.1", 1)], &format!("connect_timeout: {timeout}s,"));
-        bootstrap(&format!("{changed}, {}, {}", eds("two"), eds("three")))
-    };
-    let assign = |name: &str| {
-        let text = format!(
-            "version_info: v\nresources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, \
-             cluster_name: {name}, endpoints: [] }}\n"
-        );
-        std::fs::write(file("next"), text).unwrap();
-        std::fs::rename(file("next"), file(name)).unwrap();
+        bootstrap(&format!("{changed}, {}, {}", eds("two", two), eds("three", three)))
     };
     let mut running = start(&bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], "")), None);
     running.snapshot(|_| true).await;
@@ -251,12 +246,11 @@ async fn clusters_that_warm_go_on_under_a_newer_configuration() {
     };
     configure(text(1)).await;
     warming(&["three", "two"]).await;
-    assign("two");
+    of_two.recv().await.unwrap();
     warming(&["three"]).await;
-    // What warmed under the old text is gone; that it was warm is not.
-    std::fs::remove_file(file("two")).unwrap();
+    // What warmed under the old text is asked no more; that it was warm is known.
     configure(text(2)).await;
-    assign("three");
+    of_three.recv().await.unwrap();
     running
         .snapshot(|snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs() == 2)
         .await;
