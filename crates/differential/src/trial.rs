@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::case::{Case, Exchange};
 use crate::compare::{self, Difference};
@@ -11,6 +12,8 @@ use crate::pair::{Programs, Proxy, Side};
 
 /// Cases whose exchanges run at the same time.
 const THREADS: usize = 12;
+/// How long both sides get to log and count the same.
+const RECORDED: Duration = Duration::from_secs(1);
 
 /// A difference, and the exchange that shows it if it is one alone.
 pub type Found = Vec<(Difference, Option<usize>)>;
@@ -28,7 +31,7 @@ pub enum Outcome {
 
 /// A pair that runs, and the configurations that are not in it because a side refuses them.
 #[derive(Debug)]
-pub struct Pair {
+struct Pair {
     proxies: Option<(Proxy, Proxy)>,
     /// The case of each lane.
     lanes: Vec<usize>,
@@ -115,24 +118,43 @@ fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<
             });
         }
     });
-    let (of_envoy, of_petmesh) = (envoy.statistics()?, petmesh.statistics()?);
-    let mut found = Vec::new();
-    for (lane, result) in results.into_iter().enumerate() {
-        let mut result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // An exchange that differs is often logged and counted otherwise too.
-        if result.is_empty() {
-            let exchanges = all.get(lane).copied().unwrap_or_default();
-            let wanted = exchanges.iter().map(|exchange| exchange.requests.len()).sum();
-            let logged = compare::log_lines(&envoy.log_lines(lane, wanted), &petmesh.log_lines(lane, wanted));
-            let counted = compare::statistics(
-                &own_statistics(&of_envoy, envoy, lane),
-                &own_statistics(&of_petmesh, petmesh, lane),
-            );
-            result.extend(logged.into_iter().chain(counted).map(|difference| (difference, None)));
+    let mut found: Vec<Found> = results
+        .into_iter()
+        .map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .collect();
+    // An exchange that differs is often logged and counted otherwise too: such lanes are left out.
+    let even: Vec<usize> =
+        (0..found.len()).filter(|&lane| found.get(lane).is_some_and(Vec::is_empty)).collect();
+    for (lane, differences) in recorded(envoy, petmesh, &even)? {
+        if let Some(found) = found.get_mut(lane) {
+            found.extend(differences.into_iter().map(|difference| (difference, None)));
         }
-        found.push(result);
     }
     Ok(found)
+}
+
+/// What is logged and counted differently once neither side moves. Lines and counts that are late are waited for.
+fn recorded(
+    envoy: &Proxy,
+    petmesh: &Proxy,
+    lanes: &[usize],
+) -> anyhow::Result<BTreeMap<usize, Vec<Difference>>> {
+    let until = Instant::now() + RECORDED;
+    loop {
+        let (of_envoy, of_petmesh) = (envoy.statistics()?, petmesh.statistics()?);
+        let differing = lanes.iter().map(|&lane| {
+            let mut differences = compare::log_lines(&envoy.log_lines(lane), &petmesh.log_lines(lane));
+            differences.extend(compare::statistics(
+                &own_statistics(&of_envoy, envoy, lane),
+                &own_statistics(&of_petmesh, petmesh, lane),
+            ));
+            (lane, differences)
+        });
+        let found: BTreeMap<_, _> = differing.filter(|(_, differences)| !differences.is_empty()).collect();
+        if found.is_empty() || Instant::now() > until {
+            return Ok(found);
+        }
+    }
 }
 
 fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, exchanges: &[Exchange]) -> Found {
