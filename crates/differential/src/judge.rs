@@ -166,7 +166,9 @@ pub fn replay(options: &Options, paths: &[PathBuf]) -> anyhow::Result<usize> {
         outcomes.extend(trial::run(&options.programs, cases)?);
     }
     for ((path, case), outcome) in files.iter().zip(&cases).zip(&outcomes) {
-        let found = differences(&kept, case, outcome);
+        let mut found = differences(&kept, case, outcome);
+        let looked_at = |text: &str| options.only.as_ref().is_none_or(|only| only.is_match(text));
+        found.retain(|(difference, _)| looked_at(&difference.to_string()));
         println!("{} {}", if found.is_empty() { "PASS" } else { "FAIL" }, path.display());
         for (difference, exchange) in &found {
             let of = exchange.map_or(String::new(), |at| format!("exchange {at}, "));

@@ -46,6 +46,8 @@ pub struct Observation {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the configurations' files are called.
 const FILES: [&str; 3] = ["text", "one", "other"];
+/// The time between two looks at an upstream to which nothing comes.
+const LOOK: Duration = Duration::from_millis(20);
 const START: Duration = Duration::from_secs(20);
 
 /// One proxy with some configurations.
@@ -256,9 +258,20 @@ impl Proxy {
         let mut seen = Observation::default();
         (seen.responses, seen.end) =
             client::run(lane.addresses.listener, exchange, &lane.upstream, &lane.hung);
-        seen.upstream = lane.upstream.seen();
-        own_words(lane, &mut seen);
+        self.look(lane, &mut seen);
         seen
+    }
+
+    /// Looks again at what the upstream has got of the exchange that ran last.
+    pub fn look_again(&self, lane: usize, seen: &mut Observation) {
+        let Some(lane) = self.lanes.get(lane) else { return };
+        lane.upstream.has_changed(LOOK);
+        self.look(lane, seen);
+    }
+
+    fn look(&self, lane: &Lane, seen: &mut Observation) {
+        seen.upstream = lane.upstream.seen();
+        own_words(lane, seen);
     }
 }
 
@@ -340,13 +353,19 @@ fn stable(line: &str) -> String {
 pub fn without_chance(text: &str) -> String {
     static UUID: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok());
+    static COOKIE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("=\"[0-9a-f]{16}\"").ok());
     let own = |found: &regex::Captures<'_>| {
         let found = &found[0];
         if found.starts_with("00000000-") { found.to_owned() } else { "UUID".to_owned() }
     };
-    match UUID.as_ref() {
-        Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own).into_owned(),
-        _ => text.to_owned(),
+    let text = match UUID.as_ref() {
+        Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own),
+        _ => text.into(),
+    };
+    // A cookie that a hash policy makes is the hash of the client's address and port.
+    match COOKIE.as_ref() {
+        Some(cookie) => cookie.replace_all(&text, "=\"HASH\"").into_owned(),
+        None => text.into_owned(),
     }
 }
 
@@ -354,7 +373,7 @@ pub fn without_chance(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const LINES: [&str; 8] = [
+    const LINES: [&str; 9] = [
         "date: Sun, 29 Nov 2026 03:00:00 GMT",
         "date: Thu, 01 Jan 1970 00:00:00 GMT",
         "x-envoy-upstream-service-time: 17",
@@ -363,6 +382,7 @@ mod tests {
         "a: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
         "x-forwarded-for: 10.0.0.1,127.0.0.1",
         "no colon",
+        "set-cookie: a=\"13b1985b0a29043a\"; Max-Age=9",
     ];
 
     #[test]
@@ -378,6 +398,7 @@ mod tests {
                 "a: UUID",
                 "x-forwarded-for: 10.0.0.1,SELF",
                 "no colon",
+                "set-cookie: a=\"HASH\"; Max-Age=9",
             ]
         );
         for line in LINES {

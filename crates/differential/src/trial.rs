@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::case::{Case, Exchange};
+use crate::case::Case;
 use crate::compare::{self, Difference};
 use crate::configuration::Configuration;
-use crate::pair::{Programs, Proxy, Side};
+use crate::pair::{Observation, Programs, Proxy, Side};
 
 /// Cases whose exchanges run at the same time.
 const THREADS: usize = 12;
+/// How long a copy of a request may take, and how often it may fail to come.
+const COPIES: Duration = Duration::from_secs(1);
+const MISSED: usize = 3;
 /// How long both sides get to log and count the same.
 const RECORDED: Duration = Duration::from_secs(1);
 
@@ -62,9 +65,8 @@ impl Pair {
     pub fn run(mut self, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
         let mut outcomes = std::mem::take(&mut self.refused);
         if let Some((envoy, petmesh)) = &self.proxies {
-            let exchanges: Vec<&[Exchange]> =
-                self.lanes.iter().filter_map(|&at| Some(&*cases.get(at)?.exchanges)).collect();
-            let found = lanes(envoy, petmesh, &exchanges)?;
+            let of_lanes: Vec<&Case> = self.lanes.iter().filter_map(|&at| cases.get(at)).collect();
+            let found = lanes(envoy, petmesh, &of_lanes)?;
             outcomes.extend(self.lanes.iter().copied().zip(found.into_iter().map(Outcome::Ran)));
         }
         Ok(outcomes.into_values().collect())
@@ -101,7 +103,7 @@ pub fn run(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> 
 }
 
 /// Runs the exchanges of every lane, some lanes at a time.
-fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<Vec<Found>> {
+fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&Case]) -> anyhow::Result<Vec<Found>> {
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Found>> = all.iter().map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
@@ -109,10 +111,10 @@ fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<
             scope.spawn(|| {
                 loop {
                     let lane = next.fetch_add(1, Ordering::Relaxed);
-                    let (Some(exchanges), Some(result)) = (all.get(lane), results.get(lane)) else {
+                    let (Some(case), Some(result)) = (all.get(lane), results.get(lane)) else {
                         return;
                     };
-                    let found = exchanges_of(envoy, petmesh, lane, exchanges);
+                    let found = exchanges_of(envoy, petmesh, lane, case);
                     *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
                 }
             });
@@ -157,18 +159,40 @@ fn recorded(
     }
 }
 
-fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, exchanges: &[Exchange]) -> Found {
+fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, case: &Case) -> Found {
     let mut found = Vec::new();
-    for (at, exchange) in exchanges.iter().enumerate() {
-        let (of_envoy, of_petmesh) = std::thread::scope(|scope| {
+    let mirrors = case.configuration.has_mirrors();
+    let mut missed = 0;
+    for (at, exchange) in case.exchanges.iter().enumerate() {
+        let (mut of_envoy, mut of_petmesh) = std::thread::scope(|scope| {
             let other = scope.spawn(|| envoy.run(lane, exchange));
             let own = petmesh.run(lane, exchange);
             (other.join().unwrap_or_default(), own)
         });
+        // Copies of requests may come after the response. Where their cluster takes none, none is waited for.
+        let copies = if mirrors && missed < MISSED { exchange.requests.len() } else { 0 };
+        let until = Instant::now() + COPIES;
+        while lacks(&of_envoy, &of_petmesh, copies) {
+            if Instant::now() > until {
+                missed += 1;
+                break;
+            }
+            envoy.look_again(lane, &mut of_envoy);
+            petmesh.look_again(lane, &mut of_petmesh);
+        }
         let differences = compare::exchange(&of_envoy, &of_petmesh);
         found.extend(differences.into_iter().map(|difference| (difference, Some(at))));
     }
     found
+}
+
+/// Whether something more must come to an upstream: as much as to the other one, and the copy of each request.
+fn lacks(envoy: &Observation, petmesh: &Observation, copies: usize) -> bool {
+    let lacks_copies = |seen: &Observation| {
+        let mirrored = seen.upstream.iter().filter(|message| message.is_mirrored()).count();
+        mirrored < copies.min(seen.upstream.len() - mirrored)
+    };
+    envoy.upstream.len() != petmesh.upstream.len() || lacks_copies(envoy) || lacks_copies(petmesh)
 }
 
 fn start(programs: &Programs, usable: &[(usize, &Configuration)]) -> anyhow::Result<(Proxy, Proxy)> {

@@ -16,7 +16,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
-use crate::message::RequestHead;
+use crate::message::{RequestHead, Version};
 use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
@@ -159,7 +159,12 @@ impl Run<'_> {
                 start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
             Accepted::TooLarge => stats.header_overflow.inc(),
-            Accepted::Malformed => stats.rx_messaging_error.inc(),
+            Accepted::Malformed => {
+                stats.rx_messaging_error.inc();
+                head.clear();
+                head.version = Version::Http2;
+                exchange::malformed(self.context, head);
+            }
             Accepted::Closed { protocol_error } => {
                 if protocol_error {
                     stats.rx_messaging_error.inc();
@@ -272,16 +277,11 @@ fn start_stream(
     // On the heap, where the runtime moves no more than a pointer.
     tokio::task::spawn_local(Box::pin(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
-        let refusal = if head.authority.is_empty() {
-            Some(Refusal::MISSING_HOST)
-        } else {
-            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
-        };
-        let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, start, down).await;
-            head
-        } else {
+        let head = if underscores(&context, &mut head) {
             exchange::run(&context, head, start, down).await.head
+        } else {
+            exchange::refuse(&context, Refusal::UNDERSCORE, &head, start, down).await;
+            head
         };
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));

@@ -94,8 +94,6 @@ impl Refusal {
     /// `max_stream_duration` ran out before the head was whole.
     pub(crate) const MAX_DURATION: Self =
         Self::without_head(408, "downstream duration timeout", "max_duration_timeout", None);
-    /// A request without an authority.
-    pub(crate) const MISSING_HOST: Self = Malformed::MissingHost.refusal();
     /// A header name with an underscore where the configuration rejects them.
     pub(crate) const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
 
