@@ -258,6 +258,11 @@ impl<'x> Exchange<'x> {
             return Err(LocalReply::overloaded());
         }
         self.continue_request(down).await;
+        if self.request.head.path.first().is_some_and(|&first| first != b'/') {
+            // `*`, or a query right behind an authority.
+            self.record.context.http().downstream_rq_non_relative_path.inc();
+            return Err(LocalReply::path_not_relative());
+        }
         let decision = self.admit()?;
         let manager = &self.record.context.manager;
         if !manager.chain.0.is_empty() {

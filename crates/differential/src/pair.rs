@@ -335,12 +335,11 @@ fn own_address() -> Option<&'static str> {
 /// A header line without what depends on time or chance.
 fn stable(line: &str) -> String {
     let Some((name, value)) = line.split_once(": ") else { return line.to_owned() };
-    if name == "x-forwarded-for"
-        && let Some(start) =
-            own_address().and_then(|own| value.strip_suffix(own)).or(value.strip_suffix("127.0.0.1"))
-    {
+    if name == "x-forwarded-for" {
         // The address of a client of the same machine: Envoy names the machine's own.
-        return format!("x-forwarded-for: {start}SELF");
+        let own = |item: &str| item == "127.0.0.1" || own_address() == Some(item);
+        let named = value.split(',').map(|item| if own(item) { "SELF" } else { item });
+        return format!("x-forwarded-for: {}", named.collect::<Vec<_>>().join(","));
     }
     match name {
         "date" if value.ends_with(" GMT") && !value.contains("1970") => "date: NOW".to_owned(),

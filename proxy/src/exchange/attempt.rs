@@ -438,6 +438,9 @@ fn rewrite_host(head: &mut RequestHead, host: Authority, append: bool, says_orig
     let original = std::mem::replace(&mut head.authority, host);
     let last =
         head.fields.get(Known::XForwardedHost).and_then(|list| list.rsplit(|&byte| byte == b',').next());
+    if original.is_empty() {
+        return;
+    }
     if append && last != Some(&*original) {
         head.fields.append(Known::XForwardedHost, ",", &original);
     }

@@ -212,6 +212,11 @@ impl LocalReply {
         Self::new(404, "", "route_not_found").flagged(Flag::NoRouteFound)
     }
 
+    /// The path begins with something else than a slash.
+    pub(crate) fn path_not_relative() -> Self {
+        Self::new(404, "", "absolute_path_rejected")
+    }
+
     /// The route's cluster does not exist; `status` is the route's `cluster_not_found_response_code` (503).
     pub(crate) fn cluster_not_found(status: u16) -> Self {
         Self::new(status, "", "cluster_not_found").flagged(Flag::NoClusterFound)

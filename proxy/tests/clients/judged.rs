@@ -19,7 +19,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const BROKEN: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n";
 
 /// Headers that a case may be about; others are left out of the tables.
-const TOLD: [&str; 13] = [
+const TOLD: [&str; 14] = [
     "connection",
     "content-length",
     "expect",
@@ -33,6 +33,7 @@ const TOLD: [&str; 13] = [
     "x-envoy-upstream-service-time",
     "x-envoy-upstream-stream-duration-ms",
     "x-envoy-retry-on",
+    "x-forwarded-host",
 ];
 
 fn told(head: &[u8]) -> String {
@@ -265,4 +266,60 @@ fn the_time_that_a_retry_announces_is_what_is_left() {
     let [first, second, third] = seen[..] else { panic!("{seen:?}") };
     assert_eq!((first, second), (800, 800));
     assert!(third <= 400, "{third}");
+}
+
+/// The connection manager refuses such paths itself, before filters and routes.
+#[test]
+fn a_path_without_a_slash_reaches_no_filter() {
+    let buffer = typed(
+        "envoy.filters.http.buffer",
+        "envoy.extensions.filters.http.buffer.v3.Buffer",
+        json!({ "max_request_bytes": 8 }),
+    );
+    let port = free_port();
+    let direct = json!([{ "match": { "prefix": "" }, "direct_response": { "status": 204 } }]);
+    let logs = Logs::new();
+    let format = json!("%RESPONSE_CODE_DETAILS% %RESPONSE_FLAGS%\n");
+    let manager = json!({
+        "http_filters": [buffer, router()], "access_log": [access_log(&logs.path("log"), &format)],
+    });
+    let _proxy = Proxy::start_with(
+        &config(&[http("one", port, &direct, manager)], &[]),
+        &["--file-flush-interval-msec", "10"],
+    );
+    let mut found = Vec::new();
+    for target in ["*", "http://here?a", "/"] {
+        let mut client = http1::Connection::new(at(port));
+        client.send(&format!("OPTIONS {target} HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\nhello"));
+        let head = told(&client.response().unwrap().head);
+        let lines = found.len() + 1;
+        let log = wait("the line", || Some(logs.read("log")).filter(|text| text.lines().count() == lines));
+        found.push((target.to_owned(), format!("{head} {}", log.lines().last().unwrap_or_default())));
+    }
+    super::record::compare("not-relative", &found, |_, _| None);
+}
+
+/// The name of a host that the request does not say is not said to the upstream.
+#[test]
+fn an_empty_host_is_no_original_host() {
+    let (sender, seen) = std::sync::mpsc::channel();
+    let up = upstream::http1(move |head, _, connection| {
+        sender.send(told(head)).unwrap();
+        connection.send(OK);
+        true
+    });
+    let port = free_port();
+    let routes = json!([{ "match": { "prefix": "/" }, "route": {
+        "cluster": "up", "host_rewrite_literal": "other", "append_x_forwarded_host": true,
+    } }]);
+    let listener = http("one", port, &routes, json!({}));
+    let _proxy = Proxy::start(&config(&[listener], &[cluster("up", up, json!({}))]));
+    let mut found = Vec::new();
+    for host in ["here", ""] {
+        let mut client = http1::Connection::new(at(port));
+        client.send(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        assert_eq!(client.response().unwrap().status, 200);
+        found.push((format!("host {host:?}"), seen.recv().unwrap()));
+    }
+    super::record::compare("empty-host", &found, |_, _| None);
 }
