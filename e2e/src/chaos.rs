@@ -21,11 +21,17 @@ const LONG: &str = "E2E_CHAOS_LONG";
 /// the test ends, and is reported as one that did not run.
 #[must_use]
 pub fn is_left_to_the_long_half() -> bool {
-    let left = std::env::var_os(LONG).is_none();
+    let left = !is_long();
     if left {
         report::did_not_run("it belongs to the long half, which `make chaos` runs");
     }
     left
+}
+
+/// Whether this run may take minutes a case.
+#[must_use]
+pub fn is_long() -> bool {
+    std::env::var_os(LONG).is_some()
 }
 
 /// A case under way.

@@ -13,6 +13,21 @@ pub fn shipped() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/config")
 }
 
+/// The limit of a program's container in the manifests of deploy/, in MiB.
+#[must_use]
+pub fn memory_limit(program: &str) -> i64 {
+    let manifest = match program {
+        "ingress" => "components/ingress/ingress.yaml".to_owned(),
+        "proxy" => "components/sidecar/pod.yaml".to_owned(),
+        app => format!("base/{app}.yaml"),
+    };
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy").join(manifest);
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let limits = text.lines().find_map(|line| line.trim().strip_prefix("limits:"));
+    let limit = limits.and_then(|limits| limits.split("memory: ").nth(1)?.split("Mi").next()?.parse().ok());
+    limit.unwrap_or_else(|| panic!("{}: no line `limits: {{ memory: …Mi }}`", path.display()))
+}
+
 /// Writes every shipped file into a new folder, changed by the test if it wants so.
 pub fn write(to: &Path, edit: Option<fn(&mut Value)>) {
     std::fs::create_dir(to).expect("a folder for the configuration");

@@ -116,7 +116,7 @@ pub(crate) fn write_pair(key: &mut Vec<u8>, name: &str, value: &Value) {
 /// What is known of the client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Client {
-    /// As far as it can be trusted.
+    /// The client's address after `x-forwarded-for` and the trusted hops.
     pub remote: SocketAddr,
     /// The two ends of the connection.
     pub peer: SocketAddr,

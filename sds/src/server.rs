@@ -17,12 +17,12 @@ use axum::response::Response;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use lifecycle::Shutdown;
+use lifecycle::{Draining, FIRST_REQUEST, Shutdown};
 use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::v1::error;
 
@@ -83,31 +83,15 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Limits, shutdo
     let router =
         router.layer(from_fn(move |request: Request, next: Next| close(request, next, ending.clone())));
     let free = Arc::new(Semaphore::new(limits.connections));
-    let end = lingered(&shutdown, limits);
-    tokio::pin!(end);
-    loop {
-        let accepted = async {
-            let permit = Arc::clone(&free).acquire_owned().await.map_err(io::Error::other)?;
-            listener.accept().await.map(|(stream, _)| (stream, permit))
-        };
-        let accepted = tokio::select! {
-            () = &mut end => return,
-            accepted = accepted => accepted,
-        };
-        match accepted {
-            Ok((stream, permit)) => {
-                let connection = connection(stream, router.clone(), limits, shutdown.clone());
-                shutdown.spawn(async move {
-                    connection.await;
-                    drop(permit);
-                });
-            }
-            Err(error) => {
-                // Out of file descriptors, mostly: the next attempt would fail at once as well.
-                warn!("cannot accept a connection: {error}");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
+    let mut listener = Draining::new(listener, lingered(shutdown.clone(), limits.linger));
+    while let Ok(permit) = Arc::clone(&free).acquire_owned().await
+        && let Some(stream) = listener.accept().await
+    {
+        let connection = connection(stream, router.clone(), limits, shutdown.clone());
+        shutdown.spawn(async move {
+            connection.await;
+            drop(permit);
+        });
     }
 }
 
@@ -126,7 +110,7 @@ fn connection(
         let mut connection = std::pin::pin!(connection);
         let result = tokio::select! {
             result = connection.as_mut() => result,
-            () = lingered(&shutdown, limits) => {
+            () = lingered(shutdown, limits.linger + FIRST_REQUEST) => {
                 // An idle connection closes now, a busy one after its answer. Not before the time to linger is over: a
                 // request that is on its way would meet a closed door.
                 connection.as_mut().graceful_shutdown();
@@ -139,9 +123,9 @@ fn connection(
     }
 }
 
-async fn lingered(shutdown: &Shutdown, limits: Limits) {
+async fn lingered(shutdown: Shutdown, linger: Duration) {
     shutdown.requested().await;
-    sleep(limits.linger).await;
+    sleep(linger).await;
 }
 
 async fn close(request: Request, next: Next, shutdown: Shutdown) -> Response {

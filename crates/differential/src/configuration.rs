@@ -285,7 +285,7 @@ fn base() -> anyhow::Result<Value> {
     let mut base: Value = serde_saphyr::from_str(&text).context("the base")?;
     let log = LOG.map(|operator| format!("%{operator}%")).join(BETWEEN) + "\n";
     let more = json!({
-        // Nobody waits for a client to close.
+        // A proxy that closes first waits for its client only this long.
         "delayed_close_timeout": "0.02s",
         // RFC 9113, 8.1.1: an invalid message ends its stream. Otherwise Envoy ends the connection.
         "http2_protocol_options": { "override_stream_error_on_invalid_http_message": true },

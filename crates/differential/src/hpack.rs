@@ -7,14 +7,22 @@ use std::sync::LazyLock;
 pub type Field = (String, String);
 
 /// Reads the blocks of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoder {
     /// The newest entry first.
     table: VecDeque<Field>,
+    /// The peer lowers and raises it, up to `TABLE`.
+    limit: usize,
 }
 
 /// What a peer may remember. Ours are never told another limit.
 const TABLE: usize = 4096;
+
+impl Default for Decoder {
+    fn default() -> Self {
+        Self { table: VecDeque::new(), limit: TABLE }
+    }
+}
 
 impl Decoder {
     /// The fields of a block; nothing if it is not one.
@@ -27,10 +35,13 @@ impl Decoder {
                 0x40.. => {
                     let field = self.literal(&mut input, 6)?;
                     self.table.push_front(field.clone());
-                    self.shorten(TABLE);
+                    self.shorten();
                     fields.push(field);
                 }
-                0x20.. => self.shorten(input.number(5)?.min(TABLE)),
+                0x20.. => {
+                    self.limit = input.number(5)?.min(TABLE);
+                    self.shorten();
+                }
                 _ => fields.push(self.literal(&mut input, 4)?),
             }
         }
@@ -53,9 +64,9 @@ impl Decoder {
         }
     }
 
-    fn shorten(&mut self, limit: usize) {
+    fn shorten(&mut self) {
         let size = |(name, value): &Field| name.len() + value.len() + 32;
-        while self.table.iter().map(size).sum::<usize>() > limit {
+        while self.table.iter().map(size).sum::<usize>() > self.limit {
             self.table.pop_back();
         }
     }
@@ -272,6 +283,16 @@ mod tests {
                 field("custom-key", "custom-value"),
             ]
         );
+    }
+
+    #[test]
+    fn a_lower_limit_holds_until_the_peer_raises_it() {
+        let mut decoder = Decoder::default();
+        let added = bytes("400161016240016301 64");
+        decoder.fields(&[&[0x20][..], &added].concat()).unwrap();
+        assert_eq!(decoder.fields(&[0xbe]), None, "nothing is kept");
+        decoder.fields(&[&[0x3f, 0xe1, 0x1f][..], &added].concat()).unwrap();
+        assert_eq!(decoder.fields(&[0xbe, 0xbf]).unwrap(), [field("c", "d"), field("a", "b")]);
     }
 
     #[test]

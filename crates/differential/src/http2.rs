@@ -180,7 +180,7 @@ impl Peer {
 }
 
 impl Message {
-    /// A message of HTTP/2: its pseudo-headers make the line, as far as they would in HTTP/1.
+    /// A message of HTTP/2. Its line is made of the pseudo-headers that an HTTP/1 line has, too.
     pub fn of_fields(mut headers: Vec<String>) -> Self {
         let mut take = |name: &str| {
             let at = headers.iter().position(|line| line.starts_with(name))?;

@@ -59,7 +59,7 @@ struct State {
     got: usize,
     /// Attempts whose script is not over.
     busy: usize,
-    /// Counts exchanges, so that an attempt of an earlier one is told from one of this.
+    /// The number of the current exchange. Late attempts of earlier exchanges are ignored.
     exchange: usize,
 }
 

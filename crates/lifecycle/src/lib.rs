@@ -7,8 +7,10 @@
 //! ```
 //! A `main` holds the one [`Lifecycle`]; servers hold clones of its [`Shutdown`], run their work through
 //! [`Shutdown::spawn`] and stop accepting when [`Shutdown::requested`] returns. There is no global state: a test makes
-//! its own [`Lifecycle::manual`] and pulls the plug itself. Nothing here knows HTTP.
+//! its own [`Lifecycle::manual`] and pulls the plug itself. A server's listener ends as [`Draining`] does. Nothing here
+//! knows HTTP.
 
+mod draining;
 mod shutdown;
 mod signals;
 #[cfg(test)]
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use tracing::{info, warn};
 
+pub use draining::{Draining, FIRST_REQUEST};
 pub use shutdown::Shutdown;
 pub use signals::Reload;
 

@@ -222,8 +222,8 @@ impl Dir {
     }
 }
 
-/// Replaces a file of the mesh, readable by its owner alone. It is written beside its place and then renamed, so that a
-/// reader, and whoever comes after a supervisor that was killed, finds the old text or the new one whole.
+/// Replaces a file of the mesh, readable by its owner alone. The new text is written to a file beside it, which is
+/// then renamed. Readers see either text whole, even if the supervisor is killed in between.
 ///
 /// # Errors
 /// It cannot be written.

@@ -82,19 +82,38 @@ impl Mesh {
     /// are not this machine's.
     pub async fn peak_memory(&self) -> BTreeMap<String, u64> {
         let mut peaks = BTreeMap::new();
+        for (program, status) in self.processes().await {
+            let peak = peaks.entry(program).or_default();
+            *peak = status.kib("VmHWM").max(*peak);
+        }
+        peaks
+    }
+
+    /// What all processes hold now, in KiB, as cgroups count it: the memory of each, and the pages of
+    /// a program's file once, however many run it.
+    pub async fn memory(&self) -> u64 {
+        let (mut own, mut files) = (0, BTreeMap::<String, u64>::new());
+        for (program, status) in self.processes().await {
+            own += status.kib("RssAnon") + status.kib("RssShmem");
+            let file = files.entry(program).or_default();
+            *file = status.kib("RssFile").max(*file);
+        }
+        own + files.values().sum::<u64>()
+    }
+
+    /// The status of each process of this machine, with the name of its program.
+    async fn processes(&self) -> Vec<(String, Status)> {
+        let mut found = Vec::new();
         for pod in self.pods().await {
             for container in pod.containers.keys() {
                 let Some(pid) = self.substrate.process(&pod, container).await else { continue };
-                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-                let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-                let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
                 let sidecar = container == "proxy" && pod.service != "ingress";
                 let program = if sidecar { "sidecar" } else { &pod.service };
-                let peak = peaks.entry(program.to_owned()).or_default();
-                *peak = kib.unwrap_or_default().max(*peak);
+                let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+                found.push((program.to_owned(), Status(status)));
             }
         }
-        peaks
+        found
     }
 
     /// Lets a container open no file and no connection any more; tells the limit that it had. The
@@ -122,6 +141,17 @@ impl Mesh {
     async fn process(&self, pod: &Pod, container: &str) -> u32 {
         let found = self.substrate.process(pod, container).await;
         found.unwrap_or_else(|| panic!("{} has no running {container} on this machine", pod.name))
+    }
+}
+
+/// What the kernel says of a process (proc_pid_status(5)).
+struct Status(String);
+
+impl Status {
+    /// An amount of memory; 0 of a process that has ended.
+    fn kib(&self, field: &str) -> u64 {
+        let line = self.0.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
     }
 }
 

@@ -371,18 +371,7 @@ mod tests {
     use super::*;
 
     fn endpoint(address: &str) -> Endpoint {
-        Endpoint {
-            address: address.parse().unwrap(),
-            hostname: String::new(),
-            weight: 1,
-            priority: 0,
-            locality: Locality::default(),
-            locality_weight: 0,
-            canary: false,
-            metadata: None,
-            health: Health::Healthy,
-            check: crate::cluster::health::Target::default(),
-        }
+        Endpoint::new(address.parse().unwrap())
     }
 
     #[test]

@@ -101,6 +101,24 @@ pub struct Endpoint {
     pub(crate) check: health::Target,
 }
 
+impl Endpoint {
+    /// A healthy endpoint of weight 1 about which nothing else is known.
+    pub(crate) fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            hostname: String::new(),
+            weight: 1,
+            priority: 0,
+            locality: Locality::default(),
+            locality_weight: 0,
+            canary: false,
+            metadata: None,
+            health: Health::Healthy,
+            check: health::Target::default(),
+        }
+    }
+}
+
 /// What the metadata of an endpoint say to balancing (`envoy.lb`).
 pub(crate) type LbMetadata = BTreeMap<String, serde_json::Value>;
 

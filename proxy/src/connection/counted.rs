@@ -1,4 +1,4 @@
-//! The counts of a connection, which are right however it ends: its task may be aborted.
+//! The counts of a connection. Guards keep them right, even if the task of the connection is aborted.
 
 use tokio::time::Instant;
 
@@ -6,7 +6,7 @@ use super::End;
 use crate::exchange::ConnectionContext;
 use crate::stats::Gauge;
 
-/// Counts a connection for as long as it is there, however it ends.
+/// Counts a connection until it is dropped.
 pub(super) struct Counted<'c> {
     context: &'c ConnectionContext,
     begun: Instant,

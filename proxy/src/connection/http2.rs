@@ -73,7 +73,7 @@ pub(super) async fn serve(
                     continue;
                 }
                 connection.abort();
-                // GOAWAY, as far as the socket takes it at once.
+                // Sends GOAWAY if the socket has space for it now.
                 tokio::select! {
                     biased;
                     _ = connection.accept(&mut head) => {}

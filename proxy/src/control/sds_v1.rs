@@ -13,7 +13,7 @@ use super::client::{Client, Get};
 use super::{Reporter, Update, jitter};
 use crate::build::discovery::SdsV1;
 use crate::cluster::balancer::Cursor;
-use crate::cluster::{Endpoint, Health, Locality};
+use crate::cluster::{Endpoint, Locality};
 use crate::time::Backoff;
 
 /// Bytes of a response: some 50,000 hosts.
@@ -114,15 +114,9 @@ fn endpoint(host: &Host) -> Result<Endpoint, String> {
         return Err(format!("{ip} has the weight {weight}, which is not in 1 to 128"));
     }
     Ok(Endpoint {
-        address: SocketAddr::new(ip, host.port),
-        hostname: String::new(),
         weight,
-        priority: 0,
         locality: Locality { zone: host.tags.az.clone(), ..Locality::default() },
-        locality_weight: 0,
-        check: crate::cluster::health::Target::default(),
         canary: host.tags.canary,
-        metadata: None,
-        health: Health::Healthy,
+        ..Endpoint::new(SocketAddr::new(ip, host.port))
     })
 }

@@ -231,7 +231,7 @@ impl Exchange<'_> {
         let context = self.record.context;
         let http = context.http();
         http.downstream_rq_active.dec();
-        // Envoy counts every stream here that does not end on both sides, whoever resets it.
+        // Envoy counts every stream that does not end on both sides, also those that it resets itself.
         if !complete || self.record.info.request_end.is_none() {
             http.downstream_rq_rx_reset.inc();
         }

@@ -1,12 +1,11 @@
 //! HTTP/2 as raw frames, for clients and upstreams that may break its rules.
 //!
-//! Headers are written as literals; reading knows the whole of HPACK.
+//! Headers are written as literals. The reader of header blocks is that of the differential tests.
 
-use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::LazyLock;
 
+use super::hpack::{self, Decoder};
 use super::proxy::DEADLINE;
 
 pub const DATA: u8 = 0;
@@ -206,7 +205,8 @@ impl Connection {
             flags = more.flags;
             block.extend_from_slice(&more.payload);
         }
-        self.decoder.decode(&block).ok_or_else(|| io::Error::other("bad header block"))
+        let fields = self.decoder.fields(&block).ok_or_else(|| io::Error::other("bad header block"))?;
+        Ok(fields.iter().map(|(name, value)| (bytes(name), bytes(value))).collect())
     }
 
     /// All of one stream, to its end; other streams' frames are passed over.
@@ -250,228 +250,17 @@ impl Connection {
     }
 }
 
-/// Literals that are never indexed, with the bytes as they are.
+/// Literals that are not indexed, with the bytes as they are.
 pub fn encode(fields: &Fields) -> Vec<u8> {
-    let mut block = Vec::new();
-    for (name, value) in fields {
-        block.push(0x10);
-        for string in [name, value] {
-            number(&mut block, string.len());
-            block.extend_from_slice(string);
-        }
-    }
-    block
+    let texts: Vec<_> = fields.iter().map(|(name, value)| (characters(name), characters(value))).collect();
+    hpack::block(texts.iter().map(|(name, value)| (&**name, &**value)))
 }
 
-fn number(block: &mut Vec<u8>, value: usize) {
-    let Some(mut left) = value.checked_sub(127) else {
-        block.push(u8::try_from(value).unwrap());
-        return;
-    };
-    block.push(127);
-    while left >= 128 {
-        block.push(u8::try_from(left % 128).unwrap() | 128);
-        left /= 128;
-    }
-    block.push(u8::try_from(left).unwrap());
+/// One character a byte, as the reader of header blocks has them.
+fn characters(bytes: &[u8]) -> String {
+    bytes.iter().map(|&byte| char::from(byte)).collect()
 }
 
-/// The static table of RFC 7541, appendix A.
-const STATIC: [(&str, &str); 61] = [
-    (":authority", ""),
-    (":method", "GET"),
-    (":method", "POST"),
-    (":path", "/"),
-    (":path", "/index.html"),
-    (":scheme", "http"),
-    (":scheme", "https"),
-    (":status", "200"),
-    (":status", "204"),
-    (":status", "206"),
-    (":status", "304"),
-    (":status", "400"),
-    (":status", "404"),
-    (":status", "500"),
-    ("accept-charset", ""),
-    ("accept-encoding", "gzip, deflate"),
-    ("accept-language", ""),
-    ("accept-ranges", ""),
-    ("accept", ""),
-    ("access-control-allow-origin", ""),
-    ("age", ""),
-    ("allow", ""),
-    ("authorization", ""),
-    ("cache-control", ""),
-    ("content-disposition", ""),
-    ("content-encoding", ""),
-    ("content-language", ""),
-    ("content-length", ""),
-    ("content-location", ""),
-    ("content-range", ""),
-    ("content-type", ""),
-    ("cookie", ""),
-    ("date", ""),
-    ("etag", ""),
-    ("expect", ""),
-    ("expires", ""),
-    ("from", ""),
-    ("host", ""),
-    ("if-match", ""),
-    ("if-modified-since", ""),
-    ("if-none-match", ""),
-    ("if-range", ""),
-    ("if-unmodified-since", ""),
-    ("last-modified", ""),
-    ("link", ""),
-    ("location", ""),
-    ("max-forwards", ""),
-    ("proxy-authenticate", ""),
-    ("proxy-authorization", ""),
-    ("range", ""),
-    ("referer", ""),
-    ("refresh", ""),
-    ("retry-after", ""),
-    ("server", ""),
-    ("set-cookie", ""),
-    ("strict-transport-security", ""),
-    ("transfer-encoding", ""),
-    ("user-agent", ""),
-    ("vary", ""),
-    ("via", ""),
-    ("www-authenticate", ""),
-];
-
-/// The code length of each byte in RFC 7541, appendix B; the codes follow from them.
-const LENGTHS: [u8; 256] = [
-    13, 23, 28, 28, 28, 28, 28, 28, 28, 24, 30, 28, 28, 30, 28, 28, 28, 28, 28, 28, 28, 28, 30, 28, 28, 28,
-    28, 28, 28, 28, 28, 28, 6, 10, 10, 12, 13, 6, 8, 11, 10, 10, 8, 11, 8, 6, 6, 6, 5, 5, 5, 6, 6, 6, 6, 6,
-    6, 6, 7, 8, 15, 6, 12, 10, 13, 6, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 8, 7,
-    8, 13, 19, 13, 14, 6, 15, 5, 6, 5, 6, 5, 6, 6, 6, 5, 7, 7, 6, 6, 6, 5, 6, 7, 6, 5, 5, 6, 7, 7, 7, 7, 7,
-    15, 11, 14, 13, 28, 20, 22, 20, 20, 22, 22, 22, 23, 22, 23, 23, 23, 23, 23, 24, 23, 24, 24, 22, 23, 24,
-    23, 23, 23, 23, 21, 22, 23, 22, 23, 23, 24, 22, 21, 20, 22, 22, 23, 23, 21, 23, 22, 22, 24, 21, 22, 23,
-    23, 21, 21, 22, 21, 23, 22, 23, 23, 20, 22, 22, 22, 23, 22, 22, 23, 26, 26, 20, 19, 22, 23, 22, 25, 26,
-    26, 26, 27, 27, 26, 24, 25, 19, 21, 26, 27, 27, 26, 27, 24, 21, 21, 26, 26, 28, 27, 27, 27, 20, 24, 20,
-    21, 22, 21, 21, 23, 22, 22, 25, 25, 24, 24, 26, 23, 26, 27, 26, 26, 27, 27, 27, 27, 27, 28, 27, 27, 27,
-    27, 27, 26,
-];
-
-struct Decoder {
-    table: VecDeque<(Vec<u8>, Vec<u8>)>,
-    size: usize,
-    largest: usize,
-}
-
-impl Default for Decoder {
-    fn default() -> Self {
-        Self { table: VecDeque::new(), size: 0, largest: 4096 }
-    }
-}
-
-impl Decoder {
-    fn decode(&mut self, mut block: &[u8]) -> Option<Fields> {
-        let mut fields = Fields::new();
-        while let Some(&first) = block.first() {
-            if first & 0x80 != 0 {
-                let index = integer(&mut block, 7)?;
-                fields.push(self.entry(index)?);
-            } else if first & 0x40 != 0 {
-                let field = self.literal(&mut block, 6)?;
-                self.size += field.0.len() + field.1.len() + 32;
-                self.table.push_front(field.clone());
-                self.shrink();
-                fields.push(field);
-            } else if first & 0x20 != 0 {
-                self.largest = integer(&mut block, 5)?;
-                self.shrink();
-            } else {
-                fields.push(self.literal(&mut block, 4)?);
-            }
-        }
-        Some(fields)
-    }
-
-    fn shrink(&mut self) {
-        while self.size > self.largest {
-            let Some((name, value)) = self.table.pop_back() else { return };
-            self.size -= name.len() + value.len() + 32;
-        }
-    }
-
-    fn entry(&self, index: usize) -> Option<(Vec<u8>, Vec<u8>)> {
-        let at = index.checked_sub(1)?;
-        if let Some((name, value)) = STATIC.get(at) {
-            return Some((name.as_bytes().to_vec(), value.as_bytes().to_vec()));
-        }
-        self.table.get(at - STATIC.len()).cloned()
-    }
-
-    fn literal(&self, block: &mut &[u8], bits: u32) -> Option<(Vec<u8>, Vec<u8>)> {
-        let name = match integer(block, bits)? {
-            0 => string(block)?,
-            index => self.entry(index)?.0,
-        };
-        Some((name, string(block)?))
-    }
-}
-
-fn integer(block: &mut &[u8], bits: u32) -> Option<usize> {
-    let (&first, mut rest) = block.split_first()?;
-    let most = (1_usize << bits) - 1;
-    let mut value = usize::from(first) & most;
-    if value == most {
-        let mut shift = 0;
-        loop {
-            let (&byte, after) = rest.split_first()?;
-            rest = after;
-            value += usize::from(byte & 127) << shift;
-            shift += 7;
-            if byte & 128 == 0 {
-                break;
-            }
-        }
-    }
-    *block = rest;
-    Some(value)
-}
-
-fn string(block: &mut &[u8]) -> Option<Vec<u8>> {
-    let huffman = block.first()? & 0x80 != 0;
-    let length = integer(block, 7)?;
-    let (bytes, rest) = block.split_at_checked(length)?;
-    *block = rest;
-    if huffman { unpack(bytes) } else { Some(bytes.to_vec()) }
-}
-
-/// The bytes by code length, and for each length its first code, how many there are, and where they
-/// begin.
-static CODES: LazyLock<(Vec<u8>, Vec<[usize; 3]>)> = LazyLock::new(|| {
-    let mut order: Vec<u8> = (0..=255).collect();
-    order.sort_by_key(|byte| LENGTHS[usize::from(*byte)]);
-    let (mut lengths, mut first, mut at) = (Vec::new(), 0, 0);
-    for length in 0..=30_u8 {
-        let count = LENGTHS.iter().filter(|other| **other == length).count();
-        lengths.push([first, count, at]);
-        first = (first + count) << 1;
-        at += count;
-    }
-    (order, lengths)
-});
-
-/// Decodes the canonical Huffman code that `LENGTHS` describes; padding is passed over.
-fn unpack(bytes: &[u8]) -> Option<Vec<u8>> {
-    let (order, lengths) = &*CODES;
-    let (mut code, mut length) = (0_usize, 0_usize);
-    let mut out = Vec::new();
-    for byte in bytes {
-        for shift in (0..8).rev() {
-            code = (code << 1) | usize::from((byte >> shift) & 1);
-            length += 1;
-            let [first, count, at] = *lengths.get(length)?;
-            if let Some(offset) = code.checked_sub(first).filter(|offset| *offset < count) {
-                out.push(order[at + offset]);
-                (code, length) = (0, 0);
-            }
-        }
-    }
-    Some(out)
+fn bytes(text: &str) -> Vec<u8> {
+    text.chars().map(|c| u8::try_from(c).unwrap()).collect()
 }

@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests: clippy.toml exempts only the test functions
 
+#[path = "../../../crates/differential/src/hpack.rs"]
+mod hpack;
 mod http1;
 mod http2;
 mod proxy;

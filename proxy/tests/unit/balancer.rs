@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cluster::health::Target;
 use crate::cluster::pool::Layout;
 use crate::cluster::shares::Balance;
 use crate::cluster::subsets::Counts;
@@ -16,16 +15,10 @@ const LEAST_REQUEST: Policy =
 
 fn endpoint(port: u16, weight: u32, priority: u32) -> Endpoint {
     Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        hostname: String::new(),
         weight,
         priority,
-        locality: Locality::default(),
-        locality_weight: 0,
-        canary: false,
-        metadata: None,
         health: if priority == 0 && port == 1 { Health::Unhealthy } else { Health::Healthy },
-        check: Target::default(),
+        ..Endpoint::new(([127, 0, 0, 1], port).into())
     }
 }
 

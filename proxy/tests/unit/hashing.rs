@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::balancer::{Cursor, Method, Policy, Wanted, pick};
-use crate::cluster::health::Target;
 use crate::cluster::pool::Layout;
 use crate::cluster::subsets::Counts;
 use crate::cluster::{Endpoint, EndpointView, Health, Locality};
@@ -16,18 +15,7 @@ const MAGLEV: TableKind = TableKind::Maglev { size: 65_537 };
 const BY_HASH: Policy = Policy { method: Method::Hash { limit: None }, slow_start: None };
 
 fn at(port: u16) -> Endpoint {
-    Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        hostname: String::new(),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        locality_weight: 0,
-        canary: false,
-        metadata: None,
-        health: Health::Healthy,
-        check: Target::default(),
-    }
+    Endpoint::new(([127, 0, 0, 1], port).into())
 }
 
 fn weighted(hosts: &[(u16, u32)]) -> Vec<Endpoint> {

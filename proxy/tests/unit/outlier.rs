@@ -12,7 +12,7 @@ use crate::cluster::flags::HealthFlag;
 use crate::cluster::hashing::{TableKind, TableRules};
 use crate::cluster::pool::Layout;
 use crate::cluster::subsets::Counts;
-use crate::cluster::{Endpoint, EndpointView, Health, Locality};
+use crate::cluster::{Endpoint, EndpointView};
 use crate::stats::{Counter, OutlierStats, Registry};
 
 /// Envoy's defaults, but that all hosts may go.
@@ -118,18 +118,7 @@ impl Cluster {
 }
 
 fn endpoint(host: u16) -> Endpoint {
-    Endpoint {
-        address: address(host),
-        hostname: String::new(),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        locality_weight: 0,
-        canary: false,
-        metadata: None,
-        health: Health::Healthy,
-        check: crate::cluster::health::Target::default(),
-    }
+    Endpoint::new(address(host))
 }
 
 fn address(host: u16) -> SocketAddr {

@@ -7,8 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::build::{self, Discovery, Flavor, Graph, Node, Parts};
 use crate::cluster::balancer::{Cursor, Policy, Wanted, pick};
-use crate::cluster::health::Target;
-use crate::cluster::{Endpoint, EndpointView, Health, Locality};
+use crate::cluster::{Endpoint, EndpointView};
 use crate::route::Action;
 use crate::snapshot::ListenerKind;
 use crate::stats::Registry;
@@ -77,18 +76,7 @@ fn every_pick_and_count_is_envoys() {
 }
 
 fn endpoint(port: u16, metadata: LbMetadata) -> Endpoint {
-    Endpoint {
-        address: ([127, 0, 0, 1], port).into(),
-        hostname: String::new(),
-        weight: 1,
-        priority: 0,
-        locality: Locality::default(),
-        locality_weight: 0,
-        canary: false,
-        metadata: Some(Arc::new(metadata)),
-        health: Health::Healthy,
-        check: Target::default(),
-    }
+    Endpoint { metadata: Some(Arc::new(metadata)), ..Endpoint::new(([127, 0, 0, 1], port).into()) }
 }
 
 fn pairs(pairs: &[(&str, u8)]) -> LbMetadata {

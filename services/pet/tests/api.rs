@@ -6,7 +6,8 @@ use lifecycle::{Lifecycle, Outcome};
 use pet::AppState;
 use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -139,6 +140,25 @@ async fn an_idle_instance_ends_by_itself_although_a_caller_keeps_its_connection(
     pet.lifecycle.shutdown().begin();
     assert_eq!(pet.lifecycle.drain(Duration::from_secs(60)).await, Outcome::Done);
     assert!(pet.client.get(&pet.url).send().await.is_err_and(|error| error.is_connect()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_connection_that_was_accepted_last_has_its_request_answered() -> Result {
+    let pet = Pet::start().await?;
+    let address = pet.url.trim_start_matches("http://").to_owned();
+    let mut waiting = TcpStream::connect(&address).await?;
+    pet.lifecycle.shutdown().begin();
+    while TcpStream::connect(&address).await.is_ok() {
+        tokio::task::yield_now().await; // until it stops listening
+    }
+    waiting.write_all(b"GET /livez HTTP/1.1\r\nhost: pet\r\n\r\n").await?;
+    let mut response = String::new();
+    waiting.read_to_string(&mut response).await?;
+    assert!(
+        response.starts_with("HTTP/1.1 200 OK\r\n") && response.contains("connection: close"),
+        "{response}"
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! State, routes and serving: the whole service on one screen.
 
-use std::net::SocketAddr;
-use std::pin::Pin;
+use std::future::pending;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::{Listener, ListenerExt};
-use lifecycle::Shutdown;
+use lifecycle::{Draining, FIRST_REQUEST, Shutdown};
 use telemetry::Spans;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::error;
 
 use crate::health::Health;
@@ -39,10 +40,10 @@ pub async fn serve(listener: TcpListener, state: AppState, linger: Duration) {
     let shutdown = state.shutdown.clone();
     let over = async move {
         shutdown.requested().await;
-        tokio::time::sleep(linger).await;
+        sleep(linger).await;
     };
     let idle = Arc::new(Notify::new());
-    let listener = Draining { listener, over: Box::pin(over), idle: Arc::clone(&idle) };
+    let listener = Accepting { draining: Draining::new(listener, over), idle: Arc::clone(&idle) };
     let stop = async move { idle.notified().await };
     // A response must not wait for the acknowledgement of the one before it.
     let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
@@ -51,30 +52,28 @@ pub async fn serve(listener: TcpListener, state: AppState, linger: Duration) {
     }
 }
 
-/// A listener that stops only when no connection waits to be accepted: closing it would reset those.
-struct Draining {
-    listener: TcpListener,
-    over: Pin<Box<dyn Future<Output = ()> + Send>>,
+/// Says when the connections without a request may be closed: not before those accepted last had the time to send one.
+struct Accepting {
+    draining: Draining,
     idle: Arc<Notify>,
 }
 
-impl Listener for Draining {
+impl Listener for Accepting {
     type Io = TcpStream;
-    type Addr = SocketAddr;
+    /// No handler asks for the peer, which is the sidecar.
+    type Addr = ();
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        tokio::select! {
-            biased;
-            accepted = Listener::accept(&mut self.listener) => accepted,
-            () = &mut self.over => {
-                self.idle.notify_one();
-                std::future::pending().await
-            }
+        if let Some(stream) = self.draining.accept().await {
+            return (stream, ());
         }
+        sleep(FIRST_REQUEST).await;
+        self.idle.notify_one();
+        pending().await
     }
 
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        self.listener.local_addr()
+    fn local_addr(&self) -> io::Result<Self::Addr> {
+        Ok(())
     }
 }
 

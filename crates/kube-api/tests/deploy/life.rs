@@ -1,6 +1,7 @@
 //! A deployment's life: it comes, is repeated, changes, is asked how it is, goes.
 
 use std::fs;
+use std::time::Instant;
 
 use kube_api::{Config, Settle};
 use serde_json::{Value, json};
@@ -21,7 +22,9 @@ async fn deploy_creates_everything_and_again_changes_nothing() {
     let Some(world) = World::with("kind-pets", settled(Settle::RolledOut)) else { return };
     world.loaded_node();
     blocking(move || {
+        let began = Instant::now();
         let first = world.run(&["deploy"]);
+        println!("the first deploy took {:.1?}", began.elapsed());
         first.is_fine();
         for line in [
             "context:   kind-pets",
@@ -44,7 +47,9 @@ async fn deploy_creates_everything_and_again_changes_nothing() {
         );
 
         let before = world.store().resource_version();
+        let began = Instant::now();
         let again = world.run(&["deploy"]);
+        println!("the second deploy took {:.1?}", began.elapsed());
         again.is_fine();
         assert!(again.out.contains("applied: 0 changed, "), "{}", again.out);
         assert_eq!(world.store().resource_version(), before, "a second deploy changes nothing");

@@ -13,6 +13,8 @@ use testcontainers_modules::testcontainers::core::{AccessMode, Mount};
 use testcontainers_modules::testcontainers::runners::AsyncRunner;
 use testcontainers_modules::testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt};
 
+use crate::config;
+
 use super::engine::{LABEL, Network};
 use super::images::SANDBOX;
 
@@ -78,12 +80,7 @@ impl Blueprint {
                     .with_cmd(["--drain-time-s", drain])
             }
         };
-        let memory = match program {
-            "pet" => 18,
-            "ingress" => 40,
-            _ => 28,
-        };
-        let started = self.hardened(request, memory, Some(sandbox)).start().await;
+        let started = self.hardened(request, config::memory_limit(program), Some(sandbox)).start().await;
         started
             .unwrap_or_else(|error| panic!("{name} of {} does not start from {image}: {error}", service.name))
     }

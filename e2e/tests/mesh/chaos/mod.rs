@@ -3,10 +3,12 @@
 //!
 //! `apps`: one pod's app misbehaves. `control`: discovery, DNS and the Kubernetes API. `rollouts`:
 //! faults while pods are replaced. `machine`: files, clocks, packets. `clients`: many of them.
+//! `footprint`: no fault, but what all containers together need.
 
 mod apps;
 mod clients;
 mod control;
+mod footprint;
 mod machine;
 mod rollouts;
 

@@ -14,6 +14,9 @@ const AWAY: Duration = Duration::from_secs(20);
 /// first look for the name of discovery for as long as it then waits for its endpoints.
 const AWAY_IN_A_ROLLOUT: Duration = Duration::from_secs(85);
 
+/// Responses that show that requests go on.
+const GOES_ON: usize = 60;
+
 /// Two of what is replaced.
 fn two() -> BTreeMap<&'static str, u32> {
     BTreeMap::from([("petstore", 2), ("pet", 2)])
@@ -147,11 +150,15 @@ async fn leave_without_discovery(edit: Option<fn(&mut Value)>, twin: bool) -> Se
     mesh.has("sds", 0).await;
     mesh.begin_scale("pet", 1, false).await;
     mesh.has("pet", 1).await;
-    tokio::time::sleep(e2e::chaos::CALM).await;
+    let left = mesh.pod("pet", 1).await;
+    let before = super::good_responses(&mesh, &left).await;
+    mesh.until("requests go on without discovery", async || {
+        super::good_responses(&mesh, &left).await >= before + GOES_ON
+    })
+    .await;
     mesh.begin_scale("sds", 1, false).await;
     mesh.has("sds", 1).await;
     case.fault_ends();
-    let left = mesh.pod("pet", 1).await;
     super::serves_well(&mesh, &left).await;
     case.recovered();
     let seen = if twin { case.end_twin(&mesh).await } else { case.end(&mesh).await };

@@ -15,9 +15,7 @@ use tokio::task::LocalSet;
 use super::{Clusters, LocalCluster, LocalHost, Update, UpstreamStream};
 use crate::cluster::balancer::Wanted;
 use crate::cluster::breaker::{Breaker, Thresholds};
-use crate::cluster::{
-    ClusterPolicy, Endpoint, EndpointView, Health, Locality, UpstreamProtocol, balancer::Policy,
-};
+use crate::cluster::{ClusterPolicy, Endpoint, EndpointView, UpstreamProtocol, balancer::Policy};
 use crate::error::UpstreamError;
 use crate::memory::SocketBuffers;
 use crate::message::{HeadKind, RequestHead, ResponseHead, Version};
@@ -170,18 +168,7 @@ impl Fixture {
     /// The same cluster on several workers, as far as they share something.
     fn workers<const N: usize>(server: Server, version: Version, policy: ClusterPolicy) -> [Self; N] {
         let server = Rc::new(server);
-        let endpoint = Endpoint {
-            address: server.socket.local_addr().unwrap(),
-            hostname: String::new(),
-            weight: 1,
-            priority: 0,
-            locality: Locality::default(),
-            locality_weight: 0,
-            canary: false,
-            metadata: None,
-            health: Health::Healthy,
-            check: crate::cluster::health::Target::default(),
-        };
+        let endpoint = Endpoint::new(server.socket.local_addr().unwrap());
         let shared = Shared {
             policy: Arc::new(policy),
             endpoints: Arc::new(EndpointView::empty(N).update(&[endpoint], String::new())),

@@ -1,6 +1,6 @@
 //! A proxy with all that its file allows, connections, requests, buffers and the kernel's buffers, takes
-//! at most 80 % of the memory of its container (`deploy/README.md`, "Memory of a proxy"). What the kernel
-//! may add where nobody reads still fits.
+//! at most 80 % of the memory of its container (`deploy/README.md`, "Memory of a proxy"). The
+//! segments that the kernel adds to full send buffers fit into the container as well.
 
 use serde_json::Value;
 use tidy::{Findings, Tree};
@@ -69,7 +69,7 @@ fn all_that_a_file_allows_fits_into_the_memory_of_its_container() -> Result<(), 
                     Ok(most) if most.total() <= limit && most.unread() <= memory => {}
                     Ok(most) => findings.add(format!(
                         "{place}: {most:?} are {} KiB, {SHARE} % of the container's memory are {} KiB; \
-                         {} KiB where nobody reads: lower a limit in the file",
+                         {} KiB with full send buffers: lower a limit in the file",
                         most.total() >> 10,
                         limit >> 10,
                         most.unread() >> 10
