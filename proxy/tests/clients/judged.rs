@@ -290,7 +290,7 @@ fn a_path_without_a_slash_reaches_no_filter() {
     let mut found = Vec::new();
     for target in ["*", "http://here?a", "/"] {
         let mut client = http1::Connection::new(at(port));
-        client.send(&format!("OPTIONS {target} HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\nhello"));
+        client.send(format!("OPTIONS {target} HTTP/1.1\r\nhost: here\r\ncontent-length: 5\r\n\r\nhello"));
         let head = told(&client.response().unwrap().head);
         let lines = found.len() + 1;
         let log = wait("the line", || Some(logs.read("log")).filter(|text| text.lines().count() == lines));
@@ -317,7 +317,7 @@ fn an_empty_host_is_no_original_host() {
     let mut found = Vec::new();
     for host in ["here", ""] {
         let mut client = http1::Connection::new(at(port));
-        client.send(&format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"));
+        client.send(format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n"));
         assert_eq!(client.response().unwrap().status, 200);
         found.push((format!("host {host:?}"), seen.recv().unwrap()));
     }

@@ -187,7 +187,7 @@ fn of_several_mistakes_the_one_that_envoy_sees_first_decides() {
             for host in ["host: here\r\n", ""] {
                 let statuses = LINES.map(|lines| {
                     let mut client = http1::Connection::new(at(port));
-                    client.send(&format!("{method} {target}{version}\r\n{host}{lines}\r\n"));
+                    client.send(format!("{method} {target}{version}\r\n{host}{lines}\r\n"));
                     client.response().map_or("end".to_owned(), |response| response.status.to_string())
                 });
                 let with = if host.is_empty() { " without a host" } else { "" };
