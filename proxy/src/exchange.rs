@@ -85,6 +85,8 @@ struct Request<'x> {
     tunnel: bool,
     /// The body, where a filter waited for all of it.
     held: Option<Replay>,
+    /// A filter has held the request back: its body had time to come.
+    waited: bool,
     /// The random number of a choice of clusters, for filters and router alike.
     draw: u64,
 }
@@ -208,6 +210,17 @@ pub(crate) fn leave(context: &ConnectionContext, head: &RequestHead, start: Inst
     exchange.finish();
 }
 
+/// Counts and logs a request of HTTP/2 whose stream was reset because it breaks a rule; nothing of it is known.
+pub(crate) fn malformed(context: &ConnectionContext, head: &RequestHead) {
+    let start = time::now();
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start, None);
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
+    exchange.record.client_left(DownstreamError::Protocol("http2.violation.of.messaging.rule"));
+    exchange.finish();
+}
+
 impl<'x> Exchange<'x> {
     fn begin(
         context: &'x ConnectionContext,
@@ -238,7 +251,7 @@ impl<'x> Exchange<'x> {
             },
             timers,
             received,
-            request: Request { head, matched: None, tunnel: false, held: None, draw },
+            request: Request { head, matched: None, tunnel: false, held: None, waited: false, draw },
             response: Response::default(),
             filters: None,
         }
@@ -302,8 +315,10 @@ impl<'x> Exchange<'x> {
         if self.record.context.manager.proxy_100_continue {
             return;
         }
+        // One line with that alone: whatever else is expected is for the upstream.
         let expects = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-        if fields.get(Known::Expect).is_some_and(expects) {
+        let alone = fields.get_all(Known::Expect).nth(1).is_none();
+        if alone && fields.get(Known::Expect).is_some_and(expects) {
             fields.remove(Known::Expect);
             let Downstream { rx, tx } = down;
             let interim = ResponseHead::new(100);
@@ -323,8 +338,9 @@ impl<'x> Exchange<'x> {
             return Ok(());
         }
         if head.path.first() != Some(&b'/') {
+            // `*`, or a query right behind an authority.
             self.record.context.http().downstream_rq_non_relative_path.inc();
-            return Err(LocalReply::new(404, "", "absolute_path_rejected"));
+            return Err(LocalReply::path_not_relative());
         }
         if head.path.contains(&b'#') {
             self.record.context.http().downstream_rq_failed_path_normalization.inc();

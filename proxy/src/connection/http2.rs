@@ -16,7 +16,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
-use crate::message::RequestHead;
+use crate::message::{RequestHead, Version};
 use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
@@ -159,7 +159,12 @@ impl Run<'_> {
                 start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
             Accepted::TooLarge => stats.header_overflow.inc(),
-            Accepted::Malformed => stats.rx_messaging_error.inc(),
+            Accepted::Malformed => {
+                stats.rx_messaging_error.inc();
+                head.clear();
+                head.version = Version::Http2;
+                exchange::malformed(self.context, head);
+            }
             Accepted::Closed { protocol_error } => {
                 if protocol_error {
                     stats.rx_messaging_error.inc();

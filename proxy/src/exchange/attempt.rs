@@ -68,6 +68,8 @@ pub(super) struct Attempts<'x> {
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
     pub count: u32,
+    /// The head is the whole request. Every attempt says the same, however much of the body has come.
+    pub bodyless: bool,
     /// Something of the request may have reached an upstream.
     pub sent: bool,
     /// Held from the decision to retry until the retry has the head of a response.
@@ -133,6 +135,7 @@ impl<'x> Exchange<'x> {
             criteria: weighted.map_or(forward.criteria.as_ref(), |entry| entry.criteria.as_ref()),
             hosts: SmallVec::new(),
             count: 0,
+            bodyless: down.rx.is_end() && replay.is_empty(),
             sent: false,
             retry_permit: None,
         };
@@ -245,7 +248,7 @@ impl<'x> Exchange<'x> {
     ) -> Result<bool, Failure> {
         let Downstream { rx: body, tx: to_client } = down;
         let UpstreamStream { tx, rx, version, .. } = stream;
-        let bodyless = body.is_end() && replay.is_empty();
+        let bodyless = attempts.bodyless;
         let sent = self.timers.race(body.closed(), tx.head(&self.request.head, bodyless)).await?;
         sent.map_err(Failure::Upstream)?;
         let context = self.record.context;
@@ -256,6 +259,7 @@ impl<'x> Exchange<'x> {
             body,
             tx,
             replay,
+            bodyless,
             progress: &progress,
             received: self.received,
             timers,
@@ -425,6 +429,11 @@ impl<'x> Exchange<'x> {
             let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
             rewrite_host(head, host, attempts.forward.append_x_forwarded_host, says_original);
         }
+        if attempts.count > 1 && !self.record.context.manager.rules.suppress_envoy_headers {
+            let since = self.record.info.request_end.map(|end| end.max(self.record.forwarded));
+            let waited = since.map(|since| time::now().saturating_duration_since(since));
+            attempts.limits.announce(head, waited.unwrap_or_default());
+        }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
             head.fields.set("x-envoy-attempt-count", attempts.count);
         }
@@ -446,6 +455,9 @@ fn rewrite_host(head: &mut RequestHead, host: Authority, append: bool, says_orig
     let original = std::mem::replace(&mut head.authority, host);
     let last =
         head.fields.get(Known::XForwardedHost).and_then(|list| list.rsplit(|&byte| byte == b',').next());
+    if original.is_empty() {
+        return;
+    }
     if append && last != Some(&*original) {
         head.fields.append(Known::XForwardedHost, ",", &original);
     }

@@ -40,14 +40,16 @@ impl Exchange<'_> {
         self.note_cluster();
         let manager = &self.record.context.manager;
         self.response.head = reply.head(self.record.info.version);
-        self.attempts_in_response();
+        if reply.is_of_router() {
+            self.attempts_in_response();
+        }
         self.decorate_response();
         self.mutate_response();
         let head = std::mem::take(&mut self.response.head);
         let rendered = local_reply::render(&reply, &manager.local_reply, &self.format_context(), head);
         self.response.head = rendered.head;
         self.own_headers();
-        if reply.flag == Some(Flag::UpstreamConnectionFailure) {
+        if self.request.waited || reply.flag == Some(Flag::UpstreamConnectionFailure) {
             // The connection goes on if the whole request is here, although no host took its body.
             down.rx.skip_received();
         }
@@ -152,9 +154,7 @@ impl Exchange<'_> {
             || response.fields.get(Known::XEnvoyUpstreamCanary).is_some_and(|value| value == b"true");
         record.charge_host(attempt.cluster.stats(), status, canary);
         let rules = &record.context.manager.rules;
-        if rules.suppress_envoy_headers {
-            response.fields.remove(Known::XEnvoyUpstreamServiceTime);
-        } else if !self.request.tunnel {
+        if !rules.suppress_envoy_headers && !self.request.tunnel {
             let info = &record.info;
             let since = info.request_end.or(progress.received.get()).unwrap_or(info.start);
             let since = since.max(record.forwarded);
@@ -212,6 +212,10 @@ impl Exchange<'_> {
                 Err(failure) => (false, Err(failure)),
             };
             if let Err(failure) = sent {
+                if matches!(failure, Failure::Upstream(_)) {
+                    // What came before goes out first: a reset of HTTP/2 takes back what is queued.
+                    let _ = self.timers.race(to.client.as_mut(), tokio::task::yield_now()).await;
+                }
                 self.cut(to.tx, &failure);
                 return last;
             }

@@ -22,6 +22,7 @@ mod direct;
 mod durations;
 mod envoy;
 mod injection;
+mod judged;
 mod linear;
 mod lines;
 mod listeners;
