@@ -275,15 +275,15 @@ impl Server<'_> {
             }
             Command::FailHealthCheck(failed) => self.state.set_health_failed(*failed),
             Command::ReopenLogs => self.logs.reopen(),
-            Command::SetRuntime(values) => {
+            Command::ModifyRuntime(changes) => {
                 // The writer always responds, unless the process is shutting down.
-                let _ = self.handles.events.send(Event::Runtime { values: values.clone(), done }).await;
+                let _ = self.handles.events.send(Event::Runtime { changes: changes.clone(), done }).await;
                 return;
             }
             Command::Quit => {}
         }
         // The receiver may have gone.
-        let _ = done.send(());
+        let _ = done.send(Ok(()));
     }
 }
 

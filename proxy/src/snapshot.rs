@@ -117,7 +117,7 @@ pub(crate) struct Conditions {
 }
 
 /// `source_type`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     #[default]
     Any,

@@ -118,12 +118,47 @@ async fn other_runtime_values_do_not_hide_that_the_last_text_was_refused() {
     let mut status = running.handles.accepted.clone();
     status.wait_for(|status| status.rejected.is_some()).await.unwrap();
     let (done, carried_out) = tokio::sync::oneshot::channel();
-    send(Event::Runtime { values: vec![("any".to_owned(), "5".to_owned())], done }).await;
-    carried_out.await.unwrap();
+    send(Event::Runtime { changes: vec![("any".to_owned(), "5".to_owned())], done }).await;
+    carried_out.await.unwrap().unwrap();
     assert!(status.borrow().rejected.is_some());
     send(Event::Configuration(Ok(text(2)))).await;
     running.hosts("one", &["127.0.0.1:2"]).await;
     status.wait_for(|status| status.rejected.is_none()).await.unwrap();
+}
+
+#[tokio::test]
+async fn values_that_a_configuration_cannot_be_built_with_are_refused_and_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |port: u16| {
+        let text = with_log(&folder.path().join("log"), "")
+            .replace("port_value: 1 }", &format!("port_value: {port} }}"));
+        let text = text.replace("match: { prefix: / }", "match: { safe_regex: { regex: '/a(b|cd)*' } }");
+        format!("layered_runtime: {{ layers: [{{ name: admin, admin_layer: {{}} }}] }}\n{text}")
+    };
+    let mut running = start(&text(1), None);
+    running.hosts("one", &["127.0.0.1:1"]).await;
+    let modify = async |key: &str, value: &str| {
+        let (done, carried_out) = tokio::sync::oneshot::channel();
+        let changes = vec![(key.to_owned(), value.to_owned())];
+        running.handles.events.send(Event::Runtime { changes, done }).await.unwrap();
+        carried_out.await.unwrap()
+    };
+    let limit = "re2.max_program_size.error_level";
+    // One after the other: a refused value does not refuse the next request.
+    let (refused, kept) = tokio::join!(modify(limit, "1"), modify("any", "5"));
+    let problem = refused.unwrap_err();
+    assert!(
+        problem.contains("`/a(b|cd)*` is too large") && problem.contains("at most 1 are allowed"),
+        "{problem}"
+    );
+    kept.unwrap();
+    let values = |running: &Running| running.handles.accepted.borrow().runtime.clone();
+    let kept = std::collections::BTreeMap::from([("any".to_owned(), "5".to_owned())]);
+    assert_eq!(values(&running), kept);
+    // Nor a file that comes later.
+    running.handles.events.send(Event::Configuration(Ok(text(2)))).await.unwrap();
+    running.hosts("one", &["127.0.0.1:2"]).await;
+    assert!(running.handles.accepted.borrow().rejected.is_none());
 }
 
 static TAKEN: AtomicBool = AtomicBool::new(true);
