@@ -72,6 +72,8 @@ pub(crate) struct Wanted<'a> {
     pub draws: u32,
     /// The time, where new hosts start slowly.
     pub now: Option<Instant>,
+    /// Active requests of the whole cluster, where the load of its hosts is limited.
+    pub active: i64,
 }
 
 /// One worker's place in the rotation of one cluster.
@@ -231,7 +233,7 @@ impl<R: FnMut(u64) -> u64> Picker<'_, R> {
         let place = |member: usize| table.members.get(member).map(|(at, _)| *at);
         let mut member = table.member(hash, attempt)?;
         if let Some(limit) = limit {
-            let all: i64 = hosts.iter().map(|host| active(host)).sum();
+            let all = self.wanted.active;
             let load = |at: usize, share: f64| overload(hosts.get(at), share, all, limit);
             member = within_limit(table, member, hash, load);
         }
