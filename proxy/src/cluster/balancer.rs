@@ -407,6 +407,10 @@ fn exponential(random: &mut impl FnMut(u64) -> u64) -> f64 {
     (-uniform.ln()).min(8.0)
 }
 
+/// As many draws for each host find every host as good as surely (a host is missed in one of 10^7
+/// picks): all are looked at instead.
+const MANY_DRAWS: usize = 16;
+
 fn least_busy(
     view: &EndpointView,
     members: &[usize],
@@ -414,16 +418,23 @@ fn least_busy(
     random: &mut impl FnMut(u64) -> u64,
 ) -> Option<usize> {
     let load = |at: &usize| view.hosts.get(*at).map_or(i64::MAX, |host| active(host));
-    match choices {
-        Choices::Some(count) => (0..count.max(1))
+    if let Choices::Some(count) = choices
+        && (count as usize) < members.len().saturating_mul(MANY_DRAWS)
+    {
+        return (0..count.max(1))
             .filter_map(|_| members.get(below(random, members.len())).copied())
-            .min_by_key(load),
-        // From a random one on, so that the first of several is not always the same.
-        Choices::All => {
-            let (end, begin) = members.split_at(below(random, members.len()));
-            begin.iter().chain(end).copied().min_by_key(load)
+            .min_by_key(load);
+    }
+    // One of those that are equally idle, each as likely.
+    let (mut least, mut found, mut tied) = (i64::MAX, None, 0);
+    for at in members {
+        let load = load(at);
+        tied = if load < least { 1 } else { tied + usize::from(load == least) };
+        if load < least || (load == least && below(random, tied) == 0) {
+            (least, found) = (load, Some(*at));
         }
     }
+    found
 }
 
 fn active(host: &Host) -> i64 {

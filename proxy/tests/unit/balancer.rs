@@ -221,3 +221,37 @@ fn a_full_scan_finds_the_one_idle_host() {
     let picked = shares_of(view, policy, &mut cursor, &mut random, 20, |view| view);
     assert_eq!(picked, BTreeMap::from([(14, 20)]));
 }
+
+#[test]
+fn any_number_of_choices_costs_at_most_some_looks_at_each_host() {
+    let view = view(&weighted(&[1; 9]));
+    let mut random = fastrand::Rng::with_seed(9);
+    for choices in [Choices::All, Choices::Some(144), Choices::Some(u32::MAX)] {
+        let method = Method::LeastRequest { choices, bias: 1.0 };
+        let policy = Policy { method, slow_start: None };
+        let mut ports = |idle: &[u16], count: u32| {
+            for host in &view.hosts {
+                let busy = !idle.contains(&host.address.port());
+                host.stats.shard(0).rq_active.set(i64::from(busy));
+            }
+            let mut picked: BTreeMap<u16, u32> = BTreeMap::new();
+            for _ in 0..count {
+                let mut draws = 0;
+                let mut draw = |bound| {
+                    draws += 1;
+                    assert!(draws <= 16 * 9 + 1, "{choices:?}");
+                    random.u64(..bound)
+                };
+                let wanted = Wanted::default();
+                let counts = &mut Counts::default();
+                let host = pick(&view, policy, &mut Cursor::default(), &mut draw, wanted, counts).unwrap();
+                *picked.entry(host.address.port()).or_default() += 1;
+            }
+            picked
+        };
+        assert_eq!(ports(&[14], 50), BTreeMap::from([(14, 50)]), "{choices:?}");
+        // Neighbours and one that stands alone are as likely.
+        let tied = ports(&[11, 12, 17], 900);
+        assert!(tied.len() == 3 && tied.values().all(|count| (230..370).contains(count)), "{tied:?}");
+    }
+}
