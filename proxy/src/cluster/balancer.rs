@@ -9,7 +9,8 @@
 //! frequent changes do not favour one host.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -82,6 +83,8 @@ pub(crate) struct Cursor {
     rotation: Rotation,
     /// The rotations and schedules of each set of hosts but the whole of a priority.
     turns: HashMap<Spot, Turns>,
+    /// Their spots, in the order in which they are looked at when one is to be forgotten.
+    order: VecDeque<Spot>,
 }
 
 /// A set of hosts, or of localities, that take turns.
@@ -104,6 +107,8 @@ enum Part {
 
 #[derive(Debug, Default)]
 struct Turns {
+    /// Again, since it was last looked at.
+    used: bool,
     rotation: Rotation,
     schedule: Schedule,
 }
@@ -179,7 +184,8 @@ pub(crate) fn pick<'v>(
 
 /// The pool of all hosts.
 const WHOLE: u64 = 0;
-/// Sets of hosts with turns of their own. Subsets come and go, so what was not used is forgotten.
+/// Sets of hosts with turns of their own. Subsets come and go, and clients may ask for many: those
+/// that are not used are forgotten, one for each new one.
 const MOST_TURNS: usize = 16 * 1024;
 
 /// What a pick is made with.
@@ -299,9 +305,32 @@ fn overload(host: Option<&Arc<Host>>, share: f64, all: i64, limit: u32) -> f64 {
 impl Cursor {
     fn turns(&mut self, spot: Spot) -> &mut Turns {
         if self.turns.len() >= MOST_TURNS && !self.turns.contains_key(&spot) {
-            self.turns.clear();
+            self.forget_one();
         }
-        self.turns.entry(spot).or_default()
+        match self.turns.entry(spot) {
+            Entry::Occupied(known) => {
+                let turns = known.into_mut();
+                turns.used = true;
+                turns
+            }
+            Entry::Vacant(new) => {
+                self.order.push_back(spot);
+                new.insert(Turns::default())
+            }
+        }
+    }
+
+    /// Forgets the turns of a set that was not used again since its turn to be forgotten last came,
+    /// so that sets that are used once push out each other.
+    fn forget_one(&mut self) {
+        while let Some(spot) = self.order.pop_front() {
+            let used = self.turns.get_mut(&spot).is_some_and(|turns| std::mem::take(&mut turns.used));
+            if !used {
+                self.turns.remove(&spot);
+                return;
+            }
+            self.order.push_back(spot);
+        }
     }
 }
 

@@ -255,3 +255,17 @@ fn any_number_of_choices_costs_at_most_some_looks_at_each_host() {
         assert!(tied.len() == 3 && tied.values().all(|count| (230..370).contains(count)), "{tied:?}");
     }
 }
+
+/// Clients can ask for many subsets, so that each has turns of its own.
+#[test]
+fn many_sets_of_hosts_do_not_end_the_turns_of_one_that_is_in_use() {
+    let mut cursor = Cursor::default();
+    let spot = |pool| Spot { pool, priority: 0, among: Among::Healthy, part: Part::Whole };
+    let many = 3 * MOST_TURNS;
+    for pool in 1..=many {
+        cursor.turns(spot(0)).rotation.next += 1;
+        cursor.turns(spot(pool as u64));
+        assert!(cursor.turns.len() <= MOST_TURNS && cursor.order.len() == cursor.turns.len());
+    }
+    assert_eq!((cursor.turns(spot(0)).rotation.next, cursor.turns.len()), (many, MOST_TURNS));
+}
