@@ -127,6 +127,8 @@ struct Schedule {
     generation: u64,
     /// The deadline of the last turn taken.
     now: f64,
+    /// How many turns are taken until all weights are read again.
+    left: usize,
     turns: BinaryHeap<Reverse<Turn>>,
 }
 
@@ -138,6 +140,18 @@ struct Turn {
     /// The host's place in the view.
     at: usize,
     weight: f64,
+}
+
+impl Turn {
+    /// One that is still `wait` away for a host of weight 1, at the beginning of time.
+    fn new(host: u64, at: usize, wait: f64, weight: f64) -> Self {
+        Self { deadline: wait / weight, host, at, weight }
+    }
+
+    /// How far away it is for a host of weight 1.
+    fn wait(&self, now: f64) -> f64 {
+        (self.deadline - now).max(0.0) * self.weight
+    }
 }
 
 impl Ord for Turn {
@@ -346,6 +360,10 @@ impl Rotation {
     }
 }
 
+/// The least share of the load: that of a host that any setting and any number of active requests
+/// would leave without one. A share of 0 would be a turn that never comes.
+const LEAST_SHARE: f64 = 1e-12;
+
 /// How much of the load a host takes in relation to the others: its weight, under least request over
 /// its active requests.
 #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 requests are active
@@ -357,12 +375,10 @@ fn share(view: &EndpointView, policy: Policy, at: usize, slow: Option<Instant>) 
     {
         weight /= (active(host).max(0) as f64 + 1.0).powf(bias);
     }
-    match (slow, policy.slow_start, host.since) {
-        (Some(now), Some(slow_start), Some(since)) => {
-            weight * slow_start.part(now.saturating_duration_since(since))
-        }
-        _ => weight,
+    if let (Some(now), Some(slow_start), Some(since)) = (slow, policy.slow_start, host.since) {
+        weight *= slow_start.part(now.saturating_duration_since(since));
     }
+    weight.max(LEAST_SHARE)
 }
 
 impl SlowStart {
@@ -405,25 +421,41 @@ impl Schedule {
             return;
         }
         self.generation = generation;
-        let before: HashMap<u64, Turn> = self.turns.drain().map(|Reverse(turn)| (turn.host, turn)).collect();
+        let now = std::mem::take(&mut self.now);
+        let before: HashMap<u64, f64> =
+            self.turns.drain().map(|Reverse(turn)| (turn.host, turn.wait(now))).collect();
         let turn = |(host, at): (u64, usize)| {
-            let weight = weight(at);
-            let wait = match before.get(&host) {
-                Some(turn) => (turn.deadline - self.now).max(0.0) * turn.weight / weight,
-                None => exponential(random) / weight,
-            };
-            Reverse(Turn { deadline: self.now + wait, host, at, weight })
+            let wait = before.get(&host).copied().unwrap_or_else(|| exponential(random));
+            Reverse(Turn::new(host, at, wait, weight(at)))
         };
         self.turns = members.map(turn).collect();
+        self.left = self.turns.len();
     }
 
     /// The host whose turn it is; its next one comes after 1/share.
     fn next(&mut self, share: impl Fn(usize) -> f64) -> Option<usize> {
+        if self.left == 0 {
+            self.weigh(&share);
+        }
+        self.left = self.left.saturating_sub(1);
         let Reverse(turn) = self.turns.pop()?;
         self.now = turn.deadline;
         let weight = share(turn.at);
         self.turns.push(Reverse(Turn { deadline: turn.deadline + 1.0 / weight, weight, ..turn }));
         Some(turn.at)
+    }
+
+    /// Reads all weights again, so that a host does not wait for long because its share was small
+    /// when it had its last turn. Time begins anew, so that it never grows too large to be exact.
+    /// That costs one step a turn, as it is done once in as many turns as there are hosts.
+    fn weigh(&mut self, share: impl Fn(usize) -> f64) {
+        let now = std::mem::take(&mut self.now);
+        let mut turns = std::mem::take(&mut self.turns).into_vec();
+        for Reverse(turn) in &mut turns {
+            *turn = Turn::new(turn.host, turn.at, turn.wait(now), share(turn.at));
+        }
+        self.left = turns.len();
+        self.turns = turns.into();
     }
 }
 
