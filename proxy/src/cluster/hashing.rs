@@ -302,8 +302,8 @@ impl Iterator for Shuffle {
     }
 }
 
-/// The generator of Envoy's order of alternatives: MT19937. Each word of the state is renewed when it
-/// is wanted, as most picks take only one or two.
+/// The generator of Envoy's order of alternatives: MT19937. Each word of the state is renewed when
+/// it is wanted, as most picks take only one or two.
 struct Twister {
     state: [u32; 624],
     at: usize,

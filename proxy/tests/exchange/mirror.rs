@@ -71,7 +71,7 @@ fn mirrors_that_fail_or_hang_cost_the_client_nothing() {
 const PIECE: usize = 1100;
 const PIECES: usize = 200;
 
-/// A body that was received before its copy began is copied in one go, however many pieces it came in.
+/// A body that came before its copy began is copied in one go, in however many pieces it came.
 #[test]
 fn a_buffered_request_of_many_pieces_is_copied_whole() {
     let proxy = Proxy::start();
