@@ -9,7 +9,8 @@
 //! frequent changes do not favour one host.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,8 @@ pub(crate) struct Wanted<'a> {
     pub draws: u32,
     /// The time, where new hosts start slowly.
     pub now: Option<Instant>,
+    /// Active requests of the whole cluster, where the load of its hosts is limited.
+    pub active: i64,
 }
 
 /// One worker's place in the rotation of one cluster.
@@ -80,6 +83,8 @@ pub(crate) struct Cursor {
     rotation: Rotation,
     /// The rotations and schedules of each set of hosts but the whole of a priority.
     turns: HashMap<Spot, Turns>,
+    /// Their spots, in the order in which they are looked at when one is to be forgotten.
+    order: VecDeque<Spot>,
 }
 
 /// A set of hosts, or of localities, that take turns.
@@ -102,6 +107,8 @@ enum Part {
 
 #[derive(Debug, Default)]
 struct Turns {
+    /// Again, since it was last looked at.
+    used: bool,
     rotation: Rotation,
     schedule: Schedule,
 }
@@ -120,6 +127,8 @@ struct Schedule {
     generation: u64,
     /// The deadline of the last turn taken.
     now: f64,
+    /// How many turns are taken until all weights are read again.
+    left: usize,
     turns: BinaryHeap<Reverse<Turn>>,
 }
 
@@ -131,6 +140,18 @@ struct Turn {
     /// The host's place in the view.
     at: usize,
     weight: f64,
+}
+
+impl Turn {
+    /// One that is still `wait` away for a host of weight 1, at the beginning of time.
+    fn new(host: u64, at: usize, wait: f64, weight: f64) -> Self {
+        Self { deadline: wait / weight, host, at, weight }
+    }
+
+    /// How far away it is for a host of weight 1.
+    fn wait(&self, now: f64) -> f64 {
+        (self.deadline - now).max(0.0) * self.weight
+    }
 }
 
 impl Ord for Turn {
@@ -177,7 +198,8 @@ pub(crate) fn pick<'v>(
 
 /// The pool of all hosts.
 const WHOLE: u64 = 0;
-/// Sets of hosts with turns of their own. Subsets come and go, so what was not used is forgotten.
+/// Sets of hosts with turns of their own. Subsets come and go, and clients may ask for many: those
+/// that are not used are forgotten, one for each new one.
 const MOST_TURNS: usize = 16 * 1024;
 
 /// What a pick is made with.
@@ -231,7 +253,7 @@ impl<R: FnMut(u64) -> u64> Picker<'_, R> {
         let place = |member: usize| table.members.get(member).map(|(at, _)| *at);
         let mut member = table.member(hash, attempt)?;
         if let Some(limit) = limit {
-            let all: i64 = hosts.iter().map(|host| active(host)).sum();
+            let all = self.wanted.active;
             let load = |at: usize, share: f64| overload(hosts.get(at), share, all, limit);
             member = within_limit(table, member, hash, load);
         }
@@ -297,9 +319,32 @@ fn overload(host: Option<&Arc<Host>>, share: f64, all: i64, limit: u32) -> f64 {
 impl Cursor {
     fn turns(&mut self, spot: Spot) -> &mut Turns {
         if self.turns.len() >= MOST_TURNS && !self.turns.contains_key(&spot) {
-            self.turns.clear();
+            self.forget_one();
         }
-        self.turns.entry(spot).or_default()
+        match self.turns.entry(spot) {
+            Entry::Occupied(known) => {
+                let turns = known.into_mut();
+                turns.used = true;
+                turns
+            }
+            Entry::Vacant(new) => {
+                self.order.push_back(spot);
+                new.insert(Turns::default())
+            }
+        }
+    }
+
+    /// Forgets the turns of a set that was not used again since its turn to be forgotten last came,
+    /// so that sets that are used once push out each other.
+    fn forget_one(&mut self) {
+        while let Some(spot) = self.order.pop_front() {
+            let used = self.turns.get_mut(&spot).is_some_and(|turns| std::mem::take(&mut turns.used));
+            if !used {
+                self.turns.remove(&spot);
+                return;
+            }
+            self.order.push_back(spot);
+        }
     }
 }
 
@@ -315,6 +360,10 @@ impl Rotation {
     }
 }
 
+/// The least share of the load: that of a host that any setting and any number of active requests
+/// would leave without one. A share of 0 would be a turn that never comes.
+const LEAST_SHARE: f64 = 1e-12;
+
 /// How much of the load a host takes in relation to the others: its weight, under least request over
 /// its active requests.
 #[allow(clippy::cast_precision_loss)] // far fewer than 2^52 requests are active
@@ -326,12 +375,10 @@ fn share(view: &EndpointView, policy: Policy, at: usize, slow: Option<Instant>) 
     {
         weight /= (active(host).max(0) as f64 + 1.0).powf(bias);
     }
-    match (slow, policy.slow_start, host.since) {
-        (Some(now), Some(slow_start), Some(since)) => {
-            weight * slow_start.part(now.saturating_duration_since(since))
-        }
-        _ => weight,
+    if let (Some(now), Some(slow_start), Some(since)) = (slow, policy.slow_start, host.since) {
+        weight *= slow_start.part(now.saturating_duration_since(since));
     }
+    weight.max(LEAST_SHARE)
 }
 
 impl SlowStart {
@@ -374,25 +421,41 @@ impl Schedule {
             return;
         }
         self.generation = generation;
-        let before: HashMap<u64, Turn> = self.turns.drain().map(|Reverse(turn)| (turn.host, turn)).collect();
+        let now = std::mem::take(&mut self.now);
+        let before: HashMap<u64, f64> =
+            self.turns.drain().map(|Reverse(turn)| (turn.host, turn.wait(now))).collect();
         let turn = |(host, at): (u64, usize)| {
-            let weight = weight(at);
-            let wait = match before.get(&host) {
-                Some(turn) => (turn.deadline - self.now).max(0.0) * turn.weight / weight,
-                None => exponential(random) / weight,
-            };
-            Reverse(Turn { deadline: self.now + wait, host, at, weight })
+            let wait = before.get(&host).copied().unwrap_or_else(|| exponential(random));
+            Reverse(Turn::new(host, at, wait, weight(at)))
         };
         self.turns = members.map(turn).collect();
+        self.left = self.turns.len();
     }
 
     /// The host whose turn it is; its next one comes after 1/share.
     fn next(&mut self, share: impl Fn(usize) -> f64) -> Option<usize> {
+        if self.left == 0 {
+            self.weigh(&share);
+        }
+        self.left = self.left.saturating_sub(1);
         let Reverse(turn) = self.turns.pop()?;
         self.now = turn.deadline;
         let weight = share(turn.at);
         self.turns.push(Reverse(Turn { deadline: turn.deadline + 1.0 / weight, weight, ..turn }));
         Some(turn.at)
+    }
+
+    /// Reads all weights again, so that a host does not wait for long because its share was small
+    /// when it had its last turn. Time begins anew, so that it never grows too large to be exact.
+    /// That costs one step a turn, as it is done once in as many turns as there are hosts.
+    fn weigh(&mut self, share: impl Fn(usize) -> f64) {
+        let now = std::mem::take(&mut self.now);
+        let mut turns = std::mem::take(&mut self.turns).into_vec();
+        for Reverse(turn) in &mut turns {
+            *turn = Turn::new(turn.host, turn.at, turn.wait(now), share(turn.at));
+        }
+        self.left = turns.len();
+        self.turns = turns.into();
     }
 }
 
@@ -405,6 +468,10 @@ fn exponential(random: &mut impl FnMut(u64) -> u64) -> f64 {
     (-uniform.ln()).min(8.0)
 }
 
+/// As many draws for each host find every host as good as surely (a host is missed in one of 10^7
+/// picks): all are looked at instead.
+const MANY_DRAWS: usize = 16;
+
 fn least_busy(
     view: &EndpointView,
     members: &[usize],
@@ -412,16 +479,23 @@ fn least_busy(
     random: &mut impl FnMut(u64) -> u64,
 ) -> Option<usize> {
     let load = |at: &usize| view.hosts.get(*at).map_or(i64::MAX, |host| active(host));
-    match choices {
-        Choices::Some(count) => (0..count.max(1))
+    if let Choices::Some(count) = choices
+        && (count as usize) < members.len().saturating_mul(MANY_DRAWS)
+    {
+        return (0..count.max(1))
             .filter_map(|_| members.get(below(random, members.len())).copied())
-            .min_by_key(load),
-        // From a random one on, so that the first of several is not always the same.
-        Choices::All => {
-            let (end, begin) = members.split_at(below(random, members.len()));
-            begin.iter().chain(end).copied().min_by_key(load)
+            .min_by_key(load);
+    }
+    // One of those that are equally idle, each as likely.
+    let (mut least, mut found, mut tied) = (i64::MAX, None, 0);
+    for at in members {
+        let load = load(at);
+        tied = if load < least { 1 } else { tied + usize::from(load == least) };
+        if load < least || (load == least && below(random, tied) == 0) {
+            (least, found) = (load, Some(*at));
         }
     }
+    found
 }
 
 fn active(host: &Host) -> i64 {

@@ -3,6 +3,7 @@
 //! The tables are Envoy's, entry by entry: a client keeps its host whichever of the two proxies picks.
 //! A table is built with the endpoint view, off the data path, and all workers share it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use twox_hash::XxHash64;
@@ -257,12 +258,7 @@ pub(crate) fn within_limit(
     if least.0 <= 1.0 {
         return first;
     }
-    let mut twister = Twister::new(hash);
-    let mut order: Vec<usize> = (0..table.members.len()).collect();
-    for at in 0..order.len() {
-        let other = at + twister.below(order.len() - at);
-        order.swap(at, other);
-        let Some(member) = order.get(at).copied().filter(|member| *member != first) else { continue };
+    for member in Shuffle::new(table.members.len(), hash).filter(|member| *member != first) {
         let load = load(member);
         if load <= 1.0 {
             return member;
@@ -274,16 +270,49 @@ pub(crate) fn within_limit(
     least.1
 }
 
-/// The generator of Envoy's order of alternatives: MT19937.
+/// The numbers below a count in an order that a seed names: Envoy's, which is Fisher's and Yates'.
+/// Only as much of the order is made, and kept, as is taken.
+struct Shuffle {
+    twister: Twister,
+    count: usize,
+    taken: usize,
+    /// The numbers at places that were swapped and are still to come; at others it is their own.
+    moved: HashMap<usize, usize>,
+}
+
+impl Shuffle {
+    fn new(count: usize, seed: u64) -> Self {
+        Self { twister: Twister::new(seed), count, taken: 0, moved: HashMap::new() }
+    }
+}
+
+impl Iterator for Shuffle {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        let at = self.taken;
+        let left = self.count.checked_sub(at).filter(|left| *left > 0)?;
+        self.taken += 1;
+        let other = at + self.twister.below(left);
+        let own = self.moved.remove(&at).unwrap_or(at);
+        if other == at {
+            return Some(own);
+        }
+        Some(self.moved.insert(other, own).unwrap_or(other))
+    }
+}
+
+/// The generator of Envoy's order of alternatives: MT19937. Each word of the state is renewed when
+/// it is wanted, as most picks take only one or two.
 struct Twister {
-    state: Box<[u32; 624]>,
+    state: [u32; 624],
     at: usize,
 }
 
 impl Twister {
     #[allow(clippy::cast_possible_truncation)] // the seed is 32 bits wide
     fn new(seed: u64) -> Self {
-        let mut state = Box::new([0; 624]);
+        let mut state = [0; 624];
         let mut last = seed as u32;
         for (number, word) in (0_u32..).zip(state.iter_mut()) {
             if number > 0 {
@@ -291,21 +320,17 @@ impl Twister {
             }
             *word = last;
         }
-        Self { state, at: 624 }
+        Self { state, at: 0 }
     }
 
     #[allow(clippy::indexing_slicing)] // every index is taken modulo the length
     fn next(&mut self) -> u32 {
-        if self.at >= 624 {
-            for at in 0..624 {
-                let bits = self.state[at] & 0x8000_0000 | self.state[(at + 1) % 624] & 0x7fff_ffff;
-                let odd = if bits & 1 == 1 { 0x9908_b0df } else { 0 };
-                self.state[at] = self.state[(at + 397) % 624] ^ (bits >> 1) ^ odd;
-            }
-            self.at = 0;
-        }
-        let mut word = self.state[self.at % 624];
-        self.at += 1;
+        let at = self.at % 624;
+        self.at = at + 1;
+        let bits = self.state[at] & 0x8000_0000 | self.state[(at + 1) % 624] & 0x7fff_ffff;
+        let odd = if bits & 1 == 1 { 0x9908_b0df } else { 0 };
+        let mut word = self.state[(at + 397) % 624] ^ (bits >> 1) ^ odd;
+        self.state[at] = word;
         word ^= word >> 11;
         word ^= word << 7 & 0x9d2c_5680;
         word ^= word << 15 & 0xefc6_0000;

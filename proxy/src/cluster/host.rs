@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::flags::{Coarse, HealthFlag, HealthFlags};
 use super::outlier::{Ejection, Ejections, Tally};
-use super::pool::{Layout, Pool};
+use super::pool::{Hosts, Layout, Pool};
 use super::subsets::Subsets;
 use super::{Endpoint, Health, LbMetadata, NEXT_HOST};
 use crate::stats::{Counter, Gauge};
@@ -192,8 +192,8 @@ impl EndpointView {
     #[must_use]
     pub(crate) fn laid_out(mut self, layout: &Arc<Layout>) -> Self {
         self.layout = Arc::clone(layout);
-        self.pool = Pool::new(&self.hosts, layout, &self.pool);
-        self.subsets = self.grouped(&self.hosts);
+        let hosts = Hosts::new(&self.hosts, layout);
+        (self.pool, self.subsets) = (Pool::new(&hosts, layout, &self.pool), self.grouped(&hosts));
         self.tables_lag = false;
         self
     }
@@ -242,8 +242,9 @@ impl EndpointView {
         self.ejections.set_hosts(hosts.len());
         // Before the flags, so that what changes meanwhile makes the view stale.
         let epoch = self.ejections.epoch();
-        let pool = Pool::new(&hosts, &self.layout, &self.pool);
-        let subsets = self.grouped(&hosts);
+        let read = Hosts::new(&hosts, &self.layout);
+        let pool = Pool::new(&read, &self.layout, &self.pool);
+        let subsets = self.grouped(&read);
         Self { subsets, tables_lag: false, ..self.of(hosts, version, epoch, pool) }
     }
 
@@ -269,9 +270,10 @@ impl EndpointView {
     #[must_use]
     pub(crate) fn refreshed(&self) -> Self {
         let epoch = self.ejections.epoch();
-        let pool = self.pool.refreshed(&self.hosts, &self.layout);
+        let hosts = Hosts::new(&self.hosts, &self.layout);
+        let pool = self.pool.refreshed(&hosts, &self.layout);
         let subsets = self.subsets.as_ref().zip(self.layout.subsets.as_ref());
-        let subsets = subsets.map(|(old, rules)| Arc::new(old.refreshed(&self.hosts, rules, &self.layout)));
+        let subsets = subsets.map(|(old, rules)| Arc::new(old.refreshed(&hosts, rules, &self.layout)));
         Self { subsets, tables_lag: true, ..self.of(self.hosts.clone(), self.version.clone(), epoch, pool) }
     }
 
@@ -290,7 +292,7 @@ impl EndpointView {
         self.epoch != self.ejections.epoch()
     }
 
-    fn grouped(&self, hosts: &[Arc<Host>]) -> Option<Arc<Subsets>> {
+    fn grouped(&self, hosts: &Hosts<'_>) -> Option<Arc<Subsets>> {
         let rules = self.layout.subsets.as_ref()?;
         Some(Arc::new(Subsets::new(hosts, rules, &self.layout, self.subsets.as_deref())))
     }

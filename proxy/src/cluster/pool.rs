@@ -33,7 +33,7 @@ pub(crate) struct Pool {
     /// their names.
     pub localities: Vec<Vec<LocalitySet>>,
     /// One for each priority, where hosts are picked by hash.
-    pub tables: Vec<Table>,
+    pub tables: Arc<[Table]>,
 }
 
 /// The hosts of one priority, or of one locality in it.
@@ -56,37 +56,80 @@ pub(crate) struct LocalitySet {
     pub set: PrioritySet,
 }
 
+/// The hosts of a view as they are at one moment, read once for all of its pools.
+pub(crate) struct Hosts<'h> {
+    pub all: &'h [Arc<Host>],
+    /// The health of each.
+    pub flags: Vec<HealthFlags>,
+    /// How many priorities there are.
+    levels: usize,
+    /// How many hosts each locality of a priority has, where subsets take a part of its weight.
+    localities: HashMap<(u32, &'h Locality), usize>,
+}
+
+impl<'h> Hosts<'h> {
+    pub(crate) fn new(all: &'h [Arc<Host>], layout: &Layout) -> Self {
+        let mut localities = HashMap::new();
+        let rules = layout.subsets.as_ref().filter(|_| layout.localities);
+        if rules.is_some_and(|rules| rules.localities == Localities::Scaled) {
+            for host in all {
+                *localities.entry((host.priority, &host.locality)).or_default() += 1;
+            }
+        }
+        Self {
+            all,
+            flags: all.iter().map(|host| host.flags()).collect(),
+            levels: all.iter().map(|host| host.priority as usize + 1).max().unwrap_or(1),
+            localities,
+        }
+    }
+
+    /// How many hosts there are where one is.
+    fn beside(&self, at: usize) -> usize {
+        let host = self.all.get(at);
+        let count = host.and_then(|host| self.localities.get(&(host.priority, &host.locality)));
+        count.copied().unwrap_or(1)
+    }
+}
+
 impl Pool {
     /// All of these hosts. `before` is the pool that it replaces.
-    pub(crate) fn new(hosts: &[Arc<Host>], layout: &Layout, before: &Self) -> Self {
-        Self::without_tables(hosts, 0..hosts.len(), layout).with_tables(hosts, layout, Some(before))
+    pub(crate) fn new(hosts: &Hosts<'_>, layout: &Layout, before: &Self) -> Self {
+        Self::without_tables(hosts, 0..hosts.all.len(), layout.localities, layout.balance).with_tables(
+            hosts.all,
+            layout,
+            Some(before),
+        )
     }
 
     /// Some of these hosts, by their places.
     pub(crate) fn of_subset(
-        hosts: &[Arc<Host>],
+        hosts: &Hosts<'_>,
         members: &[usize],
         localities: Localities,
         layout: &Layout,
         before: Option<&Self>,
     ) -> Self {
-        Self::of_members(hosts, members, localities, layout).with_tables(hosts, layout, before)
+        Self::of_members(hosts, members, localities, layout).with_tables(hosts.all, layout, before)
     }
 
     /// The same hosts by their health now, with the same tables.
-    pub(crate) fn refreshed(&self, hosts: &[Arc<Host>], layout: &Layout) -> Self {
-        Self { tables: self.tables.clone(), ..Self::without_tables(hosts, 0..hosts.len(), layout) }
+    pub(crate) fn refreshed(&self, hosts: &Hosts<'_>, layout: &Layout) -> Self {
+        let all = 0..hosts.all.len();
+        let pool = Self::without_tables(hosts, all, layout.localities, layout.balance);
+        Self { tables: Arc::clone(&self.tables), ..pool }
     }
 
     /// The same of a subset.
     pub(crate) fn refreshed_subset(
         &self,
-        hosts: &[Arc<Host>],
+        hosts: &Hosts<'_>,
         members: &[usize],
         localities: Localities,
         layout: &Layout,
     ) -> Self {
-        Self { tables: self.tables.clone(), ..Self::of_members(hosts, members, localities, layout) }
+        let pool = Self::of_members(hosts, members, localities, layout);
+        Self { tables: Arc::clone(&self.tables), ..pool }
     }
 
     fn with_tables(mut self, hosts: &[Arc<Host>], layout: &Layout, before: Option<&Self>) -> Self {
@@ -100,35 +143,32 @@ impl Pool {
         self
     }
 
-    fn of_members(hosts: &[Arc<Host>], members: &[usize], localities: Localities, layout: &Layout) -> Self {
+    fn of_members(hosts: &Hosts<'_>, members: &[usize], localities: Localities, layout: &Layout) -> Self {
         let weighed = layout.localities && localities != Localities::Ignored;
-        let layout = Layout { localities: weighed, ..layout.clone() };
-        let mut pool = Self::without_tables(hosts, members.iter().copied(), &layout);
+        let mut pool = Self::without_tables(hosts, members.iter().copied(), weighed, layout.balance);
         if weighed && localities == Localities::Scaled {
-            let mut whole: HashMap<(u32, &Locality), usize> = HashMap::new();
-            for host in hosts {
-                *whole.entry((host.priority, &host.locality)).or_default() += 1;
-            }
             for locality in pool.localities.iter_mut().flatten() {
-                let first = locality.set.all.first().and_then(|at| hosts.get(*at));
-                let all = first.and_then(|host| whole.get(&(host.priority, &host.locality)));
-                locality.scale(all.copied().unwrap_or(1));
+                locality.scale(locality.set.all.first().map_or(1, |at| hosts.beside(*at)));
             }
         }
         pool
     }
 
-    fn without_tables(hosts: &[Arc<Host>], places: impl Iterator<Item = usize>, layout: &Layout) -> Self {
-        let levels = hosts.iter().map(|host| host.priority as usize + 1).max().unwrap_or(1);
-        let mut priorities = vec![PrioritySet::default(); levels];
-        let mut localities: Vec<BTreeMap<&Locality, LocalitySet>> = vec![BTreeMap::new(); levels];
-        for (at, host) in places.filter_map(|at| Some((at, hosts.get(at)?))) {
+    fn without_tables(
+        hosts: &Hosts<'_>,
+        places: impl Iterator<Item = usize>,
+        weighed: bool,
+        balance: Balance,
+    ) -> Self {
+        let mut priorities = vec![PrioritySet::default(); hosts.levels];
+        let mut localities: Vec<BTreeMap<&Locality, LocalitySet>> = vec![BTreeMap::new(); hosts.levels];
+        for (at, host, flags) in places.filter_map(|at| Some((at, hosts.all.get(at)?, *hosts.flags.get(at)?)))
+        {
             let level = host.priority as usize;
-            let flags = host.flags();
             if let Some(set) = priorities.get_mut(level) {
                 set.add(at, flags);
             }
-            if let Some(localities) = localities.get_mut(level).filter(|_| layout.localities) {
+            if let Some(localities) = localities.get_mut(level).filter(|_| weighed) {
                 let locality = localities.entry(&host.locality).or_default();
                 locality.weight = host.locality_weight;
                 locality.set.add(at, flags);
@@ -137,9 +177,9 @@ impl Pool {
         let mut localities: Vec<Vec<LocalitySet>> =
             localities.into_iter().map(|sets| sets.into_values().collect()).collect();
         let of_localities = localities.iter_mut().flatten().map(|locality| &mut locality.set);
-        priorities.iter_mut().chain(of_localities).for_each(|set| set.compare_weights(hosts));
-        let shares = Shares::of(&priorities, layout.balance);
-        Self { priorities, shares, localities, tables: Vec::new() }
+        priorities.iter_mut().chain(of_localities).for_each(|set| set.compare_weights(hosts.all));
+        let shares = Shares::of(&priorities, balance);
+        Self { priorities, shares, localities, tables: Arc::default() }
     }
 
     /// What the table of a priority is made of: each host with its share. Hosts that are only

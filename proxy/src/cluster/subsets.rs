@@ -12,7 +12,8 @@ use serde_json::Value;
 use smallvec::SmallVec;
 use twox_hash::XxHash64;
 
-use super::pool::{Layout, Pool};
+use super::flags::HealthFlags;
+use super::pool::{Hosts, Layout, Pool};
 use super::{Host, LbMetadata};
 use crate::affinity::{Criteria, write_pair};
 
@@ -70,21 +71,25 @@ pub(crate) enum Fallback {
 /// The subsets of one view.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subsets {
-    by_key: HashMap<Box<[u8]>, Subset>,
-    any: Subset,
-    default: Subset,
+    /// Places in `all`.
+    by_key: Arc<HashMap<Box<[u8]>, usize>>,
+    all: Vec<Arc<Subset>>,
+    any: Arc<Subset>,
+    default: Arc<Subset>,
+    /// The health of the view's hosts that the pools were made of.
+    flags: Vec<HealthFlags>,
     /// Subsets of single hosts that more than one host would be in.
     pub duplicates: usize,
 }
 
 /// Some of the hosts.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Subset {
     /// The same for every view.
     pub id: u64,
     pub pool: Pool,
     /// Their places in the view.
-    members: Vec<usize>,
+    members: Arc<[usize]>,
     /// The only host, whatever its health is.
     pub single: Option<usize>,
 }
@@ -101,7 +106,7 @@ pub(crate) struct Counts {
 
 impl Subsets {
     pub(crate) fn new(
-        hosts: &[Arc<Host>],
+        hosts: &Hosts<'_>,
         rules: &SubsetRules,
         layout: &Layout,
         before: Option<&Self>,
@@ -111,7 +116,7 @@ impl Subsets {
             Some(table) => usize::try_from(MOST_ENTRIES / table.size().max(1)).unwrap_or(1),
             None => MOST_SUBSETS,
         };
-        for (at, host) in hosts.iter().enumerate() {
+        for (at, host) in hosts.all.iter().enumerate() {
             for selector in &rules.selectors {
                 for key in keys(host, selector, rules.list_as_any) {
                     let full = members.len() >= most.clamp(1, MOST_SUBSETS);
@@ -122,48 +127,67 @@ impl Subsets {
                 }
             }
         }
-        let mut subsets = Self::default();
-        let scale = |members: Vec<usize>, before: Option<&Subset>, id| {
-            let pool =
-                Pool::of_subset(hosts, &members, rules.localities, layout, before.map(|old| &old.pool));
-            Subset { id, pool, members, single: None }
+        let mut subsets = Self { flags: hosts.flags.clone(), ..Self::default() };
+        let subset = |members: Vec<usize>, before: Option<&Subset>, id, single| {
+            let before = before.map(|old| &old.pool);
+            let pool = Pool::of_subset(hosts, &members, rules.localities, layout, before);
+            Arc::new(Subset { id, pool, members: members.into(), single })
         };
+        let mut by_key = HashMap::with_capacity(members.len());
         for (key, (members, single)) in members {
-            let old = before.and_then(|before| before.by_key.get(&key));
+            let old = before.and_then(|before| before.get(&key));
             let id = XxHash64::oneshot(0, &key);
             subsets.duplicates += usize::from(single && members.len() > 1);
             let first = members.first().copied().filter(|_| single);
-            subsets.by_key.insert(key, Subset { single: first, ..scale(members, old, id) });
+            by_key.insert(key, subsets.all.len());
+            subsets.all.push(subset(members, old, id, first));
         }
+        subsets.by_key = Arc::new(by_key);
         let is_default = |host: &Host| {
             rules.default.iter().all(|(key, value)| {
                 let own = host.metadata.as_ref().and_then(|data| data.get(key));
                 own.is_some_and(|own| is(own, value, rules.list_as_any))
             })
         };
-        let default = (0..).zip(hosts).filter(|(_, host)| is_default(host)).map(|(at, _)| at).collect();
-        subsets.any = scale((0..hosts.len()).collect(), before.map(|before| &before.any), 1);
-        subsets.default = scale(default, before.map(|before| &before.default), 2);
+        let all = hosts.all;
+        let default = (0..).zip(all).filter(|(_, host)| is_default(host)).map(|(at, _)| at).collect();
+        subsets.any = subset((0..all.len()).collect(), before.map(|before| &*before.any), 1, None);
+        subsets.default = subset(default, before.map(|before| &*before.default), 2, None);
         subsets
     }
 
-    /// The same subsets by the health of their hosts now, with the same tables.
-    pub(crate) fn refreshed(&self, hosts: &[Arc<Host>], rules: &SubsetRules, layout: &Layout) -> Self {
-        let subset = |subset: &Subset| Subset {
-            pool: subset.pool.refreshed_subset(hosts, &subset.members, rules.localities, layout),
-            ..subset.clone()
+    /// The same subsets by the health of their hosts now, with the same tables. Those none of whose
+    /// hosts changed stay.
+    pub(crate) fn refreshed(&self, hosts: &Hosts<'_>, rules: &SubsetRules, layout: &Layout) -> Self {
+        let has_changed = |at: &usize| self.flags.get(*at) != hosts.flags.get(*at);
+        let subset = |old: &Arc<Subset>| {
+            if !old.members.iter().any(has_changed) {
+                return Arc::clone(old);
+            }
+            Arc::new(Subset {
+                id: old.id,
+                pool: old.pool.refreshed_subset(hosts, &old.members, rules.localities, layout),
+                members: Arc::clone(&old.members),
+                single: old.single,
+            })
         };
         Self {
-            by_key: self.by_key.iter().map(|(key, old)| (key.clone(), subset(old))).collect(),
+            by_key: Arc::clone(&self.by_key),
+            all: self.all.iter().map(subset).collect(),
             any: subset(&self.any),
             default: subset(&self.default),
+            flags: hosts.flags.clone(),
             duplicates: self.duplicates,
         }
     }
 
+    fn get(&self, key: &[u8]) -> Option<&Subset> {
+        self.all.get(*self.by_key.get(key)?).map(|subset| &**subset)
+    }
+
     /// How many there are, but for the fallbacks.
     pub(crate) fn len(&self) -> usize {
-        self.by_key.len()
+        self.all.len()
     }
 
     /// The host of a request: `pick` picks one of a subset.
@@ -195,7 +219,7 @@ impl Subsets {
             let mut key = Cow::Borrowed(&*criteria.key);
             let mut names: SmallVec<[&str; 8]> = criteria.names().collect();
             loop {
-                if let Some(subset) = self.by_key.get(&*key) {
+                if let Some(subset) = self.get(&key) {
                     counts.selected += 1;
                     return pick(subset, counts);
                 }

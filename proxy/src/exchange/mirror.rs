@@ -3,8 +3,9 @@
 //! Why: a new version of a service is tried with real requests. A copy never changes what the client
 //! sees: it is a task of its own, its response is dropped, and its failure is counted alone. Bounded:
 //! by the breakers of its cluster, by the timeouts of the request, and by what waits for a slow
-//! cluster, at most `MOST_PIECES` and the bytes that are kept for a retry. A copy that would need
-//! more is given up, as is one whose request did not come whole.
+//! cluster, at most the bytes that are kept for a retry and, of what comes after its beginning,
+//! `MOST_PIECES`. A copy that would need more is given up, as is one whose request did not come
+//! whole. An early response ends a copy, as it ends the request of a client.
 
 use std::cell::Cell;
 use std::pin::pin;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Failure, HostResult, replay_limit, upstream_version};
 use super::record::{charge, charge_host, count_failure};
-use super::timers::{Expiry, Limits, Timers, noticed_elsewhere, timer};
+use super::timers::{Expiry, First, Interrupt, Limits, Timers, first, noticed_elsewhere, timer};
 use super::upload::Replay;
 use super::{Exchange, nothing};
 use crate::cluster::balancer::Wanted;
@@ -24,7 +25,7 @@ use crate::local::Local;
 use crate::message::{Frame, HeadKind, Known, RequestHead, ResponseHead};
 use crate::route::{Forward, Priority};
 use crate::time;
-use crate::upstream::{LocalCluster, UpstreamStream};
+use crate::upstream::{LocalCluster, RequestWriter, UpstreamStream};
 
 /// Pieces of a request that wait for the cluster of a copy.
 const MOST_PIECES: usize = 64;
@@ -49,6 +50,9 @@ struct Shadow {
     local: Rc<Local>,
     cluster: Rc<LocalCluster>,
     head: RequestHead,
+    /// What had come of the request when the copy began.
+    begun: Vec<Frame>,
+    /// What comes after that.
     frames: mpsc::Receiver<Frame>,
     waiting: Rc<Cell<usize>>,
     /// The request has no body.
@@ -66,12 +70,19 @@ impl Exchange<'_> {
             return mirrors;
         }
         let context = self.record.context;
+        let limit = replay_limit(context.listener.buffer_limit, forward);
         for mirror in &forward.mirrors {
             let random = context.local.random_bits()[0];
             let Some((name, by_header)) = mirror.cluster(&self.request.head, random) else { continue };
             let found = context.local.clusters.get(name);
             let usable = |cluster: &Rc<LocalCluster>| !by_header || cluster.policy.selectable_by_header;
             let Some(cluster) = found.filter(usable) else { continue };
+            let begun: Vec<Frame> = replay.frames(whole).collect();
+            let waiting: usize = begun.iter().map(size).sum();
+            if waiting > limit {
+                cluster.stats().retry_or_shadow_abandoned.inc();
+                continue;
+            }
             let mut head = self.request.head.clone();
             head.authority = mirror.host(&head.authority);
             if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count)
@@ -81,11 +92,12 @@ impl Exchange<'_> {
             head.fields.set(Known::XEnvoyInternal, b"true");
             head.fields.append(Known::XForwardedFor, ",", format_args!("{}", context.info.local.ip()));
             let (frames, received) = mpsc::channel(MOST_PIECES);
-            let waiting = Rc::new(Cell::new(0));
+            let waiting = Rc::new(Cell::new(waiting));
             let shadow = Shadow {
                 local: Rc::clone(&context.local),
                 cluster: Rc::clone(&cluster),
                 head,
+                begun,
                 frames: received,
                 waiting: Rc::clone(&waiting),
                 bodyless: whole && replay.is_empty(),
@@ -93,11 +105,9 @@ impl Exchange<'_> {
                 idle: forward.idle_timeout.or(context.manager.timeouts.stream_idle),
             };
             tokio::task::spawn_local(shadow.go());
-            let limit = replay_limit(context.listener.buffer_limit, forward);
-            mirrors.0.push(Feed { frames, waiting, limit, broken: Cell::new(false), cluster });
-        }
-        for feed in &mirrors.0 {
-            replay.frames(whole).for_each(|frame| feed.send(frame));
+            if !whole {
+                mirrors.0.push(Feed { frames, waiting, limit, broken: Cell::new(false), cluster });
+            }
         }
         mirrors
     }
@@ -127,8 +137,7 @@ impl Feed {
         if self.broken.get() {
             return;
         }
-        let size = if let Frame::Data(piece) = &frame { piece.len() } else { 0 };
-        let waiting = self.waiting.get().saturating_add(size);
+        let waiting = self.waiting.get().saturating_add(size(&frame));
         match self.frames.try_send(frame) {
             Ok(()) if waiting <= self.limit => self.waiting.set(waiting),
             // It has ended already.
@@ -139,6 +148,10 @@ impl Feed {
             }
         }
     }
+}
+
+fn size(frame: &Frame) -> usize {
+    if let Frame::Data(piece) = frame { piece.len() } else { 0 }
 }
 
 impl Shadow {
@@ -193,10 +206,12 @@ impl Shadow {
         let result = self.converse(timers, &mut stream, &mut response).await;
         stream.end(self.cluster.stats());
         match &result {
-            Ok(()) => {
+            Ok(sent) => {
                 attempt.report_response(&self.local, &self.head, &response);
                 attempt.count_result(HostResult::Status(response.status));
-                stream.finish();
+                if *sent {
+                    stream.finish();
+                }
             }
             Err(failure) => {
                 attempt.count_result(HostResult::of(failure));
@@ -207,59 +222,86 @@ impl Shadow {
                 count_failure(self.cluster.stats(), failure);
             }
         }
-        result.map(|()| response.status)
+        result.map(|_| response.status)
     }
 
-    /// The whole request out, then the whole response in.
+    /// Request out, response in, both at once. True when the connection may carry another request.
     async fn converse(
         &mut self,
         timers: &Timers<'_>,
         stream: &mut UpstreamStream,
         response: &mut ResponseHead,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let UpstreamStream { tx, rx, .. } = stream;
-        let sent = timers.race(noticed_elsewhere(), tx.head(&self.head, self.bodyless)).await?;
-        sent.map_err(Failure::Upstream)?;
-        let mut whole = self.bodyless;
-        while !whole {
-            let frame = timers.race(noticed_elsewhere(), self.frames.recv()).await?;
+        let head = timers.race(noticed_elsewhere(), tx.head(&self.head, self.bodyless)).await?;
+        head.map_err(Failure::Upstream)?;
+        let sent = Cell::new(self.bodyless);
+        let mut upload = pin!(self.upload(timers, tx, &sent));
+        let mut end = loop {
+            let read = timers.race(upload.as_mut(), rx.head(response)).await?;
             timers.touch();
-            let sent = match frame {
-                Some(Frame::Data(piece)) => {
-                    self.waiting.set(self.waiting.get().saturating_sub(piece.len()));
-                    timers.race(noticed_elsewhere(), tx.data(piece, false)).await?
-                }
-                Some(Frame::Trailers(trailers)) => {
-                    whole = true;
-                    timers.race(noticed_elsewhere(), tx.trailers(&trailers)).await?
-                }
-                Some(Frame::End) => {
-                    whole = true;
-                    timers.race(noticed_elsewhere(), tx.data(nothing(), true)).await?
-                }
-                // The request was given up.
-                None => return Err(Failure::Client(DownstreamError::Disconnected)),
-            };
-            sent.map_err(Failure::Upstream)?;
-        }
-        timers.request_complete(time::now(), self.timeout);
-        timers.race(noticed_elsewhere(), tx.flush()).await?.map_err(Failure::Upstream)?;
-        loop {
-            let read = timers.race(noticed_elsewhere(), rx.head(response)).await?;
             match read.map_err(Failure::Upstream)? {
-                HeadKind::Final { end: true } => return Ok(()),
-                HeadKind::Final { end: false } => break,
+                HeadKind::Final { end } => break end,
                 HeadKind::Interim => {}
             }
-        }
-        while !rx.is_end() {
-            let read = timers.race(noticed_elsewhere(), rx.next()).await?;
+        };
+        while !end {
+            let read = timers.race(upload.as_mut(), rx.next()).await?;
             timers.touch();
-            match read.map_err(Failure::Upstream)? {
-                Frame::Data(_) => {}
-                Frame::Trailers(_) | Frame::End => break,
+            end = !matches!(read.map_err(Failure::Upstream)?, Frame::Data(_)) || rx.is_end();
+        }
+        Ok(sent.get())
+    }
+
+    /// Sends the request. Ends only when the request was given up or a timeout ran out.
+    async fn upload(&mut self, timers: &Timers<'_>, tx: &mut RequestWriter, sent: &Cell<bool>) -> Interrupt {
+        match self.send_frames(timers, tx).await {
+            Ok(Ok(())) => sent.set(true),
+            // The response, or the attempt to read it, says why the host takes no more.
+            Ok(Err(_)) => {}
+            Err(interrupt) => return interrupt,
+        }
+        Interrupt::Expired(timers.expired().await)
+    }
+
+    async fn send_frames(
+        &mut self,
+        timers: &Timers<'_>,
+        tx: &mut RequestWriter,
+    ) -> Result<Result<(), UpstreamError>, Interrupt> {
+        if self.bodyless {
+            return Ok(Ok(()));
+        }
+        let mut begun = std::mem::take(&mut self.begun).into_iter();
+        loop {
+            let frame = match begun.next() {
+                Some(frame) => frame,
+                None => {
+                    // The buffer is sent while the next piece is awaited.
+                    let next = first(self.frames.recv(), tx.flush_waiting());
+                    match timers.race(noticed_elsewhere(), next).await? {
+                        First::One(Some(frame)) => frame,
+                        // The request was given up.
+                        First::One(None) => return Err(Interrupt::Client(DownstreamError::Disconnected)),
+                        First::Other(Ok(())) => continue,
+                        First::Other(Err(error)) => return Ok(Err(error)),
+                    }
+                }
+            };
+            timers.touch();
+            self.waiting.set(self.waiting.get().saturating_sub(size(&frame)));
+            let whole = !matches!(frame, Frame::Data(_));
+            if whole {
+                timers.request_complete(time::now(), self.timeout);
+            }
+            let sent = match frame {
+                Frame::Data(piece) => timers.race(noticed_elsewhere(), tx.data(piece, false)).await?,
+                Frame::Trailers(trailers) => timers.race(noticed_elsewhere(), tx.trailers(&trailers)).await?,
+                Frame::End => timers.race(noticed_elsewhere(), tx.data(nothing(), true)).await?,
+            };
+            if whole || sent.is_err() {
+                return Ok(sent);
             }
         }
-        Ok(())
     }
 }

@@ -49,6 +49,12 @@ pub(super) enum Interrupt {
     Expired(Expiry),
 }
 
+impl From<DownstreamError> for Interrupt {
+    fn from(error: DownstreamError) -> Self {
+        Self::Client(error)
+    }
+}
+
 /// Which of two futures was ready first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum First<A, B> {
@@ -156,14 +162,14 @@ impl<'t> Timers<'t> {
     /// client has left.
     pub(super) async fn race<T>(
         &self,
-        client: impl Future<Output = DownstreamError>,
+        client: impl Future<Output: Into<Interrupt>>,
         work: impl Future<Output = T>,
     ) -> Result<T, Interrupt> {
         let (client, work) = (pin!(client), pin!(work));
         tokio::select! {
             biased;
             done = work => Ok(done),
-            error = client => Err(Interrupt::Client(error)),
+            interrupt = client => Err(interrupt.into()),
             expiry = self.expired() => Err(Interrupt::Expired(expiry)),
         }
     }
@@ -219,7 +225,7 @@ impl<'t> Timers<'t> {
     }
 
     /// Waits until the first deadline has passed.
-    async fn expired(&self) -> Expiry {
+    pub(super) async fn expired(&self) -> Expiry {
         poll_fn(|context| {
             let mut timer = self.timer.borrow_mut();
             loop {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::pool::LocalHost;
-use crate::cluster::balancer::{self, Cursor, Wanted};
+use crate::cluster::balancer::{self, Cursor, Method, Wanted};
 use crate::cluster::breaker::{Breaker, Permit, Thresholds};
 use crate::cluster::subsets::Counts;
 use crate::cluster::{ClusterPolicy, EndpointView, Host};
@@ -112,11 +112,14 @@ impl LocalCluster {
 
     /// How many members there are, and how many of them are healthy or degraded; as the statistics say.
     pub(crate) fn membership(&self) -> (u64, u64) {
-        let sum = |level: fn(&ClusterStats) -> i64| {
-            u64::try_from(self.stats.shards().map(level).sum::<i64>()).unwrap_or(0)
-        };
+        let sum = |level: fn(&ClusterStats) -> i64| u64::try_from(self.total(level)).unwrap_or(0);
         let healthy = sum(|stats| stats.membership_healthy.get() + stats.membership_degraded.get());
         (sum(|stats| stats.membership_total.get()), healthy)
+    }
+
+    /// The sum of one gauge over the workers.
+    fn total(&self, level: fn(&ClusterStats) -> i64) -> i64 {
+        self.stats.shards().map(level).sum()
     }
 
     /// This worker's number, for the counts of hosts.
@@ -169,7 +172,12 @@ impl LocalCluster {
         let view = self.members.view.borrow();
         let mut cursor = self.members.cursor.borrow_mut();
         let policy = self.policy.balancer;
-        let wanted = Wanted { now: policy.slow_start.map(|_| time::now()), ..wanted };
+        let now = policy.slow_start.map(|_| time::now());
+        let active = match policy.method {
+            Method::Hash { limit: Some(_) } => self.total(|stats| stats.upstream_rq_active.get()),
+            _ => 0,
+        };
+        let wanted = Wanted { now, active, ..wanted };
         let mut counts = Counts::default();
         let host = balancer::pick(&view, policy, &mut cursor, random, wanted, &mut counts);
         if counts != Counts::default() {

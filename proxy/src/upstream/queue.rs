@@ -83,8 +83,14 @@ impl Queue {
     }
 
     fn leave(&self, queued: &Cell<bool>) {
-        if queued.replace(false) {
-            self.live.set(self.live.get().saturating_sub(1));
+        if !queued.replace(false) {
+            return;
+        }
+        self.live.set(self.live.get().saturating_sub(1));
+        if self.is_empty() && !self.waiting.borrow().is_empty() {
+            // Those that gave up before hold their cluster and host no longer. They are dropped
+            // outside of the borrow.
+            drop(self.waiting.take());
         }
     }
 

@@ -66,3 +66,49 @@ fn mirrors_that_fail_or_hang_cost_the_client_nothing() {
     }
     assert_eq!(copies(&proxy), "");
 }
+
+/// Long enough not to be joined with others.
+const PIECE: usize = 1100;
+const PIECES: usize = 200;
+
+/// A body that came before its copy began is copied in one go, in however many pieces it came.
+#[test]
+fn a_buffered_request_of_many_pieces_is_copied_whole() {
+    let proxy = Proxy::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let status = runtime.block_on(async {
+        let socket = tokio::net::TcpStream::connect(("127.0.0.1", proxy.one)).await.unwrap();
+        let (send, connection) = h2::client::handshake(socket).await.unwrap();
+        tokio::spawn(connection);
+        let mut send = send.ready().await.unwrap();
+        let request = http::Request::post("http://pet/buffered").body(()).unwrap();
+        let (response, mut stream) = send.send_request(request, false).unwrap();
+        for piece in 0..PIECES {
+            stream.send_data(vec![b'z'; PIECE].into(), piece + 1 == PIECES).unwrap();
+        }
+        response.await.unwrap().status()
+    });
+    assert_eq!(status, 200);
+    let copied = || proxy.copies.lock().unwrap().iter().filter(|byte| **byte == b'z').count();
+    wait("the copy", || copied() == PIECES * PIECE);
+    wait("its response", || proxy.stat_or_zero("cluster.copies.internal.upstream_rq_200") == 1);
+    assert_eq!(proxy.stat("cluster.copies.retry_or_shadow_abandoned"), 0);
+}
+
+/// The body is far from its end, and larger than the window of HTTP/2: the responses come while
+/// the mirrors still take it, and none of them is a failure of its host.
+#[test]
+fn a_mirror_that_responds_early_is_done_and_no_failure_of_its_host() {
+    let proxy = Proxy::start();
+    let head = format!("POST /early HTTP/1.1\r\nhost: pet\r\ncontent-length: {}\r\n\r\n", 1 << 30);
+    let mut stream = TcpStream::connect(("127.0.0.1", proxy.one)).unwrap();
+    stream.write_all(&[head.as_bytes(), &[b'z'; 200_000]].concat()).unwrap();
+    for name in ["refusing", "refusing-http2"] {
+        let refused = format!("cluster.{name}.internal.upstream_rq_413");
+        wait(name, || proxy.stat_or_zero(&refused) == 1);
+        wait("its end", || proxy.stat(&format!("cluster.{name}.upstream_rq_active")) == 0);
+        assert_eq!(proxy.stat_or_zero(&format!("cluster.{name}.internal.upstream_rq_503")), 0);
+    }
+    assert_eq!(proxy.stat("cluster.refusing.outlier_detection.ejections_active"), 0);
+    assert_eq!(proxy.active(), 1);
+}

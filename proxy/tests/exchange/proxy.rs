@@ -71,6 +71,51 @@ fn scripted(script: fn(u32) -> &'static str) -> u16 {
     port
 }
 
+/// Reads the head of a request, refuses its body and closes without reading it.
+fn refusing() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in socket.incoming().flatten() {
+            let mut stream = BufReader::with_capacity(1, stream);
+            let mut line = String::new();
+            while stream.read_line(&mut line).is_ok_and(|read| read > 0) && line != "\r\n" {
+                line.clear();
+            }
+            // A client that has left needs no response.
+            let _ = stream.get_mut().write_all(REFUSED.as_bytes());
+        }
+    });
+    port
+}
+
+/// The same over HTTP/2: the window stays closed, and the request's stream half-open.
+fn refusing_http2() -> u16 {
+    let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = socket.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            socket.set_nonblocking(true).unwrap();
+            let socket = tokio::net::TcpListener::from_std(socket).unwrap();
+            while let Ok((stream, _)) = socket.accept().await {
+                tokio::task::spawn_local(async move {
+                    let mut unread = Vec::new();
+                    // A connection that is closed at once was only to see whether the port is open.
+                    let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+                    while let Some(Ok((request, mut respond))) = connection.accept().await {
+                        unread.push(request.into_body());
+                        let refused = http::Response::builder().status(413).body(()).unwrap();
+                        respond.send_response(refused, true).unwrap();
+                    }
+                });
+            }
+        });
+    });
+    port
+}
+
+const REFUSED: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nx-number: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nx-number: 2\r\n\r\n\
                        HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -167,12 +212,16 @@ impl Proxy {
             ("mirrored", upstream(OK.as_bytes(), true), ""),
             ("hanging", upstream(HEAD, true), ""),
             ("copies", copies_port, ""),
+            ("early", upstream(HEAD, true), ""),
+            ("refusing", refusing(), "outlier_detection: {consecutive_5xx: 1, base_ejection_time: 3600s}"),
+            ("refusing-http2", refusing_http2(), "http2_protocol_options: {}"),
             ("delay", upstream(HEAD, true), ""),
             ("hold", upstream(HEAD, true), ""),
             ("connect", hole, ""),
             ("queue", upstream(b"", true), "circuit_breakers: {thresholds: [{max_connections: 1}]}"),
             ("back-off", free_port(), ""),
             ("head", upstream(b"", true), ""),
+            ("buffered", upstream(HEAD, true), ""),
             ("body", upstream(HEAD, true), ""),
             ("blocked", upstream(SETTINGS, true), "http2_protocol_options: {}"),
             ("tunnel", upstream(SWITCH, false), ""),
@@ -297,7 +346,7 @@ fn route(name: &str) -> String {
         "delay" => {
             ", typed_per_filter_config: {fault: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, delay: {fixed_delay: 3600s, percentage: {numerator: 100}}}}"
         }
-        "hold" => {
+        "hold" | "buffered" => {
             ", typed_per_filter_config: {buffer: {\"@type\": type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute, buffer: {max_request_bytes: 100000000}}}"
         }
         _ => {
@@ -309,7 +358,8 @@ fn route(name: &str) -> String {
             ", retry_policy: {retry_on: connect-failure, num_retries: 1000, retry_back_off: {base_interval: 360000s, max_interval: 360000s}}"
         }
         "retried" => ", retry_policy: {retry_on: 5xx, retry_back_off: {base_interval: 0.001s}}",
-        "mirrored" => ", request_mirror_policies: [{cluster: copies}]",
+        "early" => ", request_mirror_policies: [{cluster: refusing}, {cluster: refusing-http2}]",
+        "mirrored" | "buffered" => ", request_mirror_policies: [{cluster: copies}]",
         "hanging" => {
             ", request_mirror_policies: [{cluster: deaf}, {cluster: connect}, {cluster: back-off}, {cluster: copies, runtime_fraction: {default_value: {}}}]"
         }

@@ -221,3 +221,103 @@ fn a_full_scan_finds_the_one_idle_host() {
     let picked = shares_of(view, policy, &mut cursor, &mut random, 20, |view| view);
     assert_eq!(picked, BTreeMap::from([(14, 20)]));
 }
+
+/// Every number that a file may have there.
+fn numbers() -> impl Strategy<Value = f64> {
+    use prop::num::f64::{INFINITE, POSITIVE, SUBNORMAL};
+    prop_oneof![Just(0.001), Just(1.0), Just(1024.0), POSITIVE | SUBNORMAL | INFINITE]
+}
+
+proptest! {
+    /// When the load is gone and the slow start over, hosts are picked by their weight again.
+    #[test]
+    fn no_share_is_nothing_and_no_host_is_forgotten(
+        weights in prop::collection::vec(1_u32..=20, 2..6), seed: u64, bias in numbers(),
+        aggression in numbers(), least in prop_oneof![Just(0.0), 0.0..=1.0], active in 0_i64..1 << 40,
+        slow_start: bool,
+    ) {
+        prop_assume!(weights.iter().any(|weight| *weight != weights[0]));
+        let (begin, window) = (Instant::now(), Duration::from_secs(10));
+        let policy = Policy {
+            method: Method::LeastRequest { choices: Choices::Some(2), bias },
+            slow_start: slow_start.then_some(SlowStart { window, aggression, least }),
+        };
+        let healthy = |_| crate::cluster::flags::HealthFlags::default();
+        let empty = EndpointView::empty(1);
+        let view = empty.update_with(&weighted(&weights), String::new(), Some(begin), healthy);
+        let (mut cursor, mut random) = (Cursor::default(), fastrand::Rng::with_seed(seed));
+        let mut picked = |now, random: &mut fastrand::Rng| {
+            let wanted = Wanted { now: Some(now), ..Wanted::default() };
+            let mut draw = |bound| random.u64(..bound);
+            pick(&view, policy, &mut cursor, &mut draw, wanted, &mut Counts::default()).unwrap().address.port()
+        };
+        for step in 0..200 {
+            let now = begin + Duration::from_millis(step * random.u64(..40));
+            for (at, host) in view.hosts.iter().enumerate() {
+                host.stats.shard(0).rq_active.set(if random.bool() { active } else { random.i64(..3) });
+                let share = share(&view, policy, at, Some(now));
+                prop_assert!(share.is_finite() && share > 0.0 && (1.0 / share).is_finite(), "{share}");
+            }
+            picked(now, &mut random);
+        }
+        view.hosts.iter().for_each(|host| host.stats.shard(0).rq_active.set(0));
+        let later = begin + 6 * window;
+        // The first turn of a host is at most 8 of its turns away.
+        for _ in 0..1_000 {
+            picked(later, &mut random);
+        }
+        let mut counts = BTreeMap::new();
+        for _ in 0..500 {
+            *counts.entry(picked(later, &mut random)).or_default() += 1;
+        }
+        assert_by_weight(&counts, &weights, 10.0);
+    }
+}
+
+#[test]
+fn any_number_of_choices_costs_at_most_some_looks_at_each_host() {
+    let view = view(&weighted(&[1; 9]));
+    let mut random = fastrand::Rng::with_seed(9);
+    for choices in [Choices::All, Choices::Some(144), Choices::Some(u32::MAX)] {
+        let method = Method::LeastRequest { choices, bias: 1.0 };
+        let policy = Policy { method, slow_start: None };
+        let mut ports = |idle: &[u16], count: u32| {
+            for host in &view.hosts {
+                let busy = !idle.contains(&host.address.port());
+                host.stats.shard(0).rq_active.set(i64::from(busy));
+            }
+            let mut picked: BTreeMap<u16, u32> = BTreeMap::new();
+            for _ in 0..count {
+                let mut draws = 0;
+                let mut draw = |bound| {
+                    draws += 1;
+                    assert!(draws <= 16 * 9 + 1, "{choices:?}");
+                    random.u64(..bound)
+                };
+                let wanted = Wanted::default();
+                let counts = &mut Counts::default();
+                let host = pick(&view, policy, &mut Cursor::default(), &mut draw, wanted, counts).unwrap();
+                *picked.entry(host.address.port()).or_default() += 1;
+            }
+            picked
+        };
+        assert_eq!(ports(&[14], 50), BTreeMap::from([(14, 50)]), "{choices:?}");
+        // Neighbours and one that stands alone are as likely.
+        let tied = ports(&[11, 12, 17], 900);
+        assert!(tied.len() == 3 && tied.values().all(|count| (230..370).contains(count)), "{tied:?}");
+    }
+}
+
+/// Clients can ask for many subsets, so that each has turns of its own.
+#[test]
+fn many_sets_of_hosts_do_not_end_the_turns_of_one_that_is_in_use() {
+    let mut cursor = Cursor::default();
+    let spot = |pool| Spot { pool, priority: 0, among: Among::Healthy, part: Part::Whole };
+    let many = 3 * MOST_TURNS;
+    for pool in 1..=many {
+        cursor.turns(spot(0)).rotation.next += 1;
+        cursor.turns(spot(pool as u64));
+        assert!(cursor.turns.len() <= MOST_TURNS && cursor.order.len() == cursor.turns.len());
+    }
+    assert_eq!((cursor.turns(spot(0)).rotation.next, cursor.turns.len()), (many, MOST_TURNS));
+}

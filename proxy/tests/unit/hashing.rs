@@ -56,7 +56,12 @@ fn view(kind: TableKind, endpoints: &[Endpoint]) -> EndpointView {
 }
 
 fn picked(view: &EndpointView, policy: Policy, hash: u64) -> Option<u16> {
-    let wanted = Wanted { hash: Some(hash), ..Wanted::default() };
+    picked_among(view, policy, hash, 0)
+}
+
+/// While the cluster has so many active requests.
+fn picked_among(view: &EndpointView, policy: Policy, hash: u64, active: i64) -> Option<u16> {
+    let wanted = Wanted { hash: Some(hash), active, ..Wanted::default() };
     let found = pick(view, policy, &mut Cursor::default(), &mut |_| 0, wanted, &mut Counts::default());
     found.map(|host| host.address.port())
 }
@@ -182,7 +187,7 @@ proptest! {
         let view = view(kind, &(1..=count).map(at).collect::<Vec<_>>());
         let policy = Policy { method: Method::Hash { limit: Some(150) }, slow_start: None };
         for active in 0_i64..200 {
-            let port = picked(&view, policy, hot).unwrap();
+            let port = picked_among(&view, policy, hot, active).unwrap();
             let host = view.hosts.iter().find(|host| host.address.port() == port).unwrap();
             let rq_active = &host.stats.shard(0).rq_active;
             rq_active.set(rq_active.get() + 1);
@@ -190,6 +195,18 @@ proptest! {
             prop_assert!(rq_active.get() <= most, "{} of {active}, not {most}", rq_active.get());
         }
     }
+}
+
+/// As in Envoy: the requests of hosts that have left count as well.
+#[test]
+fn the_limit_is_a_part_of_the_clusters_requests() {
+    let view = view(MAGLEV, &weighted(&[(1, 1), (2, 1), (3, 1)]));
+    let policy = Policy { method: Method::Hash { limit: Some(150) }, slow_start: None };
+    let own = picked(&view, policy, key(1)).unwrap();
+    let host = view.hosts.iter().find(|host| host.address.port() == own).unwrap();
+    host.stats.shard(0).rq_active.set(5);
+    assert_ne!(picked_among(&view, policy, key(1), 5), Some(own));
+    assert_eq!(picked_among(&view, policy, key(1), 100), Some(own));
 }
 
 #[test]
@@ -225,4 +242,23 @@ fn the_twister_is_mersennes() {
     assert_eq!(twister.next(), 3_499_211_612);
     let last = (1..10_000).map(|_| twister.next()).last();
     assert_eq!(last, Some(4_123_659_995));
+}
+
+proptest! {
+    /// Against the same shuffle of a list of all.
+    #[test]
+    fn an_order_that_is_made_step_by_step_is_that_of_a_whole_list(count in 0_usize..300, seed: u64) {
+        let mut twister = Twister::new(seed);
+        let mut order: Vec<usize> = (0..count).collect();
+        for at in 0..count {
+            let other = at + twister.below(count - at);
+            order.swap(at, other);
+        }
+        let mut shuffle = Shuffle::new(count, seed);
+        for (taken, member) in (1..).zip(order) {
+            prop_assert_eq!(shuffle.next(), Some(member));
+            prop_assert!(shuffle.moved.len() <= taken);
+        }
+        prop_assert_eq!(shuffle.next(), None);
+    }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::*;
+use crate::affinity::Criteria;
 use crate::cluster::balancer::{self, Cursor, Method, Wanted};
 use crate::cluster::flags::HealthFlag;
 use crate::cluster::hashing::{TableKind, TableRules};
-use crate::cluster::pool::Layout;
-use crate::cluster::subsets::Counts;
-use crate::cluster::{Endpoint, EndpointView};
+use crate::cluster::pool::{Layout, Pool};
+use crate::cluster::subsets::{Counts, Localities, Selector, Subset, SubsetRules};
+use crate::cluster::{Endpoint, EndpointView, LbMetadata, Locality};
 use crate::stats::{Counter, OutlierStats, Registry};
 
 /// Envoy's defaults, but that all hosts may go.
@@ -419,6 +420,51 @@ proptest! {
             let (before, now) = (host(&cluster.view, hash), host(&lagging, hash));
             prop_assert_ne!(now, address(ill));
             prop_assert!(before == now || before == address(ill));
+        }
+    }
+}
+
+proptest! {
+    /// Subsets come to what a new view has; those without a host that was ejected or un-ejected are
+    /// not made again.
+    #[test]
+    fn an_ejection_makes_anew_only_the_subsets_that_it_changes(
+        hosts in prop::collection::vec((0_u16..4, 0_u32..3, 0_u8..2, any::<bool>()), 1..12),
+        localities in prop_oneof![Just(Localities::Ignored), Just(Localities::Weighed), Just(Localities::Scaled)],
+    ) {
+        let metadata = |group: u16| Arc::new(LbMetadata::from([("group".to_owned(), group.into())]));
+        let endpoints: Vec<Endpoint> = (1..).zip(&hosts).map(|(at, (group, priority, zone, _))| Endpoint {
+            metadata: Some(metadata(*group)),
+            priority: *priority,
+            locality: Locality { zone: zone.to_string(), ..Locality::default() },
+            locality_weight: 10,
+            ..endpoint(at)
+        }).collect();
+        let selector = Selector { keys: vec!["group".to_owned()], single: false, fallback: None };
+        let rules = Arc::new(SubsetRules { selectors: vec![selector], localities, ..SubsetRules::default() });
+        let layout = Layout { localities: true, subsets: Some(Arc::clone(&rules)), ..Layout::default() };
+        let layout = Arc::new(layout);
+        let mut cluster = Cluster::new(u16::try_from(hosts.len()).unwrap(), |_| {});
+        cluster.view = cluster.view.laid_out(&layout).update(&endpoints, String::new());
+        let before = cluster.view.clone();
+        for (at, _) in (1..).zip(&hosts).filter(|(_, (.., ejected))| *ejected) {
+            cluster.see(at, Seen::Failed, 5);
+        }
+        let (refreshed, new) = (before.refreshed(), before.clone().laid_out(&layout));
+        let of_group = |view: &EndpointView, group: u16| {
+            let criteria = Criteria::new(LbMetadata::clone(&metadata(group)));
+            let found = |subset: &Subset, _: &mut Counts| {
+                let Pool { priorities, shares, localities, .. } = &subset.pool;
+                Some((std::ptr::from_ref(subset), format!("{priorities:?} {shares:?} {localities:?}")))
+            };
+            view.subsets.as_ref().unwrap().choose(&rules, criteria.as_ref(), &mut Counts::default(), found)
+        };
+        for group in 0..4 {
+            let [old, refreshed, new] = [&before, &refreshed, &new].map(|view| of_group(view, group));
+            let (Some(old), Some(refreshed), Some(new)) = (old, refreshed, new) else { continue };
+            prop_assert_eq!(&refreshed.1, &new.1);
+            let changed = hosts.iter().any(|(of, _, _, ejected)| *of == group && *ejected);
+            prop_assert_eq!(refreshed.0 != old.0, changed);
         }
     }
 }

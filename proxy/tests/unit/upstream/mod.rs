@@ -303,6 +303,28 @@ async fn a_request_that_gives_up_hands_on_what_it_was_given() {
 }
 
 #[tokio::test]
+async fn requests_that_gave_up_hold_neither_cluster_nor_host() {
+    local(async {
+        let fixture = Fixture::new().await;
+        let first = fixture.stream().await.unwrap();
+        let held = || (Rc::strong_count(&fixture.cluster), Arc::strong_count(&fixture.host.host));
+        let before = held();
+        let mut waiting: Vec<_> = (0..5).map(|_| Box::pin(fixture.stream())).collect();
+        for mut request in &mut waiting {
+            waits!(request);
+        }
+        assert_ne!(held(), before);
+        // The first of the queue stays until the end.
+        while let Some(last) = waiting.pop() {
+            drop(last);
+        }
+        until(|| held() == before).await;
+        drop(first);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn requests_that_begin_while_the_first_connects_do_not_pass_the_limit() {
     local(async {
         let fixture = Fixture::new().await;
