@@ -10,7 +10,7 @@ use super::page::{Page, Params};
 const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 
 /// Envoy's loggers that have log lines here, with the targets of those. `main` is everything else.
-const LOGGERS: [(&str, &[&str]); 11] = [
+const LOGGERS: [(&str, &[&str]); 12] = [
     ("admin", &["proxy::admin"]),
     ("config", &["proxy::control"]),
     ("conn_handler", &["proxy::listener"]),
@@ -20,6 +20,8 @@ const LOGGERS: [(&str, &[&str]); 11] = [
     ("hc", &["proxy::control::watched"]),
     ("http", &["proxy::http1"]),
     ("main", &[]),
+    // Scripts set it most of all; requests themselves have no log lines yet.
+    ("router", &[]),
     ("tracing", &["proxy::control::spans"]),
     ("upstream", &["proxy::control::store", "proxy::control::sds_v1", "proxy::control::eds_file"]),
 ];
@@ -153,7 +155,7 @@ mod tests {
         for (query, problem) in [
             ("level=nope", "error: unknown logger level\n"),
             ("nosuch=info", "error: unknown logger name\n"),
-            ("router=info", "error: unknown logger name\n"),
+            ("pool=info", "error: unknown logger name\n"),
             ("level=info&http=debug", "error: invalid number of parameters\n"),
             ("paths=http:debug,dns:bad", "error: unknown logger level\n"),
             ("paths=x", "error: empty logger name or empty logger level\n"),
