@@ -62,7 +62,9 @@ pub fn down(dir: &Dir) -> Result<()> {
         }
         Ok(other) => bail!("unexpected answer {other:?}"),
         Err(Error::NotRunning(_)) => {
-            dir.clear_state()?;
+            if dir.is_ours() {
+                dir.clear_state()?;
+            }
             match last {
                 Some(pid) => println!(
                     "no mesh is running: the supervisor (process {pid}) was killed, and its processes with it"

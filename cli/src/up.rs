@@ -194,7 +194,12 @@ fn down_command(dir: &Dir) -> String {
 
 fn create_log(dir: &Dir) -> Result<File> {
     let path = dir.supervisor_log();
-    File::create(&path).with_context(|| format!("cannot create {}", path.display()))
+    // Not emptied: another mesh may run there, or have been killed.
+    File::options()
+        .append(true)
+        .create(true)
+        .open(&path)
+        .with_context(|| format!("cannot create {}", path.display()))
 }
 
 fn last_words(log: &Path) -> String {

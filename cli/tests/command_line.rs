@@ -47,6 +47,27 @@ fn dir_says_which_mesh_and_a_failed_up_leaves_no_folder() {
 }
 
 #[test]
+fn up_touches_nothing_that_no_mesh_has_made_and_no_log_of_a_mesh_that_was_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("kubeconfig"), "mine").unwrap();
+    for args in [&["up", "--dir", ".", "--bin-dir", "."][..], &["down", "--dir", "."]] {
+        let (code, out, said) = petmesh(dir.path(), args);
+        assert!(said.contains("is not empty") || out.contains("no mesh is running"), "{code}: {out}{said}");
+        assert_eq!(std::fs::read_to_string(dir.path().join("kubeconfig")).unwrap(), "mine");
+    }
+    let mesh = dir.path().join("mesh");
+    std::fs::create_dir_all(mesh.join("pet-1")).unwrap();
+    for file in ["petmesh.lock", "supervisor.log", "pet-1/app.log"] {
+        std::fs::write(mesh.join(file), "why\n").unwrap();
+    }
+    let (code, _, said) = petmesh(dir.path(), &["up", "--replicas", "dog=2"]);
+    assert!(code == 1 && said.contains("no service dog"), "{said}");
+    for file in ["supervisor.log", "pet-1/app.log"] {
+        assert!(std::fs::read_to_string(mesh.join(file)).unwrap().starts_with("why"), "{file}");
+    }
+}
+
+#[test]
 fn what_is_missing_for_a_mesh_is_named_with_its_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let (code, _, said) = petmesh(dir.path(), &["up", "--bin-dir", "."]);

@@ -68,9 +68,15 @@ quota_remedy() {
   case "$1" in
     *"exceeded quota: petmesh,"*)
       printf 'give the mesh more room: the component deploy/components/larger-quota in an overlay, or at once: kubectl -n %s patch resourcequota petmesh --type merge -p %s' \
-        "$NAMESPACE" "'{\"spec\":{\"hard\":{\"requests.cpu\":\"2\",\"requests.memory\":\"1536Mi\",\"limits.memory\":\"1536Mi\"}}}'" ;;
+        "$NAMESPACE" "'{\"spec\":{\"hard\":{$(larger_quota)}}}'" ;;
     *) printf 'ask whoever set that quota for more, or, if that is you: kubectl edit resourcequota -n %s' "$NAMESPACE" ;;
   esac
+}
+
+# The amounts of deploy/components/larger-quota, as the fields of a JSON object.
+larger_quota() {
+  sed -nE 's/^ *((requests|limits)\.[a-z]+): "?([^" ]+)"?$/"\1":"\3"/p' "$root/deploy/components/larger-quota/kustomization.yaml" |
+    tr '\n' ',' | sed 's/,$//'
 }
 
 # The containers that run side by side: the app's and the native sidecars.

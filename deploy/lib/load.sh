@@ -95,6 +95,7 @@ try_node() {
     *' '*) fails "the pods may run on several nodes ($node)" || return 1 ;;
   esac
   on_the_node || fails "this machine is not the node $node" || return 1
+  ask_for_sudo
   IFS='|' read -r _ _ _ _ _ _ _ _ _ runtime socket _ < <(grep -F -- "$node|" "$scratch/nodes")
   case "$runtime" in
     docker://*) try_runtime docker docker version ;;
@@ -325,17 +326,15 @@ own_addresses() {
   } | sed -nE 's#.*inet6? (addr:)?([0-9a-f.:]+).*#\2#p'
 }
 
-# As root: as it is, by sudo without a question, or by sudo that asks where somebody can answer.
+# Lets sudo ask for its password once, where somebody can type it: later its input and output are elsewhere.
+ask_for_sudo() {
+  if [ "$(id -u)" -eq 0 ] || ! have sudo || sudo -n true 2>/dev/null; then return 0; fi
+  if [ -t 0 ] && [ -t 2 ]; then sudo -v || true; fi
+}
+
+# As root, by sudo if it needs no password or has been told it.
 as_root() {
-  if [ "$(id -u)" -eq 0 ]; then
-    "$@"
-  elif have sudo && sudo -n true 2>/dev/null; then
-    sudo -n "$@"
-  elif have sudo && [ -t 0 ] && [ -t 2 ]; then
-    sudo "$@"
-  else
-    "$@"
-  fi
+  if [ "$(id -u)" -ne 0 ] && have sudo && sudo -n true 2>/dev/null; then sudo -n "$@"; else "$@"; fi
 }
 
 # $1: seconds, where this machine has `timeout`; the rest: a command.

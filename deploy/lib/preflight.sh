@@ -57,6 +57,8 @@ preflight_deploy() {
 
 # What will be applied, with the images as the list names them.
 prepare_files() {
+  [ "$namespace_state" != foreign ] ||
+    say "the namespace $NAMESPACE was there before the mesh: it gets no quota and no default limits, which would hold for all of its pods"
   write_overlay "$namespace_state"
   render
   check_version "$scratch/rendering.yaml"

@@ -4,7 +4,7 @@
 # Called by preflight and undeploy; calls output, cluster. $scratch/rendering.yaml gets the manifests, $scratch/objects
 # a line `apiVersion kind name` an object.
 
-# $1: whether the Namespace is left out, because it is somebody else's.
+# $1: `foreign` if the namespace is somebody else's. Then the objects that hold for all of its pods are left out.
 write_overlay() {
   local name tag kind
   mkdir -p "$generated" 2>/dev/null || die "$generated cannot be written" "make the folder writable"
@@ -30,9 +30,11 @@ write_overlay() {
       done
     fi
     if [ "$1" = foreign ]; then
-      # shellcheck disable=SC2016 # kustomize's own dollar sign
-      printf '  - target:\n      kind: Namespace\n    patch: |\n      $patch: delete\n'
-      printf '      apiVersion: v1\n      kind: Namespace\n      metadata:\n        name: any\n'
+      for kind in Namespace ResourceQuota LimitRange; do
+        # shellcheck disable=SC2016 # kustomize's own dollar sign
+        printf '  - target:\n      kind: %s\n    patch: |\n      $patch: delete\n' "$kind"
+        printf '      apiVersion: v1\n      kind: %s\n      metadata:\n        name: any\n' "$kind"
+      done
     fi
   } >"$generated/kustomization.yaml" || die "$generated/kustomization.yaml cannot be written" "make the folder writable"
 }

@@ -37,10 +37,10 @@ interrupted_undeploy() {
 }
 
 delete_ours() {
-  local others=
+  others='' others_unknown=''
   read_deployed
-  [ "$namespace_state" != ours ] || others=$(objects_of_others)
-  if [ "$namespace_state" = ours ] && [ -z "$others" ]; then
+  [ "$namespace_state" != ours ] || find_others
+  if [ "$namespace_state" = ours ] && [ -z "$others$others_unknown" ]; then
     k_quiet delete namespace "$NAMESPACE" --wait=false >/dev/null ||
       die "the namespace $NAMESPACE cannot be deleted: $(complaint "$scratch/stderr")" "ask the cluster's administrator for the right to delete it"
     await_deleted
@@ -53,7 +53,9 @@ delete_ours() {
     delete_objects
     forget_generated
   fi
-  if [ -n "$others" ]; then
+  if [ -n "$others_unknown" ]; then
+    say "the namespace $NAMESPACE stays, because what else it holds cannot be read: $others_unknown; if nobody uses it: kubectl delete namespace $NAMESPACE"
+  elif [ -n "$others" ]; then
     say "the namespace $NAMESPACE stays, because it holds what deploy did not create: $(one_line "$others")"
   else
     say "the namespace $NAMESPACE stays: deploy did not create it"
@@ -95,18 +97,31 @@ await_deleted() {
   say "gone: namespace $NAMESPACE and everything that deploy created"
 }
 
+others='' others_unknown='' # the objects of others in our namespace, and why they are not known
+
 # What somebody else put into our namespace: objects of any kind without our labels and without an owner. What the
 # cluster itself puts into every namespace does not count, nor what only reports on other objects.
-objects_of_others() {
+find_others() {
   local kinds template
-  kinds=$(k_quiet api-resources --verbs=list,delete --namespaced=true -o name |
-    grep -Ev '^(events|events\.events\.k8s\.io|endpoints|endpointslices\.discovery\.k8s\.io|bindings|leases\.coordination\.k8s\.io|controllerrevisions\.apps|replicasets\.apps|pods\.metrics\.k8s\.io|.*\.metrics\.k8s\.io)$' |
+  # One API service of others that is down makes this fail as well; its objects may be somebody's.
+  k_quiet api-resources --verbs=list,delete --namespaced=true -o name >"$scratch/kinds" || {
+    others_unknown=$(complaint "$scratch/stderr")
+    return
+  }
+  kinds=$(grep -Ev '^(events|events\.events\.k8s\.io|endpoints|bindings|leases\.coordination\.k8s\.io|controllerrevisions\.apps|.*\.metrics\.k8s\.io)$' "$scratch/kinds" |
     tr '\n' ',' | sed 's/,$//') || true
-  [ -n "$kinds" ] || return 0
-  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.kind}}/{{.metadata.name}}
+  if [ -z "$kinds" ]; then
+    others_unknown='the API server names no kinds of objects'
+    return
+  fi
+  template='{{range .items}}{{if not .metadata.ownerReferences}}{{.kind}}/{{.metadata.name}}{{if eq .kind "Secret"}} {{.type}}{{end}}
 {{end}}{{end}}'
-  k_quiet get "$kinds" -n "$NAMESPACE" -l 'app.kubernetes.io/part-of!=petmesh' -o go-template="$template" |
-    grep -Ev '^(ServiceAccount/(default|builder|deployer)|ConfigMap/(kube-root-ca\.crt|openshift-service-ca\.crt|istio-ca-root-cert)|RoleBinding/system:.*|Secret/(default|builder|deployer)-.*)$' || true
+  k_quiet get "$kinds" -n "$NAMESPACE" -l 'app.kubernetes.io/part-of!=petmesh' -o go-template="$template" >"$scratch/others" || {
+    others_unknown=$(complaint "$scratch/stderr")
+    return
+  }
+  others=$(grep -Ev '^(ServiceAccount/(default|builder|deployer)|ConfigMap/(kube-root-ca\.crt|openshift-service-ca\.crt|istio-ca-root-cert)|RoleBinding/system:.*|Secret/.* kubernetes\.io/(service-account-token|dockercfg))$' "$scratch/others" |
+    sed 's/ .*//') || true
 }
 
 forget_generated() {

@@ -127,7 +127,7 @@ pub(crate) struct Client {
 #[derive(Debug, Default)]
 pub(crate) struct Hashed {
     pub hash: Option<u64>,
-    pub cookies: SmallVec<[FieldValueBuf; 1]>,
+    pub cookies: Vec<FieldValueBuf>,
 }
 
 impl HashPolicies {
@@ -148,12 +148,7 @@ impl HashPolicies {
 }
 
 impl HashedPart {
-    fn hash(
-        &self,
-        head: &RequestHead,
-        client: Client,
-        cookies: &mut SmallVec<[FieldValueBuf; 1]>,
-    ) -> Option<u64> {
+    fn hash(&self, head: &RequestHead, client: Client, cookies: &mut Vec<FieldValueBuf>) -> Option<u64> {
         match self {
             Self::Header { name, rewrite } => hash_header(head, name, rewrite.as_ref()),
             Self::Cookie { name, make } => {

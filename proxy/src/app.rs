@@ -92,6 +92,7 @@ fn run(args: &Args, flavor: Flavor) -> anyhow::Result<u8> {
         Err(diagnostics) => return Ok(reports::refused(args, &diagnostics, &text)),
     };
     reports::warnings(args, &warnings, &text);
+    drop((warnings, text));
     apart.free();
     let admin_log = control.admin_log();
     let server = Server { args, registry, state, logs, log, admin_log, handles };
@@ -274,15 +275,15 @@ impl Server<'_> {
             }
             Command::FailHealthCheck(failed) => self.state.set_health_failed(*failed),
             Command::ReopenLogs => self.logs.reopen(),
-            Command::SetRuntime(values) => {
+            Command::ModifyRuntime(changes) => {
                 // The writer always responds, unless the process is shutting down.
-                let _ = self.handles.events.send(Event::Runtime { values: values.clone(), done }).await;
+                let _ = self.handles.events.send(Event::Runtime { changes: changes.clone(), done }).await;
                 return;
             }
             Command::Quit => {}
         }
         // The receiver may have gone.
-        let _ = done.send(());
+        let _ = done.send(Ok(()));
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! One run finds everything that is wrong; nothing is bound or asked, and only access logs are opened. A part whose message did not change keeps its `Arc`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hasher};
 use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use prost::Message as _;
 use xds::envoy::config::bootstrap::v3::{Bootstrap, LayeredRuntime};
 use xds::envoy::config::cluster::v3::Cluster as ClusterMessage;
 use xds::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
@@ -30,7 +31,6 @@ pub mod check;
 mod cluster;
 pub(crate) mod discovery;
 mod edge;
-mod extensions;
 pub(crate) mod files;
 mod health;
 mod http_filters;
@@ -46,7 +46,6 @@ pub(crate) mod resolver;
 mod retries;
 mod routes;
 mod runtime;
-mod sockets;
 mod tracing;
 mod values;
 
@@ -285,7 +284,11 @@ fn build(bootstrap: &Bootstrap, parts: Parts<'_>, previous: Option<&Graph>) -> (
         bootstrap.dns_resolution_config.as_ref(),
         bootstrap.use_tcp_for_dns_lookups,
     );
-    cx.upstream_buffers = sockets::of_upstreams(&mut cx, bootstrap);
+    let upstreams =
+        bootstrap.cluster_manager.as_ref().and_then(|manager| manager.upstream_bind_config.as_ref());
+    let place = Place::ROOT.field("cluster_manager");
+    let options = upstreams.map(|config| &*config.socket_options).unwrap_or_default();
+    cx.upstream_buffers = values::socket_buffers(&mut cx, &place.field("upstream_bind_config"), options);
     let admin = admin::address(&mut cx, bootstrap);
     let admin_log = admin::access_log(&mut cx, bootstrap);
     let clusters = build_clusters(&mut cx, clusters, previous);
@@ -394,26 +397,32 @@ fn build_listeners(
 ) -> Vec<ListenerPart> {
     let same_values = previous.is_some_and(|graph| graph.runtime == cx.runtime && graph.node == cx.node);
     let mut parts: Vec<ListenerPart> = Vec::with_capacity(messages.len());
+    let (mut names, mut addresses) = (HashSet::new(), HashMap::new());
+    let before: Vec<&ListenerPart> = previous.into_iter().flat_map(|graph| &graph.listeners).collect();
+    let by_name: HashMap<&str, &ListenerPart> =
+        before.iter().map(|part| (&*part.listener.name, *part)).collect();
+    let bound = before.iter().map(|part| &*part.listener).filter(|listener| listener.bind);
+    let bound: HashMap<SocketAddr, &Listener> = bound.map(|listener| (listener.address, listener)).collect();
     let root = Place::ROOT.field("static_resources");
     for (at, message) in messages.iter().enumerate() {
         let place = root.item("listeners", at);
         cx.digest = DefaultHasher::new();
         let Some(mut listener) = listener::listener(cx, &place, message) else { continue };
         let files = cx.digest.finish();
-        for other in &parts {
-            if other.listener.name == listener.name {
-                let text = format!("the name `{}` belongs to another listener already", listener.name);
-                cx.error(&place.field("name"), Code::Structure, text);
-            } else if other.listener.address == listener.address && listener.address.port() != 0 {
-                let text = format!("`{}` listens on {} already", other.listener.name, listener.address);
-                cx.error(&place.field("address"), Code::Structure, text);
-            }
+        if !names.insert(Arc::clone(&listener.name)) {
+            let text = format!("the name `{}` belongs to another listener already", listener.name);
+            cx.error(&place.field("name"), Code::Structure, text);
         }
-        fixed_at_bind(cx, &place, &listener, previous);
+        let first = addresses.entry(listener.address).or_insert_with(|| Arc::clone(&listener.name));
+        if *first != listener.name && listener.address.port() != 0 {
+            let text = format!("`{first}` listens on {} already", listener.address);
+            cx.error(&place.field("address"), Code::Structure, text);
+        }
+        if let Some(bound) = bound.get(&listener.address) {
+            fixed_at_bind(cx, &place, &listener, bound);
+        }
         let packed = Packed::new(message);
-        let before = previous
-            .and_then(|graph| graph.listeners.iter().find(|part| part.listener.name == listener.name));
-        let listener = match before {
+        let listener = match by_name.get(&*listener.name) {
             Some(before) if same_values && before.files == files && before.message == packed => {
                 Arc::clone(&before.listener)
             }
@@ -430,11 +439,10 @@ fn build_listeners(
 }
 
 /// What a socket is bound with stays as long as a listener has its address.
-fn fixed_at_bind(cx: &mut Cx<'_>, place: &Place<'_>, new: &Listener, previous: Option<&Graph>) {
-    let bound = previous.into_iter().flat_map(|graph| &graph.listeners).map(|part| &part.listener);
-    let Some(old) = bound.filter(|old| old.bind && new.bind).find(|old| old.address == new.address) else {
+fn fixed_at_bind(cx: &mut Cx<'_>, place: &Place<'_>, new: &Listener, old: &Listener) {
+    if !new.bind {
         return;
-    };
+    }
     let address = place.field("address");
     let socket = address.field("socket_address");
     for (place, field, old, now) in [
@@ -469,9 +477,10 @@ fn keep_chains(
         return;
     }
     let kept = &before.listener.chains;
+    let pairs = old.filter_chains.iter().zip(&kept.chains);
+    let by_message: HashMap<_, _> = pairs.map(|(old, chain)| (old.encode_to_vec(), chain)).collect();
     for (chain, new) in listener.chains.chains.iter_mut().zip(&message.filter_chains) {
-        let at = old.filter_chains.iter().position(|old| old == new);
-        if let Some(same) = at.and_then(|at| kept.chains.get(at)) {
+        if let Some(same) = by_message.get(&new.encode_to_vec()) {
             keep(chain, same);
         }
     }

@@ -10,13 +10,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::{self, FirstBytes, HeadEvent, HeadLimits, Refusal};
-use crate::local::Idle;
+use crate::local::IdlePlace;
 use crate::message::{Name, RequestHead, Version};
 use crate::snapshot::{Codec, Timeouts, Underscores};
 use crate::state::Drain;
@@ -56,7 +56,7 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
     let limits =
         HeadLimits { bytes: manager.limits.max_request_headers_bytes, fields: manager.limits.max_headers };
     let mut connection = http1::ServerConnection::new(stream, limits, &manager.http1);
-    let place = IdlePlace::new(context);
+    let place = context.idle_place();
     let http2 = match manager.codec {
         Codec::Http1 => false,
         Codec::Http2 => true,
@@ -83,34 +83,6 @@ async fn serve(stream: TcpStream, context: &Rc<ConnectionContext>, begun: Instan
         let end = serve_http1(&mut connection, context, &place, begun).await;
         count_http1(&mut connection, context);
         end
-    }
-}
-
-/// A connection's place among the idle ones of its worker, which make way for new ones.
-struct IdlePlace {
-    evicted: Rc<Notify>,
-    idle: RefCell<Option<Idle>>,
-}
-
-impl IdlePlace {
-    /// Of a new connection, which is idle until it has brought a request.
-    fn new(context: &ConnectionContext) -> Self {
-        let place = Self { evicted: Rc::default(), idle: RefCell::default() };
-        place.enter(context, false);
-        place
-    }
-
-    fn enter(&self, context: &ConnectionContext, used: bool) {
-        self.idle.replace(context.enter_idle(used, &self.evicted));
-    }
-
-    fn leave(&self) {
-        self.idle.take();
-    }
-
-    /// Waits until a new connection needs the place.
-    async fn evicted(&self) {
-        self.evicted.notified().await;
     }
 }
 
@@ -245,7 +217,7 @@ impl Run<'_> {
                 return Some(end);
             }
             count_http1(connection, self.context);
-            self.place.enter(self.context, true);
+            self.place.enter(true);
             self.idle_since = now();
             let _kept = Kept::take()?;
             match self.next(connection, Some(self.idle_since + QUIET)).await {
@@ -317,8 +289,7 @@ async fn one_request(
                 Refusal::MAX_DURATION => context.http().downstream_rq_max_duration_reached.inc(),
                 _ => {}
             }
-            connection.give_up_head();
-            HeadEvent::Refused(refusal)
+            connection.refuse_head(refusal)
         }
         // Headers that are not whole hold no place that a client with a request needs.
         () = place.evicted() => {
@@ -327,19 +298,27 @@ async fn one_request(
             return Some(End::default());
         }
     };
-    place.leave();
-    if event == HeadEvent::Request && !underscores(context, &mut head) {
+    if !place.leave() {
+        context.http().downstream_cx_idle_timeout.inc();
         connection.close_after();
-        event = HeadEvent::Refused(Refusal::UNDERSCORE);
+    }
+    if event == HeadEvent::Request && !underscores(context, &mut head) {
+        event = connection.refuse_head(Refusal::UNDERSCORE);
     }
     let mut active_request = false;
     match event {
-        HeadEvent::Closed => return Some(End { remote: true, ..End::default() }),
-        HeadEvent::Refused(refusal) => {
-            if !refusal.keeps_head {
+        HeadEvent::Closed { begun } => {
+            if begun {
                 head.clear();
                 head.version = Version::Http11;
+                exchange::leave(context, &head, start);
             }
+            give_head(head);
+            return Some(End { remote: true, active_request: begun, protocol_error: false });
+        }
+        HeadEvent::Refused(refusal) => {
+            head.clear();
+            head.version = Version::Http11;
             let (rx, tx) = connection.split();
             let down = Downstream { rx: RequestBody::Http1(rx), tx: ResponseWriter::Http1(tx) };
             exchange::refuse(context, refusal, &head, start, down).await;

@@ -97,6 +97,14 @@ impl ResponseWriter<'_> {
         }
     }
 
+    /// Whether the head of this response announces that the connection closes.
+    pub(crate) fn announces_close(&self, head: &ResponseHead) -> bool {
+        match self {
+            Self::Http1(writer) => writer.announces_close(head),
+            Self::Http2(_) => false,
+        }
+    }
+
     /// A piece of the body: taken at once, even if the future is dropped. Waits while the client does not take it.
     pub(crate) fn data(
         &mut self,

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use smallvec::SmallVec;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::downstream::Downstream;
+use crate::error::DownstreamError;
 use crate::filter::chain::Running;
 use crate::format::Context;
 use crate::headers::{self, Mutations, path};
 use crate::http1::Refusal;
-use crate::local::{Idle, Local};
+use crate::local::{IdlePlace, Local};
 use crate::local_reply::LocalReply;
 use crate::message::{FieldValueBuf, Fields, Known, Method, Path, RequestHead, ResponseHead, Version};
 use crate::overload::{Overload, Relief};
@@ -85,6 +85,8 @@ struct Request<'x> {
     tunnel: bool,
     /// The body, where a filter waited for all of it.
     held: Option<Replay>,
+    /// A filter has held the request back: its body had time to come.
+    waited: bool,
     /// The random number of a choice of clusters, for filters and router alike.
     draw: u64,
 }
@@ -94,7 +96,7 @@ struct Request<'x> {
 struct Response {
     head: ResponseHead,
     /// Values of `set-cookie` for a response of the upstream.
-    cookies: SmallVec<[FieldValueBuf; 1]>,
+    cookies: Vec<FieldValueBuf>,
     trailers: Option<Fields>,
     phase: Phase,
 }
@@ -146,10 +148,10 @@ impl ConnectionContext {
         if self.listener.bypasses_overload { full } else { self.local.state.overload.connection_idle(full) }
     }
 
-    /// Enters the connection among those that make way for new ones, where there are any.
-    pub(crate) fn enter_idle(&self, used: bool, evicted: &Rc<Notify>) -> Option<Idle> {
+    /// The connection's place among those that make way for new ones.
+    pub(crate) fn idle_place(&self) -> IdlePlace {
         let evicts = !self.listener.bypasses_overload && self.local.state.overload.evicts_idle();
-        evicts.then(|| self.local.idle.enter(used, evicted))
+        IdlePlace::new(evicts.then(|| Rc::clone(&self.local.idle)))
     }
 
     fn listener_http(&self) -> &ListenerHttpStats {
@@ -195,10 +197,27 @@ pub(crate) async fn refuse(
     let reply =
         LocalReply { flag: refusal.flag, ..LocalReply::new(refusal.status, refusal.body, refusal.details) };
     exchange.send_reply(&mut down, reply).await;
-    if !refusal.keeps_head {
-        // What came of it is not its end.
-        exchange.record.info.request_end = None;
-    }
+    exchange.finish();
+}
+
+/// Records a client that left before its request had all headers.
+pub(crate) fn leave(context: &ConnectionContext, head: &RequestHead, start: Instant) {
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start, context.reduced());
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
+    exchange.record.client_left(DownstreamError::Disconnected);
+    exchange.finish();
+}
+
+/// Counts and logs a request of HTTP/2 whose stream was reset because it breaks a rule; nothing of it is known.
+pub(crate) fn malformed(context: &ConnectionContext, head: &RequestHead) {
+    let start = time::now();
+    let timer = pin!(timers::timer(start));
+    let timers = Timers::new(timer, start, None);
+    let received = Cell::new(0);
+    let mut exchange = Exchange::begin(context, &timers, &received, head.clone());
+    exchange.record.client_left(DownstreamError::Protocol("http2.violation.of.messaging.rule"));
     exchange.finish();
 }
 
@@ -228,10 +247,11 @@ impl<'x> Exchange<'x> {
                 span: None,
                 forwarded: time::now(),
                 internal: false,
+                routed: false,
             },
             timers,
             received,
-            request: Request { head, matched: None, tunnel: false, held: None, draw },
+            request: Request { head, matched: None, tunnel: false, held: None, waited: false, draw },
             response: Response::default(),
             filters: None,
         }
@@ -242,6 +262,10 @@ impl<'x> Exchange<'x> {
         if self.record.context.relief().stop_requests {
             self.record.context.http().downstream_rq_overload_close.inc();
             return Err(LocalReply::overloaded());
+        }
+        if let Err(reply) = self.check_target() {
+            self.find_route_of_refused();
+            return Err(reply);
         }
         self.continue_request(down).await;
         let decision = self.admit()?;
@@ -261,10 +285,14 @@ impl<'x> Exchange<'x> {
         http.rq_total.inc();
         let head = &self.request.head;
         match (decision, self.request.matched) {
-            (Some(Decision::RequireTls), _) => Err(LocalReply::redirect(301, to_tls(head))),
+            (Some(Decision::RequireTls), _) => {
+                http.rq_direct_response.inc();
+                Err(LocalReply::redirect(301, to_tls(head)))
+            }
             (Some(Decision::Route { route, .. }), Some(matched)) => match &route.action {
                 Action::Forward(forward) => self.forward(down, matched, forward).await,
                 Action::Redirect(redirect) => {
+                    http.rq_direct_response.inc();
                     Err(LocalReply::redirect(redirect.status, redirect.location(route, head)))
                 }
                 Action::Direct { status, body } => {
@@ -287,13 +315,45 @@ impl<'x> Exchange<'x> {
         if self.record.context.manager.proxy_100_continue {
             return;
         }
+        // One line with that alone: whatever else is expected is for the upstream.
         let expects = |value: &[u8]| value.eq_ignore_ascii_case(b"100-continue");
-        if fields.get(Known::Expect).is_some_and(expects) {
+        let alone = fields.get_all(Known::Expect).nth(1).is_none();
+        if alone && fields.get(Known::Expect).is_some_and(expects) {
             fields.remove(Known::Expect);
             let Downstream { rx, tx } = down;
             let interim = ResponseHead::new(100);
+            self.record.interim(interim.status);
             // A client that has left, or does not take it, is noticed by the next wait.
             let _ = self.timers.race(rx.closed(), tx.interim(&interim)).await;
+        }
+    }
+
+    /// Refuses a request without a host, and one whose target is no path.
+    fn check_target(&mut self) -> Result<(), LocalReply> {
+        let head = &self.request.head;
+        if !head.has_host() {
+            return Err(LocalReply::bad_request("missing_host_header"));
+        }
+        if head.method == Method::Connect {
+            return Ok(());
+        }
+        if head.path.first() != Some(&b'/') {
+            // `*`, or a query right behind an authority.
+            self.record.context.http().downstream_rq_non_relative_path.inc();
+            return Err(LocalReply::path_not_relative());
+        }
+        if head.path.contains(&b'#') {
+            self.record.context.http().downstream_rq_failed_path_normalization.inc();
+            return Err(LocalReply::bad_request("path_normalization_failed"));
+        }
+        self.normalize_path()
+    }
+
+    /// The route of a request that is refused before it was admitted: Envoy looks for one where the
+    /// client says which scheme its request came by.
+    fn find_route_of_refused(&mut self) {
+        if self.request.head.fields.contains(Known::XForwardedProto) {
+            self.find_route();
         }
     }
 
@@ -301,7 +361,6 @@ impl<'x> Exchange<'x> {
     fn admit(&mut self) -> Result<Option<Decision<'x>>, LocalReply> {
         let context = self.record.context;
         let manager = &*context.manager;
-        self.normalize_path()?;
         let origin = headers::request::Origin {
             peer: context.info.peer,
             local: context.info.local,
@@ -311,22 +370,25 @@ impl<'x> Exchange<'x> {
         let client = headers::request::apply(&mut self.request.head, &manager.rules, origin);
         self.record.info.remote = client.remote;
         self.record.internal = client.internal;
-        let decision = manager.routes.decide(&self.request.head, context.local.random_bits()[0]);
+        let decision = self.find_route();
+        self.begin_span();
+        self.admit_tunnel(decision.is_some())?;
+        Ok(decision)
+    }
+
+    fn find_route(&mut self) -> Option<Decision<'x>> {
+        let context = self.record.context;
+        let decision = context.manager.routes.decide(&self.request.head, context.local.random_bits()[0]);
         if let Some(Decision::Route { virtual_host, route }) = &decision {
             self.record.info.virtual_host = Some(Arc::clone(&virtual_host.name));
             self.record.info.route_name = Some(Arc::clone(&route.name));
             self.record.info.route_metadata.clone_from(&route.metadata);
             self.request.matched = Some(Matched { virtual_host, route, weighted: None });
         }
-        self.begin_span();
-        self.admit_tunnel(decision.is_some())?;
-        Ok(decision)
+        decision
     }
 
     fn normalize_path(&mut self) -> Result<(), LocalReply> {
-        if self.request.head.method == Method::Connect {
-            return Ok(());
-        }
         let context = self.record.context;
         // Only characters that a path may hold are unescaped.
         let take = |head: &mut RequestHead, path| match Path::new(path) {

@@ -12,13 +12,14 @@ use tokio::task::JoinSet;
 
 use crate::cluster::outlier::{Seen, eject, observe};
 use crate::cluster::report::{HostReport, Reports, What};
+use crate::headers::response::DateCache;
 use crate::state::{Direction, Drain, Generation, ServerState};
-use crate::time::{self, DateCache};
+use crate::time;
 use crate::upstream::{Clusters, LocalCluster, LocalHost};
 
 mod idle;
 
-pub(crate) use idle::{Idle, IdleConnections};
+pub(crate) use idle::{IdleConnections, IdlePlace};
 
 /// After its deadline, how long a connection may still write its last records. Then it is aborted.
 const LAST_RECORDS: Duration = Duration::from_millis(20);
@@ -29,7 +30,7 @@ pub(crate) struct Local {
     pub shard: usize,
     pub state: Arc<ServerState>,
     pub clusters: Clusters,
-    pub date: DateCache,
+    pub dates: DateCache,
     /// Entered only where they make way for new ones.
     pub idle: Rc<IdleConnections>,
     reports: Arc<Reports>,
@@ -60,7 +61,7 @@ impl Local {
             shard,
             state,
             clusters: Clusters::default(),
-            date: DateCache::default(),
+            dates: DateCache::default(),
             idle: Rc::default(),
             reports,
             random: RefCell::new(fastrand::Rng::new()),

@@ -13,6 +13,9 @@ use socket2::SockRef;
 /// A proxy that serves nobody: program, threads, configuration, statistics (2 to 3 MiB).
 pub const BASE: u64 = 4 << 20;
 
+/// A cluster that no request has used, with one worker (6 to 8 KiB).
+pub const IDLE_CLUSTER: u64 = 8 << 10;
+
 /// An idle connection of a client. HTTP/2 needs 24 to 30 KiB, most of it buffers of `h2`; HTTP/1
 /// needs 6 KiB.
 pub const IDLE_CONNECTION: u64 = 30 << 10;

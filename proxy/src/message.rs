@@ -151,7 +151,9 @@ pub(crate) struct RequestHead {
     /// nothing of the transport.
     pub scheme: Option<Scheme>,
     pub authority: Authority,
-    /// Path and query, never with a fragment.
+    /// The client names a host, which is empty.
+    pub empty_host: bool,
+    /// Path and query; a fragment is refused before anything is made of it.
     pub path: Path,
     pub fields: Fields,
 }
@@ -161,6 +163,7 @@ impl RequestHead {
         self.method = Method::Get;
         self.scheme = None;
         self.authority.clear();
+        self.empty_host = false;
         self.path.clear();
         self.fields.clear();
     }
@@ -184,12 +187,17 @@ impl RequestHead {
     /// A header, `host` or a pseudo-header (`:authority`, `:path`, `:method`, `:scheme`) by its name in lower case.
     pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
         match name {
-            ":authority" | "host" => (!self.authority.is_empty()).then_some(&*self.authority),
+            ":authority" | "host" => self.has_host().then_some(&*self.authority),
             ":path" => (!self.path.is_empty()).then_some(&*self.path),
             ":method" => Some(self.method.as_str().as_bytes()),
-            ":scheme" => Some(self.scheme().as_bytes()),
+            ":scheme" => self.scheme.map(|scheme| scheme.as_str().as_bytes()),
             _ => self.fields.get(name),
         }
+    }
+
+    /// Whether the client names a host, be it an empty one.
+    pub(crate) fn has_host(&self) -> bool {
+        self.empty_host || !self.authority.is_empty()
     }
 
     /// Whether this is a request at all: nothing is known of a head that the codec refused.

@@ -24,7 +24,7 @@ use crate::route::RouteTable;
 use crate::state::{Direction, Generation};
 use crate::stats::{
     ClusterStats, ConnectionLimitStats, Http1Stats, Http2Stats, HttpStats, ListenerHttpStats, ListenerStats,
-    LocalRateLimitStats, Scope, TcpStats,
+    LocalRateLimitStats, Scope, TcpStats, TracingStats,
 };
 use crate::trace::Tracing;
 
@@ -117,7 +117,7 @@ pub(crate) struct Conditions {
 }
 
 /// `source_type`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
     #[default]
     Any,
@@ -172,6 +172,8 @@ pub enum TcpEnd {
     Proxy(TcpProxy),
     /// `echo`: what comes is sent back.
     Echo,
+    /// There is no filter: connections are closed at once.
+    Close,
 }
 
 /// A `tcp_proxy` filter.
@@ -221,6 +223,7 @@ pub struct HttpManager {
     pub access_log: Vec<Arc<AccessLog>>,
     pub(crate) local_reply: Mappers,
     pub(crate) tracing: Option<Tracing>,
+    pub tracing_stats: Arc<Scope<TracingStats>>,
     /// Which headers are trusted, set and removed, in both directions.
     pub rules: Rules,
     pub proxy_100_continue: bool,

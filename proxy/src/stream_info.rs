@@ -39,6 +39,8 @@ pub(crate) struct StreamInfo {
     pub response_start: Option<Instant>,
     /// The whole response was sent, or given up.
     pub end: Option<Instant>,
+    /// The client has the whole response.
+    pub whole: bool,
     /// Body bytes received from the client (`%BYTES_RECEIVED%`).
     pub bytes_received: u64,
     /// Body bytes sent to the client (`%BYTES_SENT%`).
@@ -120,6 +122,7 @@ impl StreamInfo {
             request_end: None,
             response_start: None,
             end: None,
+            whole: false,
             bytes_received: 0,
             bytes_sent: 0,
             flags: Flags::default(),

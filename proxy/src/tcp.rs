@@ -46,6 +46,7 @@ pub(crate) async fn run(local: &Rc<Local>, end: &TcpEnd, client: Client) {
                 tracing::debug!(peer = %client.info.peer, %error, "echo: connection ended");
             }
         }
+        TcpEnd::Close => {}
         TcpEnd::Proxy(proxy) => {
             Session::begin(local, proxy, client.info).run(client.stream, &client.front).await;
         }
@@ -217,22 +218,17 @@ impl Session<'_> {
         };
         self.info.upstream.host = Some(host.address);
         self.info.upstream.hostname = (!host.hostname.is_empty()).then(|| host.hostname.as_str().into());
-        let connected = waits.race(upstream::connect(host, cluster)).await;
+        let connected = waits.race(upstream::connect(host, cluster, permit)).await;
         drop(pending);
         self.info.upstream.ready = Some(time::now());
-        let stream = match connected? {
-            Ok(stream) => stream,
+        let (stream, opened) = match connected? {
+            Ok(connected) => connected,
             Err(error) => {
-                // An attempt that failed was a connection to Envoy, which its other end closed.
-                stats.upstream_cx_total.inc();
-                stats.upstream_cx_destroy.inc();
-                stats.upstream_cx_destroy_remote.inc();
                 stats.upstream_rq_pending_failure_eject.inc();
                 return Ok(Err(error));
             }
         };
         self.info.upstream.local = stream.local_addr().ok();
-        let opened = upstream::Opened::new(cluster, host, permit);
         let active = Active::new(cluster, host);
         Ok(Ok(Upstream {
             stream,

@@ -2,7 +2,6 @@
 //!
 //! Policies take `now` as an argument and never come here.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::sync_channel;
@@ -96,25 +95,6 @@ impl Backoff {
     }
 }
 
-/// The value of a `date` header, made once a second (RFC 9110, 5.6.7).
-#[derive(Debug, Default)]
-pub(crate) struct DateCache {
-    second: Cell<u64>,
-    text: RefCell<String>,
-}
-
-impl DateCache {
-    /// Calls `use_it` with the date of `wall`, such as `Sat, 21 Nov 2026 09:35:00 GMT`.
-    pub(crate) fn with<T>(&self, wall: SystemTime, use_it: impl FnOnce(&[u8]) -> T) -> T {
-        let second = wall.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        if second != self.second.get() || self.text.borrow().is_empty() {
-            *self.text.borrow_mut() = http_date(second);
-            self.second.set(second);
-        }
-        use_it(self.text.borrow().as_bytes())
-    }
-}
-
 /// A calendar time in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Utc {
@@ -191,7 +171,8 @@ impl Utc {
     }
 }
 
-fn http_date(second: u64) -> String {
+/// A `date` (RFC 9110, 5.6.7), such as `Sat, 21 Nov 2026 09:35:00 GMT`.
+pub(crate) fn http_date(second: u64) -> String {
     let utc = Utc::of_second(second);
     let Utc { year, day, hour, minute, second, .. } = utc;
     format!(

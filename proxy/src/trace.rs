@@ -18,7 +18,6 @@ pub(crate) use span::Span;
 #[derive(Debug)]
 pub(crate) struct Tracing {
     pub sampling: Sampling,
-    pub stats: Arc<Scope<TracingStats>>,
     /// The requests leave this service: spans are the client's.
     pub egress: bool,
     pub max_path: usize,
@@ -63,17 +62,13 @@ pub(crate) enum Reason {
     Client = b'b' as isize,
 }
 
-impl Tracing {
-    /// Counts a request by why it was traced or not. A health check is counted as both, as in Envoy.
-    pub(crate) fn count(&self, shard: usize, reason: Reason, health_check: bool) {
-        let stats = self.stats.shard(shard);
-        if health_check {
-            stats.health_check.inc();
-        }
-        match reason {
-            Reason::Sampled if !health_check => stats.random_sampling.inc(),
-            Reason::Forced if !health_check => stats.service_forced.inc(),
-            Reason::Client if !health_check => stats.client_enabled.inc(),
+impl Reason {
+    /// Counts a request by why it was traced or not.
+    pub(crate) fn count(self, stats: &TracingStats, health_check: bool) {
+        match self {
+            Self::Sampled if !health_check => stats.random_sampling.inc(),
+            Self::Forced if !health_check => stats.service_forced.inc(),
+            Self::Client if !health_check => stats.client_enabled.inc(),
             _ => stats.not_traceable.inc(),
         }
     }

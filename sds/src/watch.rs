@@ -61,16 +61,50 @@ pub struct Watch {
     position: Result<String, Reason>,
     backoff: Backoff,
     next_audit: Instant,
-    /// The API server has spoken since the last error, so what it has not said has not happened.
-    current: bool,
+    contact: Contact,
+}
+
+/// A clock that stands still while the API server has not spoken since the last error. By it, endpoints are kept only
+/// for so long: what nobody could say has not happened, so nothing that is served is taken back without news.
+#[derive(Debug)]
+struct Contact {
+    /// When it was lost, if it is.
+    since: Option<Instant>,
+    /// How long it was lost before.
+    missed: Duration,
+}
+
+impl Default for Contact {
+    fn default() -> Self {
+        Self { since: Some(Instant::now()), missed: Duration::ZERO }
+    }
+}
+
+impl Contact {
+    fn lost(&mut self) {
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn regained(&mut self) {
+        self.missed += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    fn now(&self) -> Instant {
+        self.since.unwrap_or_else(Instant::now) - self.missed
+    }
+
+    /// When this clock will show a time; none while it stands still.
+    fn instant_of(&self, time: Instant) -> Option<Instant> {
+        self.since.is_none().then(|| time + self.missed)
+    }
 }
 
 impl Watch {
     pub fn new(connect: Connect, timing: Timing, writer: Writer, status: Arc<Status>) -> Self {
         let backoff = Backoff::new(timing.backoff_first, timing.backoff_cap);
         let next_audit = Instant::now() + timing.audit_every;
-        let (position, current) = (Err(Reason::Start), false);
-        Self { connect, timing, writer, status, api: None, position, backoff, next_audit, current }
+        let (position, contact) = (Err(Reason::Start), Contact::default());
+        Self { connect, timing, writer, status, api: None, position, backoff, next_audit, contact }
     }
 
     /// Never returns; drop it to stop.
@@ -102,10 +136,10 @@ impl Watch {
 
     async fn list(&mut self, api: &Api, reason: Reason) -> Result<String, WatchError> {
         let listing = api.list().await?;
-        let transitions = self.writer.replace(listing.slices, Instant::now());
+        self.contact.regained();
+        let transitions = self.writer.replace(listing.slices, self.contact.now());
         self.status.fail_static(&transitions);
         self.position = Ok(listing.version.clone());
-        self.current = true;
         // No reset of the backoff: an API server that lists well and watches badly would be listed without pause.
         self.status.listed(reason, &listing.version);
         self.rest_audit();
@@ -120,8 +154,7 @@ impl Watch {
         let mut audit = Audit::due(self.next_audit);
         let mut heard = false;
         loop {
-            // While the API server is silent or away, nothing that is served is taken back.
-            let expiry = self.writer.next_expiry().filter(|_| self.current);
+            let expiry = self.writer.next_expiry().and_then(|expiry| self.contact.instant_of(expiry));
             tokio::select! {
                 event = timeout_at(deadline, events.next()) => {
                     let silence = |_| WatchError::Stalled("event, bookmark or end of the watch");
@@ -131,7 +164,7 @@ impl Watch {
                     // What was understood before a bad line counts.
                     self.publish();
                     taken?;
-                    self.current = true;
+                    self.contact.regained();
                     if let Ok(version) = self.position.clone() {
                         self.backoff.reset();
                         self.status.heard(&version);
@@ -149,7 +182,7 @@ impl Watch {
                 let now = api.version().await?;
                 self.must_not_go_back(&now)?;
             }
-            self.current = true;
+            self.contact.regained();
             self.backoff.reset();
             if let Ok(version) = &self.position {
                 self.status.heard(version);
@@ -159,7 +192,7 @@ impl Watch {
     }
 
     fn publish(&mut self) {
-        let transitions: Vec<Transition> = self.writer.publish(Instant::now());
+        let transitions: Vec<Transition> = self.writer.publish(self.contact.now());
         self.status.fail_static(&transitions);
     }
 
@@ -239,7 +272,7 @@ impl Watch {
         let error = WatchError::Drift(drift.len());
         warn!("the audit found slices that the watch had wrong, among them {}", some.join(", "));
         self.status.listed(Reason::Audit, &expected.version);
-        let transitions = self.writer.replace(expected.slices, Instant::now());
+        let transitions = self.writer.replace(expected.slices, self.contact.now());
         self.status.fail_static(&transitions);
         if self.position.as_ref().is_ok_and(|version| older(version, &expected.version)) {
             self.position = Ok(expected.version);
@@ -258,7 +291,7 @@ impl Watch {
 
     /// Notes the error, prepares the next attempt and says how long to wait for it.
     fn recover(&mut self, error: &WatchError) -> Duration {
-        self.current = false;
+        self.contact.lost();
         let mut wait = self.prepare(error.remedy());
         if let WatchError::Throttled { wait: Some(asked) } = error {
             wait = wait.max((*asked).min(self.timing.backoff_cap));

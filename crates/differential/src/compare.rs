@@ -175,8 +175,12 @@ pub fn statistics(envoy: &BTreeMap<String, u64>, petmesh: &BTreeMap<String, u64>
 pub fn log_lines(envoy: &[String], petmesh: &[String]) -> Vec<Difference> {
     let mut found = Vec::new();
     if envoy.len() != petmesh.len() {
-        let count = |lines: &[String]| format!("{} lines", lines.len());
-        let (envoy, petmesh) = (count(envoy), count(petmesh));
+        let count = |lines: &[String], others: &[String]| {
+            let only = lines.iter().find(|line| !others.contains(line));
+            let only = only.map_or(String::new(), |line| format!(", {}", line.replace(BETWEEN, " | ")));
+            format!("{} lines{only}", lines.len())
+        };
+        let (envoy, petmesh) = (count(envoy, petmesh), count(petmesh, envoy));
         found.extend(Difference::of("access log", &envoy, &petmesh, Telling::Nothing));
         return found;
     }

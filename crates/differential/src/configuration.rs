@@ -83,6 +83,12 @@ impl Configuration {
         ["\"timeout\":\"0.1s\"", "\"per_try_timeout\":\"0.1s\""].iter().any(|part| text.contains(part))
     }
 
+    /// Whether requests are copied.
+    pub fn has_mirrors(&self) -> bool {
+        let text = serde_json::to_string(&self.changes).unwrap_or_default();
+        text.contains("request_mirror_policies")
+    }
+
     /// The file with all changes that can be made.
     pub fn tree(&self) -> anyhow::Result<Value> {
         let mut tree = match &self.file {
@@ -177,14 +183,15 @@ const LEFT_OUT: [&str; 6] = [
 ];
 
 /// Parts of a change that need more than the judge gives: spans, health checks, files of discovery, chance, copies of
-/// requests that are known as copies.
-const NEEDS_MORE: [&str; 6] = [
+/// requests that are known as copies. The last has no effect in petmesh (docs/supported-fields.md).
+const NEEDS_MORE: [&str; 7] = [
     "\"tracing\"",
     "\"health_checks\"",
     "auto_config",
     "jitter",
     "eds_config",
     "disable_shadow_host_suffix_append",
+    "stream_error_on_invalid_http_message",
 ];
 
 fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
@@ -209,7 +216,9 @@ fn field_cases(file: &Path) -> anyhow::Result<Vec<Change>> {
             places.entry(at.clone()).and_modify(|under| lay_over(under, &setting)).or_insert(setting.clone());
             let text = serde_json::to_string(&places).unwrap_or_default();
             places.values_mut().for_each(without_chance);
-            if !NEEDS_MORE.iter().any(|part| text.contains(part)) {
+            // A copy of a request is known by its host.
+            let hides_copies = field == "host_rewrite_literal" && text.contains("request_mirror_policies");
+            if !hides_copies && !NEEDS_MORE.iter().any(|part| text.contains(part)) {
                 changes.push(Change { name: format!("{}.{field}", group.message), places });
             }
         }
@@ -226,7 +235,7 @@ fn without_chance(value: &mut Value) {
                     "numerator" => *inner = 100.into(),
                     "denominator" => *inner = "HUNDRED".into(),
                     "fixed_delay" => *inner = "0.01s".into(),
-                    "fill_interval" => *inner = "3600s".into(),
+                    "fill_interval" | "cache_time" => *inner = "3600s".into(),
                     "limit_kbps" => *inner = 1000.into(),
                     key if key.starts_with("enforcing_") => *inner = 100.into(),
                     _ => without_chance(inner),
@@ -278,6 +287,8 @@ fn base() -> anyhow::Result<Value> {
     let more = json!({
         // A proxy that closes first waits for its client only this long.
         "delayed_close_timeout": "0.02s",
+        // RFC 9113, 8.1.1: an invalid message ends its stream. Otherwise Envoy ends the connection.
+        "http2_protocol_options": { "override_stream_error_on_invalid_http_message": true },
         "access_log": [{
             "name": "judge",
             "typed_config": {

@@ -13,7 +13,7 @@ use crate::case::Case;
 use crate::compare::{Difference, Kept};
 use crate::configuration::{self, Change, Configuration};
 use crate::pair::Programs;
-use crate::trial::{self, Found, Outcome, Pair};
+use crate::trial::{self, Found, Outcome};
 use crate::{mutation, shrink, traffic};
 
 /// What a run is asked for.
@@ -30,6 +30,8 @@ pub struct Options {
 
 /// Configurations that share a pair of proxies.
 const BATCH: usize = 32;
+/// Batches that run at the same time.
+const WORKERS: usize = 2;
 /// Exchanges over each configuration.
 const EXCHANGES: usize = 50;
 /// Broken configurations in each batch, which only the readers see.
@@ -68,44 +70,47 @@ pub fn generated(options: &Options) -> anyhow::Result<usize> {
     let mut run = Run { options, kept: Kept::read()?, tally: Tally::default() };
     let began = Instant::now();
     std::thread::scope(|scope| {
-        // The next pair starts while the one before it is in use.
-        let (send, batches) = mpsc::sync_channel(0);
-        scope.spawn(move || {
-            for batch in 0..options.batches {
-                if send.send(prepared(options, &catalogue, batch)).is_err() {
-                    return;
+        // Some batches run at the same time. They are taken in order, so that one seed gives one report.
+        let mut workers = Vec::new();
+        for worker in 0..WORKERS {
+            let (send, batches) = mpsc::sync_channel(0);
+            let catalogue = &catalogue;
+            scope.spawn(move || {
+                for batch in (worker..options.batches).step_by(WORKERS) {
+                    if send.send(ran(options, catalogue, batch)).is_err() {
+                        return;
+                    }
                 }
-            }
-        });
-        for (batch, prepared) in batches.iter().enumerate() {
-            let Prepared { cases, pair, broken, read } = prepared?;
-            run.batch(&cases, pair)?;
-            run.read(&broken, &read)?;
+            });
+            workers.push(batches);
+        }
+        for batch in 0..options.batches {
+            let Some(Ok(ran)) = workers.get(batch % WORKERS).map(mpsc::Receiver::recv) else { break };
+            run.batch(&ran?)?;
             run.progress(batch + 1, began.elapsed().as_secs_f64());
             if began.elapsed() >= options.lasts {
                 break;
             }
         }
-        drop(batches);
+        drop(workers);
         anyhow::Ok(())
     })?;
     run.report();
     Ok(run.tally.found.len())
 }
 
-/// A batch, ready to be run.
-struct Prepared {
-    cases: Vec<Case>,
-    pair: Pair,
-    broken: Vec<Case>,
-    /// What the readers said about the broken ones.
-    read: Vec<Outcome>,
+/// A batch and what became of it.
+struct Ran {
+    first: (Vec<Case>, Vec<Outcome>),
+    /// The cases once more, without exchanges that differ: they hide what the others log and count.
+    again: (Vec<Case>, Vec<Outcome>),
+    /// Configurations that only the readers saw.
+    broken: (Vec<Case>, Vec<Outcome>),
 }
 
-fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Result<Prepared> {
+fn ran(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Result<Ran> {
     let mut rng = Rng::with_seed(options.seed.wrapping_mul(1_000_003).wrapping_add(batch as u64));
     let cases: Vec<Case> = (0..BATCH).map(|_| case(&mut rng, catalogue)).collect();
-    let configurations: Vec<&Configuration> = cases.iter().map(|case| &case.configuration).collect();
     let of_configuration = |configuration| Case { configuration, ..Case::default() };
     let broken = (0..MUTATED).map(|_| {
         let whole = match rng.usize(..2 * configuration::SHIPPED.len()) {
@@ -119,8 +124,21 @@ fn prepared(options: &Options, catalogue: &[Change], batch: usize) -> anyhow::Re
     });
     let broken: Vec<Case> = broken.collect::<anyhow::Result<_>>()?;
     let read = trial::read(&options.programs, &broken)?;
-    let pair = Pair::start(&options.programs, &configurations)?;
-    Ok(Prepared { cases, pair, broken, read })
+    let outcomes = trial::run(&options.programs, &cases)?;
+    let again: Vec<Case> =
+        cases.iter().zip(&outcomes).filter_map(|(case, outcome)| without_odd(case, outcome)).collect();
+    let of_again = if again.is_empty() { Vec::new() } else { trial::run(&options.programs, &again)? };
+    Ok(Ran { first: (cases, outcomes), again: (again, of_again), broken: (broken, read) })
+}
+
+/// A case without those of its exchanges that differ, if there are any.
+fn without_odd(case: &Case, outcome: &Outcome) -> Option<Case> {
+    let Outcome::Ran(found) = outcome else { return None };
+    let odd: BTreeSet<usize> = found.iter().filter_map(|(_, exchange)| *exchange).collect();
+    let mut rest = case.clone();
+    let mut at = 0..;
+    rest.exchanges.retain(|_| at.next().is_none_or(|at| !odd.contains(&at)));
+    (!odd.is_empty()).then_some(rest)
 }
 
 /// A configuration with one to three settings changed.
@@ -148,7 +166,9 @@ pub fn replay(options: &Options, paths: &[PathBuf]) -> anyhow::Result<usize> {
         outcomes.extend(trial::run(&options.programs, cases)?);
     }
     for ((path, case), outcome) in files.iter().zip(&cases).zip(&outcomes) {
-        let found = differences(&kept, case, outcome);
+        let mut found = differences(&kept, case, outcome);
+        let looked_at = |text: &str| options.only.as_ref().is_none_or(|only| only.is_match(text));
+        found.retain(|(difference, _)| looked_at(&difference.to_string()));
         println!("{} {}", if found.is_empty() { "PASS" } else { "FAIL" }, path.display());
         for (difference, exchange) in &found {
             let of = exchange.map_or(String::new(), |at| format!("exchange {at}, "));
@@ -191,32 +211,17 @@ fn differences(kept: &Kept, case: &Case, outcome: &Outcome) -> Found {
 }
 
 impl Run<'_> {
-    fn batch(&mut self, cases: &[Case], pair: Pair) -> anyhow::Result<()> {
-        let outcomes = pair.run(cases)?;
-        // Exchanges that differ hide what is logged and counted: the others run once more, alone.
-        let mut again = Vec::new();
-        for (case, outcome) in cases.iter().zip(&outcomes) {
-            let Outcome::Ran(found) = outcome else { continue };
-            let odd: BTreeSet<usize> = found.iter().filter_map(|(_, exchange)| *exchange).collect();
-            if !odd.is_empty() {
-                let mut rest = case.clone();
-                let mut at = 0..;
-                rest.exchanges.retain(|_| at.next().is_none_or(|at| !odd.contains(&at)));
-                again.push(rest);
-            }
-        }
-        self.take(cases, &outcomes)?;
-        for (case, outcome) in cases.iter().zip(&outcomes) {
+    fn batch(&mut self, ran: &Ran) -> anyhow::Result<()> {
+        let (cases, outcomes) = &ran.first;
+        for (case, outcome) in cases.iter().zip(outcomes) {
             if matches!(outcome, Outcome::Ran(_)) {
                 self.tally.configurations += 1;
                 self.tally.exchanges += case.exchanges.len();
             }
         }
-        if again.is_empty() {
-            return Ok(());
-        }
-        let outcomes = trial::run(&self.options.programs, &again)?;
-        self.take(&again, &outcomes)
+        self.take(cases, outcomes)?;
+        self.take(&ran.again.0, &ran.again.1)?;
+        self.read(&ran.broken.0, &ran.broken.1)
     }
 
     fn take(&mut self, cases: &[Case], outcomes: &[Outcome]) -> anyhow::Result<()> {

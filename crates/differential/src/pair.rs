@@ -46,6 +46,8 @@ pub struct Observation {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the configurations' files are called.
 const FILES: [&str; 3] = ["text", "one", "other"];
+/// The time between two looks at an upstream to which nothing comes.
+const LOOK: Duration = Duration::from_millis(20);
 const START: Duration = Duration::from_secs(20);
 
 /// One proxy with some configurations.
@@ -242,20 +244,11 @@ impl Proxy {
         Ok(before)
     }
 
-    /// The lines of a configuration's access log, at least `wanted` of them if they come.
-    pub fn log_lines(&self, lane: usize, wanted: usize) -> Vec<String> {
+    /// The lines of a configuration's access log so far.
+    pub fn log_lines(&self, lane: usize) -> Vec<String> {
         let Some(lane) = self.lanes.get(lane) else { return Vec::new() };
-        let path = lane.addresses.folder.join("judge.log");
-        let read = || std::fs::read_to_string(&path).unwrap_or_default();
-        let until = Instant::now() + Duration::from_millis(300);
-        loop {
-            let text = read();
-            let lines = text.lines().count();
-            if lines >= wanted || Instant::now() > until {
-                return text.lines().map(|line| without_chance(&lane.without_ports(line))).collect();
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let text = std::fs::read_to_string(lane.addresses.folder.join("judge.log")).unwrap_or_default();
+        text.lines().map(|line| without_chance(&lane.without_ports(line))).collect()
     }
 
     /// Runs one exchange over a configuration.
@@ -265,9 +258,20 @@ impl Proxy {
         let mut seen = Observation::default();
         (seen.responses, seen.end) =
             client::run(lane.addresses.listener, exchange, &lane.upstream, &lane.hung);
-        seen.upstream = lane.upstream.seen();
-        own_words(lane, &mut seen);
+        self.look(lane, &mut seen);
         seen
+    }
+
+    /// Looks again at what the upstream has got of the exchange that ran last.
+    pub fn look_again(&self, lane: usize, seen: &mut Observation) {
+        let Some(lane) = self.lanes.get(lane) else { return };
+        lane.upstream.has_changed(LOOK);
+        self.look(lane, seen);
+    }
+
+    fn look(&self, lane: &Lane, seen: &mut Observation) {
+        seen.upstream = lane.upstream.seen();
+        own_words(lane, seen);
     }
 }
 
@@ -331,12 +335,11 @@ fn own_address() -> Option<&'static str> {
 /// A header line without what depends on time or chance.
 fn stable(line: &str) -> String {
     let Some((name, value)) = line.split_once(": ") else { return line.to_owned() };
-    if name == "x-forwarded-for"
-        && let Some(start) =
-            own_address().and_then(|own| value.strip_suffix(own)).or(value.strip_suffix("127.0.0.1"))
-    {
+    if name == "x-forwarded-for" {
         // The address of a client of the same machine: Envoy names the machine's own.
-        return format!("x-forwarded-for: {start}SELF");
+        let own = |item: &str| item == "127.0.0.1" || own_address() == Some(item);
+        let named = value.split(',').map(|item| if own(item) { "SELF" } else { item });
+        return format!("x-forwarded-for: {}", named.collect::<Vec<_>>().join(","));
     }
     match name {
         "date" if value.ends_with(" GMT") && !value.contains("1970") => "date: NOW".to_owned(),
@@ -349,13 +352,19 @@ fn stable(line: &str) -> String {
 pub fn without_chance(text: &str) -> String {
     static UUID: LazyLock<Option<Regex>> =
         LazyLock::new(|| Regex::new("[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").ok());
+    static COOKIE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("=\"[0-9a-f]{16}\"").ok());
     let own = |found: &regex::Captures<'_>| {
         let found = &found[0];
         if found.starts_with("00000000-") { found.to_owned() } else { "UUID".to_owned() }
     };
-    match UUID.as_ref() {
-        Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own).into_owned(),
-        _ => text.to_owned(),
+    let text = match UUID.as_ref() {
+        Some(uuid) if text.len() >= 36 => uuid.replace_all(text, own),
+        _ => text.into(),
+    };
+    // A cookie that a hash policy makes is the hash of the client's address and port.
+    match COOKIE.as_ref() {
+        Some(cookie) => cookie.replace_all(&text, "=\"HASH\"").into_owned(),
+        None => text.into_owned(),
     }
 }
 
@@ -363,7 +372,7 @@ pub fn without_chance(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const LINES: [&str; 8] = [
+    const LINES: [&str; 9] = [
         "date: Sun, 29 Nov 2026 03:00:00 GMT",
         "date: Thu, 01 Jan 1970 00:00:00 GMT",
         "x-envoy-upstream-service-time: 17",
@@ -372,6 +381,7 @@ mod tests {
         "a: 2f734bf5-e41f-4bda-a6d2-7fb90c99473d",
         "x-forwarded-for: 10.0.0.1,127.0.0.1",
         "no colon",
+        "set-cookie: a=\"13b1985b0a29043a\"; Max-Age=9",
     ];
 
     #[test]
@@ -387,6 +397,7 @@ mod tests {
                 "a: UUID",
                 "x-forwarded-for: 10.0.0.1,SELF",
                 "no colon",
+                "set-cookie: a=\"HASH\"; Max-Age=9",
             ]
         );
         for line in LINES {

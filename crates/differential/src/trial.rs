@@ -3,14 +3,20 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::case::{Case, Exchange};
+use crate::case::Case;
 use crate::compare::{self, Difference};
 use crate::configuration::Configuration;
-use crate::pair::{Programs, Proxy, Side};
+use crate::pair::{Observation, Programs, Proxy, Side};
 
 /// Cases whose exchanges run at the same time.
 const THREADS: usize = 12;
+/// How long a copy of a request may take, and how often it may fail to come.
+const COPIES: Duration = Duration::from_secs(1);
+const MISSED: usize = 3;
+/// How long both sides get to log and count the same.
+const RECORDED: Duration = Duration::from_secs(1);
 
 /// A difference, and the exchange that shows it if it is one alone.
 pub type Found = Vec<(Difference, Option<usize>)>;
@@ -28,7 +34,7 @@ pub enum Outcome {
 
 /// A pair that runs, and the configurations that are not in it because a side refuses them.
 #[derive(Debug)]
-pub struct Pair {
+struct Pair {
     proxies: Option<(Proxy, Proxy)>,
     /// The case of each lane.
     lanes: Vec<usize>,
@@ -59,9 +65,8 @@ impl Pair {
     pub fn run(mut self, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> {
         let mut outcomes = std::mem::take(&mut self.refused);
         if let Some((envoy, petmesh)) = &self.proxies {
-            let exchanges: Vec<&[Exchange]> =
-                self.lanes.iter().filter_map(|&at| Some(&*cases.get(at)?.exchanges)).collect();
-            let found = lanes(envoy, petmesh, &exchanges)?;
+            let of_lanes: Vec<&Case> = self.lanes.iter().filter_map(|&at| cases.get(at)).collect();
+            let found = lanes(envoy, petmesh, &of_lanes)?;
             outcomes.extend(self.lanes.iter().copied().zip(found.into_iter().map(Outcome::Ran)));
         }
         Ok(outcomes.into_values().collect())
@@ -98,7 +103,7 @@ pub fn run(programs: &Programs, cases: &[Case]) -> anyhow::Result<Vec<Outcome>> 
 }
 
 /// Runs the exchanges of every lane, some lanes at a time.
-fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<Vec<Found>> {
+fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&Case]) -> anyhow::Result<Vec<Found>> {
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Found>> = all.iter().map(|_| Mutex::default()).collect();
     std::thread::scope(|scope| {
@@ -106,47 +111,88 @@ fn lanes(envoy: &Proxy, petmesh: &Proxy, all: &[&[Exchange]]) -> anyhow::Result<
             scope.spawn(|| {
                 loop {
                     let lane = next.fetch_add(1, Ordering::Relaxed);
-                    let (Some(exchanges), Some(result)) = (all.get(lane), results.get(lane)) else {
+                    let (Some(case), Some(result)) = (all.get(lane), results.get(lane)) else {
                         return;
                     };
-                    let found = exchanges_of(envoy, petmesh, lane, exchanges);
+                    let found = exchanges_of(envoy, petmesh, lane, case);
                     *result.lock().unwrap_or_else(PoisonError::into_inner) = found;
                 }
             });
         }
     });
-    let (of_envoy, of_petmesh) = (envoy.statistics()?, petmesh.statistics()?);
-    let mut found = Vec::new();
-    for (lane, result) in results.into_iter().enumerate() {
-        let mut result = result.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // An exchange that differs is often logged and counted otherwise too.
-        if result.is_empty() {
-            let exchanges = all.get(lane).copied().unwrap_or_default();
-            let wanted = exchanges.iter().map(|exchange| exchange.requests.len()).sum();
-            let logged = compare::log_lines(&envoy.log_lines(lane, wanted), &petmesh.log_lines(lane, wanted));
-            let counted = compare::statistics(
-                &own_statistics(&of_envoy, envoy, lane),
-                &own_statistics(&of_petmesh, petmesh, lane),
-            );
-            result.extend(logged.into_iter().chain(counted).map(|difference| (difference, None)));
+    let mut found: Vec<Found> = results
+        .into_iter()
+        .map(|result| result.into_inner().unwrap_or_else(PoisonError::into_inner))
+        .collect();
+    // An exchange that differs is often logged and counted otherwise too: such lanes are left out.
+    let even: Vec<usize> =
+        (0..found.len()).filter(|&lane| found.get(lane).is_some_and(Vec::is_empty)).collect();
+    for (lane, differences) in recorded(envoy, petmesh, &even)? {
+        if let Some(found) = found.get_mut(lane) {
+            found.extend(differences.into_iter().map(|difference| (difference, None)));
         }
-        found.push(result);
     }
     Ok(found)
 }
 
-fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, exchanges: &[Exchange]) -> Found {
+/// What is logged and counted differently once neither side moves. Lines and counts that are late are waited for.
+fn recorded(
+    envoy: &Proxy,
+    petmesh: &Proxy,
+    lanes: &[usize],
+) -> anyhow::Result<BTreeMap<usize, Vec<Difference>>> {
+    let until = Instant::now() + RECORDED;
+    loop {
+        let (of_envoy, of_petmesh) = (envoy.statistics()?, petmesh.statistics()?);
+        let differing = lanes.iter().map(|&lane| {
+            let mut differences = compare::log_lines(&envoy.log_lines(lane), &petmesh.log_lines(lane));
+            differences.extend(compare::statistics(
+                &own_statistics(&of_envoy, envoy, lane),
+                &own_statistics(&of_petmesh, petmesh, lane),
+            ));
+            (lane, differences)
+        });
+        let found: BTreeMap<_, _> = differing.filter(|(_, differences)| !differences.is_empty()).collect();
+        if found.is_empty() || Instant::now() > until {
+            return Ok(found);
+        }
+    }
+}
+
+fn exchanges_of(envoy: &Proxy, petmesh: &Proxy, lane: usize, case: &Case) -> Found {
     let mut found = Vec::new();
-    for (at, exchange) in exchanges.iter().enumerate() {
-        let (of_envoy, of_petmesh) = std::thread::scope(|scope| {
+    let mirrors = case.configuration.has_mirrors();
+    let mut missed = 0;
+    for (at, exchange) in case.exchanges.iter().enumerate() {
+        let (mut of_envoy, mut of_petmesh) = std::thread::scope(|scope| {
             let other = scope.spawn(|| envoy.run(lane, exchange));
             let own = petmesh.run(lane, exchange);
             (other.join().unwrap_or_default(), own)
         });
+        // Copies of requests may come after the response. Where their cluster takes none, none is waited for.
+        let copies = if mirrors && missed < MISSED { exchange.requests.len() } else { 0 };
+        let until = Instant::now() + COPIES;
+        while lacks(&of_envoy, &of_petmesh, copies) {
+            if Instant::now() > until {
+                missed += 1;
+                break;
+            }
+            envoy.look_again(lane, &mut of_envoy);
+            petmesh.look_again(lane, &mut of_petmesh);
+        }
         let differences = compare::exchange(&of_envoy, &of_petmesh);
         found.extend(differences.into_iter().map(|difference| (difference, Some(at))));
     }
     found
+}
+
+/// Whether something more must come to an upstream: as much as to the other one, and the copy of each request.
+fn lacks(envoy: &Observation, petmesh: &Observation, copies: usize) -> bool {
+    let lacks_copies = |seen: &Observation| {
+        let mirrored = seen.upstream.iter().filter(|message| message.is_mirrored()).count();
+        mirrored < copies.min(seen.upstream.len() - mirrored)
+    };
+    envoy.upstream.len() != petmesh.upstream.len() || lacks_copies(envoy) || lacks_copies(petmesh)
 }
 
 fn start(programs: &Programs, usable: &[(usize, &Configuration)]) -> anyhow::Result<(Proxy, Proxy)> {

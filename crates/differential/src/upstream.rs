@@ -119,6 +119,12 @@ impl Upstream {
         self.reaches(patience, |state| state.got >= attempts)
     }
 
+    /// Waits until something more has come, or for so long.
+    pub fn has_changed(&self, patience: Duration) {
+        let before = self.state().seen.len();
+        self.reaches(patience, |state| state.seen.len() != before);
+    }
+
     /// What came, once all scripts are over.
     pub fn seen(&self) -> Vec<Message> {
         self.reaches(Duration::from_secs(2), |state| state.busy == 0);

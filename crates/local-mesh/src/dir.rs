@@ -1,7 +1,7 @@
 //! The mesh's folder: where everything lies, who holds it, and what it says of itself.
 //!
 //! ```text
-//! mesh/lock             held by the supervisor as long as it lives
+//! mesh/petmesh.lock     held by the supervisor as long as it lives
 //! mesh/state.json       the mesh as last seen; the supervisor's process id
 //! mesh/control.sock     where commands are taken
 //! mesh/supervisor.log   mesh/kubeconfig   mesh/ca.pem   mesh/token
@@ -108,12 +108,18 @@ impl Dir {
         self.pod(pod).join("access.log")
     }
 
-    /// Creates the folder, for its owner alone. One that exists keeps its mode.
+    /// Creates the folder, for its owner alone, and the lock in it. One that exists keeps its mode.
+    ///
+    /// A folder that has no lock and is not empty is somebody else's: what is in it could have the names of our files.
     ///
     /// # Errors
-    /// It cannot be created.
+    /// [`Error::NotOurs`], or it cannot be created.
     pub fn create(&self) -> Result<(), Error> {
-        create(&self.0)
+        if !self.is_ours() && !self.others().is_empty() {
+            return Err(Error::NotOurs(self.0.clone()));
+        }
+        create(&self.0)?;
+        self.open_lock().map(drop)
     }
 
     /// Creates the folder of one pod.
@@ -127,11 +133,23 @@ impl Dir {
     /// Creates the folder and takes it for this process: the returned file holds the lock until it is dropped.
     ///
     /// # Errors
-    /// [`Error::AlreadyRunning`] if another supervisor has it.
+    /// [`Error::AlreadyRunning`] if another supervisor has it, [`Error::NotOurs`] if it is no mesh's.
     pub fn take(&self) -> Result<File, Error> {
         self.create()?;
         self.try_lock()?
             .ok_or_else(|| Error::AlreadyRunning { pid: self.last_supervisor().unwrap_or_default() })
+    }
+
+    /// Whether a mesh runs or has run in this folder.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.lock().exists()
+    }
+
+    /// What is in the folder beside the lock.
+    fn others(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| *path != self.lock()).collect()
     }
 
     /// Whether a supervisor holds the folder.
@@ -140,7 +158,14 @@ impl Dir {
         self.lock().exists() && matches!(self.try_lock(), Ok(None))
     }
 
-    /// Removes what an earlier mesh left: the pods' folders, the socket, the state.
+    /// Whether an earlier mesh has left something: its state if it was killed, logs of its programs.
+    #[must_use]
+    pub fn has_remains(&self) -> bool {
+        self.state().exists() || !self.pods().is_empty()
+    }
+
+    /// Removes what an earlier mesh left: the pods' folders, the socket, the state. The supervisor's log is emptied, since
+    /// this process writes to it.
     ///
     /// # Errors
     /// The folder cannot be read or a part of it not be removed.
@@ -148,6 +173,10 @@ impl Dir {
         for name in self.pods() {
             let folder = self.pod(&name);
             fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
+        }
+        let log = self.supervisor_log();
+        if let Ok(file) = File::options().write(true).open(&log) {
+            file.set_len(0).map_err(|e| Error::io("empty", &log, e))?;
         }
         self.clear_state()
     }
@@ -175,6 +204,10 @@ impl Dir {
         if !with_logs {
             remove(&self.supervisor_log())?;
         }
+        // The lock says whose the rest is.
+        if !self.others().is_empty() {
+            return Ok(());
+        }
         remove(&self.lock())?;
         remove_if_empty(&self.0)
     }
@@ -199,15 +232,19 @@ impl Dir {
     }
 
     fn lock(&self) -> PathBuf {
-        self.0.join("lock")
+        self.0.join("petmesh.lock")
+    }
+
+    fn open_lock(&self) -> Result<File, Error> {
+        let path = self.lock();
+        let file = File::options().create(true).truncate(false).write(true).mode(PRIVATE_FILE).open(&path);
+        file.map_err(|e| Error::io("open", &path, e))
     }
 
     fn try_lock(&self) -> Result<Option<File>, Error> {
         let path = self.lock();
         loop {
-            let file =
-                File::options().create(true).truncate(false).write(true).mode(PRIVATE_FILE).open(&path);
-            let file = file.map_err(|e| Error::io("open", &path, e))?;
+            let file = self.open_lock()?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(None),

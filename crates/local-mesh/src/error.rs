@@ -20,6 +20,9 @@ pub enum Error {
     /// A command that needs a running mesh.
     #[error("no mesh is running in {}; `petmesh up` starts one, and `--dir DIR` names another folder", .0.display())]
     NotRunning(PathBuf),
+    /// A folder with files in it that no mesh has made.
+    #[error("{} is not empty and no mesh has run in it: name another folder, or one that does not exist, with `--dir DIR`", .0.display())]
+    NotOurs(PathBuf),
     /// A program of the mesh is not where it should be.
     #[error("missing {} in {}: run `make build` first", .missing.join(", "), .dir.display())]
     MissingBinary {

@@ -351,7 +351,7 @@ fn a_program_that_ends_at_once_is_the_reason_and_nothing_is_left() {
         assert!(text.contains(said), "{text}");
     }
     let mesh = stage.temp.path().join("mesh");
-    for gone in ["state.json", "token", "kubeconfig", "control.sock", "lock", "petstore-1/proxy.yaml"] {
+    for gone in ["state.json", "token", "kubeconfig", "control.sock", "petstore-1/proxy.yaml"] {
         assert!(!mesh.join(gone).exists(), "{gone}");
     }
     assert!(mesh.join("petstore-1/app.log").exists(), "the error names it");

@@ -1,7 +1,7 @@
 //! The current configuration and its source, as the messages that it was read from, for
 //! `/config_dump`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -23,6 +23,8 @@ pub struct Accepted {
     pub unbound: Vec<Unbound>,
     /// Clusters that wait for their first endpoints.
     pub warming: BTreeSet<Arc<str>>,
+    /// The values of the admin layer.
+    pub runtime: BTreeMap<String, String>,
 }
 
 /// A listener that could not be bound.

@@ -9,28 +9,19 @@ use super::page::{Page, Params};
 
 const LEVELS: [&str; 7] = ["trace", "debug", "info", "warning", "error", "critical", "off"];
 
-/// Envoy's loggers that have a part here, with the target of its log lines. `main` is everything else.
-const LOGGERS: [(&str, &str); 20] = [
-    ("admin", "proxy::admin"),
-    ("client", "proxy::control::client"),
-    ("config", "proxy::control"),
-    ("conn_handler", "proxy::listener"),
-    ("connection", "proxy::connection"),
-    ("dns", "hickory_resolver"),
-    ("file", "proxy::access_log"),
-    ("filter", "proxy::filter"),
-    ("hc", "proxy::cluster::health"),
-    ("http", "proxy::http1"),
-    ("http2", "proxy::http2"),
-    ("main", ""),
-    ("matcher", "proxy::matcher"),
-    ("pool", "proxy::upstream"),
-    ("router", "proxy::exchange"),
-    ("runtime", "proxy::runtime"),
-    ("secret", "proxy::tls"),
-    ("stats", "proxy::stats"),
-    ("tracing", "proxy::trace"),
-    ("upstream", "proxy::cluster"),
+/// Envoy's loggers that have log lines here, with the targets of those. `main` is everything else.
+const LOGGERS: [(&str, &[&str]); 11] = [
+    ("admin", &["proxy::admin"]),
+    ("config", &["proxy::control"]),
+    ("conn_handler", &["proxy::listener"]),
+    ("dns", &["proxy::control::dns", "hickory_resolver"]),
+    ("file", &["proxy::access_log"]),
+    ("filter", &["proxy::tcp"]),
+    ("hc", &["proxy::control::watched"]),
+    ("http", &["proxy::http1"]),
+    ("main", &[]),
+    ("tracing", &["proxy::control::spans"]),
+    ("upstream", &["proxy::control::store", "proxy::control::sds_v1", "proxy::control::eds_file"]),
 ];
 
 const USAGE: &str = "usage: /logging?<name>=<level> (change single level)\n\
@@ -120,8 +111,8 @@ fn directives(levels: &[&'static str]) -> String {
     // The libraries below us stay quiet, as they do for a bare level.
     let mut text =
         format!("{},h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info,tower=info", plain(main));
-    for ((_, target), level) in LOGGERS.iter().zip(levels).filter(|((_, target), _)| !target.is_empty()) {
-        text.push_str(&format!(",{target}={}", plain(level)));
+    for ((_, targets), level) in LOGGERS.iter().zip(levels) {
+        targets.iter().for_each(|target| text.push_str(&format!(",{target}={}", plain(level))));
     }
     text
 }
@@ -148,11 +139,11 @@ mod tests {
     fn levels_change_one_by_one_all_together_or_in_lists() {
         let levels = Levels::new(None);
         assert!(post(&levels, "").1.contains("\n  http: info\n"));
-        assert!(post(&levels, "level=debug").1.contains("\n  router: debug\n"));
+        assert!(post(&levels, "level=debug").1.contains("\n  dns: debug\n"));
         assert!(post(&levels, "http=trace").1.contains("\n  http: trace\n"));
-        let (status, text) = post(&levels, "paths=http:info,router:error");
+        let (status, text) = post(&levels, "paths=http:info,dns:error");
         assert_eq!(status, 200);
-        assert!(text.contains("\n  http: info\n") && text.contains("\n  router: error\n"));
+        assert!(text.contains("\n  http: info\n") && text.contains("\n  dns: error\n"));
         assert!(text.contains("\n  admin: debug\n"));
     }
 
@@ -162,8 +153,9 @@ mod tests {
         for (query, problem) in [
             ("level=nope", "error: unknown logger level\n"),
             ("nosuch=info", "error: unknown logger name\n"),
+            ("router=info", "error: unknown logger name\n"),
             ("level=info&http=debug", "error: invalid number of parameters\n"),
-            ("paths=http:debug,router:bad", "error: unknown logger level\n"),
+            ("paths=http:debug,dns:bad", "error: unknown logger level\n"),
             ("paths=x", "error: empty logger name or empty logger level\n"),
         ] {
             let (status, text) = post(&levels, query);
@@ -177,8 +169,32 @@ mod tests {
     fn different_levels_become_directives_for_the_parts() {
         let mut levels = ["info"; LOGGERS.len()];
         assert_eq!(directives(&levels), "info");
-        change_one(&mut levels, "router", "warning").unwrap();
+        change_one(&mut levels, "conn_handler", "warning").unwrap();
         let text = directives(&levels);
-        assert!(text.starts_with("info,h2=info") && text.contains(",proxy::exchange=warn"), "{text}");
+        assert!(text.starts_with("info,h2=info") && text.contains(",proxy::listener=warn"), "{text}");
+    }
+
+    /// The sources of a module and of those below it.
+    fn sources(path: &std::path::Path, found: &mut String) {
+        let file = path.with_extension("rs");
+        if path.is_dir() {
+            std::fs::read_dir(path).unwrap().for_each(|entry| sources(&entry.unwrap().path(), found));
+        } else if file.is_file() {
+            found.push_str(&std::fs::read_to_string(file).unwrap());
+        }
+    }
+
+    #[test]
+    fn every_logger_has_a_log_line_to_move() {
+        for target in LOGGERS.iter().flat_map(|(_, targets)| *targets) {
+            let Some(module) = target.strip_prefix("proxy::") else { continue };
+            let path = format!("{}/src/{}", env!("CARGO_MANIFEST_DIR"), module.replace("::", "/"));
+            let mut found = String::new();
+            sources(path.as_ref(), &mut found);
+            found.push_str(&std::fs::read_to_string(format!("{path}.rs")).unwrap_or_default());
+            let calls =
+                ["trace", "debug", "info", "warn", "error"].map(|level| format!("tracing::{level}!("));
+            assert!(calls.iter().any(|call| found.contains(call)), "`{target}` has no log line");
+        }
     }
 }

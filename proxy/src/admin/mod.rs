@@ -27,6 +27,7 @@ use crate::snapshot::Snapshot;
 use crate::state::ServerState;
 use crate::stats::{HttpStats, Registry, Scope, ServerStats};
 use accepted::Accepted;
+use page::Page;
 
 pub mod accepted;
 mod access;
@@ -87,11 +88,12 @@ pub struct CommandLine {
     pub drain_time: Duration,
 }
 
-/// A command, and a channel for its completion; the response to the client waits for that.
+/// A command, and a channel for its completion or the reason why it was refused; the response to
+/// the client waits for that.
 #[derive(Debug)]
 pub struct Order {
     pub(crate) command: Command,
-    pub done: oneshot::Sender<()>,
+    pub done: oneshot::Sender<Result<(), String>>,
 }
 
 /// Commands of the admin interface to `app`.
@@ -103,8 +105,8 @@ pub(crate) enum Command {
     FailHealthCheck(bool),
     /// `/reopen_logs`.
     ReopenLogs,
-    /// `/runtime_modify`: these keys with their values are the whole admin layer now.
-    SetRuntime(Vec<(String, String)>),
+    /// `/runtime_modify`: keys of the admin layer with their new values, empty to remove them.
+    ModifyRuntime(Vec<(String, String)>),
     /// `/quitquitquit`: end at once, with status 0. Sent after its response; nothing waits for
     /// `done`.
     Quit,
@@ -114,7 +116,6 @@ pub(crate) enum Command {
 struct Admin {
     context: AdminContext,
     logging: logging::Levels,
-    runtime: server::Overrides,
     large: large::Large,
     intervals: stats::Intervals,
     http: Arc<Scope<HttpStats>>,
@@ -125,7 +126,6 @@ struct Admin {
 pub async fn serve(listener: TcpListener, context: AdminContext, shutdown: impl Future<Output = ()>) {
     let admin = Arc::new(Admin {
         logging: logging::Levels::new(context.log.as_ref()),
-        runtime: server::Overrides::default(),
         large: large::Large::default(),
         intervals: stats::Intervals::default(),
         http: context.registry.scope("http.admin."),
@@ -352,16 +352,20 @@ impl Admin {
     }
 
     /// Sends a command; the result completes when it was carried out.
-    async fn send(&self, command: Command) -> oneshot::Receiver<()> {
+    async fn send(&self, command: Command) -> oneshot::Receiver<Result<(), String>> {
         let (done, responded) = oneshot::channel();
         // Without a receiver the process is shutting down.
         let _ = self.context.commands.send(Order { command, done }).await;
         responded
     }
 
-    /// Sends a command and waits until it was carried out.
-    async fn carry_out(&self, command: Command) {
-        let _ = self.send(command).await.await;
+    /// Sends a command and waits until it was carried out; the error says why it was refused.
+    async fn carry_out(&self, command: Command) -> Page {
+        match self.send(command).await.await {
+            Ok(Ok(())) => Page::ok(),
+            Ok(Err(problem)) => Page::error(400, problem),
+            Err(_) => Page::error(503, "The server could not carry this out"),
+        }
     }
 }
 

@@ -283,12 +283,9 @@ async fn page(admin: &Arc<Admin>, path: &str, request: Request<Incoming>) -> Pag
     }
     if entry.path == "/runtime_modify" {
         let shared = Arc::clone(admin);
-        let modified = admin.large.build(move || shared.runtime.modify(&shared.context, &params)).await;
-        return match modified.and_then(|overrides| overrides) {
-            Ok(overrides) => {
-                admin.carry_out(Command::SetRuntime(overrides)).await;
-                Page::ok()
-            }
+        let changes = admin.large.build(move || server::runtime_changes(&shared.context, &params)).await;
+        return match changes.and_then(|changes| changes) {
+            Ok(changes) => admin.carry_out(Command::ModifyRuntime(changes)).await,
             Err(page) => page,
         };
     }
@@ -303,7 +300,7 @@ fn large(path: &str) -> Option<fn(&Admin, &Params) -> Page> {
         "/clusters" => Some(|admin, params| clusters::page(&admin.context, params)),
         "/config_dump" => Some(|admin, params| config_dump::page(&admin.context, params)),
         "/server_info" => Some(|admin, _| server::info(admin)),
-        "/runtime" => Some(|admin, _| admin.runtime.page(&admin.context)),
+        "/runtime" => Some(|admin, _| server::runtime(&admin.context)),
         "/listeners" => Some(|admin, params| server::listeners(&admin.context, params)),
         "/init_dump" => Some(|admin, _| server::init_dump(&admin.context)),
         "/reset_counters" => Some(|admin, _| {
@@ -339,10 +336,7 @@ async fn show(admin: &Admin, path: &str, params: &Params) -> Page {
         }
         "/quitquitquit" => Page::ok(),
         _ => match command(path, params) {
-            Some(command) => {
-                admin.carry_out(command).await;
-                Page::ok()
-            }
+            Some(command) => admin.carry_out(command).await,
             None => Page::ok(),
         },
     }

@@ -9,7 +9,6 @@ use crate::memory::Memory;
 use crate::state::Phase;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// What `server.state` and `/ready` say: a server that fails its health checks on command counts as
@@ -202,10 +201,6 @@ pub(super) fn listeners(context: &AdminContext, params: &Params) -> Page {
 const USAGE: &str = "usage: /runtime_modify?key1=value1&key2=value2&keyN=valueN\n       or send the parameters as form values\n\
                      use an empty value to remove a previously added override";
 
-/// The admin layer's values.
-#[derive(Debug, Default)]
-pub(super) struct Overrides(Mutex<BTreeMap<String, String>>);
-
 /// A layer: its name, and its values unless it is the admin layer.
 struct Layer {
     name: String,
@@ -213,61 +208,52 @@ struct Layer {
     values: BTreeMap<String, String>,
 }
 
-impl Overrides {
-    pub(super) fn page(&self, context: &AdminContext) -> Page {
-        let overrides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let layers = layers(&context.accepted.borrow());
-        let mut columns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        let values = |layer: &'_ Layer| -> Vec<(String, String)> {
-            let values = if layer.admin { &*overrides } else { &layer.values };
-            values.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
-        };
-        let all: Vec<Vec<(String, String)>> = layers.iter().map(values).collect();
-        for (at, column) in all.iter().enumerate() {
-            for (key, value) in column {
-                let row = columns.entry(key).or_insert_with(|| vec![""; layers.len()]);
-                if let Some(cell) = row.get_mut(at) {
-                    *cell = value;
-                }
+/// The values of each layer, and those that count.
+pub(super) fn runtime(context: &AdminContext) -> Page {
+    let accepted = context.accepted.borrow().clone();
+    let layers = layers(&accepted);
+    let mut columns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let values = |layer: &'_ Layer| -> Vec<(String, String)> {
+        let values = if layer.admin { &accepted.runtime } else { &layer.values };
+        values.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+    };
+    let all: Vec<Vec<(String, String)>> = layers.iter().map(values).collect();
+    for (at, column) in all.iter().enumerate() {
+        for (key, value) in column {
+            let row = columns.entry(key).or_insert_with(|| vec![""; layers.len()]);
+            if let Some(cell) = row.get_mut(at) {
+                *cell = value;
             }
         }
-        let entries: serde_json::Map<String, Value> = columns
-            .into_iter()
-            .map(|(key, row)| {
-                let last = row.iter().rev().find(|value| !value.is_empty()).copied().unwrap_or_default();
-                (key.to_owned(), json!({"final_value": last, "layer_values": row}))
-            })
-            .collect();
-        let names: Vec<_> = layers.iter().map(|layer| layer.name.as_str()).collect();
-        Page::json(&json!({"layers": names, "entries": entries}))
     }
+    let entries: serde_json::Map<String, Value> = columns
+        .into_iter()
+        .map(|(key, row)| {
+            let last = row.iter().rev().find(|value| !value.is_empty()).copied().unwrap_or_default();
+            (key.to_owned(), json!({"final_value": last, "layer_values": row}))
+        })
+        .collect();
+    let names: Vec<_> = layers.iter().map(|layer| layer.name.as_str()).collect();
+    Page::json(&json!({"layers": names, "entries": entries}))
+}
 
-    /// Changes the overrides; returns them all.
-    pub(super) fn modify(
-        &self,
-        context: &AdminContext,
-        params: &Params,
-    ) -> Result<Vec<(String, String)>, Page> {
-        const MAX: usize = 1_000;
-        if params.all().is_empty() {
-            return Err(Page::error(400, USAGE));
-        }
-        if !layers(&context.accepted.borrow()).iter().any(|layer| layer.admin) {
-            return Err(Page::error(503, "No admin layer specified"));
-        }
-        let mut overrides = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if overrides.len() + params.all().len() > MAX {
-            return Err(Page::error(503, format!("No more than {MAX} overrides are kept")));
-        }
-        for (key, value) in params.all() {
-            if value.is_empty() {
-                overrides.remove(key);
-            } else {
-                overrides.insert(key.clone(), value.clone());
-            }
-        }
-        Ok(overrides.iter().map(|(key, value)| (key.clone(), value.clone())).collect())
+/// The changes that the parameters ask for, if they can be made.
+pub(super) fn runtime_changes(
+    context: &AdminContext,
+    params: &Params,
+) -> Result<Vec<(String, String)>, Page> {
+    const MAX: usize = 1_000;
+    if params.all().is_empty() {
+        return Err(Page::error(400, USAGE));
     }
+    let accepted = context.accepted.borrow().clone();
+    if !layers(&accepted).iter().any(|layer| layer.admin) {
+        return Err(Page::error(503, "No admin layer specified"));
+    }
+    if accepted.runtime.len() + params.all().len() > MAX {
+        return Err(Page::error(503, format!("No more than {MAX} overrides are kept")));
+    }
+    Ok(params.all().to_vec())
 }
 
 fn layers(accepted: &Accepted) -> Vec<Layer> {

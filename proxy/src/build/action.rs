@@ -183,7 +183,8 @@ fn weighted(
             options,
         ));
     }
-    if !message.clusters.is_empty() && message.clusters.iter().all(|entry| entry.weight == Some(0)) {
+    // The weights of the runtime count, as in Envoy.
+    if !entries.is_empty() && entries.iter().all(|entry| entry.weight == 0) {
         cx.error(place, Code::BadValue, "the sum of the weights is 0: no cluster could be chosen");
     }
     entries

@@ -258,6 +258,12 @@ fn subsets(cx: &mut Cx<'_>, place: &Place<'_>, message: &Subset, layout: &mut La
         let sorted = |keys: &[String]| keys.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let keys: Vec<String> = sorted(&selector.keys);
         let left: Vec<String> = sorted(&selector.fallback_keys_subset);
+        let by_keys = selector.fallback_policy == SelectorFallback::KeysSubset as i32;
+        if !by_keys && !left.is_empty() {
+            let text = "only the fallback policy KEYS_SUBSET looks at these keys";
+            cx.error(&place.field("fallback_keys_subset"), Code::BadValue, text)
+                .suggest("set `fallback_policy: KEYS_SUBSET`, or remove the keys");
+        }
         let fallback = match SelectorFallback::try_from(selector.fallback_policy) {
             Ok(SelectorFallback::NoFallback) => Some(Fallback::None),
             Ok(SelectorFallback::AnyEndpoint) => Some(Fallback::Any),

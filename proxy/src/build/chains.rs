@@ -1,5 +1,7 @@
 //! Filter chains and their conditions -> `snapshot`.
 
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -23,21 +25,12 @@ pub(super) fn chains(
         cx.error(&place.field("filter_chains"), Code::MissingField, "a listener needs a filter chain");
         return None;
     }
-    let mut chains: Vec<Arc<FilterChain>> = Vec::new();
-    let mut whole = true;
-    for (at, message) in message.filter_chains.iter().enumerate() {
-        let place = place.item("filter_chains", at);
-        let Some(chain) = chain(cx, &place, message, prefix) else {
-            whole = false;
-            continue;
-        };
-        if let Some(other) = chains.iter().position(|other| overlap(&other.conditions, &chain.conditions)) {
-            let text = format!("takes the same connections as `filter_chains[{other}]`");
-            cx.error(&place.field("filter_chain_match"), Code::Structure, text)
-                .suggest("give each chain a condition of its own");
-        }
-        chains.push(Arc::new(chain));
-    }
+    let each = message.filter_chains.iter().enumerate();
+    let chains: Vec<_> =
+        each.map(|(at, message)| chain(cx, &place.item("filter_chains", at), message, prefix)).collect();
+    overlaps(cx, place, &chains);
+    let mut whole = chains.iter().all(Option::is_some);
+    let chains = chains.into_iter().flatten().map(Arc::new).collect();
     let default = match &message.default_filter_chain {
         Some(message) => {
             let place = place.field("default_filter_chain");
@@ -132,20 +125,66 @@ fn server_names(cx: &mut Cx<'_>, place: &Place<'_>, names: &[String]) -> Vec<Box
     names.iter().map(|name| name.strip_prefix('*').unwrap_or(name).to_ascii_lowercase().into()).collect()
 }
 
-/// Whether there is a connection for which neither of two chains is the more specific one.
-fn overlap(one: &Conditions, other: &Conditions) -> bool {
-    let strings = |one: &[Box<str>], other: &[Box<str>]| shares(one, other);
-    one.destination_port == other.destination_port
-        && shares(&one.destinations, &other.destinations)
-        && strings(&one.server_names, &other.server_names)
-        && one.transport == other.transport
-        && strings(&one.applications, &other.applications)
-        && shares(&one.direct_sources, &other.direct_sources)
-        && one.source == other.source
-        && shares(&one.sources, &other.sources)
-        && shares(&one.source_ports, &other.source_ports)
+/// Combinations of conditions that the chains of a listener may have.
+const MAX_COMBINATIONS: usize = 100_000;
+
+/// Finds chains that take the same connections: for some connection, neither is the more specific one.
+fn overlaps(cx: &mut Cx<'_>, place: &Place<'_>, chains: &[Option<FilterChain>]) {
+    let mut taken = HashMap::new();
+    let mut left = MAX_COMBINATIONS;
+    for (at, chain) in chains.iter().enumerate() {
+        let Some(FilterChain { conditions, .. }) = chain else { continue };
+        let place = place.item("filter_chains", at);
+        let place = place.field("filter_chain_match");
+        let count = combinations(conditions);
+        let Some(rest) = left.checked_sub(count) else {
+            let text = format!(
+                "the chains of this listener have more than {MAX_COMBINATIONS} combinations of conditions"
+            );
+            cx.error(&place, Code::Structure, text).suggest("use wider ranges, or several listeners");
+            return;
+        };
+        left = rest;
+        let others = (0..count).map(|one| *taken.entry(combination(conditions, one)).or_insert(at));
+        if let Some(other) = others.filter(|other| *other != at).min() {
+            let text = format!("takes the same connections as `filter_chains[{other}]`");
+            cx.error(&place, Code::Structure, text).suggest("give each chain a condition of its own");
+        }
+    }
 }
 
-fn shares<T: PartialEq>(one: &[T], other: &[T]) -> bool {
-    one.is_empty() && other.is_empty() || one.iter().any(|item| other.contains(item))
+/// In how many ways one value of each condition can be chosen.
+fn combinations(conditions: &Conditions) -> usize {
+    let lengths = [
+        conditions.destinations.len(),
+        conditions.server_names.len(),
+        conditions.applications.len(),
+        conditions.direct_sources.len(),
+        conditions.sources.len(),
+        conditions.source_ports.len(),
+    ];
+    lengths.iter().fold(1, |count, length| count.saturating_mul((*length).max(1)))
+}
+
+/// One of them. Chains overlap where they have a combination in common.
+fn combination(conditions: &Conditions, number: usize) -> impl Eq + Hash {
+    let mut rest = number;
+    let mut next = |length: usize| {
+        let length = length.max(1);
+        let at = rest % length;
+        rest /= length;
+        at
+    };
+    let Conditions {
+        destinations, server_names, applications, direct_sources, sources, source_ports, ..
+    } = conditions;
+    (
+        (conditions.destination_port, &conditions.transport, conditions.source),
+        destinations.get(next(destinations.len())),
+        server_names.get(next(server_names.len())),
+        applications.get(next(applications.len())),
+        direct_sources.get(next(direct_sources.len())),
+        sources.get(next(sources.len())),
+        source_ports.get(next(source_ports.len())),
+    )
 }

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic, Read};
 
-use super::{Flavor, Node, Parts};
+use super::{ClusterMessage, Flavor, Node, Parts};
 use crate::stats::Registry;
 
 /// Whether this process runs in a pod.
@@ -43,7 +43,7 @@ pub fn read(name: &str, text: &str, flavor: Flavor, pod: bool) -> Result<Read<Bo
 /// back to the system as a whole. Anywhere else they would stay resident between what is kept.
 pub(crate) struct ReadApart {
     pub read: Arc<Read<Bootstrap>>,
-    reader: Option<(mpsc::Sender<Infallible>, JoinHandle<()>)>,
+    reader: Option<(mpsc::Sender<Infallible>, JoinHandle<Vec<ClusterMessage>>)>,
 }
 
 impl ReadApart {
@@ -58,8 +58,8 @@ impl ReadApart {
             // The caller waits for it, and then ends the channel.
             let _ = sender.send(read);
             let _ = ended.recv();
-            drop(kept);
             xds::release_schema();
+            kept.and_then(Arc::into_inner).map(emptied).unwrap_or_default()
         });
         match (reader, result.recv()) {
             (Ok(reader), Ok(read)) => Ok(Self { read: read?, reader: Some((end, reader)) }),
@@ -73,10 +73,19 @@ impl ReadApart {
         drop(self.read);
         if let Some((end, reader)) = self.reader {
             drop(end);
-            // It frees and ends.
-            let _ = reader.join();
+            // It frees and ends, and then its list is freed.
+            drop(reader.join());
         }
     }
+}
+
+/// Frees everything but the empty list of clusters. glibc maps a list of that size by itself; once it
+/// is unmapped, as much of a region as that stays resident, so the region has to go first.
+fn emptied(read: Read<Bootstrap>) -> Vec<ClusterMessage> {
+    let resources = read.message.static_resources.unwrap_or_default();
+    let mut clusters = resources.clusters;
+    clusters.clear();
+    clusters
 }
 
 /// Everything that is wrong with a bootstrap, ordered by place, without using it (`--mode validate`).

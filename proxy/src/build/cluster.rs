@@ -14,9 +14,9 @@ use xds::envoy::extensions::upstreams::http::v3::HttpProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::UpstreamProtocolOptions;
 use xds::envoy::extensions::upstreams::http::v3::http_protocol_options::explicit_http_config::ProtocolConfig;
 
-use super::place::Place;
+use super::place::{Extension, Place};
 use super::values::limit;
-use super::{Cx, TableStats, balancing, extensions, health, manager};
+use super::{Cx, TableStats, balancing, health, manager};
 use crate::cluster::breaker::{RetryBudget, Thresholds};
 use crate::cluster::hashing::TableKind;
 use crate::cluster::{ClusterPolicy, TcpKeepalive, UpstreamProtocol};
@@ -90,7 +90,7 @@ fn http_options(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> HttpOp
     }
     for name in message.typed_extension_protocol_options.keys().filter(|name| *name != HTTP_OPTIONS) {
         let place = place.key("typed_extension_protocol_options", name);
-        cx.no_extension(&place, extensions::PROTOCOL_OPTIONS, name, None);
+        cx.findings.no_extension(&place, Extension::PROTOCOL_OPTIONS, name, None);
     }
     let selection = ClusterProtocolSelection::try_from(message.protocol_selection);
     HttpOptions {

@@ -1,6 +1,7 @@
 //! Where a cluster's endpoints come from: written in the file, DNS, SDS v1, a file.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,12 @@ use xds::envoy::config::core::v3::{ApiConfigSource, ConfigSource, HealthStatus};
 use xds::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds::envoy::config::endpoint::v3::{ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints};
 
+use super::files::Stamp;
 use super::place::{Code, Place};
 use super::values::{self, duration, limit};
 use super::{Cx, balancing, health, resolver};
 use crate::cluster::{Endpoint, Health, Locality};
+use crate::time::in_time;
 
 /// Where a cluster's endpoints come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -254,9 +257,11 @@ fn eds(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discover
     let initial_fetch_timeout = limit(source.initial_fetch_timeout.as_ref(), Some(Duration::from_secs(15)));
     match &source.config_source_specifier {
         Some(ConfigSourceSpecifier::Path(path)) => {
+            check_file(cx, &place.field("path"), path);
             Some(Discovery::File(File { path: path.clone(), service, initial_fetch_timeout }))
         }
         Some(ConfigSourceSpecifier::PathConfigSource(file)) => {
+            check_file(cx, &place.field("path_config_source").field("path"), &file.path);
             Some(Discovery::File(File { path: file.path.clone(), service, initial_fetch_timeout }))
         }
         Some(ConfigSourceSpecifier::ApiConfigSource(api)) => {
@@ -267,6 +272,17 @@ fn eds(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<Discover
                 .suggest("use `api_config_source` with REST_LEGACY, or `path_config_source`");
             None
         }
+    }
+}
+
+/// As in Envoy, a file of discovery is there from the beginning.
+fn check_file(cx: &mut Cx<'_>, place: &Place<'_>, path: &str) {
+    let owned = PathBuf::from(path);
+    let found = in_time(move || Ok(Stamp::of(&owned).is_some())).unwrap_or(false);
+    if !found {
+        let text = format!("there is no file `{path}`");
+        cx.error(place, Code::BadValue, text)
+            .suggest("create it before the proxy starts, with no resources in it");
     }
 }
 

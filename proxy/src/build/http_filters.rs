@@ -17,8 +17,8 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter,
 };
 
-use super::place::{Code, Place};
-use super::{Cx, extensions};
+use super::Cx;
+use super::place::{Code, Extension, Place};
 use crate::filter::chain::{Chain, Filter, Override, Overrides, RouteSettings, Settings};
 
 mod cors;
@@ -97,7 +97,7 @@ fn settings(cx: &mut Cx<'_>, place: &Place<'_>, filter: &HttpFilter, prefix: &st
         ConfigType::TypedConfig(any) => Some(any),
         _ => None,
     });
-    cx.no_extension(place, extensions::HTTP_FILTER, &filter.name, any);
+    cx.findings.no_extension(place, Extension::HTTP_FILTER, &filter.name, any);
     None
 }
 

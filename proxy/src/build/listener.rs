@@ -6,7 +6,7 @@ use xds::envoy::config::core::v3::TrafficDirection;
 use xds::envoy::config::listener::v3::Listener as Message;
 
 use super::place::{Code, Place};
-use super::{Cx, chains, sockets, values};
+use super::{Cx, chains, values};
 use crate::snapshot::Listener;
 use crate::state::Direction;
 
@@ -33,7 +33,7 @@ pub(super) fn listener(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) ->
     };
     cx.egress = message.traffic_direction() == TrafficDirection::Outbound;
     cx.buffer_limit = message.per_connection_buffer_limit_bytes.map(|limit| limit as usize);
-    let socket_buffers = sockets::buffers(cx, place, &message.socket_options);
+    let socket_buffers = values::socket_buffers(cx, place, &message.socket_options);
     let chains = chains::chains(cx, place, message, &prefix);
     let address = address?;
     let name = if message.name.is_empty() { shown } else { message.name.clone() };

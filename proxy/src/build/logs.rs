@@ -17,8 +17,8 @@ use xds::envoy::extensions::filters::network::http_connection_manager::v3::{
     LocalReplyConfig, ResponseMapper,
 };
 
-use super::place::{Code, Place};
-use super::{Cx, extensions, log_filter, values};
+use super::place::{Code, Extension, Place};
+use super::{Cx, log_filter, values};
 use crate::access_log::{AccessLog, LogFormat, LogWriter, Sink};
 use crate::format::{Format, JsonFormat, Problem};
 use crate::headers::Changes;
@@ -49,7 +49,8 @@ fn access_log(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> Option<A
         let format = log.access_log_format.map(|StderrFormat::LogFormat(format)| format);
         (log_format(cx, &place, format.as_ref()), cx.logs.map(LogWriter::stderr))
     } else {
-        cx.no_extension(log, extensions::ACCESS_LOG, &message.name, Some(any))
+        cx.findings
+            .no_extension(log, Extension::ACCESS_LOG, &message.name, Some(any))
             .suggest("use a file, stdout or stderr");
         return None;
     };

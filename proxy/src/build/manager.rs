@@ -53,6 +53,7 @@ pub(super) fn manager(
             message.local_reply_config.as_ref(),
         ),
         tracing: tracing::tracing(cx, place, message),
+        tracing_stats: cx.registry.scope(&format!("http.{}.tracing.", message.stat_prefix)),
         rules: rules(cx, place, message, suppress_envoy_headers),
         proxy_100_continue: message.proxy_100_continue,
         upgrades: Upgrades(

@@ -14,8 +14,8 @@ use xds::envoy::extensions::filters::network::local_ratelimit::v3::LocalRateLimi
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::TcpProxy as TcpMessage;
 use xds::envoy::extensions::filters::network::tcp_proxy::v3::tcp_proxy::ClusterSpecifier;
 
-use super::place::{Code, Place};
-use super::{Cx, extensions, http_filters, logs, manager, values};
+use super::place::{Code, Extension, Place};
+use super::{Cx, http_filters, logs, manager, values};
 use crate::snapshot::{ConnectionLimit, Gate, ListenerKind, RateLimit, TcpEnd, TcpProxy};
 
 /// One network filter.
@@ -32,10 +32,10 @@ pub(super) fn filters(
     prefix: &str,
 ) -> Option<(Vec<Gate>, ListenerKind)> {
     let Some((last, before)) = filters.split_last() else {
-        let text = "without a network filter every connection would be closed at once";
-        cx.error(&place.field("filters"), Code::MissingField, text)
+        let text = "without a network filter every connection is closed at once";
+        cx.error(&place.field("filters"), Code::NoNetworkFilter, text)
             .suggest("add envoy.filters.network.http_connection_manager or envoy.filters.network.tcp_proxy");
-        return None;
+        return Some((Vec::new(), ListenerKind::Tcp(Arc::new(TcpEnd::Close))));
     };
     let mut gates = Some(Vec::with_capacity(before.len()));
     for (at, filter) in before.iter().enumerate() {
@@ -80,7 +80,7 @@ fn part(cx: &mut Cx<'_>, place: &Place<'_>, filter: &Filter, prefix: &str) -> Op
     if let Ok(message) = xds::decode_any::<LocalRateLimit>(any) {
         return rate_limit(cx, &config, &message).map(|limit| Part::Gate(Gate::RateLimit(Arc::new(limit))));
     }
-    cx.no_extension(place, extensions::NETWORK_FILTER, &filter.name, Some(any));
+    cx.findings.no_extension(place, Extension::NETWORK_FILTER, &filter.name, Some(any));
     None
 }
 

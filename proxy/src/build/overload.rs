@@ -16,8 +16,8 @@ use xds::envoy::extensions::resource_monitors::cgroup_memory::v3::CgroupMemoryCo
 use xds::envoy::extensions::resource_monitors::downstream_connections::v3::DownstreamConnectionsConfig;
 use xds::envoy::extensions::resource_monitors::fixed_heap::v3::FixedHeapConfig;
 
-use super::place::{Code, Place};
-use super::{Cx, extensions, values};
+use super::place::{Code, Extension, Place};
+use super::{Cx, values};
 
 use crate::overload::{Action, Config, Least, Monitor, Resource, Rule, Timers, Trigger};
 
@@ -75,7 +75,7 @@ fn resource(cx: &mut Cx<'_>, place: &Place<'_>, monitor: &ResourceMonitor) -> Op
             .and_then(|message| u64::try_from(message.max_active_downstream_connections).ok())
             .map(|max| Resource::Connections { max }),
         name => {
-            cx.no_extension(&place.field("name"), extensions::RESOURCE_MONITOR, name, None).suggest(
+            cx.findings.no_extension(&place.field("name"), Extension::RESOURCE_MONITOR, name, None).suggest(
                 "use envoy.resource_monitors.fixed_heap, envoy.resource_monitors.cgroup_memory or \
                  envoy.resource_monitors.global_downstream_max_connections",
             );

@@ -5,7 +5,7 @@
 use std::fmt;
 
 pub(super) use xds::Code;
-use xds::{Diagnostic, MAX_FINDINGS, Positions};
+use xds::{Any, Diagnostic, MAX_FINDINGS, Positions};
 
 /// Bytes of a message.
 const MAX_MESSAGE: usize = 1024;
@@ -71,6 +71,27 @@ pub(crate) struct Finding {
     pub suggestion: Option<String>,
 }
 
+/// A place for extensions: Envoy's category, and what people call one.
+#[derive(Clone, Copy)]
+pub(super) struct Extension {
+    category: &'static str,
+    word: &'static str,
+}
+
+impl Extension {
+    pub(super) const HTTP_FILTER: Self = Self::new("envoy.filters.http", "HTTP filter");
+    pub(super) const NETWORK_FILTER: Self = Self::new("envoy.filters.network", "network filter");
+    pub(super) const ACCESS_LOG: Self = Self::new("envoy.access_loggers", "access log");
+    pub(super) const TRACER: Self = Self::new("envoy.tracers", "tracer");
+    pub(super) const PROTOCOL_OPTIONS: Self = Self::new("envoy.upstream_options", "protocol options");
+    pub(super) const HOST_PREDICATE: Self = Self::new("envoy.retry_host_predicates", "host predicate");
+    pub(super) const RESOURCE_MONITOR: Self = Self::new("envoy.resource_monitors", "resource monitor");
+
+    const fn new(category: &'static str, word: &'static str) -> Self {
+        Self { category, word }
+    }
+}
+
 /// The findings of one build, of errors and of warnings `MAX_FINDINGS` at most; the others are counted.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -98,6 +119,37 @@ impl Findings {
         let at = self.kept.len();
         self.kept.push(finding);
         &mut self.kept[at]
+    }
+
+    /// Refuses an extension that is none of ours: Envoy's, or nothing of the kind. `settings` decide what
+    /// it is, as in Envoy, and its name without them.
+    pub(super) fn no_extension(
+        &mut self,
+        place: &Place<'_>,
+        kind: Extension,
+        name: &str,
+        settings: Option<&Any>,
+    ) -> &mut Finding {
+        let Extension { category, word } = kind;
+        let full_name = settings.and_then(|any| any.type_url.rsplit('/').next());
+        if full_name.is_none() && xds::is_implemented_extension(category, name) {
+            let text = format!("the {word} `{name}` needs its configuration");
+            let finding = self.add(place, Code::MissingField, text);
+            finding.suggest("add `typed_config`");
+            return finding;
+        }
+        if xds::is_extension(category, full_name.unwrap_or(name)) {
+            let text = format!("the {word} `{name}` is not implemented");
+            return self.add(place, Code::NotImplemented, text);
+        }
+        if let Some(full_name) = full_name {
+            let text = format!("`{full_name}` are not the settings of this kind of extension ({word})");
+            return self.add(&place.field("typed_config"), Code::BadValue, text);
+        }
+        let near = xds::nearest(name, xds::extension_names(category));
+        let finding = self.add(place, Code::BadValue, format!("there is no {word} `{name}`"));
+        finding.suggestion = near.map(|near| format!("did you mean `{near}`?"));
+        finding
     }
 
     /// Whether one more finding of this kind would only be counted: no need to look for its remedy.

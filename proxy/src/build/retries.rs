@@ -5,9 +5,9 @@ use std::time::Duration;
 use xds::envoy::config::route::v3::RetryPolicy as Message;
 use xds::envoy::config::route::v3::retry_policy::{RateLimitedRetryBackOff, ResetHeaderFormat};
 
-use super::place::{Code, Place};
+use super::place::{Code, Extension, Place};
 use super::values::{duration, limit};
-use super::{Cx, extensions, matchers};
+use super::{Cx, matchers};
 use crate::matcher::HeaderMatcher;
 use crate::retry::{BASE_INTERVAL, RateLimitedBackOff, ResetHeader, RetryOn, RetryPolicy};
 
@@ -47,7 +47,8 @@ fn previous_hosts(cx: &mut Cx<'_>, place: &Place<'_>, message: &Message) -> bool
         if predicate.name.ends_with("previous_hosts") {
             previous_hosts = true;
         } else {
-            cx.no_extension(&place.field("name"), extensions::HOST_PREDICATE, &predicate.name, None)
+            cx.findings
+                .no_extension(&place.field("name"), Extension::HOST_PREDICATE, &predicate.name, None)
                 .suggest("envoy.retry_host_predicates.previous_hosts");
         }
     }

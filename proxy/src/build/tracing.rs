@@ -13,8 +13,8 @@ use xds::envoy::r#type::tracing::v3::CustomTag;
 use xds::envoy::r#type::tracing::v3::custom_tag::Type;
 use xds::envoy::r#type::v3::{FractionalPercent, Percent};
 
-use super::place::{Code, Place};
-use super::{Cx, extensions};
+use super::Cx;
+use super::place::{Code, Extension, Place};
 use crate::trace::{Collector, Decorator, Outbox, Sampling, Tag, Tracing};
 
 /// How a connection manager traces; `None` where it does not.
@@ -38,7 +38,6 @@ pub(super) fn tracing(
     };
     Some(Tracing {
         sampling,
-        stats: cx.registry.scope(&format!("http.{}.tracing.", message.stat_prefix)),
         egress: cx.egress,
         max_path: settings.max_path_tag_length.unwrap_or(256) as usize,
         tags: settings.custom_tags.iter().filter_map(tag).collect(),
@@ -59,7 +58,8 @@ fn provider(cx: &mut Cx<'_>, place: &Place<'_>, provider: &Http) -> Option<Zipki
     };
     let place_of_config = place.field("typed_config");
     let Ok(zipkin) = xds::decode_any::<ZipkinConfig>(any) else {
-        cx.no_extension(place, extensions::TRACER, &provider.name, Some(any))
+        cx.findings
+            .no_extension(place, Extension::TRACER, &provider.name, Some(any))
             .suggest("use envoy.tracers.zipkin");
         return None;
     };

@@ -9,12 +9,14 @@ use xds::envoy::config::core::v3::address::Address as AddressKind;
 use xds::envoy::config::core::v3::data_source::Specifier;
 use xds::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use xds::envoy::config::core::v3::socket_address::{PortSpecifier, Protocol};
-use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress};
+use xds::envoy::config::core::v3::socket_option::{SocketState, Value};
+use xds::envoy::config::core::v3::{Address, DataSource, HeaderValueOption, SocketAddress, SocketOption};
 
 use super::place::{Code, Finding, Place};
 use super::{Cx, Files};
 use crate::format::{Format, Problem};
 use crate::headers::{Addition, AppendAction, Changes, Mutations};
+use crate::memory::SocketBuffers;
 use crate::message::{Authority, FieldNameBuf, FieldValueBuf};
 
 /// A duration, if it is present and valid.
@@ -236,6 +238,46 @@ pub(super) fn authority(cx: &mut Cx<'_>, place: &Place<'_>, text: &str) -> Autho
 
 fn fixed(name: &str) -> bool {
     name.starts_with(':') || name.eq_ignore_ascii_case("host")
+}
+
+/// `socket_options` below `place`; anything but a size of a buffer is refused.
+pub(super) fn socket_buffers(cx: &mut Cx<'_>, place: &Place<'_>, options: &[SocketOption]) -> SocketBuffers {
+    /// What the kernel takes.
+    const MOST: i64 = i32::MAX as i64 / 2;
+    /// Linux's numbers, whatever the system is: the file is written for Linux.
+    const SOL_SOCKET: i64 = 1;
+    const SO_SNDBUF: i64 = 7;
+    const SO_RCVBUF: i64 = 8;
+    let mut buffers = SocketBuffers::default();
+    for (at, option) in options.iter().enumerate() {
+        let place = place.item("socket_options", at);
+        let size = match option.value {
+            Some(Value::IntValue(size)) if (1..=MOST).contains(&size) => u32::try_from(size).ok(),
+            _ => {
+                let text = format!("a buffer has between 1 and {MOST} bytes");
+                cx.error(&place.field("int_value"), Code::BadValue, text);
+                continue;
+            }
+        };
+        if option.state != SocketState::StatePrebind as i32 {
+            cx.error(
+                &place.field("state"),
+                Code::NotImplemented,
+                "buffers are sized before a socket is bound",
+            )
+            .suggest("STATE_PREBIND");
+        }
+        match (option.level, option.name) {
+            (SOL_SOCKET, SO_RCVBUF) => buffers.receive = size,
+            (SOL_SOCKET, SO_SNDBUF) => buffers.send = size,
+            (level, name) => {
+                let text = format!("the socket option {name} of level {level} is not implemented");
+                cx.error(&place.field("name"), Code::NotImplemented, text)
+                    .suggest("level 1 with name 7 (SO_SNDBUF) or 8 (SO_RCVBUF)");
+            }
+        }
+    }
+    buffers
 }
 
 impl Cx<'_> {

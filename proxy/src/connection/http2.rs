@@ -16,7 +16,7 @@ use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::exchange::{self, ConnectionContext};
 use crate::http1::Refusal;
 use crate::http2::{self, Accepted, ServerConnection};
-use crate::message::RequestHead;
+use crate::message::{RequestHead, Version};
 use crate::state::Drain;
 
 /// Runs the connection; `front` are the bytes that were read to recognise it.
@@ -68,10 +68,6 @@ pub(super) async fn serve(
             // It drains, or timeouts have changed.
             () = changed(&mut drain), if run.ending.is_none() => continue,
             () = run.streams.place.evicted() => {
-                // A request that came meanwhile is served.
-                if run.streams.active.get() > 0 {
-                    continue;
-                }
                 connection.abort();
                 // Sends GOAWAY if the socket has space for it now.
                 tokio::select! {
@@ -156,10 +152,19 @@ impl Run<'_> {
             }
             Accepted::Request(rx, tx) => {
                 let head = std::mem::replace(head, take_head());
+                if !self.streams.place.leave() && self.ending.is_none() {
+                    self.context.http().downstream_cx_idle_timeout.inc();
+                    self.shut_down(connection);
+                }
                 start_stream(self.context, &self.streams, &self.counts, head, rx, tx);
             }
             Accepted::TooLarge => stats.header_overflow.inc(),
-            Accepted::Malformed => stats.rx_messaging_error.inc(),
+            Accepted::Malformed => {
+                stats.rx_messaging_error.inc();
+                head.clear();
+                head.version = Version::Http2;
+                exchange::malformed(self.context, head);
+            }
             Accepted::Closed { protocol_error } => {
                 if protocol_error {
                     stats.rx_messaging_error.inc();
@@ -267,26 +272,20 @@ fn start_stream(
     let start = crate::time::now();
     let (context, streams, counts) = (context.clone(), streams.clone(), counts.clone());
     streams.active.set(streams.active.get() + 1);
-    streams.place.leave();
     context.manager.http2_stats.shard(context.local.shard).streams_active.inc();
     // On the heap, where the runtime moves no more than a pointer.
     tokio::task::spawn_local(Box::pin(async move {
         let down = Downstream { rx: RequestBody::Http2(rx), tx: ResponseWriter::Http2(tx) };
-        let refusal = if head.authority.is_empty() {
-            Some(Refusal::MISSING_HOST)
-        } else {
-            (!underscores(&context, &mut head)).then_some(Refusal::UNDERSCORE)
-        };
-        let head = if let Some(refusal) = refusal {
-            exchange::refuse(&context, refusal, &head, start, down).await;
-            head
-        } else {
+        let head = if underscores(&context, &mut head) {
             exchange::run(&context, head, start, down).await.head
+        } else {
+            exchange::refuse(&context, Refusal::UNDERSCORE, &head, start, down).await;
+            head
         };
         give_head(head);
         streams.active.set(streams.active.get().saturating_sub(1));
         if streams.active.get() == 0 {
-            streams.place.enter(&context, true);
+            streams.place.enter(true);
         }
         context.manager.http2_stats.shard(context.local.shard).streams_active.dec();
         streams.quiet_since.set(now());

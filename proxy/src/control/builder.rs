@@ -1,8 +1,10 @@
 //! Builds run on a thread of their own, so control stays responsive. One runs at a time; the newest
 //! configuration wins, and under constant change at least every fourth build counts.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Diagnostic, Read};
@@ -31,14 +33,36 @@ pub(super) enum Input {
     Message(Packed<Bootstrap>),
 }
 
+/// Changes of runtime values, and where to say what came of them.
+pub(super) struct Values {
+    pub changes: Vec<(String, String)>,
+    pub done: oneshot::Sender<Result<(), String>>,
+}
+
+impl Values {
+    /// Lays the changes over other values.
+    pub(super) fn lay_over(&self, values: &mut BTreeMap<String, String>) {
+        for (key, value) in &self.changes {
+            if value.is_empty() {
+                values.remove(key);
+            } else {
+                values.insert(key.clone(), value.clone());
+            }
+        }
+    }
+}
+
 /// What a build came to.
 pub(super) struct Built {
     pub input: Input,
     /// The graph in use that it shares parts with.
     pub previous: Option<Arc<Graph>>,
-    pub result: Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>,
+    pub result: Outcome,
     pub files: Stamps,
 }
+
+/// A configuration with its graph and the warnings, or every finding.
+pub(super) type Outcome = Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// Which builds are dropped because a newer configuration waits.
 #[derive(Debug, Default)]
@@ -86,7 +110,7 @@ impl Builder {
         files: &Files,
         runtime: &[(String, String)],
         previous: Option<&Graph>,
-    ) -> Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>> {
+    ) -> Outcome {
         let read = match input {
             Input::Text(name, text) => build::check::read(name, text, self.flavor, build::check::in_pod())?,
             Input::Message(message) => Read {

@@ -77,6 +77,10 @@ impl<'n> Known<'n> {
 
 /// Looks all names up once; true when a look-up failed.
 async fn round(dns: &Dns, resolver: &Resolver, names: &mut [Known<'_>], reporter: &Reporter) -> bool {
+    for _ in names.iter().filter(|known| known.fixed) {
+        reporter.stats().update_attempt.inc();
+        reporter.stats().update_success.inc();
+    }
     let look_ups = names.iter_mut().filter(|known| !known.fixed).map(|known| async {
         let stats = reporter.stats();
         stats.update_attempt.inc();

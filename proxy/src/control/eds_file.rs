@@ -40,32 +40,41 @@ async fn update(file: &File, text: std::io::Result<String>, reporter: &Reporter)
         Err(error) => {
             tracing::warn!(file = file.path, "cannot be read: {error}");
             stats.update_failure.inc();
-            return true;
+            return reporter.tell(Update::GaveUp).await;
         }
     };
     match read {
-        Ok((endpoints, version)) => {
+        Ok((Some(endpoints), version)) => {
             stats.update_success.inc();
             reporter.tell(Update::Members { endpoints, version }).await
+        }
+        // The endpoints stay, and nothing waits for others.
+        Ok((None, _)) => {
+            stats.update_success.inc();
+            stats.update_empty.inc();
+            reporter.tell(Update::GaveUp).await
         }
         Err(problem) => {
             tracing::warn!(file = file.path, "rejected, the endpoints stay: {problem}");
             stats.update_rejected.inc();
-            true
+            reporter.tell(Update::GaveUp).await
         }
     }
 }
 
-fn endpoints(file: &File, text: &str) -> Result<(Vec<Endpoint>, String), String> {
+/// The endpoints, unless the file has no resource, and the file's version.
+fn endpoints(file: &File, text: &str) -> Result<(Option<Vec<Endpoint>>, String), String> {
     let read = xds::read_discovery_response(&file.path, text)
         .map_err(|diagnostics| xds::render_text(&diagnostics, text))?;
-    let [resource] = &*read.message.resources else {
-        return Err(format!("one resource is expected, there are {}", read.message.resources.len()));
+    let resource = match &*read.message.resources {
+        [] => return Ok((None, read.message.version_info)),
+        [resource] => resource,
+        many => return Err(format!("one resource is expected, there are {}", many.len())),
     };
     let found: ClusterLoadAssignment =
         xds::decode_any_checked(resource).map_err(|error| format!("the resource cannot be used: {error}"))?;
     if found.cluster_name != file.service {
         return Err(format!("it is about `{}`, not `{}`", found.cluster_name, file.service));
     }
-    Ok((assignment(&found)?, read.message.version_info))
+    Ok((Some(assignment(&found)?), read.message.version_info))
 }

@@ -135,6 +135,7 @@ mod tests {
             rejected: None,
             unbound: Vec::new(),
             warming: [].into(),
+            runtime: [].into(),
         };
         let sender = watch::Sender::new(Arc::new(accepted));
         let said: Arc<Mutex<Vec<String>>> = Arc::default();

@@ -80,6 +80,9 @@ impl Member {
         let source = Source { id, phase, task: None };
         let mut member = Self { part, endpoints, view, source, watched, subsets: 0, cluster };
         member.renew(workers);
+        if !member.endpoints.is_empty() {
+            member.part.stats.shard(workers).membership_change.inc();
+        }
         member
     }
 
@@ -143,7 +146,10 @@ impl Member {
         let before = Arc::clone(&self.view);
         self.endpoints = endpoints;
         self.renew_as(version, shard);
-        self.part.stats.shard(shard).endpoints_version.set_hash(XxHash64::oneshot(0, version.as_bytes()));
+        if matches!(&*self.part.discovery, Discovery::File(_) | Discovery::SdsV1(_)) {
+            let hash = XxHash64::oneshot(0, version.as_bytes());
+            self.part.stats.shard(shard).endpoints_version.set_hash(hash);
+        }
         if addresses(&before) != addresses(&self.view) {
             self.part.stats.shard(shard).membership_change.inc();
         }
@@ -222,8 +228,11 @@ impl Member {
         stats.membership_healthy.set(gauge(self.view.healthy_count()));
         stats.membership_degraded.set(gauge(self.view.degraded_count()));
         stats.membership_excluded.set(gauge(self.view.excluded_count()));
-        let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
-        stats.max_host_weight.set(weight.into());
+        // As in Envoy, of clusters whose hosts are discovered.
+        if !matches!(&*self.part.discovery, Discovery::Static(_)) {
+            let weight = self.view.hosts.iter().map(|host| host.weight).max().unwrap_or(0);
+            stats.max_host_weight.set(weight.into());
+        }
         self.show_table(shard);
         self.show_subsets(shard);
     }

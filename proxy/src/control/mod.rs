@@ -87,9 +87,9 @@ pub enum Event {
     DataChanged,
     /// Read the configuration again (SIGHUP).
     Reload,
-    /// The admin interface's runtime values are these now; `done` completes when they are in force
-    /// or refused.
-    Runtime { values: Vec<(String, String)>, done: oneshot::Sender<()> },
+    /// Changes of the admin interface's runtime values, those without a value removed. `done`
+    /// says whether they are in force, or why they were refused.
+    Runtime { changes: Vec<(String, String)>, done: oneshot::Sender<Result<(), String>> },
 }
 
 /// One update of a source.

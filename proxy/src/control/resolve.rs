@@ -1,4 +1,4 @@
-//! One look-up of one name: the system's resolver, or DNS servers that the file names.
+//! One look-up of one name: the system's resolver, or DNS servers that the file or `/etc/resolv.conf` names.
 //!
 //! "The name does not exist" is a result without addresses; no response is a failure.
 
@@ -10,9 +10,9 @@ use hickory_resolver::config::{
 };
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError, NetError};
-use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::{RData, RecordType};
-use hickory_resolver::{Resolver as Hickory, TokioResolver};
+use hickory_resolver::proto::op::{Query, ResponseCode};
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{Hosts, Resolver as Hickory, TokioResolver};
 
 use crate::build::discovery::Family;
 use crate::build::resolver::Resolver as Settings;
@@ -28,33 +28,147 @@ pub(super) struct Resolved {
 /// Looks names up.
 pub(super) enum Resolver {
     System,
-    Servers(Box<TokioResolver>),
+    Servers(Box<Servers>),
+}
+
+/// DNS servers, and what a name without a dot at its end may stand for.
+pub(super) struct Servers {
+    resolver: TokioResolver,
+    search: Vec<String>,
+    /// A name with fewer dots is first looked up below the search domains.
+    ndots: usize,
+    hosts: Hosts,
 }
 
 impl Resolver {
     pub(super) fn new(settings: &Settings) -> Result<Self, String> {
-        if settings.servers.is_empty() {
+        if *settings == Settings::default() {
             return Ok(Self::System);
         }
-        let servers = settings.servers.iter().map(|server| name_server(*server, settings.tcp_only)).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let builder = Hickory::builder_with_config(config, TokioRuntimeProvider::default());
-        let built = builder.with_options(options(settings)).build().map_err(|error| error.to_string())?;
-        Ok(Self::Servers(Box::new(built)))
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        Servers::new(settings, SystemDns::parse(&text)).map(|servers| Self::Servers(Box::new(servers)))
     }
 
     /// The addresses of a name in the families asked for.
     pub(super) async fn look_up(&self, host: &str, family: Family) -> Result<Resolved, String> {
         match self {
             Self::System => system(host, family).await,
-            Self::Servers(resolver) => match family {
-                Family::V4Only => ask(resolver, host, RecordType::A).await,
-                Family::V6Only => ask(resolver, host, RecordType::AAAA).await,
-                Family::Auto => first(resolver, host, [RecordType::AAAA, RecordType::A]).await,
-                Family::V4Preferred => first(resolver, host, [RecordType::A, RecordType::AAAA]).await,
-                Family::All => both(resolver, host).await,
-            },
+            Self::Servers(servers) => servers.look_up(host, family).await,
         }
+    }
+}
+
+impl Servers {
+    fn new(settings: &Settings, system: SystemDns) -> Result<Self, String> {
+        let servers = if settings.servers.is_empty() { &system.servers } else { &settings.servers };
+        let servers = servers.iter().map(|server| name_server(*server, settings.tcp_only)).collect();
+        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
+        let builder = Hickory::builder_with_config(config, TokioRuntimeProvider::default());
+        let resolver = builder.with_options(options(settings)).build().map_err(|error| error.to_string())?;
+        let search = if settings.no_search { Vec::new() } else { system.search };
+        let hosts = Hosts::from_system().unwrap_or_default();
+        Ok(Self { resolver, search, ndots: system.ndots, hosts })
+    }
+
+    async fn look_up(&self, host: &str, family: Family) -> Result<Resolved, String> {
+        match family {
+            Family::V4Only => self.ask(host, RecordType::A).await,
+            Family::V6Only => self.ask(host, RecordType::AAAA).await,
+            Family::Auto => self.first(host, [RecordType::AAAA, RecordType::A]).await,
+            Family::V4Preferred => self.first(host, [RecordType::A, RecordType::AAAA]).await,
+            Family::All => {
+                let (v4, v6) = tokio::join!(self.ask(host, RecordType::A), self.ask(host, RecordType::AAAA));
+                together(v4, v6)
+            }
+        }
+    }
+
+    async fn first(&self, host: &str, order: [RecordType; 2]) -> Result<Resolved, String> {
+        match self.ask(host, order[0]).await {
+            Ok(found) if !found.ips.is_empty() => Ok(found),
+            none => together(none, self.ask(host, order[1]).await),
+        }
+    }
+
+    /// The first name with addresses. A failure ends the search: what follows would hide it.
+    async fn ask(&self, host: &str, record: RecordType) -> Result<Resolved, String> {
+        for name in self.names(host, record) {
+            let found = ask(&self.resolver, name, record).await?;
+            if !found.ips.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Resolved::default())
+    }
+
+    /// What a name may stand for, in order.
+    fn names(&self, host: &str, record: RecordType) -> Vec<String> {
+        let whole = format!("{}.", host.trim_end_matches('.'));
+        let known = |name: &Name| {
+            name.is_localhost()
+                || self.hosts.lookup_static_host(&Query::query(name.clone(), record)).is_some()
+        };
+        if host.ends_with('.') || Name::from_ascii(&whole).is_ok_and(|name| known(&name)) {
+            return vec![whole];
+        }
+        let mut names: Vec<_> = self.search.iter().map(|domain| format!("{whole}{domain}.")).collect();
+        let whole_first = host.matches('.').count() >= self.ndots;
+        names.insert(if whole_first { 0 } else { names.len() }, whole);
+        names
+    }
+}
+
+/// One of two families is enough. A failure is not "no addresses": the other may have had them.
+fn together(one: Result<Resolved, String>, other: Result<Resolved, String>) -> Result<Resolved, String> {
+    match (one, other) {
+        (Ok(mut one), Ok(other)) => {
+            one.ips.extend(other.ips);
+            one.ttl = one.ttl.into_iter().chain(other.ttl).min();
+            Ok(one)
+        }
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) if !one.ips.is_empty() => Ok(one),
+        (Err(problem), _) | (_, Err(problem)) => Err(problem),
+    }
+}
+
+/// The system's DNS servers and search domains, as resolv.conf(5) describes them.
+#[derive(Debug, PartialEq)]
+struct SystemDns {
+    servers: Vec<SocketAddr>,
+    search: Vec<String>,
+    ndots: usize,
+}
+
+impl SystemDns {
+    fn parse(text: &str) -> Self {
+        const MOST_SERVERS: usize = 3;
+        const MOST_DOMAINS: usize = 32;
+        const MOST_DOTS: usize = 15;
+        let mut found = Self { servers: Vec::new(), search: Vec::new(), ndots: 1 };
+        for line in text.lines() {
+            let mut words = line.split_ascii_whitespace();
+            match words.next() {
+                Some("nameserver") if found.servers.len() < MOST_SERVERS => {
+                    let ip: Option<IpAddr> = words.next().and_then(|word| word.parse().ok());
+                    found.servers.extend(ip.map(|ip| SocketAddr::new(ip, 53)));
+                }
+                // The last of these lines counts.
+                Some("search" | "domain") => {
+                    let domains = words.map(|domain| domain.trim_end_matches('.').to_owned());
+                    found.search = domains.filter(|name| !name.is_empty()).take(MOST_DOMAINS).collect();
+                }
+                Some("options") => {
+                    let mut dots =
+                        words.filter_map(|word| word.strip_prefix("ndots:")?.parse::<usize>().ok());
+                    found.ndots = dots.next_back().map_or(found.ndots, |dots| dots.min(MOST_DOTS));
+                }
+                _ => {}
+            }
+        }
+        if found.servers.is_empty() {
+            found.servers.push(([127, 0, 0, 1], 53).into());
+        }
+        found
     }
 }
 
@@ -79,9 +193,7 @@ fn options(settings: &Settings) -> ResolverOpts {
     options
 }
 
-async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result<Resolved, String> {
-    // As it is written: search domains are not used.
-    let name = format!("{}.", host.trim_end_matches('.'));
+async fn ask(resolver: &TokioResolver, name: String, record: RecordType) -> Result<Resolved, String> {
     match resolver.lookup(name, record).await {
         Ok(found) => {
             let records = found.answers();
@@ -99,26 +211,6 @@ async fn ask(resolver: &TokioResolver, host: &str, record: RecordType) -> Result
             Ok(Resolved::default())
         }
         Err(error) => Err(error.to_string()),
-    }
-}
-
-async fn first(resolver: &TokioResolver, host: &str, order: [RecordType; 2]) -> Result<Resolved, String> {
-    match ask(resolver, host, order[0]).await {
-        Ok(found) if !found.ips.is_empty() => Ok(found),
-        _ => ask(resolver, host, order[1]).await,
-    }
-}
-
-async fn both(resolver: &TokioResolver, host: &str) -> Result<Resolved, String> {
-    let (v4, v6) = tokio::join!(ask(resolver, host, RecordType::A), ask(resolver, host, RecordType::AAAA));
-    match (v4, v6) {
-        (Ok(mut v4), Ok(v6)) => {
-            v4.ips.extend(v6.ips);
-            v4.ttl = v4.ttl.into_iter().chain(v6.ttl).min();
-            Ok(v4)
-        }
-        (Ok(one), Err(_)) | (Err(_), Ok(one)) if !one.ips.is_empty() => Ok(one),
-        (Err(problem), _) | (_, Err(problem)) => Err(problem),
     }
 }
 
@@ -148,3 +240,7 @@ fn says_unknown(error: &std::io::Error) -> bool {
         .iter()
         .any(|words| text.contains(words))
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/resolve.rs"]
+mod tests;

@@ -1,17 +1,17 @@
 //! The single writer: applies events to the store and publishes what comes of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use xds::envoy::config::bootstrap::v3::Bootstrap;
 use xds::{Code, Diagnostic};
 
-use super::builder::{Builder, Built, Dropping, Input};
+use super::builder::{Builder, Built, Dropping, Input, Outcome, Values};
 use super::client::Client;
 use super::file::{self, Origin};
 use super::store::{Changes, Effect, Retired, Sources, Store};
@@ -45,21 +45,21 @@ pub struct Control {
     /// The text that was tried last was not refused.
     text_accepted: bool,
     builder: Builder,
-    /// The build that runs, and those that it serves.
+    /// The build that runs, and the runtime values that it tries.
     building: Option<JoinHandle<Built>>,
-    waiting: Vec<oneshot::Sender<()>>,
+    trying: Option<Values>,
     dropping: Dropping,
-    /// What is built after it: the newest text, or the configuration in use once more.
+    /// What is built after it: the newest text, then the configuration in use with other values.
     next_text: Option<String>,
-    next_again: Option<Vec<oneshot::Sender<()>>>,
+    next_values: VecDeque<Values>,
     /// The files that the last build took data from.
     data: watch::Sender<Stamps>,
     blocked: Option<Blocked>,
     /// Addresses that the workers could not bind.
     unbound: watch::Receiver<state::Unbound>,
     failing: BTreeMap<SocketAddr, String>,
-    /// Runtime values of the admin interface.
-    runtime: Vec<(String, String)>,
+    /// Runtime values of the admin interface that a build has accepted.
+    runtime: BTreeMap<String, String>,
     registry: Registry,
     state: Arc<ServerState>,
     drain_time: Duration,
@@ -111,6 +111,7 @@ impl Control {
             rejected: None,
             unbound: Vec::new(),
             warming: store.waiting(),
+            runtime: BTreeMap::new(),
         };
         let (snapshots, snapshot) = watch::channel(Arc::default());
         let (accepted, accepted_read) = watch::channel(Arc::new(accepted));
@@ -136,15 +137,15 @@ impl Control {
             text_accepted: true,
             builder,
             building: None,
-            waiting: Vec::new(),
+            trying: None,
             dropping: Dropping::default(),
             next_text: None,
-            next_again: None,
+            next_values: VecDeque::new(),
             data: watch::Sender::new(files.into_stamps()),
             blocked: None,
             unbound: start.state.unbound(),
             failing: BTreeMap::new(),
-            runtime: Vec::new(),
+            runtime: BTreeMap::new(),
             server,
             clusters: start.registry.scope("cluster_manager."),
             listeners: start.registry.scope("listener_manager."),
@@ -292,9 +293,8 @@ impl Control {
                     let _ = events.send(Event::Configuration(file::text(path).await)).await;
                 });
             }
-            Event::Runtime { values, done } => {
-                self.runtime = values;
-                self.next_again.get_or_insert_default().push(done);
+            Event::Runtime { changes, done } => {
+                self.next_values.push_back(Values { changes, done });
                 self.build();
             }
         }
@@ -325,8 +325,8 @@ impl Control {
         }
         let input = if let Some(text) = self.next_text.take() {
             Input::Text(self.origin_name(), text)
-        } else if let Some(waiting) = self.next_again.take() {
-            self.waiting = waiting;
+        } else if let Some(values) = self.next_values.pop_front() {
+            self.trying = Some(values);
             Input::Message(self.candidate.clone().unwrap_or_else(|| self.accepted.borrow().bootstrap.clone()))
         } else {
             return;
@@ -335,20 +335,18 @@ impl Control {
     }
 
     fn start(&mut self, input: Input) {
-        let (runtime, previous) = (self.runtime.clone(), self.store.graph().cloned());
-        self.building = Some(self.builder.start(input, runtime, previous));
+        let mut runtime = self.runtime.clone();
+        self.trying.iter().for_each(|values| values.lay_over(&mut runtime));
+        let previous = self.store.graph().cloned();
+        self.building = Some(self.builder.start(input, runtime.into_iter().collect(), previous));
     }
 
     /// Takes what a build came to: warms its graph, or rejects it and keeps what is in use.
     fn built(&mut self, built: Option<Built>) {
         self.building = None;
         if let Some(Built { input, previous, result, files }) = built {
-            let values_only = matches!(input, Input::Message(_));
-            let newer = self.next_text.is_some() || (values_only && self.next_again.is_some());
-            if self.dropping.drops(newer) {
-                if values_only {
-                    self.next_again.get_or_insert_default().append(&mut self.waiting);
-                }
+            if self.dropping.drops(self.next_text.is_some()) {
+                self.trying.take().into_iter().for_each(|values| self.next_values.push_front(values));
                 return self.build();
             }
             let in_use = self.store.graph();
@@ -361,29 +359,38 @@ impl Control {
             self.data.send_replace(files);
             match input {
                 Input::Text(name, text) => self.tried(&name, &text, result),
-                Input::Message(_) => match result {
-                    Ok((message, graph, _)) => self.accept(message, graph),
-                    Err(diagnostics) => {
-                        tracing::error!("runtime values refused: {}", xds::render_text(&diagnostics, ""));
-                    }
-                },
+                Input::Message(_) => self.tried_values(result),
             }
         } else {
             tracing::error!("a build ended without a result; please report it");
-        }
-        for done in self.waiting.drain(..) {
-            // The receiver may have gone.
-            let _ = done.send(());
+            // Who asked for other values learns that there is no result.
+            self.trying = None;
         }
         self.build();
     }
 
-    fn tried(
-        &mut self,
-        name: &str,
-        text: &str,
-        result: Result<(Packed<Bootstrap>, Graph, Vec<Diagnostic>), Vec<Diagnostic>>,
-    ) {
+    /// Keeps the values that were tried, or forgets them: later builds must not fail for them.
+    fn tried_values(&mut self, result: Outcome) {
+        let Some(values) = self.trying.take() else { return };
+        let outcome = match result {
+            Ok((message, graph, _)) => {
+                values.lay_over(&mut self.runtime);
+                let runtime = self.runtime.clone();
+                self.accepted.send_modify(|accepted| Arc::make_mut(accepted).runtime = runtime);
+                self.accept(message, graph);
+                Ok(())
+            }
+            Err(diagnostics) => {
+                let problem = xds::render_text(&diagnostics, "");
+                tracing::error!("runtime values refused, those in force stay: {problem}");
+                Err(problem)
+            }
+        };
+        // The receiver may have gone.
+        let _ = values.done.send(outcome);
+    }
+
+    fn tried(&mut self, name: &str, text: &str, result: Outcome) {
         let (message, graph, warnings) = match result {
             Ok(built) => built,
             Err(diagnostics) => return self.refuse(diagnostics, text),
@@ -478,7 +485,8 @@ impl Control {
 
     /// New listeners that cannot be opened. A port that we listen on already is ours to bind again.
     fn taken(&self, file: &str, graph: &Graph) -> Vec<(SocketAddr, Diagnostic)> {
-        let ours: Vec<u16> = self.store.listeners().iter().map(|listener| listener.address.port()).collect();
+        let ours: HashSet<u16> =
+            self.store.listeners().iter().map(|listener| listener.address.port()).collect();
         let new = graph.listeners.iter().map(|part| &part.listener).filter(|new| new.bind);
         new.filter(|new| !ours.contains(&new.address.port()))
             .filter_map(|new| {

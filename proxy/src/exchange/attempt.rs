@@ -29,6 +29,7 @@ use crate::local_reply::LocalReply;
 use crate::message::{Authority, HeadKind, Known, Name, Path, RequestHead, Version};
 use crate::retry::{Retries, RetryPolicy};
 use crate::route::{BodyBuffer, Forward, HostRewrite, Priority, Weighted};
+use crate::stats::ClusterStats;
 use crate::time;
 use crate::upstream::{LocalCluster, LocalHost, ResponseReader, UpstreamStream};
 
@@ -67,6 +68,8 @@ pub(super) struct Attempts<'x> {
     /// Ids of the hosts used so far.
     pub hosts: SmallVec<[u64; 4]>,
     pub count: u32,
+    /// The head is the whole request. Every attempt says the same, however much of the body has come.
+    pub bodyless: bool,
     /// Something of the request may have reached an upstream.
     pub sent: bool,
     /// Held from the decision to retry until the retry has the head of a response.
@@ -132,6 +135,7 @@ impl<'x> Exchange<'x> {
             criteria: weighted.map_or(forward.criteria.as_ref(), |entry| entry.criteria.as_ref()),
             hosts: SmallVec::new(),
             count: 0,
+            bodyless: down.rx.is_end() && replay.is_empty(),
             sent: false,
             retry_permit: None,
         };
@@ -171,6 +175,11 @@ impl<'x> Exchange<'x> {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 self.record.info.upstream.ready = Some(time::now());
+                if error == UpstreamError::Overflow {
+                    // As in Envoy, no host is named that nothing was tried at.
+                    self.record.info.upstream.host = None;
+                    self.record.info.upstream.hostname = None;
+                }
                 return Err(attempt.not_opened(&context.local, Failure::Upstream(error)));
             }
             Err(interrupt) => return Err(attempt.not_opened(&context.local, interrupt.into())),
@@ -192,7 +201,7 @@ impl<'x> Exchange<'x> {
             self.converse(down, &attempt, &mut stream, attempts, replay).await
         };
         self.timers.end_attempt();
-        stream.count_reset(attempts.cluster.stats());
+        stream.end(attempts.cluster.stats());
         match result {
             Ok(true) => {
                 stream.finish();
@@ -200,7 +209,9 @@ impl<'x> Exchange<'x> {
             }
             Ok(false) => {
                 if self.response.phase == (Phase::Cut { by_upstream: true }) {
-                    stream.lost();
+                    if self.request.tunnel {
+                        stream.lost();
+                    }
                     if stream.version != Version::Http2 && !self.request.tunnel {
                         attempts.cluster.stats().upstream_cx_protocol_error.inc();
                     }
@@ -217,6 +228,10 @@ impl<'x> Exchange<'x> {
                     stream.lost();
                 }
                 count_failure(attempts.cluster.stats(), &failure);
+                if matches!(failure, Failure::Response(_)) {
+                    // Of a response without a body nothing is left to read.
+                    stream.finish();
+                }
                 Err(failure)
             }
         }
@@ -233,7 +248,7 @@ impl<'x> Exchange<'x> {
     ) -> Result<bool, Failure> {
         let Downstream { rx: body, tx: to_client } = down;
         let UpstreamStream { tx, rx, version, .. } = stream;
-        let bodyless = body.is_end() && replay.is_empty();
+        let bodyless = attempts.bodyless;
         let sent = self.timers.race(body.closed(), tx.head(&self.request.head, bodyless)).await?;
         sent.map_err(Failure::Upstream)?;
         let context = self.record.context;
@@ -244,6 +259,7 @@ impl<'x> Exchange<'x> {
             body,
             tx,
             replay,
+            bodyless,
             progress: &progress,
             received: self.received,
             timers,
@@ -255,7 +271,7 @@ impl<'x> Exchange<'x> {
         };
         let upload = pin!(upload.run());
         let mut to = ToClient { tx: to_client, client: upload };
-        let end = self.response_head(&mut to, rx).await;
+        let end = self.response_head(&mut to, rx, attempts.cluster.stats()).await;
         attempts.retry_permit = None;
         self.note_progress(&progress, attempts);
         let end = end?;
@@ -278,19 +294,23 @@ impl<'x> Exchange<'x> {
         &mut self,
         to: &mut ToClient<'_, '_, impl Future<Output = DownstreamError>>,
         rx: &mut ResponseReader,
+        stats: &ClusterStats,
     ) -> Result<bool, Failure> {
-        let mut pass_interim = self.record.context.manager.proxy_100_continue;
+        let passes = self.record.context.manager.proxy_100_continue;
+        // As in Envoy, the first one that is known, and no more.
+        let mut first = true;
         loop {
             let head = &mut self.response.head;
             let read = self.timers.race(to.client.as_mut(), rx.head(head)).await?;
             self.timers.touch();
             match read.map_err(Failure::Upstream)? {
                 HeadKind::Final { end } => return Ok(end),
-                // As in Envoy, the first one that is known, and no more.
-                HeadKind::Interim
-                    if matches!(head.status, 100 | 102..=104) && std::mem::take(&mut pass_interim) =>
-                {
-                    flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
+                HeadKind::Interim if matches!(head.status, 100 | 102..=104) && std::mem::take(&mut first) => {
+                    self.record.charge(stats, head.status);
+                    if passes {
+                        self.record.interim(head.status);
+                        flat(self.timers.race(to.client.as_mut(), to.tx.interim(head)).await)?;
+                    }
                 }
                 HeadKind::Interim => {}
             }
@@ -331,6 +351,7 @@ impl<'x> Exchange<'x> {
             return Err(LocalReply::cluster_not_found(forward.not_found_status));
         };
         self.record.info.cluster = Some(Arc::clone(&cluster.policy.name));
+        self.record.routed = true;
         self.request.matched = Some(Matched { weighted: weighted.map(|entry| &entry.mutations), ..matched });
         if let Some(host) = weighted.and_then(|entry| entry.host_rewrite.as_ref()) {
             // As in Envoy, no header says what it was.
@@ -408,6 +429,11 @@ impl<'x> Exchange<'x> {
             let says_original = !self.record.context.manager.rules.suppress_envoy_headers;
             rewrite_host(head, host, attempts.forward.append_x_forwarded_host, says_original);
         }
+        if attempts.count > 1 && !self.record.context.manager.rules.suppress_envoy_headers {
+            let since = self.record.info.request_end.map(|end| end.max(self.record.forwarded));
+            let waited = since.map(|since| time::now().saturating_duration_since(since));
+            attempts.limits.announce(head, waited.unwrap_or_default());
+        }
         if self.request.matched.is_some_and(|matched| matched.virtual_host.include_request_attempt_count) {
             head.fields.set("x-envoy-attempt-count", attempts.count);
         }
@@ -429,6 +455,9 @@ fn rewrite_host(head: &mut RequestHead, host: Authority, append: bool, says_orig
     let original = std::mem::replace(&mut head.authority, host);
     let last =
         head.fields.get(Known::XForwardedHost).and_then(|list| list.rsplit(|&byte| byte == b',').next());
+    if original.is_empty() {
+        return;
+    }
     if append && last != Some(&*original) {
         head.fields.append(Known::XForwardedHost, ",", &original);
     }

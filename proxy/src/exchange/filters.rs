@@ -107,6 +107,7 @@ impl<'x> Exchange<'x> {
     async fn delay(&mut self, down: &mut Downstream<'_>, wait: Duration) -> Result<(), Stopped> {
         let waited = self.timers.race(down.rx.closed(), tokio::time::sleep(wait)).await;
         self.record.forwarded = time::now();
+        self.request.waited = true;
         waited.map_err(|interrupt| self.stopped(&interrupt.into()))
     }
 

@@ -12,7 +12,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
 use super::attempt::{Attempt, Failure, HostResult, replay_limit, upstream_version};
@@ -33,7 +32,7 @@ const MOST_PIECES: usize = 64;
 
 /// Where the pieces of a request are copied to.
 #[derive(Debug, Default)]
-pub(super) struct Mirrors(SmallVec<[Feed; 1]>);
+pub(super) struct Mirrors(Vec<Feed>);
 
 /// The way to one copy. Dropped before the end of the request, it ends the copy.
 struct Feed {
@@ -205,7 +204,7 @@ impl Shadow {
         }
         let mut response = ResponseHead::default();
         let result = self.converse(timers, &mut stream, &mut response).await;
-        stream.count_reset(self.cluster.stats());
+        stream.end(self.cluster.stats());
         match &result {
             Ok(sent) => {
                 attempt.report_response(&self.local, &self.head, &response);

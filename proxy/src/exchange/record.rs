@@ -16,7 +16,7 @@ use crate::grpc;
 use crate::local::Local;
 use crate::local_reply::ATTEMPT_TOO_LONG;
 use crate::message::{Known, RequestHead, ResponseHead};
-use crate::route::VirtualCluster;
+use crate::route::{Action, VirtualCluster};
 use crate::state::Drain;
 use crate::stats::{ClusterStats, VirtualClusterStats};
 use crate::stream_info::StreamInfo;
@@ -41,30 +41,50 @@ pub(super) struct Record<'x> {
     pub forwarded: Instant,
     /// The client's `x-envoy-*` headers are trusted, and its responses count as internal.
     pub internal: bool,
+    /// The router took it to a cluster.
+    pub routed: bool,
 }
 
 impl Record<'_> {
     /// The head of a response is about to be sent.
     pub(super) fn response(&mut self, status: u16, request_end: bool) {
         self.info.status = status;
+        self.count_response(status);
+        if !request_end {
+            self.context.http().downstream_rq_response_before_rq_complete.inc();
+        }
+    }
+
+    /// An interim response goes to the client: it counts as a response.
+    pub(super) fn interim(&self, status: u16) {
+        self.count_response(status);
+    }
+
+    /// Responses to health checks are not counted.
+    fn count_response(&self, status: u16) {
+        if self.info.health_check {
+            return;
+        }
         let http = self.context.http();
         http.downstream_rq_completed.inc();
         http.downstream_rq_codes.record(status);
         let listener = self.context.listener_http();
         listener.listener_rq_completed.inc();
         listener.listener_rq_codes.record(status);
-        if !request_end {
-            http.downstream_rq_response_before_rq_complete.inc();
-        }
     }
 
     /// Counts a response of the cluster, or one made in its place.
     pub(super) fn charge(&self, stats: &ClusterStats, status: u16) {
-        charge(stats, status, self.internal);
+        if !self.info.health_check {
+            charge(stats, status, self.internal);
+        }
     }
 
     /// Counts a response that a host of the cluster gave.
     pub(super) fn charge_host(&self, stats: &ClusterStats, status: u16, canary: bool) {
+        if self.info.health_check {
+            return;
+        }
         let time = millis(self.forwarded.elapsed());
         charge_host(stats, status, self.internal, time);
         if canary {
@@ -75,10 +95,15 @@ impl Record<'_> {
     }
 
     /// Counts a timeout; its flag and its response code detail.
-    pub(super) fn expiry(&self, expiry: Expiry) -> (Flag, &'static str) {
+    pub(super) fn expiry(&self, expiry: Expiry) -> (Option<Flag>, &'static str) {
         let http = self.context.http();
         let cluster = self.info.cluster.as_deref().and_then(|name| self.context.local.clusters.get(name));
-        match expiry {
+        let (flag, details) = match expiry {
+            // Envoy sets no flag for it.
+            Expiry::MaxDuration => {
+                http.downstream_rq_max_duration_reached.inc();
+                return (None, "max_duration_timeout");
+            }
             Expiry::Route => {
                 if let Some(cluster) = cluster {
                     cluster.stats().upstream_rq_timeout.inc();
@@ -96,11 +121,8 @@ impl Record<'_> {
                 http.downstream_rq_timeout.inc();
                 (Flag::DownstreamProtocolError, "request_overall_timeout")
             }
-            Expiry::MaxDuration => {
-                http.downstream_rq_max_duration_reached.inc();
-                (Flag::DurationTimeout, "max_duration_timeout")
-            }
-        }
+        };
+        (Some(flag), details)
     }
 
     /// The client left before it had its response.
@@ -222,6 +244,8 @@ impl Exchange<'_> {
         let complete = phase == Phase::Complete;
         let now = time::now();
         self.record.info.end = Some(now);
+        self.record.info.whole = complete;
+        self.note_cluster();
         self.record.info.bytes_received = self.received.get();
         if complete {
             self.record.info.upstream.response_end = self.record.info.response_start.and(Some(now));
@@ -240,9 +264,13 @@ impl Exchange<'_> {
         }
         http.downstream_rq_time.record(millis(now.saturating_duration_since(self.record.info.start)));
         self.count_parts();
+        let health_check = self.record.info.health_check;
+        let stats = context.manager.tracing_stats.shard(context.local.shard);
+        if health_check {
+            stats.health_check.inc();
+        }
         if let (Some(reason), Some(tracing)) = (self.record.traced, &context.manager.tracing) {
-            let health_check = self.record.info.health_check;
-            tracing.count(context.local.shard, reason, health_check);
+            reason.count(stats, health_check);
             if let Some(span) = self.record.span.as_ref().filter(|_| !health_check) {
                 span.end(tracing, context.local.shard, &self.record.info, &self.request.head);
             }
@@ -255,7 +283,7 @@ impl Exchange<'_> {
     /// Counts the request for its virtual cluster and its route, if they have statistics.
     fn count_parts(&self) {
         let info = &self.record.info;
-        if info.cluster.is_none() {
+        if !self.record.routed {
             return;
         }
         for stats in self.parts() {
@@ -271,6 +299,19 @@ impl Exchange<'_> {
                 stats.vcluster_rq_timeout.inc();
             }
         }
+    }
+
+    /// The cluster that the route names is known even where the request did not come so far.
+    pub(super) fn note_cluster(&mut self) {
+        if self.record.info.cluster.is_some() {
+            return;
+        }
+        let Some(Action::Forward(forward)) = self.request.matched.map(|matched| &matched.route.action) else {
+            return;
+        };
+        let chosen = forward.target.choose(&self.request.head, self.request.draw);
+        let found = chosen.and_then(|chosen| self.record.context.local.clusters.get(chosen.cluster));
+        self.record.info.cluster = found.map(|cluster| Arc::clone(&cluster.policy.name));
     }
 
     fn virtual_cluster(&self) -> Option<&VirtualCluster> {

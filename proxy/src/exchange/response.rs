@@ -9,7 +9,7 @@ use super::attempt::{Attempt, Failure};
 use super::timers::{First, Interrupt, first};
 use super::upload::{Progress, TrailerLimits};
 use super::{Exchange, Phase, nothing};
-use crate::downstream::{Downstream, ResponseWriter};
+use crate::downstream::{Downstream, RequestBody, ResponseWriter};
 use crate::error::{DownstreamError, Flag, UpstreamError};
 use crate::filter::chain::{Responding, Running};
 use crate::headers;
@@ -37,16 +37,19 @@ impl Exchange<'_> {
             self.record.info.flags.set(flag);
         }
         self.record.info.details = reply.details.clone();
+        self.note_cluster();
         let manager = &self.record.context.manager;
         self.response.head = reply.head(self.record.info.version);
-        self.attempts_in_response();
+        if reply.is_of_router() {
+            self.attempts_in_response();
+        }
         self.decorate_response();
         self.mutate_response();
         let head = std::mem::take(&mut self.response.head);
         let rendered = local_reply::render(&reply, &manager.local_reply, &self.format_context(), head);
         self.response.head = rendered.head;
         self.own_headers();
-        if reply.flag == Some(Flag::UpstreamConnectionFailure) {
+        if self.request.waited || reply.flag == Some(Flag::UpstreamConnectionFailure) {
             // The connection goes on if the whole request is here, although no host took its body.
             down.rx.skip_received();
         }
@@ -86,7 +89,10 @@ impl Exchange<'_> {
     async fn send_whole_head(&mut self, down: &mut Downstream<'_>, end: bool) -> Result<(), Failure> {
         let Downstream { rx, tx } = down;
         // What is missing of the request would have to be read before the next one.
-        let request_end = rx.is_end();
+        // What follows the refusal of a tunnel is not read.
+        let head = &self.request.head;
+        let asks_tunnel = head.method == Method::Connect || head.fields.upgrade().is_some();
+        let request_end = rx.is_end() && !(asks_tunnel && matches!(rx, RequestBody::Http1(_)));
         if request_end {
             let info = &mut self.record.info;
             info.request_end = info.request_end.or(Some(info.start));
@@ -123,6 +129,10 @@ impl Exchange<'_> {
         if context.last.is_some_and(|last| time::now() >= last) && tx.close_after() {
             context.http().downstream_cx_max_duration_reached.inc();
         }
+        if tx.announces_close(&self.response.head) {
+            // Written by the codec; here it is for the log.
+            self.response.head.fields.set(Known::Connection, b"close");
+        }
         let sent = flat(self.timers.race(client, tx.head(&self.response.head, end)).await);
         match &sent {
             Ok(()) if end => self.response.phase = Phase::Complete,
@@ -144,9 +154,7 @@ impl Exchange<'_> {
             || response.fields.get(Known::XEnvoyUpstreamCanary).is_some_and(|value| value == b"true");
         record.charge_host(attempt.cluster.stats(), status, canary);
         let rules = &record.context.manager.rules;
-        if rules.suppress_envoy_headers {
-            response.fields.remove(Known::XEnvoyUpstreamServiceTime);
-        } else if !self.request.tunnel {
+        if !rules.suppress_envoy_headers && !self.request.tunnel {
             let info = &record.info;
             let since = info.request_end.or(progress.received.get()).unwrap_or(info.start);
             let since = since.max(record.forwarded);
@@ -204,6 +212,10 @@ impl Exchange<'_> {
                 Err(failure) => (false, Err(failure)),
             };
             if let Err(failure) = sent {
+                if matches!(failure, Failure::Upstream(_)) {
+                    // What came before goes out first: a reset of HTTP/2 takes back what is queued.
+                    let _ = self.timers.race(to.client.as_mut(), tokio::task::yield_now()).await;
+                }
                 self.cut(to.tx, &failure);
                 return last;
             }
@@ -288,7 +300,9 @@ impl Exchange<'_> {
             }
             Failure::Expired(expiry) => {
                 let (flag, details) = record.expiry(*expiry);
-                record.info.flags.set(flag);
+                if let Some(flag) = flag {
+                    record.info.flags.set(flag);
+                }
                 record.info.details = Cow::Borrowed(details);
             }
             Failure::NoHost => record.info.flags.set(Flag::NoHealthyUpstream),
@@ -301,8 +315,7 @@ impl Exchange<'_> {
     fn own_headers(&mut self) {
         let context = self.record.context;
         let (rules, response) = (&context.manager.rules, &mut self.response.head);
-        let start = self.record.info.start_time;
-        context.local.date.with(start, |date| headers::response::set_own(response, rules, date));
+        headers::response::set_own(response, rules, &context.local.dates, self.record.info.start_time);
         self.request_id_in_response();
     }
 

@@ -124,8 +124,14 @@ impl Exchange<'_> {
             }
             // It is retried or forwarded: no local reply takes its place.
             Failure::Response(_) => return Ok(()),
+            // As in Envoy, it is not charged.
+            Failure::Expired(expiry @ Expiry::AttemptMaxDuration) => return Err(self.too_late(expiry)),
             Failure::Expired(Expiry::PerTry) => LocalReply::per_try_timeout(),
             Failure::Expired(Expiry::PerTryIdle) => LocalReply::per_try_idle_timeout(),
+            // These are the connection manager's, whose replies no cluster is charged with.
+            Failure::Expired(expiry @ (Expiry::StreamIdle | Expiry::Request | Expiry::MaxDuration)) => {
+                return Err(self.too_late(expiry));
+            }
             Failure::Expired(expiry) => self.too_late(expiry),
         };
         self.record.charge(cluster, reply.status);

@@ -333,17 +333,28 @@ impl Limits {
             Known::XEnvoyRetriableHeaderNames,
             Known::XEnvoyHedgeOnPerTryTimeout,
             Known::XEnvoyUpstreamRqTimeoutAltResponse,
+            Known::XEnvoyUpstreamAltStatName,
+            Known::XEnvoyUpstreamStreamDurationMs,
         ] {
             request.fields.remove(name);
         }
-        if !manager.rules.suppress_envoy_headers
-            && let Some(expected) = per_try.or(timeout)
-        {
-            request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, time::millis(expected));
-        }
         let per_try_idle = policy.and_then(|policy| policy.per_try_idle_timeout);
         let per_try_idle = per_try_idle.filter(|limit| !limit.is_zero());
-        Self { timeout, per_try, per_try_idle, max_duration, attempt_max: cluster.max_stream_duration }
+        let limits =
+            Self { timeout, per_try, per_try_idle, max_duration, attempt_max: cluster.max_stream_duration };
+        if !manager.rules.suppress_envoy_headers {
+            limits.announce(request, Duration::ZERO);
+        }
+        limits
+    }
+
+    /// Tells the upstream how long its response may take, of a request that has waited for one so long.
+    pub(super) fn announce(&self, request: &mut RequestHead, waited: Duration) {
+        let left = self.timeout.map(|whole| whole.saturating_sub(waited).max(Duration::from_millis(1)));
+        let expected = self.per_try.map(|limit| left.map_or(limit, |left| limit.min(left))).or(left);
+        if let Some(expected) = expected {
+            request.fields.set(Known::XEnvoyExpectedRqTimeoutMs, time::millis(expected));
+        }
     }
 }
 

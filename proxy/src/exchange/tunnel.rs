@@ -64,7 +64,8 @@ impl Exchange<'_> {
         self.timers.race(body.closed(), tx.flush()).await?.map_err(Failure::Upstream)?;
         let read = {
             let client = pin!(body.closed());
-            self.response_head(&mut ToClient { tx: to_client, client }, rx).await
+            let stats = attempts.cluster.stats();
+            self.response_head(&mut ToClient { tx: to_client, client }, rx, stats).await
         };
         attempts.retry_permit = None;
         let mut end = read?;

@@ -97,6 +97,8 @@ pub(super) struct Upload<'u, 'c, 't> {
     pub body: &'u mut RequestBody<'c>,
     pub tx: &'u mut RequestWriter,
     pub replay: &'u mut Replay,
+    /// The head was sent as the whole request.
+    pub bodyless: bool,
     pub progress: &'u Progress,
     /// Counts what comes of the body.
     pub received: &'u Cell<u64>,
@@ -157,7 +159,7 @@ impl Upload<'_, '_, '_> {
     }
 
     async fn send_body(&mut self) -> Result<(), Stopped> {
-        if self.body.is_end() && self.replay.is_empty() {
+        if self.bodyless {
             // The head, which was sent with its end, is all there is.
             self.received();
             return Ok(());
@@ -173,6 +175,8 @@ impl Upload<'_, '_, '_> {
         }
         if let Some(trailers) = trailers {
             unless_left(self.body, self.tx.trailers(trailers)).await??;
+        } else if self.replay.pieces.is_empty() {
+            unless_left(self.body, self.tx.data(nothing(), true)).await??;
         }
         self.received();
         Ok(())

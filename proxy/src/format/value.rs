@@ -168,13 +168,10 @@ fn field<'v>(fields: &'v Fields, name: &HeaderName) -> Option<&'v [u8]> {
 
 /// As Envoy counts: names and values, pseudo-headers included.
 fn request_bytes(head: &RequestHead) -> u64 {
-    let pseudo = [
-        (":authority".len(), head.authority.len()),
-        (":path".len(), head.path.len()),
-        (":method".len(), head.method.as_str().len()),
-        (":scheme".len(), head.scheme().len()),
-    ];
-    let pseudo: usize = pseudo.iter().filter(|(_, value)| *value > 0).map(|(name, value)| name + value).sum();
+    let pseudo = [":authority", ":path", ":method", ":scheme"]
+        .into_iter()
+        .filter_map(|name| head.get(name).map(|value| name.len() + value.len()));
+    let pseudo: usize = pseudo.sum();
     (pseudo + head.fields.byte_size()) as u64
 }
 
@@ -218,8 +215,8 @@ fn moment(info: &StreamInfo, point: Point) -> Option<Instant> {
         Point::UpstreamRequestEnd => info.upstream.request_sent,
         Point::UpstreamResponseBegin => info.response_start,
         Point::UpstreamResponseEnd => info.upstream.response_end,
-        // Of a TCP connection Envoy knows the end, and not when the last byte was sent.
-        Point::ResponseEnd => info.end.filter(|_| !info.tcp),
+        // Of a TCP connection, or a response that broke off, there is an end and no last byte.
+        Point::ResponseEnd => info.end.filter(|_| info.whole),
         Point::End => info.end,
         Point::Unknown => None,
     }

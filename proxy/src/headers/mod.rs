@@ -99,6 +99,9 @@ pub(crate) enum StripPort {
 /// Removes the headers that `connection` names as being for one connection only (RFC 9110, 7.6.1): one pass over the names, one over
 /// the headers.
 fn remove_nominated(fields: &mut Fields) {
+    if !fields.contains(Known::Connection) {
+        return;
+    }
     let nominated: HashSet<Box<[u8]>> = fields
         .get_all(Known::Connection)
         .flat_map(list)

@@ -75,10 +75,11 @@ pub(crate) fn is_upgrade(head: &RequestHead) -> bool {
 }
 
 /// Fields that only a proxy behind the edge may set.
-const EDGE_ONLY: [Known; 4] = [
+const EDGE_ONLY: [Known; 5] = [
     Known::XEnvoyDecoratorOperation,
     Known::XEnvoyDownstreamServiceCluster,
     Known::XEnvoyDownstreamServiceNode,
+    Known::XEnvoyOriginalHost,
     Known::XEnvoyOriginalPath,
 ];
 

@@ -61,6 +61,8 @@ pub(crate) struct ResponseReader {
     meta: Option<ResponseMeta>,
     interim: u32,
     failed: bool,
+    /// The host ended the connection.
+    gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +108,7 @@ impl ClientConnection {
             meta: None,
             interim: 0,
             failed: false,
+            gone: false,
         };
         (writer, reader)
     }
@@ -249,6 +252,16 @@ impl ResponseReader {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
+    /// Whether the response left HTTP.
+    pub(crate) fn is_tunnel(&self) -> bool {
+        self.meta.is_some_and(|meta| meta.tunnel)
+    }
+
+    /// Whether the host ended the connection.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
     /// Bytes received since the last call.
     pub(crate) fn take_received(&mut self) -> u64 {
         self.input.take_received()
@@ -302,6 +315,7 @@ impl ResponseReader {
                 // Before the first byte, the upstream has only closed; after it, the response is
                 // cut off.
                 Ok((0, _)) | Err(_) => {
+                    self.gone = true;
                     let begun = !self.input.rest.is_empty();
                     return Poll::Ready(Err(if begun {
                         protocol(Malformed::EarlyEnd)
@@ -329,13 +343,15 @@ impl ResponseReader {
                     return Poll::Ready(Err(UpstreamError::Protocol(error.upstream())));
                 }
             }
-            let ended = match ready!(self.input.poll_fill(cx)) {
-                Ok(0) => {
-                    self.decoder.end_of_input().map_err(|error| UpstreamError::Protocol(error.upstream()))
-                }
+            let read = ready!(self.input.poll_fill(cx));
+            if matches!(read, Ok(read) if read > 0) {
+                continue;
+            }
+            self.gone = true;
+            let ended = match (read, self.decoder.end_of_input()) {
                 // A reset is not the end of a body, however it is framed.
-                Err(_) => Err(UpstreamError::ConnectionTermination),
-                Ok(_) => continue,
+                (Err(_), Ok(_)) => Err(UpstreamError::ConnectionTermination),
+                (_, end) => end.map_err(|error| UpstreamError::Protocol(error.upstream())),
             };
             self.failed |= ended.is_err();
             return Poll::Ready(ended);

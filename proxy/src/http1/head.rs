@@ -81,6 +81,7 @@ pub(super) fn section(
     used: usize,
 ) -> Result<Parsed, Malformed> {
     let (mut at, mut count) = (0, 0usize);
+    fields.reserve();
     loop {
         let Some(end) = line_end(bytes, at) else { return Ok(Parsed::Partial) };
         if used + end >= limits.bytes {
@@ -113,7 +114,7 @@ pub(super) fn section(
         if name.eq_ignore_ascii_case(b"host") {
             summary.hosts = summary.hosts.saturating_add(1);
             if let Some(host) = &mut host {
-                host.set(value).map_err(|_| Malformed::Characters)?;
+                host.set(value).map_err(|_| Malformed::Host)?;
             }
         } else if let Some(known) = fields.push_received(name, checked).map_err(|_| Malformed::Syntax)? {
             summary.note(known, value)?;
@@ -243,6 +244,27 @@ pub(super) fn request(
     options: &ServerOptions,
     limits: HeadLimits,
 ) -> Result<(Parsed, RequestMeta), Malformed> {
+    read_request(bytes, head, options, limits).map_err(|error| match error {
+        Malformed::Syntax | Malformed::Target | Malformed::Host if has_control(bytes) => {
+            Malformed::Characters
+        }
+        error => error,
+    })
+}
+
+/// Whether a whole head has a control character, which Envoy looks for before anything else.
+fn has_control(bytes: &[u8]) -> bool {
+    let mut scan = EndScan::default();
+    let head = if scan.complete(bytes) { bytes.get(..scan.scanned).unwrap_or_default() } else { b"" };
+    head.iter().any(|byte| byte.is_ascii_control() && !b"\t\r\n".contains(byte))
+}
+
+fn read_request(
+    bytes: &[u8],
+    head: &mut RequestHead,
+    options: &ServerOptions,
+    limits: HeadLimits,
+) -> Result<(Parsed, RequestMeta), Malformed> {
     let partial = RequestMeta { framing: Framing::None, keep_alive: false };
     head.clear();
     head.version = Version::Http11;
@@ -259,7 +281,12 @@ pub(super) fn request(
     let mut summary = Summary::default();
     let rest = bytes.get(end + 1..).unwrap_or_default();
     let RequestHead { fields, authority, .. } = head;
-    let parsed = section(rest, fields, Some(authority), &mut summary, limits, end + 1)?;
+    let parsed = if version.is_empty() {
+        // HTTP/0.9 has no headers.
+        Parsed::Complete(0)
+    } else {
+        section(rest, fields, Some(authority), &mut summary, limits, end + 1)?
+    };
     let Parsed::Complete(used) = parsed else { return Ok((Parsed::Partial, partial)) };
     let meta = finish_request(head, target, version, &summary, options)?;
     Ok((Parsed::Complete(end + 1 + used), meta))
@@ -284,11 +311,12 @@ fn request_line<'a>(line: &'a [u8], head: &mut RequestHead) -> Result<(&'a [u8],
     if target.is_empty() || !(version.is_empty() || versioned) {
         return Err(Malformed::Syntax);
     }
-    let placed =
-        if head.method == Method::Connect { Authority::new(target).map(drop) } else { head.path.set(target) };
-    if placed.is_err() || !target.is_ascii() {
-        return Err(Malformed::Target);
+    // The target of CONNECT is an authority, which is looked at last.
+    let placed = if head.method == Method::Connect { Ok(()) } else { head.path.set(target) };
+    if !target.is_ascii() {
+        return Err(Malformed::Syntax);
     }
+    placed.map_err(|_| Malformed::Target)?;
     Ok((target, version))
 }
 
@@ -316,28 +344,27 @@ fn finish_request(
     let http10 = version != b"HTTP/1.1";
     head.version = if http10 { Version::Http10 } else { Version::Http11 };
     let refused10 = http10 && !options.accept_http10;
-    let framing = match request_framing(head, summary, http10) {
-        // That it is HTTP/1.0 is what is wrong.
-        Err(Malformed::BodyNotAllowed) if refused10 && head.method != Method::Connect => {
-            return Err(Malformed::Version);
-        }
-        framing => framing?,
-    };
+    // Where several things are wrong, the order is Envoy's: it decides the status.
+    let placed = place_target(head, target, options);
+    if placed == Err(Malformed::Syntax) {
+        return Err(Malformed::Syntax);
+    }
+    let framing = request_framing(head, summary, http10);
+    let may_wait = framing == Err(Malformed::BodyNotAllowed) && head.method != Method::Connect;
+    if !may_wait {
+        framing?;
+    }
     if summary.hosts > 1 {
         return Err(Malformed::RepeatedHost);
     }
-    let has_authority = place_target(head, target, options)? || summary.hosts == 1;
+    let has_authority = placed? || summary.hosts == 1;
     if refused10 {
         return Err(Malformed::Version);
     }
-    if !has_authority {
-        if !http10 || options.default_host.is_empty() {
-            return Err(Malformed::MissingHost);
-        }
+    let framing = framing?;
+    head.empty_host = has_authority && head.authority.is_empty();
+    if !has_authority && http10 {
         head.authority.clone_from(&options.default_host);
-    }
-    if head.path.contains(&b'#') {
-        return Err(Malformed::Fragment);
     }
     drop_h2c_upgrade(head);
     let keep_alive = if http10 { summary.keep_alive && !summary.close } else { !summary.close };
@@ -349,8 +376,11 @@ fn request_framing(head: &mut RequestHead, summary: &Summary, http10: bool) -> R
         return Err(Malformed::LengthAndEncoding);
     }
     if head.method == Method::Connect {
-        // What follows is the tunnel's, so that a length can only mislead; 0 is harmless.
-        if summary.encoding.is_some() || summary.length.is_some_and(|length| length > 0) {
+        // What follows is the tunnel's, so that framing can only mislead; a length of 0 is harmless.
+        if summary.encoding.is_some() {
+            return Err(Malformed::Encoding);
+        }
+        if summary.length.is_some_and(|length| length > 0) {
             return Err(Malformed::BodyNotAllowed);
         }
         head.fields.remove(Known::ContentLength);

@@ -77,8 +77,6 @@ pub(crate) struct Refusal {
     pub details: &'static str,
     /// `DownstreamProtocolError` where the client broke the protocol.
     pub flag: Option<Flag>,
-    /// Whether the head was read whole before it was refused. Else nothing of it is known, as in Envoy.
-    pub keeps_head: bool,
 }
 
 impl Refusal {
@@ -94,8 +92,6 @@ impl Refusal {
     /// `max_stream_duration` ran out before the head was whole.
     pub(crate) const MAX_DURATION: Self =
         Self::without_head(408, "downstream duration timeout", "max_duration_timeout", None);
-    /// A request without an authority.
-    pub(crate) const MISSING_HOST: Self = Malformed::MissingHost.refusal();
     /// A header name with an underscore where the configuration rejects them.
     pub(crate) const UNDERSCORE: Self = Self::bad_request("http1.unexpected_underscore");
 
@@ -105,7 +101,7 @@ impl Refusal {
         details: &'static str,
         flag: Option<Flag>,
     ) -> Self {
-        Self { status, body, details, flag, keeps_head: false }
+        Self { status, body, details, flag }
     }
 
     const fn of_codec(status: u16, body: &'static str, details: &'static str) -> Self {
@@ -114,10 +110,6 @@ impl Refusal {
 
     const fn bad_request(details: &'static str) -> Self {
         Self::of_codec(400, "Bad Request", details)
-    }
-
-    const fn of_whole_head(details: &'static str) -> Self {
-        Self { status: 400, body: "", details, flag: None, keeps_head: true }
     }
 }
 
@@ -129,6 +121,8 @@ pub(crate) enum Malformed {
     /// A character that no value or authority may hold.
     Characters,
     Target,
+    /// A host that is none.
+    Host,
     /// A target whose scheme is not of HTTP.
     Scheme,
     /// A target of `https` from a client that is not trusted, without TLS.
@@ -145,10 +139,8 @@ pub(crate) enum Malformed {
     BodyNotAllowed,
     /// Not HTTP/1.1 (nor an accepted HTTP/1.0).
     Version,
-    MissingHost,
     /// More than one `host`: RFC 9112, 3.2 (Envoy joins them; we refuse, since two servers may read two hosts).
     RepeatedHost,
-    Fragment,
     /// A 101 that was not asked for, or too many interim responses.
     Interim,
     /// The connection ended inside a message.
@@ -164,6 +156,7 @@ impl Malformed {
             }
             Self::Characters => Refusal::bad_request("http1.invalid_characters"),
             Self::Target => Refusal::bad_request("http1.invalid_url"),
+            Self::Host => Refusal::bad_request("http.invalid_authority"),
             Self::Scheme => Refusal::bad_request("http1.invalid_scheme"),
             Self::HttpsOnPlaintext => {
                 Refusal::of_codec(403, "Forbidden", "http1.https_url_on_plaintext_connection")
@@ -174,8 +167,6 @@ impl Malformed {
             Self::TooManyFields => too_large("http1.too_many_headers"),
             Self::Encoding => Refusal::of_codec(501, "Not Implemented", "http1.invalid_transfer_encoding"),
             Self::Version => Refusal::of_codec(426, "Upgrade Required", "low_version"),
-            Self::MissingHost => Refusal::of_whole_head("missing_host_header"),
-            Self::Fragment => Refusal::of_whole_head("path_normalization_failed"),
         }
     }
 
@@ -193,12 +184,11 @@ impl Malformed {
             Self::Characters => "invalid characters in the head",
             Self::Syntax
             | Self::Target
+            | Self::Host
             | Self::Scheme
             | Self::HttpsOnPlaintext
             | Self::Version
-            | Self::MissingHost
-            | Self::RepeatedHost
-            | Self::Fragment => "malformed response",
+            | Self::RepeatedHost => "malformed response",
         }
     }
 }

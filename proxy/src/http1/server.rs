@@ -13,7 +13,7 @@ use super::body::{BodyDecoder, Framing, Input, Output};
 use super::encode::{self, BodyWriter, RespondingTo};
 use super::head::{self, EndScan, Parsed, RequestMeta};
 use super::{EncodeOptions, HeadLimits, Malformed, Refusal, ServerOptions};
-use crate::error::DownstreamError;
+use crate::error::{DownstreamError, Flag};
 use crate::message::{Fields, Frame, Known, Method, RequestHead, ResponseHead, Version};
 
 /// A client's connection, one request after the other.
@@ -32,8 +32,10 @@ pub(crate) struct ServerConnection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeadEvent {
     Request,
-    /// The client closed the connection.
-    Closed,
+    /// The client closed the connection, perhaps after it had begun a request.
+    Closed {
+        begun: bool,
+    },
     /// The codec responds to the request and closes the connection.
     Refused(Refusal),
 }
@@ -171,13 +173,17 @@ impl ServerConnection {
     }
 
     /// Gives up on a request: the response is its refusal, and the last of the connection.
-    pub(crate) fn give_up_head(&mut self) {
+    pub(crate) fn refuse_head(&mut self, refusal: Refusal) -> HeadEvent {
+        // Nobody knows where the request ends.
+        self.decoder = BodyDecoder::new(Framing::UntilClose, false, self.limits);
         self.shared.head.set(false);
         self.shared.connect.set(false);
         self.shared.upgrade.set(false);
         self.shared.request_done.set(false);
         self.shared.response.set(Progress::NotBegun);
         self.shared.close.set(true);
+        self.shared.protocol_error.set(refusal.flag == Some(Flag::DownstreamProtocolError));
+        HeadEvent::Refused(refusal)
     }
 
     /// Sends what waits.
@@ -227,7 +233,7 @@ impl ServerConnection {
                 self.scan.complete(&self.input.rest);
             }
             if self.input.rest.len() > limits.bytes {
-                return Poll::Ready(self.refused(Malformed::TooLarge));
+                return Poll::Ready(self.refuse_head(Malformed::TooLarge.refusal()));
             }
             fresh = self.input.rest.is_empty();
             let read = if fresh {
@@ -247,7 +253,8 @@ impl ServerConnection {
             match read {
                 Ok((0, _)) | Err(_) => {
                     self.shared.gone.set(true);
-                    return Poll::Ready(HeadEvent::Closed);
+                    let begun = !self.input.rest.is_empty();
+                    return Poll::Ready(HeadEvent::Closed { begun });
                 }
                 Ok((_, parsed)) => {
                     if let Some(event) = parsed.and_then(|parsed| self.begun(parsed, head)) {
@@ -269,7 +276,7 @@ impl ServerConnection {
             Ok((Parsed::Complete(_), meta)) => meta,
             Ok((Parsed::Partial, _)) => return None,
             Err(error) => {
-                let refused = self.refused(error);
+                let refused = self.refuse_head(error.refusal());
                 // The response to HEAD has no body, whatever else is wrong with the request.
                 self.shared.head.set(head.method == Method::Head);
                 return Some(refused);
@@ -284,13 +291,6 @@ impl ServerConnection {
         self.shared.response.set(Progress::NotBegun);
         self.shared.close.set(self.shared.close.get() || !meta.keep_alive);
         Some(HeadEvent::Request)
-    }
-
-    fn refused(&mut self, error: Malformed) -> HeadEvent {
-        let refusal = error.refusal();
-        self.give_up_head();
-        self.shared.protocol_error.set(refusal.flag.is_some());
-        HeadEvent::Refused(refusal)
     }
 }
 
@@ -457,16 +457,22 @@ impl ResponseWriter<'_> {
         self.body = BodyWriter::Done;
     }
 
-    fn begin(&mut self, head: &ResponseHead, end: bool) {
+    /// Whether the connection ends with this response, which says so.
+    ///
+    /// A response to a request that is not whole ends it, instead of waiting for bytes that are not
+    /// needed. So does the refusal of an upgrade: bytes behind the request may be the other
+    /// protocol's.
+    pub(crate) fn announces_close(&self, head: &ResponseHead) -> bool {
         let shared = self.shared;
-        // A response to a request that is not whole ends the connection, instead of waiting for
-        // bytes that are not needed. So does the refusal of an upgrade: bytes behind the request
-        // may be the other protocol's.
         let tunnel = head.status == 101 || (shared.connect.get() && (200..300).contains(&head.status));
         let asked_for_tunnel = shared.upgrade.get() || shared.connect.get();
-        let unfinished = !tunnel && (!shared.request_done.get() || asked_for_tunnel);
-        let asked = head.fields.has_token(Known::Connection, b"close");
-        shared.close.set(shared.close.get() || unfinished || asked);
+        let unfinished = !shared.request_done.get() || asked_for_tunnel;
+        !tunnel && (shared.close.get() || unfinished || head.fields.has_token(Known::Connection, b"close"))
+    }
+
+    fn begin(&mut self, head: &ResponseHead, end: bool) {
+        let shared = self.shared;
+        shared.close.set(shared.close.get() || self.announces_close(head));
         let responding_to = RespondingTo {
             head: shared.head.get(),
             connect: shared.connect.get(),

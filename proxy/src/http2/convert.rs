@@ -86,6 +86,17 @@ pub(super) fn request_in(
         }
     }
     let protocol = request.extensions().get::<h2::ext::Protocol>();
+    let has_path = match head.path.first() {
+        Some(b'/') => true,
+        Some(b'*') => head.path.len() == 1 && head.method == Method::Options,
+        // Of CONNECT.
+        None => true,
+        Some(_) => false,
+    };
+    // RFC 9113, 8.3.1.
+    if head.authority.is_empty() || !has_path {
+        return Err(Invalid);
+    }
     if let Some(protocol) = protocol {
         head.method = Method::Get;
         head.fields.push(Known::Connection, b"upgrade");

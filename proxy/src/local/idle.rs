@@ -3,15 +3,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
-use tokio::sync::Notify;
-
-/// The idle connections of one worker. Those that never had a request come first.
+/// The idle connections of one worker, each with what wakes its task. Those that never had a request
+/// come first.
 #[derive(Debug, Default)]
 pub(crate) struct IdleConnections {
     next: Cell<u64>,
-    all: RefCell<BTreeMap<Key, Rc<Notify>>>,
+    all: RefCell<BTreeMap<Key, Waker>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,36 +21,69 @@ struct Key {
     since: u64,
 }
 
-/// A connection's place among them; it leaves when this is dropped.
+/// A connection's place among them. Where connections do not make way, it costs nothing.
 #[derive(Debug)]
-pub(crate) struct Idle {
-    connections: Rc<IdleConnections>,
-    key: Key,
+pub(crate) struct IdlePlace {
+    among: Option<Rc<IdleConnections>>,
+    /// While the connection is idle.
+    key: Cell<Option<Key>>,
 }
 
 impl IdleConnections {
-    /// Enters a connection, whose `evicted` is notified when it has to close.
-    pub(crate) fn enter(self: &Rc<Self>, used: bool, evicted: &Rc<Notify>) -> Idle {
-        let since = self.next.get();
-        self.next.set(since.wrapping_add(1));
-        let key = Key { used, since };
-        self.all.borrow_mut().insert(key, Rc::clone(evicted));
-        Idle { connections: Rc::clone(self), key }
-    }
-
     /// Closes the longest idle one; false where there is none.
     pub(crate) fn evict(&self) -> bool {
         let longest = self.all.borrow_mut().pop_first();
-        longest.is_some_and(|(_, evicted)| {
-            evicted.notify_one();
+        longest.is_some_and(|(_, task)| {
+            task.wake();
             true
         })
     }
 }
 
-impl Drop for Idle {
+impl IdlePlace {
+    /// Of a new connection, which is idle until it has brought a request.
+    pub(crate) fn new(among: Option<Rc<IdleConnections>>) -> Self {
+        let place = Self { among, key: Cell::default() };
+        place.enter(false);
+        place
+    }
+
+    /// The connection is idle from now on.
+    pub(crate) fn enter(&self, used: bool) {
+        let Some(among) = &self.among else { return };
+        let since = among.next.get();
+        among.next.set(since.wrapping_add(1));
+        let key = Key { used, since };
+        among.all.borrow_mut().insert(key, Waker::noop().clone());
+        self.key.set(Some(key));
+    }
+
+    /// The connection has a request. False when it was evicted already: it ends with that request.
+    pub(crate) fn leave(&self) -> bool {
+        let (Some(among), Some(key)) = (&self.among, self.key.take()) else { return true };
+        among.all.borrow_mut().remove(&key).is_some()
+    }
+
+    /// Waits until a new connection needs the place.
+    pub(crate) async fn evicted(&self) {
+        poll_fn(|context| self.poll_evicted(context)).await;
+    }
+
+    fn poll_evicted(&self, context: &Context<'_>) -> Poll<()> {
+        let (Some(among), Some(key)) = (&self.among, self.key.get()) else { return Poll::Pending };
+        match among.all.borrow_mut().get_mut(&key) {
+            Some(task) => {
+                task.clone_from(context.waker());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
+        }
+    }
+}
+
+impl Drop for IdlePlace {
     fn drop(&mut self) {
-        self.connections.all.borrow_mut().remove(&self.key);
+        self.leave();
     }
 }
 

@@ -88,10 +88,12 @@ pub(crate) fn render(
     let routes_type = head.fields.get(Known::ContentType).map(<[u8]>::to_vec);
     let (body, content_type) = apply(reply, mappers, context, &mut head);
     head.fields.remove(Known::ContentLength);
-    if context.request.is_some_and(RequestHead::is_grpc) {
-        return grpc_response(reply, head, &body);
-    }
     let is_head = context.request.is_some_and(|request| request.method == Method::Head);
+    if context.request.is_some_and(RequestHead::is_grpc) {
+        // The message is the body in another place, and HEAD has none.
+        let message: &[u8] = if is_head { b"" } else { &body };
+        return grpc_response(reply, head, message);
+    }
     if body.is_empty() {
         head.fields.remove(Known::ContentType);
         return Rendered { head, body };
@@ -208,6 +210,11 @@ impl LocalReply {
     /// No virtual host or no route matched.
     pub(crate) fn route_not_found() -> Self {
         Self::new(404, "", "route_not_found").flagged(Flag::NoRouteFound)
+    }
+
+    /// The path begins with something else than a slash.
+    pub(crate) fn path_not_relative() -> Self {
+        Self::new(404, "", "absolute_path_rejected")
     }
 
     /// The route's cluster does not exist; `status` is the route's `cluster_not_found_response_code` (503).
@@ -335,6 +342,13 @@ impl LocalReply {
     /// A redirection to `location`.
     pub(crate) fn redirect(status: u16, location: Vec<u8>) -> Self {
         Self { headers: self::location(Some(location)), ..Self::new(status, "", "direct_response") }
+    }
+
+    /// Whether it reports what came of the attempts. Other replies are about the client, or come while attempts last.
+    pub(crate) fn is_of_router(&self) -> bool {
+        const OF_MANAGER: [&str; 3] =
+            ["stream_idle_timeout", "request_overall_timeout", "max_duration_timeout"];
+        self.flag != Some(Flag::DownstreamProtocolError) && !OF_MANAGER.contains(&&*self.details)
     }
 
     fn flagged(mut self, flag: Flag) -> Self {

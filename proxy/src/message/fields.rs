@@ -14,7 +14,13 @@ use super::work;
 pub(crate) struct Fields {
     bytes: Vec<u8>,
     list: Vec<Field>,
+    /// The well-known names that were put in since it was empty: the others need no search.
+    known: u128,
 }
+
+/// Room for a usual head and what the proxy adds to it, so that it does not grow in steps.
+const USUAL_BYTES: usize = 512;
+const USUAL_FIELDS: usize = 16;
 
 #[derive(Clone, Copy)]
 struct Field {
@@ -34,6 +40,13 @@ impl Fields {
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
+        self.known = 0;
+    }
+
+    /// Makes room for a head that is about to be read.
+    pub(crate) fn reserve(&mut self) {
+        self.bytes.reserve(USUAL_BYTES);
+        self.list.reserve(USUAL_FIELDS);
     }
 
     /// Gives back buffers that a large head has made large. Only for a list that was cleared.
@@ -58,7 +71,7 @@ impl Fields {
     pub(crate) fn push<'n, 'v>(&mut self, name: impl Into<FieldName<'n>>, value: impl Into<FieldValue<'v>>) {
         let (known, name) = self.store_name(name.into());
         let value = self.store(value.into());
-        self.list.push(Field { known, name, value });
+        self.insert(Field { known, name, value });
     }
 
     /// Appends a header as an HTTP/1 peer sent it: its name is checked here and may hold capitals. Which well-known name it is.
@@ -87,14 +100,15 @@ impl Fields {
             stored
         };
         let value = self.store(value);
-        self.list.push(Field { known, name, value });
+        self.insert(Field { known, name, value });
         Ok(known)
     }
 
     /// The first value of a name.
     pub(crate) fn get<'a>(&self, name: impl Into<Name<'a>>) -> Option<&[u8]> {
         let name = name.into();
-        self.list.iter().find(|field| self.is(field, name)).map(|field| self.slice(field.value))
+        let mut list = self.having(name).iter();
+        list.find(|field| self.is(field, name)).map(|field| self.slice(field.value))
     }
 
     /// The first value of a name, to be put elsewhere.
@@ -108,7 +122,8 @@ impl Fields {
         name: impl Into<Name<'a>>,
     ) -> impl Iterator<Item = &'s [u8]> + 's {
         let name = name.into();
-        self.list.iter().filter(move |field| self.is(field, name)).map(|field| self.slice(field.value))
+        let list = self.having(name).iter();
+        list.filter(move |field| self.is(field, name)).map(|field| self.slice(field.value))
     }
 
     pub(crate) fn contains<'a>(&self, name: impl Into<Name<'a>>) -> bool {
@@ -142,7 +157,7 @@ impl Fields {
     ) {
         let start = self.bytes.len();
         let mut separate: &[u8] = b"";
-        for at in 0..self.list.len() {
+        for at in 0..self.having(name.into()).len() {
             let Some(field) = self.list.get(at).copied().filter(|field| field.known == Some(name)) else {
                 continue;
             };
@@ -180,6 +195,9 @@ impl Fields {
     /// Removes every value of a name; whether there was one.
     pub(crate) fn remove<'a>(&mut self, name: impl Into<Name<'a>>) -> bool {
         let name = name.into();
+        if !self.may_have(name) {
+            return false;
+        }
         let before = self.list.len();
         self.retain_fields(|fields, field| !fields.is(field, name));
         self.list.len() != before
@@ -246,18 +264,38 @@ impl Fields {
 
     fn set_stored(&mut self, name: FieldName<'_>, value: Span) {
         let mut found = false;
-        let mut list = std::mem::take(&mut self.list);
-        list.retain_mut(|field| {
-            if !self.is(field, name.0) {
-                return true;
-            }
-            field.value = value;
-            !std::mem::replace(&mut found, true)
-        });
-        self.list = list;
+        if self.may_have(name.0) {
+            let mut list = std::mem::take(&mut self.list);
+            list.retain_mut(|field| {
+                if !self.is(field, name.0) {
+                    return true;
+                }
+                field.value = value;
+                !std::mem::replace(&mut found, true)
+            });
+            self.list = list;
+        }
         if !found {
             let (known, name) = self.store_name(name);
-            self.list.push(Field { known, name, value });
+            self.insert(Field { known, name, value });
+        }
+    }
+
+    fn insert(&mut self, field: Field) {
+        self.known |= field.known.map_or(0, Known::bit);
+        self.list.push(field);
+    }
+
+    /// All headers, or none where none has that name.
+    fn having(&self, name: Name<'_>) -> &[Field] {
+        if self.may_have(name) { &self.list } else { &[] }
+    }
+
+    /// False when no header has that name.
+    fn may_have(&self, name: Name<'_>) -> bool {
+        match name {
+            Name::Known(known) => self.known & known.bit() != 0,
+            Name::Other(_) => true,
         }
     }
 
@@ -325,6 +363,62 @@ mod tests {
             all,
             [(b"x-a".to_vec(), b"3".to_vec()), (b"content-type".to_vec(), b"text/plain".to_vec())]
         );
+    }
+
+    proptest::proptest! {
+        /// The model is a plain list, which is searched from end to end.
+        #[test]
+        fn look_ups_find_what_a_plain_list_has(
+            steps in proptest::collection::vec((0_u8..7, 0_usize..4, 0_u64..100), 0..40),
+        ) {
+            let names = ["date", "via", "x-one", "x-two"];
+            let (mut fields, mut model) = (Fields::default(), Vec::<(&str, String)>::new());
+            for (step, at, value) in steps {
+                let name = names[at];
+                let has = model.iter().any(|(have, _)| *have == name);
+                match step {
+                    0 => {
+                        fields.push_received(name.to_ascii_uppercase().as_bytes(), value.into()).unwrap();
+                        model.push((name, value.to_string()));
+                    }
+                    1 => {
+                        fields.push(name, value);
+                        model.push((name, value.to_string()));
+                    }
+                    2 if has => {
+                        fields.set(name, value);
+                        let first = model.iter().position(|(have, _)| *have == name).unwrap();
+                        model[first].1 = value.to_string();
+                        let mut seen = false;
+                        model.retain(|(have, _)| *have != name || !std::mem::replace(&mut seen, true));
+                    }
+                    2 => {
+                        fields.set(name, value);
+                        model.push((name, value.to_string()));
+                    }
+                    3 => {
+                        proptest::prop_assert_eq!(fields.remove(name), has);
+                        model.retain(|(have, _)| *have != name);
+                    }
+                    4 => {
+                        fields.retain(|have, _| have != name.into());
+                        model.retain(|(have, _)| *have != name);
+                    }
+                    5 => fields = fields.clone(),
+                    _ => {
+                        fields.clear();
+                        model.clear();
+                    }
+                }
+                for name in names {
+                    let expected = || model.iter().filter(|(have, _)| *have == name);
+                    let all: Vec<_> = expected().map(|(_, value)| value.as_bytes()).collect();
+                    proptest::prop_assert_eq!(fields.get_all(name).collect::<Vec<_>>(), &*all);
+                    proptest::prop_assert_eq!(fields.get(name), all.first().copied());
+                    proptest::prop_assert_eq!(fields.contains(name), !all.is_empty());
+                }
+            }
+        }
     }
 
     #[test]

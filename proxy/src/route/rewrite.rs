@@ -65,12 +65,10 @@ impl Mirror {
             MirrorHost::Keep => authority.clone(),
             MirrorHost::Literal(host) => host.clone(),
             MirrorHost::Shadow => {
-                let mut colons = authority.iter().enumerate().filter(|(_, byte)| **byte == b':');
-                // In front of the port; an IPv6 address has more colons than one.
-                let at = match (colons.next(), colons.next()) {
-                    (Some((at, _)), None) => at,
-                    _ => authority.len(),
-                };
+                // In front of the port. The colons of an IPv6 address stand in brackets.
+                let colon = authority.iter().rposition(|&byte| matches!(byte, b':' | b']'));
+                let colon = colon.filter(|&at| authority.get(at) == Some(&b':'));
+                let at = colon.unwrap_or(authority.len());
                 let (host, port) = authority.split_at(at);
                 Authority::new([host, b"-shadow", port].concat()).unwrap_or_else(|_| authority.clone())
             }

@@ -21,13 +21,19 @@ pub(crate) struct Opened {
     host: Arc<Host>,
     at: Instant,
     permit: Permit,
+    /// It was made, or refused: else it ends because nobody waits for it any more.
+    settled: bool,
 }
 
 impl Opened {
-    pub(crate) fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
-        cluster.stats().upstream_cx_active.inc();
-        host.stats.shard(cluster.shard()).cx_active.inc();
-        Self { stats: cluster.stats_scope(), host: Arc::clone(host), at: time::now(), permit }
+    fn new(cluster: &LocalCluster, host: &Arc<Host>, permit: Permit) -> Self {
+        let (stats, counts) = (cluster.stats(), host.stats.shard(cluster.shard()));
+        stats.upstream_cx_total.inc();
+        stats.upstream_cx_active.inc();
+        counts.cx_total.inc();
+        counts.cx_active.inc();
+        let stats = cluster.stats_scope();
+        Self { stats, host: Arc::clone(host), at: time::now(), permit, settled: false }
     }
 
     pub(super) fn stats(&self) -> &ClusterStats {
@@ -52,16 +58,24 @@ impl Drop for Opened {
         let stats = self.stats();
         stats.upstream_cx_active.dec();
         stats.upstream_cx_destroy.inc();
+        if !self.settled {
+            stats.upstream_cx_destroy_local.inc();
+        }
         stats.upstream_cx_length_ms.record(millis(self.at.elapsed()));
         self.host.stats.shard(self.stats.1).cx_active.dec();
     }
 }
 
-/// Connects to `host` within the cluster's `connect_timeout`, and counts a failure.
-pub(crate) async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpStream, UpstreamError> {
+/// Connects to `host` within the cluster's `connect_timeout`. As in Envoy, this counts as a
+/// connection from its begin, also if it is never made.
+pub(crate) async fn connect(
+    host: &Arc<Host>,
+    cluster: &LocalCluster,
+    permit: Permit,
+) -> Result<(TcpStream, Opened), UpstreamError> {
     let (policy, stats) = (&cluster.policy, cluster.stats());
     let counts = host.stats.shard(cluster.shard());
-    let begun = time::now();
+    let mut opened = Opened::new(cluster, host, permit);
     match tokio::time::timeout(
         policy.connect_timeout,
         open(host.address, policy.tcp_keepalive, policy.socket_buffers),
@@ -69,12 +83,13 @@ pub(crate) async fn connect(host: &Host, cluster: &LocalCluster) -> Result<TcpSt
     .await
     {
         Ok(Ok(stream)) => {
-            stats.upstream_cx_total.inc();
-            counts.cx_total.inc();
-            stats.upstream_cx_connect_ms.record(millis(begun.elapsed()));
-            Ok(stream)
+            opened.settled = true;
+            stats.upstream_cx_connect_ms.record(millis(opened.at.elapsed()));
+            Ok((stream, opened))
         }
         Ok(Err(error)) => {
+            opened.settled = true;
+            stats.upstream_cx_destroy_remote.inc();
             stats.upstream_cx_connect_fail.inc();
             counts.cx_connect_fail.inc();
             Err(UpstreamError::ConnectFailure(os_text(&error)))

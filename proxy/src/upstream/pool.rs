@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::clusters::LocalCluster;
-use super::connect::{Opened, connect};
+use super::connect::connect;
 use super::queue::{Queue, Waiter, room};
 use super::stream::{Codec, Connection, Lease, UpstreamStream};
 use crate::cluster::Host;
@@ -310,17 +310,18 @@ impl Pool {
         permit: Permit,
     ) -> Result<Rc<Connection>, UpstreamError> {
         let deadline = Instant::now() + cluster.policy.connect_timeout;
-        let stream = connect(host, cluster).await?;
-        let local = stream.local_addr().ok();
-        let opened = Opened::new(cluster, host, permit);
         let (policy, stats) = (&cluster.policy, cluster.stats());
+        match self.version {
+            Version::Http2 => stats.upstream_cx_http2_total.inc(),
+            Version::Http10 | Version::Http11 => stats.upstream_cx_http1_total.inc(),
+        }
+        let (stream, opened) = connect(host, cluster, permit).await?;
+        let local = stream.local_addr().ok();
         if self.version != Version::Http2 {
-            stats.upstream_cx_http1_total.inc();
             let codec = Codec::http1(http1::ClientConnection::new(stream, policy.http1));
             opening.done();
             return Ok(Rc::new(Connection::new(self, opened, policy, local, codec)));
         }
-        stats.upstream_cx_http2_total.inc();
         let (codec, driver) = http2::ClientConnection::handshake(stream, &policy.http2).await?;
         let connection = Connection::new(self, opened, policy, local, Codec::Http2(codec));
         connection.unsettled.set(opening.done_but_unsettled());

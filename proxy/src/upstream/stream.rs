@@ -100,7 +100,11 @@ impl UpstreamStream {
 
     /// Counts a stream that ends here, where that is a reset. One of HTTP/1 is its connection, which
     /// is counted when it closes.
-    pub(crate) fn count_reset(&self, stats: &ClusterStats) {
+    pub(crate) fn end(&mut self, stats: &ClusterStats) {
+        if let ResponseReader::Http1(rx) = &self.rx {
+            // What ends a tunnel is said by who carries it.
+            self.lease.lost |= rx.is_gone() && !rx.is_tunnel();
+        }
         let (RequestWriter::Http2(tx), ResponseReader::Http2(rx)) = (&self.tx, &self.rx) else { return };
         match rx.failed() {
             Some(UpstreamError::RemoteReset) => stats.upstream_rq_rx_reset.inc(),
@@ -116,8 +120,18 @@ impl UpstreamStream {
     pub(crate) fn finish(self) {
         if let (RequestWriter::Http1(mut tx), ResponseReader::Http1(mut rx)) = (self.tx, self.rx) {
             self.lease.connection.count_bytes(rx.take_received(), tx.take_sent());
-            if let Codec::Http1(codec) = &self.lease.connection.codec {
-                *codec.borrow_mut() = http1::ClientConnection::rejoin(tx, rx);
+            let whole = tx.is_complete() && rx.is_end();
+            let connection = &self.lease.connection;
+            if let Codec::Http1(codec) = &connection.codec {
+                let again = http1::ClientConnection::rejoin(tx, rx);
+                if again.is_none() && whole {
+                    // The host ended it with the response, or said that it will.
+                    if !self.lease.lost {
+                        connection.with_stats(|stats| stats.upstream_cx_close_notify.inc());
+                    }
+                    connection.close_with(self.lease.lost, false);
+                }
+                *codec.borrow_mut() = again;
             }
         }
     }

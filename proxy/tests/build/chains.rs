@@ -54,6 +54,59 @@ fn two_chains_for_the_same_connections_are_refused_and_others_are_not() {
     assert_eq!(graph.listeners[0].listener.chains.chains.len(), 2);
 }
 
+/// Pairs of chains with small lists of ranges, against the law that two chains overlap when they have
+/// a value of every condition in common.
+#[test]
+fn chains_overlap_when_they_share_a_value_of_every_condition() {
+    let lists: [&[u32]; 5] = [&[], &[1], &[2], &[1, 2], &[3, 1]];
+    let ranges = |field: &str, ends: &[u32]| {
+        let items: Vec<_> =
+            ends.iter().map(|end| format!("{{ address_prefix: 10.0.0.{end}, prefix_len: 32 }}")).collect();
+        format!("{field}: [{}]", items.join(", "))
+    };
+    let ports = |ends: &[u32]| format!("source_ports: {ends:?}");
+    let shares = |one: &[u32], other: &[u32]| {
+        one.is_empty() && other.is_empty() || one.iter().any(|end| other.contains(end))
+    };
+    let filters = proxy(DOWN_TO_BOTH);
+    for choice in 0..lists.len().pow(4) {
+        let list = |digit: u32| lists[choice / lists.len().pow(digit) % lists.len()];
+        let chain = |destinations, source_ports| {
+            let conditions = [ranges("prefix_ranges", destinations), ports(source_ports)].join(", ");
+            format!("{{ filter_chain_match: {{ {conditions} }}, filters: [{filters}] }}")
+        };
+        let text =
+            listener(&format!("filter_chains: [{}, {}]", chain(list(0), list(1)), chain(list(2), list(3))));
+        let overlap = shares(list(0), list(2)) && shares(list(1), list(3));
+        match built(&text) {
+            Ok(_) => assert!(!overlap, "{text}"),
+            Err(found) => {
+                assert!(
+                    overlap && found[0].message.contains("same connections as `filter_chains[0]`"),
+                    "{found:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn chains_with_too_many_combinations_of_conditions_are_refused_by_name() {
+    let ports: Vec<_> = (1..=400).collect();
+    let ranges: Vec<_> =
+        (0..200).map(|end| format!("{{ address_prefix: 10.0.0.{end}, prefix_len: 32 }}")).collect();
+    let chains = |ports: &[u32]| {
+        let filters = proxy(DOWN_TO_BOTH);
+        listener(&format!(
+            "filter_chains: [{{ filter_chain_match: {{ source_ports: {ports:?}, prefix_ranges: [{0}], \
+             source_prefix_ranges: [{0}] }}, filters: [{filters}] }}]",
+            ranges.join(", ")
+        ))
+    };
+    refused(&chains(&ports), "filter_chains[0].filter_chain_match", "more than 100000 combinations");
+    assert!(built(&chains(&[1, 2])).is_ok());
+}
+
 #[test]
 fn the_last_filter_must_end_the_chain_and_no_other_may() {
     let limit = filter("lim", "connection_limit.v3.ConnectionLimit", "max_connections: 1");

@@ -50,7 +50,10 @@ impl Connection {
     }
 
     pub fn try_new(address: SocketAddr) -> io::Result<Self> {
-        Self::over(TcpStream::connect(address)?)
+        let stream = TcpStream::connect(address)?;
+        // A proxy that reads nothing more must not hold up the test for ever.
+        stream.set_write_timeout(Some(DEADLINE))?;
+        Self::over(stream)
     }
 
     pub fn over(stream: TcpStream) -> io::Result<Self> {

@@ -94,6 +94,7 @@ impl Connection {
     pub fn client_with(address: SocketAddr, settings: &[(u16, u32)]) -> io::Result<Self> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(DEADLINE))?;
+        stream.set_write_timeout(Some(DEADLINE))?;
         stream.write_all(PREFACE)?;
         Self::begin(stream, settings, 1)
     }

@@ -156,3 +156,44 @@ fn a_port_in_a_host_is_ignored_as_in_envoy() {
     }
     super::record::compare("host-ports", &found, |_, _| None);
 }
+
+/// Every method, target, version and framing together: which of several mistakes decides the status.
+#[test]
+fn of_several_mistakes_the_one_that_envoy_sees_first_decides() {
+    const TARGETS: [(&str, &[&str]); 2] = [
+        ("GET", &["*", "/", "here", "http:x", "ftp://h/", "/a#f", "http://h:x/"]),
+        ("CONNECT", &["here:80", "*", "/", "here"]),
+    ];
+    const VERSIONS: [&str; 5] = [" HTTP/1.1", " HTTP/1.0", "", " HTTP/2.0", " HTTP/1.2"];
+    const LINES: [&str; 9] = [
+        "",
+        "transfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip\r\n",
+        "transfer-encoding: chunked, chunked\r\n",
+        "content-length: 5\r\n",
+        "content-length: x\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 5\r\n",
+        "bad\u{1}: x\r\n",
+        "no colon\r\n",
+    ];
+    let port = free_port();
+    let direct = json!([{ "match": { "prefix": "/" }, "direct_response": { "status": 204 } }]);
+    let manager = json!({ "delayed_close_timeout": "0s" });
+    let _proxy = Proxy::start(&config(&[http("one", port, &direct, manager)], &[]));
+    let mut found = Vec::new();
+    for (method, targets) in TARGETS {
+        for (target, version) in targets.iter().flat_map(|target| VERSIONS.map(|version| (*target, version)))
+        {
+            for host in ["host: here\r\n", ""] {
+                let statuses = LINES.map(|lines| {
+                    let mut client = http1::Connection::new(at(port));
+                    client.send(format!("{method} {target}{version}\r\n{host}{lines}\r\n"));
+                    client.response().map_or("end".to_owned(), |response| response.status.to_string())
+                });
+                let with = if host.is_empty() { " without a host" } else { "" };
+                found.push((format!("{method} {target}{version}{with}"), statuses.join(" ")));
+            }
+        }
+    }
+    super::record::compare("mistakes", &found, |_, _| None);
+}

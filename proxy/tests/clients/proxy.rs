@@ -302,6 +302,14 @@ impl Logs {
         self.0.path().join(name)
     }
 
+    /// The first line of a log, once it is there.
+    pub fn first_line(&self, name: &str) -> String {
+        wait(&format!("the log {name}"), || {
+            let text = self.read(name);
+            text.split_once('\n').map(|(line, _)| line.to_owned())
+        })
+    }
+
     pub fn read(&self, name: &str) -> String {
         let bytes = std::fs::read(self.path(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()

@@ -226,8 +226,10 @@ fn outcome(response: std::io::Result<http2::Response>) -> String {
     text
 }
 
-/// A listener in front of a host of its own, and what they noted. What `h2` refuses ends the
-/// connection to the host, with whatever else is on it.
+/// A listener in front of a host of its own, and what they noted. An unknown pseudo-header or a capital
+/// in the trailers of a response is an error of the connection to `h2`: it ends the connection to the
+/// host, with whatever else is on it. Envoy does so for every malformed block, unless
+/// `override_stream_error_on_invalid_http_message` is set.
 struct Bench<'l> {
     name: String,
     port: u16,

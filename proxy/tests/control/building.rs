@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use super::servers::{Reply, http};
 use super::*;
 use proxy::build::Packed;
 
@@ -117,12 +118,47 @@ async fn other_runtime_values_do_not_hide_that_the_last_text_was_refused() {
     let mut status = running.handles.accepted.clone();
     status.wait_for(|status| status.rejected.is_some()).await.unwrap();
     let (done, carried_out) = tokio::sync::oneshot::channel();
-    send(Event::Runtime { values: vec![("any".to_owned(), "5".to_owned())], done }).await;
-    carried_out.await.unwrap();
+    send(Event::Runtime { changes: vec![("any".to_owned(), "5".to_owned())], done }).await;
+    carried_out.await.unwrap().unwrap();
     assert!(status.borrow().rejected.is_some());
     send(Event::Configuration(Ok(text(2)))).await;
     running.hosts("one", &["127.0.0.1:2"]).await;
     status.wait_for(|status| status.rejected.is_none()).await.unwrap();
+}
+
+#[tokio::test]
+async fn values_that_a_configuration_cannot_be_built_with_are_refused_and_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |port: u16| {
+        let text = with_log(&folder.path().join("log"), "")
+            .replace("port_value: 1 }", &format!("port_value: {port} }}"));
+        let text = text.replace("match: { prefix: / }", "match: { safe_regex: { regex: '/a(b|cd)*' } }");
+        format!("layered_runtime: {{ layers: [{{ name: admin, admin_layer: {{}} }}] }}\n{text}")
+    };
+    let mut running = start(&text(1), None);
+    running.hosts("one", &["127.0.0.1:1"]).await;
+    let modify = async |key: &str, value: &str| {
+        let (done, carried_out) = tokio::sync::oneshot::channel();
+        let changes = vec![(key.to_owned(), value.to_owned())];
+        running.handles.events.send(Event::Runtime { changes, done }).await.unwrap();
+        carried_out.await.unwrap()
+    };
+    let limit = "re2.max_program_size.error_level";
+    // One after the other: a refused value does not refuse the next request.
+    let (refused, kept) = tokio::join!(modify(limit, "1"), modify("any", "5"));
+    let problem = refused.unwrap_err();
+    assert!(
+        problem.contains("`/a(b|cd)*` is too large") && problem.contains("at most 1 are allowed"),
+        "{problem}"
+    );
+    kept.unwrap();
+    let values = |running: &Running| running.handles.accepted.borrow().runtime.clone();
+    let kept = std::collections::BTreeMap::from([("any".to_owned(), "5".to_owned())]);
+    assert_eq!(values(&running), kept);
+    // Nor a file that comes later.
+    running.handles.events.send(Event::Configuration(Ok(text(2)))).await.unwrap();
+    running.hosts("one", &["127.0.0.1:2"]).await;
+    assert!(running.handles.accepted.borrow().rejected.is_none());
 }
 
 static TAKEN: AtomicBool = AtomicBool::new(true);
@@ -217,26 +253,20 @@ async fn a_superseded_build_is_dropped_and_constant_change_still_gets_through() 
 
 #[tokio::test]
 async fn clusters_that_warm_go_on_under_a_newer_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
-    let eds = |name: &str| {
+    // Of each server, the second response waits until the test takes the first request.
+    let replies = || vec![Reply::Stall, Reply::Whole(200, r#"{"hosts":[]}"#.to_owned())];
+    let ((two, mut of_two), (three, mut of_three)) = (http(replies()).await, http(replies()).await);
+    let eds = |name: &str, server: SocketAddr| {
+        let asked = cluster(&format!("of-{name}"), "STATIC", &[("127.0.0.1", server.port())], "");
         format!(
-            "{{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, path_config_source: {{ \
-             path: {} }} }} }} }}",
-            file(name).display()
+            "{asked}, {{ name: {name}, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, \
+             api_config_source: {{ api_type: REST_LEGACY, cluster_names: [of-{name}], refresh_delay: 60s, \
+             request_timeout: 0.1s }} }} }} }}",
         )
     };
     let text = |timeout: u32| {
         let changed = cluster("one", "STATIC", &[("127.0.0.1", 1)], &format!("connect_timeout: {timeout}s,"));
-        bootstrap(&format!("{changed}, {}, {}", eds("two"), eds("three")))
-    };
-    let assign = |name: &str| {
-        let text = format!(
-            "version_info: v\nresources:\n- {{ \"@type\": type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment, \
-             cluster_name: {name}, endpoints: [] }}\n"
-        );
-        std::fs::write(file("next"), text).unwrap();
-        std::fs::rename(file("next"), file(name)).unwrap();
+        bootstrap(&format!("{changed}, {}, {}", eds("two", two), eds("three", three)))
     };
     let mut running = start(&bootstrap(&cluster("one", "STATIC", &[("127.0.0.1", 1)], "")), None);
     running.snapshot(|_| true).await;
@@ -251,12 +281,11 @@ async fn clusters_that_warm_go_on_under_a_newer_configuration() {
     };
     configure(text(1)).await;
     warming(&["three", "two"]).await;
-    assign("two");
+    of_two.recv().await.unwrap();
     warming(&["three"]).await;
-    // What warmed under the old text is gone; that it was warm is not.
-    std::fs::remove_file(file("two")).unwrap();
+    // What warmed under the old text is asked no more; that it was warm is known.
     configure(text(2)).await;
-    assign("three");
+    of_three.recv().await.unwrap();
     running
         .snapshot(|snapshot| snapshot.clusters.get("one").unwrap().policy.connect_timeout.as_secs() == 2)
         .await;

@@ -154,16 +154,40 @@ async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
     replace(&path, &assignment("one", 3));
     running.hosts("one", &["127.0.0.1:3"]).await;
     assert_eq!(stats.shard(1).membership_change.get(), 2);
+    // Without a resource the endpoints stay.
+    replace(&path, "version_info: v4\nresources: []\n");
+    while stats.shard(1).update_empty.get() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.hosts("one", &["127.0.0.1:3"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_whose_file_does_not_come_holds_the_start_up_for_fifteen_seconds() {
-    let source = "{ name: one, type: EDS, eds_cluster_config: { eds_config: { path_config_source: { path: /nowhere } } } }";
-    let begun = tokio::time::Instant::now();
-    let mut running = start(&bootstrap(source), None);
-    assert_eq!(running.handles.accepted.borrow().warming, ["one".into()].into());
-    let snapshot = running.snapshot(|_| true).await;
-    assert_eq!(begun.elapsed().as_secs(), 15);
-    assert!(snapshot.clusters.get("one").unwrap().endpoints.hosts.is_empty());
-    assert_eq!(snapshot.listeners.len(), 1);
+async fn a_cluster_whose_file_has_no_endpoints_does_not_hold_the_start_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("eds.yaml");
+    for (text, counts) in [
+        ("version_info: v1\nresources: []\n".to_owned(), [1, 1, 0]),
+        (assignment("other", 1), [0, 0, 1]),
+        ("resources: {".to_owned(), [0, 0, 1]),
+    ] {
+        replace(&path, &text);
+        let source = format!(
+            "{{ name: one, type: EDS, eds_cluster_config: {{ eds_config: {{ initial_fetch_timeout: 0s, \
+             path_config_source: {{ path: '{}' }} }} }} }}",
+            path.display()
+        );
+        let mut running = start(&bootstrap(&source), None);
+        assert_eq!(running.handles.accepted.borrow().warming, ["one".into()].into());
+        let snapshot = running.snapshot(|_| true).await;
+        assert!(snapshot.clusters.get("one").unwrap().endpoints.hosts.is_empty());
+        assert_eq!(snapshot.listeners.len(), 1);
+        let stats = running.stats("one");
+        let shard = stats.shard(1);
+        let counted = [&shard.update_success, &shard.update_empty, &shard.update_rejected]
+            .map(proxy::stats::Counter::get);
+        assert_eq!((shard.update_attempt.get(), counted), (1, counts), "{text}");
+        replace(&path, &assignment("one", 3));
+        running.hosts("one", &["127.0.0.1:3"]).await;
+    }
 }

@@ -24,6 +24,7 @@ pub fn body(bootstrap: &Bootstrap, graph: &Graph, registry: &Registry, path: &st
         rejected: None,
         unbound: Vec::new(),
         warming: std::collections::BTreeSet::new(),
+        runtime: std::collections::BTreeMap::new(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {

@@ -65,6 +65,7 @@ fn accepted(bootstrap: &Bootstrap) -> Accepted {
         rejected: None,
         unbound: Vec::new(),
         warming: BTreeSet::new(),
+        runtime: BTreeMap::new(),
     }
 }
 
@@ -103,14 +104,25 @@ impl Fixture {
         state.set_phase(Phase::Live);
         let (orders, mut received) = mpsc::channel::<Order>(8);
         let commands = Arc::<Mutex<Vec<Command>>>::default();
-        let (written, app_state) = (commands.clone(), state.clone());
+        let senders = Arc::new((snapshots, configs));
+        let (written, app_state, control) = (commands.clone(), state.clone(), Arc::clone(&senders));
         tokio::spawn(async move {
             while let Some(order) = received.recv().await {
                 if let Command::FailHealthCheck(failed) = order.command {
                     app_state.set_health_failed(failed);
                 }
+                let mut outcome = Ok(());
+                if let Command::ModifyRuntime(changes) = &order.command {
+                    let values: BTreeMap<_, _> =
+                        changes.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+                    if values.contains_key("refused") {
+                        outcome = Err("error: the reason\n".to_owned());
+                    } else {
+                        control.1.send_modify(|accepted| Arc::make_mut(accepted).runtime = values);
+                    }
+                }
                 written.lock().unwrap().push(order.command);
-                let _ = order.done.send(());
+                let _ = order.done.send(outcome);
             }
         });
         let context = AdminContext {
@@ -129,7 +141,7 @@ impl Fixture {
         tokio::spawn(serve(listener, context, async {
             let _ = stopped.await;
         }));
-        Self { address, commands, cluster, registry, _stop: stop, senders: Arc::new((snapshots, configs)) }
+        Self { address, commands, cluster, registry, _stop: stop, senders }
     }
 
     /// One exchange on a connection of its own: the status line with the headers, and the body.
@@ -365,13 +377,16 @@ async fn runtime_values_are_laid_over_those_of_the_file() {
     let fixture = Fixture::new().await;
     assert_eq!(fixture.post("/runtime_modify?a.b=2&c=3").await, "OK\n");
     let expected = vec![("a.b".to_owned(), "2".to_owned()), ("c".to_owned(), "3".to_owned())];
-    assert_eq!(*fixture.commands.lock().unwrap(), [Command::SetRuntime(expected)]);
+    assert_eq!(*fixture.commands.lock().unwrap(), [Command::ModifyRuntime(expected)]);
     let runtime: serde_json::Value = serde_json::from_str(&fixture.get("/runtime").await).unwrap();
     assert_eq!(runtime["layers"], serde_json::json!(["base", "admin"]));
     assert_eq!(
         runtime["entries"]["a.b"],
         serde_json::json!({"final_value": "2", "layer_values": ["1", "2"]})
     );
+    let (head, body) = fixture.ask("POST", "/runtime_modify?refused=1").await;
+    assert!(head.starts_with("HTTP/1.1 400 ") && body.contains("error: the reason"), "{head}{body}");
+    assert!(!fixture.get("/runtime").await.contains("refused"));
     fixture.post("/runtime_modify?a.b=").await;
     let runtime: serde_json::Value = serde_json::from_str(&fixture.get("/runtime").await).unwrap();
     assert_eq!(runtime["entries"]["a.b"]["final_value"], "1");

@@ -10,7 +10,7 @@ use super::names::{ABSENT, NOT_IMPLEMENTED, OTHERS};
 use super::operator::PLAIN;
 use super::*;
 use crate::error::Flag;
-use crate::message::{Method, Version};
+use crate::message::{Method, Scheme, Version};
 use crate::stream_info::ConnectionInfo;
 
 /// A GET to which the upstream responded with 200 and three bytes.
@@ -36,6 +36,7 @@ impl Exchange {
         info.upstream.request_sent = Some(start + Duration::from_millis(1));
         info.response_start = Some(start + Duration::from_micros(1_800));
         info.end = Some(start + Duration::from_nanos(2_131_532));
+        info.whole = true;
         info.bytes_sent = 3;
         info.status = 200;
         info.details = "via_upstream".into();
@@ -47,6 +48,7 @@ impl Exchange {
         info.upstream.version = Some(Version::Http11);
         let mut request = RequestHead {
             method: Method::Get,
+            scheme: Some(Scheme::Http),
             authority: "example.test".into(),
             path: "/a?b=1".into(),
             ..RequestHead::default()

@@ -10,7 +10,7 @@ use crate::control::members::VISITS;
 fn control(clusters: usize) -> Control {
     let cluster = |at: usize| {
         format!(
-            "{{ name: c{at}, type: EDS, eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: /c{at} }} }} }} }}"
+            "{{ name: c{at}, type: EDS, eds_cluster_config: {{ eds_config: {{ path_config_source: {{ path: /dev/null }} }} }} }}"
         )
     };
     let clusters: Vec<_> = (0..clusters).map(cluster).collect();

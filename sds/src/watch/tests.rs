@@ -318,3 +318,40 @@ async fn the_first_word_of_an_api_server_that_is_back_counts() {
         assert_eq!(script.endpoints("a"), endpoints, "called ready: {ready}");
     }
 }
+
+/// Nodes have not renewed their leases yet when the API server is back: its first list says the same as before.
+#[tokio::test(start_paused = true)]
+async fn the_time_does_not_run_out_while_the_api_server_is_away() {
+    let unready = Reply::events(&[&script::called_ready("a", "11", false)], End::Break);
+    let away = [Reply::status(503), Reply::status(410)];
+    let quiet = (0..100).map(|n| Reply::events(&[&script::bookmark(40 + n)], End::CloseAfter(60 * S)));
+    let lists = std::iter::once(Reply::list("10", &["a"])).chain((0..200).map(|_| Reply::status(503)));
+    let script = Script::default()
+        .lists(lists.chain([Reply::list_unready("30", &["a"])]))
+        .watches(std::iter::once(unready).chain(away).chain(quiet))
+        .start();
+    let began = tokio::time::Instant::now();
+    let mut state = script.status.subscribe();
+    state.wait_for(|state| state.version.parse().is_ok_and(|version: u64| version >= 30)).await.unwrap();
+    assert!(began.elapsed() > script::FAIL_STATIC * 2, "{:?}", began.elapsed());
+    tokio::time::sleep(script::FAIL_STATIC - 30 * S).await;
+    assert_eq!(script.endpoints("a"), 1, "the outage does not count");
+    tokio::time::sleep(script::FAIL_STATIC).await;
+    assert_eq!(script.endpoints("a"), 0, "the time after it does");
+}
+
+/// An error within a watch is no word on endpoints.
+#[tokio::test(start_paused = true)]
+async fn an_error_in_a_watch_takes_nothing_back() {
+    let expired =
+        r#"{"type":"ERROR","object":{"kind":"Status","code":410,"reason":"Expired","message":"too old"}}"#;
+    let unready = Reply::events(&[&script::called_ready("a", "11", false)], End::Break);
+    let slow = Reply::Never;
+    let script = Script::default()
+        .lists([Reply::list("10", &["a"])])
+        .watches([unready, slow, Reply::events(&[expired], End::Close)])
+        .start();
+    tokio::time::sleep(script::FAIL_STATIC * 3).await;
+    assert_eq!(script.endpoints("a"), 1);
+    assert!(script.metrics().contains("sds_fail_static_total{event=\"expired\"} 0"), "{}", script.metrics());
+}

@@ -244,6 +244,15 @@ async fn an_exceeded_quota_names_the_component_that_gives_more() {
         world.store().apply(pet).unwrap();
         let status = world.run(&["status"]);
         assert!(status.out.contains("deploy/components/larger-quota"), "{}\n{}", status.out, status.err);
+        // As the component has them: what the line does is what the component does.
+        let amounts =
+            r#"{"spec":{"hard":{"requests.cpu":"2","requests.memory":"1536Mi","limits.memory":"2624Mi"}}}"#;
+        assert!(
+            status.out.contains(amounts) || status.err.contains(amounts),
+            "{}\n{}",
+            status.out,
+            status.err
+        );
     })
     .await;
 }

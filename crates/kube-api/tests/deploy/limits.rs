@@ -69,6 +69,14 @@ async fn the_administrator_of_one_namespace_can_deploy_there() {
         outcome.is_fine();
         assert!(outcome.err.contains("the nodes cannot be listed"), "{}", outcome.err);
         assert_eq!(world.store().list("deployments", Some("team")).len(), 4);
+        // What holds for every pod of a namespace is not ours to set in somebody else's.
+        assert!(outcome.out.contains("it gets no quota and no default limits"), "{}", outcome.out);
+        for kind in ["resourcequotas", "limitranges"] {
+            assert_eq!(world.store().list(kind, Some("team")).len(), 0, "{kind}");
+        }
+        for policy in world.store().list("networkpolicies", Some("team")) {
+            assert_ne!(policy["spec"]["podSelector"], json!({}), "{}", policy["metadata"]["name"]);
+        }
         world.run(&["undeploy"]).is_fine();
         assert_eq!(world.store().list("deployments", Some("team")).len(), 0);
         let namespace = world.store().get("namespaces", "", "team").expect("it is not ours to delete");

@@ -25,6 +25,7 @@ fn a_folder_belongs_to_one_supervisor_at_a_time() {
 fn clearing_removes_pods_and_leaves_what_the_user_put_there() {
     let temp = tempfile::tempdir().unwrap();
     let dir = Dir::new(temp.path());
+    let _lock = dir.take().unwrap();
     for name in ["pet-1", "notes"] {
         fs::create_dir(dir.pod(name)).unwrap();
     }
@@ -51,12 +52,24 @@ fn a_start_that_failed_leaves_the_logs_that_its_error_names_and_what_the_user_pu
     dir.abandon(false).unwrap();
     assert!(!dir.path().exists());
     drop(lock);
-    dir.create().unwrap();
-    fs::write(dir.path().join("notes"), "").unwrap();
     let lock = dir.take().unwrap();
+    fs::write(dir.path().join("notes"), "").unwrap();
     dir.abandon(false).unwrap();
     assert!(dir.path().join("notes").exists());
     drop(lock);
+    assert!(dir.take().is_ok(), "it is still ours");
+}
+
+#[test]
+fn a_folder_of_somebody_else_is_left_as_it_is() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = Dir::new(temp.path());
+    fs::create_dir(dir.pod("pet-1")).unwrap();
+    fs::write(dir.kubeconfig(), "mine").unwrap();
+    let error = dir.take().unwrap_err().to_string();
+    assert!(error.contains("not empty") && error.contains("--dir"), "{error}");
+    assert!(dir.pod("pet-1").exists() && !dir.is_ours());
+    assert_eq!(fs::read_to_string(dir.kubeconfig()).unwrap(), "mine");
 }
 
 #[test]

@@ -94,31 +94,37 @@ impl Mesh {
         Ok(format!("restarting {}", pods.join(", then ")))
     }
 
-    async fn fault(&mut self, fault: &str) -> Result<String, Error> {
+    async fn fault(&mut self, name: &str) -> Result<String, Error> {
+        let fault = match (name, name.parse()) {
+            ("none" | "unready", _) => Fault::None,
+            ("down", _) => Fault::Down,
+            ("no-dns", _) => Fault::NoDns,
+            (_, Ok(status @ 400..=599)) => Fault::Status(status),
+            _ => {
+                let text =
+                    "there are none, down, unready, no-dns, and a status of the Kubernetes API (400 to 599)";
+                return Err(Error::Refused(format!("unknown fault {name}; {text}")));
+            }
+        };
         // Before the API server is back, so that these are its first words.
-        self.unready = fault == "unready";
+        self.unready = name == "unready";
         self.publish();
         let faults = self.kubernetes.faults();
-        match (fault, fault.parse()) {
-            ("none" | "unready", _) => {
+        match fault {
+            Fault::None => {
                 self.names.set_mute(false);
                 faults.clear();
                 faults.up().await;
             }
-            ("down", _) => faults.down().await,
-            ("no-dns", _) => self.names.set_mute(true),
-            (_, Ok(status @ 400..=599)) => {
+            Fault::Down => faults.down().await,
+            Fault::NoDns => self.names.set_mute(true),
+            Fault::Status(status) => {
                 faults.clear();
                 faults.fail_next(u32::MAX, status, On::All);
                 faults.cut();
             }
-            (other, _) => {
-                let text =
-                    "there are none, down, unready, no-dns, and a status of the Kubernetes API (400 to 599)";
-                return Err(Error::Refused(format!("unknown fault {other}; {text}")));
-            }
         }
-        Ok(format!("fault {fault}"))
+        Ok(format!("fault {name}"))
     }
 
     fn known_pod(&self, name: &str) -> Result<&Pod, Error> {
@@ -128,4 +134,12 @@ impl Mesh {
             existing: self.pods.iter().map(|pod| pod.name.clone()).collect(),
         })
     }
+}
+
+/// What the Kubernetes API and DNS do wrong.
+enum Fault {
+    None,
+    Down,
+    NoDns,
+    Status(u16),
 }

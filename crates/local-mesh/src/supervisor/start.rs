@@ -44,8 +44,15 @@ pub(super) async fn prepare(
 ) -> Result<(Mesh, Inbox), Error> {
     let dir = Dir::new(&options.dir);
     let lock = dir.take()?;
-    let prepared = prepare_in(&dir, &lock, options, progress).await;
+    let checked = check_replicas(&options.replicas).and_then(|()| preflight::binaries(&options.bin_dir));
+    // A wrong command touches nothing: a mesh that was killed has left logs that say why.
+    let keep = checked.is_err() && dir.has_remains();
+    let prepared = match checked {
+        Ok(()) => prepare_in(&dir, &lock, options, progress).await,
+        Err(error) => Err(error),
+    };
     if prepared.is_err()
+        && !keep
         && let Err(error) = dir.abandon(false)
     {
         progress(Progress::Note(format!("not everything could be cleared away: {error}")));
@@ -59,8 +66,6 @@ async fn prepare_in(
     options: Options,
     progress: &mut impl FnMut(Progress),
 ) -> Result<(Mesh, Inbox), Error> {
-    check_replicas(&options.replicas)?;
-    preflight::binaries(&options.bin_dir)?;
     if let Some(pid) = dir.last_supervisor() {
         progress(Progress::Note(format!(
             "clearing away what an earlier mesh (supervisor {pid}) left when it was killed"

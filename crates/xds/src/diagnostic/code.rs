@@ -149,6 +149,10 @@ codes! {
     "In Envoy such a file is valid, and then every request hangs: nothing sends it on. petmesh adds the router as the last filter. \
      Add `envoy.filters.http.router` to `http_filters`."
 
+    NoNetworkFilter warning "no-network-filter" "A filter chain has no network filter."
+    "Envoy accepts this, and closes every connection of the chain at once. Add `envoy.filters.network.http_connection_manager` or \
+     `envoy.filters.network.tcp_proxy` to `filters`."
+
     UnreachableRoute warning "unreachable-route" "No request can reach a route, because an earlier one takes them all."
     "Routes are tried in order and the first that matches wins, whichever is more specific. Put the specific route first, and the \
      one that takes everything last."

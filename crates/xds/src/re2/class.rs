@@ -79,7 +79,8 @@ impl Reader<'_> {
         while first || self.peek() != Some(b']') {
             if self.take("[:") {
                 let rest = &self.bytes[self.at..];
-                if let Some(end) = rest.windows(2).position(|pair| pair == b":]") {
+                let there = self.last_class_end.filter(|end| *end >= self.at);
+                if let Some(end) = there.and_then(|_| rest.windows(2).position(|pair| pair == b":]")) {
                     let name = String::from_utf8_lossy(&rest[..end]).into_owned();
                     if !POSIX.contains(&name.trim_start_matches('^')) {
                         return Err(format!("`[:{name}:]` is not a class of RE2"));

@@ -5,6 +5,7 @@
 //! Pure.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use regex_syntax::hir::{Class, Hir, HirKind, Repetition};
 
@@ -51,6 +52,16 @@ struct Program {
     code: Vec<Code>,
 }
 
+/// The first copy of a repeated expression: its instructions, where it begins and what comes after it.
+struct Copied {
+    code: Range<usize>,
+    start: usize,
+    next: usize,
+}
+
+#[derive(Default)]
+struct Copies(Option<Copied>);
+
 impl Program {
     fn push(&mut self, code: Code) -> Option<usize> {
         self.code.push(code);
@@ -76,14 +87,70 @@ impl Program {
                 self.push(Code::One(inside))
             }
             HirKind::Concat(parts) => parts.iter().rev().try_fold(next, |next, part| self.add(part, next)),
-            HirKind::Alternation(branches) => {
-                let branches = branches.iter().map(pieces).collect();
-                let starts = factored(branches);
-                let starts = starts.iter().map(|start| self.add(start, next)).collect::<Option<Vec<_>>>()?;
-                self.forks(&starts)
-            }
+            HirKind::Alternation(branches) => self.alternatives(branches, next),
             HirKind::Repetition(repetition) => self.repetition(repetition, next),
         }
+    }
+
+    /// Alternatives. Those next to each other that begin alike share their beginning.
+    ///
+    /// `open` is the path to the branch before: every place on it where a branch left it.
+    fn alternatives(&mut self, branches: &[Hir], next: usize) -> Option<usize> {
+        let mut open = vec![Shared { depth: 0, starts: Vec::new() }];
+        let (mut branch, mut following) = (Vec::new(), Vec::new());
+        let mut branches = branches.iter();
+        pieces(branches.next()?, &mut branch);
+        loop {
+            let more = branches.next();
+            following.clear();
+            more.into_iter().for_each(|more| pieces(more, &mut following));
+            let alike = branch.iter().zip(&following).take_while(|(one, other)| one == other).count();
+            if open.last()?.depth < alike {
+                open.push(Shared { depth: alike, starts: Vec::new() });
+            }
+            let deepest = open.last_mut()?;
+            let rest = branch.get(deepest.depth..)?;
+            let start = self.start(rest, next)?;
+            deepest.add(start);
+            // What the next branch does not share ends here.
+            while let Some(ended) = open.pop_if(|shared| shared.depth > alike) {
+                if open.last()?.depth < alike {
+                    open.push(Shared { depth: alike, starts: Vec::new() });
+                }
+                let before = open.last_mut()?;
+                let fork = self.starts(&ended.starts, next)?;
+                before.add(Start::At(self.sequence(branch.get(before.depth..ended.depth)?, fork)?));
+            }
+            if more.is_none() {
+                return self.starts(&open.pop()?.starts, next);
+            }
+            std::mem::swap(&mut branch, &mut following);
+        }
+    }
+
+    fn start(&mut self, pieces: &[Piece<'_>], next: usize) -> Option<Start> {
+        if let [piece] = pieces
+            && let Some(single) = piece.single()
+        {
+            return Some(Start::Single(single));
+        }
+        self.sequence(pieces, next).map(Start::At)
+    }
+
+    fn starts(&mut self, starts: &[Start], next: usize) -> Option<usize> {
+        let starts = starts.iter().map(|start| match start {
+            Start::At(at) => Some(*at),
+            Start::Single(hir) => self.add(hir, next),
+        });
+        let starts = starts.collect::<Option<Vec<_>>>()?;
+        self.forks(&starts)
+    }
+
+    fn sequence(&mut self, pieces: &[Piece<'_>], next: usize) -> Option<usize> {
+        pieces.iter().rev().try_fold(next, |next, piece| match piece {
+            Piece::Byte(_) => self.push(Code::One(next)),
+            Piece::Other(hir) => self.add(hir, next),
+        })
     }
 
     fn forks(&mut self, starts: &[usize]) -> Option<usize> {
@@ -108,14 +175,38 @@ impl Program {
             }
             None => start = self.plus(sub, next)?,
             Some(max) => {
+                let mut copies = Copies::default();
                 for _ in repetition.min..max {
-                    let inside = self.add(sub, start)?;
+                    let inside = self.copy(&mut copies, sub, start)?;
                     start = self.push(Code::Fork(inside, next))?;
                 }
             }
         }
         let copies = repetition.min - u32::from(repetition.max.is_none());
-        (0..copies).try_fold(start, |next, _| self.add(sub, next))
+        let mut made = Copies::default();
+        (0..copies).try_fold(start, |next, _| self.copy(&mut made, sub, next))
+    }
+
+    /// One more copy of a repeated expression. Only the first one is made of the expression, so that
+    /// the work is that of the program.
+    fn copy(&mut self, copies: &mut Copies, sub: &Hir, next: usize) -> Option<usize> {
+        let Some(first) = &copies.0 else {
+            let begin = self.code.len();
+            let start = self.add(sub, next)?;
+            copies.0 = Some(Copied { code: begin..self.code.len(), start, next });
+            return Some(start);
+        };
+        let offset = self.code.len() - first.code.start;
+        let moved = |at: usize| if at == first.next { next } else { at + offset };
+        for at in first.code.clone() {
+            let code = match self.code[at] {
+                Code::End => Code::End,
+                Code::One(to) => Code::One(moved(to)),
+                Code::Fork(left, right) => Code::Fork(moved(left), moved(right)),
+            };
+            self.push(code)?;
+        }
+        Some(moved(first.start))
     }
 
     fn plus(&mut self, sub: &Hir, next: usize) -> Option<usize> {
@@ -203,43 +294,55 @@ fn ranges(class: &Class) -> usize {
     count.max(1)
 }
 
-/// A branch as its parts, a literal as its bytes.
-fn pieces(hir: &Hir) -> Vec<Hir> {
-    match hir.kind() {
-        HirKind::Empty => Vec::new(),
-        HirKind::Literal(literal) => literal.0.iter().map(|byte| Hir::literal([*byte])).collect(),
-        HirKind::Concat(parts) => parts.iter().flat_map(pieces).collect(),
-        _ => vec![hir.clone()],
+/// A part of a branch. A literal is its bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Piece<'h> {
+    Byte(u8),
+    Other(&'h Hir),
+}
+
+impl Piece<'_> {
+    /// The class of a piece that consumes one byte.
+    fn single(self) -> Option<Hir> {
+        match self {
+            Piece::Byte(byte) => Some(Hir::literal([byte])),
+            Piece::Other(hir) => matches!(hir.kind(), HirKind::Class(_)).then(|| hir.clone()),
+        }
     }
 }
 
-/// Alternatives, those next to each other that begin alike as one, and single bytes next to each other as a class.
-fn factored(branches: Vec<Vec<Hir>>) -> Vec<Hir> {
-    let mut done: Vec<Hir> = Vec::new();
-    let mut branches = branches.into_iter().peekable();
-    while let Some(branch) = branches.next() {
-        let mut alike = vec![branch];
-        while let Some(next) = branches.next_if(|next| !next.is_empty() && next.first() == alike[0].first()) {
-            alike.push(next);
-        }
-        if alike.len() == 1 {
-            done.extend(alike.into_iter().map(Hir::concat));
-            continue;
-        }
-        let first = alike[0][0].clone();
-        let rests = factored(alike.into_iter().map(|mut parts| parts.split_off(1)).collect());
-        done.push(Hir::concat(vec![first, Hir::alternation(rests)]));
+fn pieces<'h>(hir: &'h Hir, out: &mut Vec<Piece<'h>>) {
+    match hir.kind() {
+        HirKind::Empty => {}
+        HirKind::Literal(literal) => out.extend(literal.0.iter().copied().map(Piece::Byte)),
+        HirKind::Concat(parts) => parts.iter().for_each(|part| pieces(part, out)),
+        _ => out.push(Piece::Other(hir)),
     }
-    // The library makes a class of single bytes.
-    let single = |hir: &Hir| {
-        matches!(hir.kind(), HirKind::Class(_)) || matches!(hir.kind(), HirKind::Literal(l) if l.0.len() == 1)
-    };
-    let mut merged: Vec<Hir> = Vec::new();
-    for hir in done {
-        match merged.last_mut() {
-            Some(last) if single(last) && single(&hir) => *last = Hir::alternation(vec![last.clone(), hir]),
-            _ => merged.push(hir),
+}
+
+/// Where one of several alternatives begins.
+enum Start {
+    At(usize),
+    /// One byte. Those next to each other become one class.
+    Single(Hir),
+}
+
+/// Alternatives that have their first `depth` pieces in common.
+struct Shared {
+    depth: usize,
+    starts: Vec<Start>,
+}
+
+impl Shared {
+    fn add(&mut self, start: Start) {
+        match (self.starts.as_mut_slice(), start) {
+            // The library makes a class of single bytes.
+            ([.., Start::Single(last)], Start::Single(hir)) => {
+                *last = Hir::alternation(vec![last.clone(), hir]);
+            }
+            // Equal branches: two of them count like any number.
+            ([.., Start::At(one), Start::At(last)], Start::At(at)) if *one == at && *last == at => {}
+            (_, start) => self.starts.push(start),
         }
     }
-    merged
 }

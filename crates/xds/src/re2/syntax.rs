@@ -17,8 +17,13 @@ enum Before {
 
 /// The expression for the `regex` crate without Unicode, its groups capturing or not.
 pub(super) fn translate(pattern: &str, captures: bool) -> Result<String, String> {
-    let mut reader =
-        Reader { bytes: pattern.as_bytes(), at: 0, out: String::with_capacity(pattern.len() + 8) };
+    let bytes = pattern.as_bytes();
+    let mut reader = Reader {
+        bytes,
+        at: 0,
+        out: String::with_capacity(pattern.len() + 8),
+        last_class_end: bytes.windows(2).rposition(|pair| pair == b":]"),
+    };
     // For each open group: the largest product of counts in it so far.
     let mut open: Vec<u32> = vec![1];
     let mut before = Before::Nothing;
@@ -94,6 +99,8 @@ pub(super) struct Reader<'p> {
     pub(super) bytes: &'p [u8],
     pub(super) at: usize,
     pub(super) out: String,
+    /// Where the last `:]` is, so that a `[:` without one needs no search.
+    pub(super) last_class_end: Option<usize>,
 }
 
 impl Reader<'_> {
@@ -189,11 +196,12 @@ impl Reader<'_> {
 
     /// `{n}`, `{n,}` or `{n,m}`, and the largest count in it; `None` inside is one that is too large or the wrong way round.
     fn counts(&mut self) -> Option<(String, Option<u32>)> {
-        let end = self.bytes[self.at..].iter().position(|byte| *byte == b'}')?;
-        let text = std::str::from_utf8(&self.bytes[self.at..self.at + end]).ok()?;
+        let rest = &self.bytes[self.at..];
+        // Nothing else is looked at: a search for the `}` of every brace would be quadratic.
+        let end = rest.iter().position(|byte| !byte.is_ascii_digit() && *byte != b',')?;
+        let text = std::str::from_utf8(&rest[..end]).ok().filter(|_| rest[end] == b'}')?;
         let (low, high) = text.split_once(',').map_or((text, None), |(low, high)| (low, Some(high)));
-        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-        if low.is_empty() || !digits(low) || !high.is_none_or(digits) {
+        if low.is_empty() || high.is_some_and(|high| high.contains(',')) {
             return None;
         }
         self.at += end + 1;

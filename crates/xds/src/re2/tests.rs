@@ -43,6 +43,7 @@ fn programs_are_as_large_as_those_of_re2() {
         (r"\pL+", 112),
         ("^a|^b", 104),
         ("a|bc|d", 108),
+        ("(?:[ab][ab]|[ab][ab]|a?|ab){1,3}", 126),
     ] {
         let error = full(&format!("{pattern}[q-z]{{100}}"), 100).unwrap_err();
         assert!(error.contains(&format!("makes {size} instructions")), "{pattern}: {error}");
@@ -130,4 +131,51 @@ fn the_syntax_is_that_of_re2() {
     let matches = |pattern: &str, text: &str| full(pattern, 100).unwrap().is_match(text.as_bytes());
     assert!(matches("a{,5}", "a{,5}") && matches(r"\Qa.b\Ec", "a.bc") && matches(r"\<a\>", "<a>"));
     assert!(matches("[a&&b]+", "a&b") && matches("é+", "é"));
+}
+
+/// Each of these cost minutes, or the stack of a build and with it the process.
+#[test]
+fn no_expression_costs_the_stack_or_more_than_linear_work() {
+    let checks = || {
+        let refused = |pattern: &str, why: &str| {
+            let error = super::full(pattern, 1_000_000).unwrap_err();
+            let end = &error[error.len().saturating_sub(300)..];
+            assert!(error.contains(why), "{}…: {end}", &pattern[..20]);
+        };
+        let many = |part: &str| part.repeat(200_000 / part.len());
+        let alike = many("a");
+        refused(&format!("{alike}b|{alike}c"), "makes very many instructions");
+        let steps: Vec<_> = (1..800).map(|length| "a".repeat(length)).collect();
+        assert!(super::full(&steps.join("|"), 10_000).is_ok());
+        refused(&many("{"), "makes very many instructions");
+        refused(&format!("{}}}", many("{1,")), "makes very many instructions");
+        refused(&many("[[:"), "a `[` has no `]`");
+        refused(&many("("), "has no `)`");
+        refused(&many("a?"), "makes very many instructions");
+        refused(&many("ab|cd|"), "makes very many instructions");
+        assert!(super::full(&format!("(?:{}b){{1000}}", many("ab|")), 10_000).is_ok());
+        for (open, close) in [("(?:", ")"), ("(?:a|b", ")*"), ("(?:ab|ac", ")?"), ("(?:", "b){1,1}")] {
+            let nested = |depth: usize| format!("{}a{}", open.repeat(depth), close.repeat(depth));
+            refused(&nested(50_000), "nest");
+            let errors = (1..260).step_by(3).filter_map(|depth| super::full(&nested(depth), 1_000_000).err());
+            errors.for_each(|error| assert!(error.contains("nest"), "{error}"));
+        }
+    };
+    // Half of what a build has.
+    std::thread::Builder::new().stack_size(1 << 20).spawn(checks).unwrap().join().unwrap();
+}
+
+/// Copies of a repeated expression are counted like expressions that are written out.
+#[test]
+fn a_repetition_is_as_large_as_its_copies_written_out() {
+    let size = |pattern: &str| {
+        let error = full(pattern, 1).unwrap_err();
+        error.split_once("makes ").unwrap().1.split_once(' ').unwrap().0.to_owned()
+    };
+    for part in ["a", "(?:ab)", "[ab]", "(?:ab|cd)", "(?:ab|ac|d*)", "(?:a*b)", r"(?:\ba|)", "(?:a+|b?)"] {
+        assert_eq!(size(&format!("{part}{{3}}")), size(&part.repeat(3)), "{part}");
+        assert_eq!(size(&format!("{part}{{2,}}")), size(&format!("{part}{part}+")), "{part}");
+        let nested = format!("{part}(?:{part}(?:{part})?)?");
+        assert_eq!(size(&format!("{part}{{1,3}}")), size(&nested), "{part}");
+    }
 }

@@ -138,8 +138,19 @@ pub async fn reap(docker: &Docker) -> Vec<String> {
         let _ = docker.remove_image(&image, None::<query::RemoveImageOptions>, None).await;
     }
     let (containers, networks) = labelled(docker).await;
-    let containers = containers.into_iter().map(|id| format!("container {id}"));
-    containers.chain(networks.into_iter().map(|id| format!("network {id}"))).collect()
+    let mut left: Vec<_> = containers.into_iter().map(|id| format!("container {id}")).collect();
+    for network in networks {
+        // Docker loses count of endpoints when many containers end at once, and then keeps a network for ever in which
+        // there is none. A new mesh has a network of its own.
+        let options = None::<query::InspectNetworkOptions>;
+        let found = docker.inspect_network(&network, options).await;
+        if found.is_ok_and(|found| found.containers.is_some_and(|containers| !containers.is_empty())) {
+            left.push(format!("network {network}"));
+        } else {
+            println!("Docker keeps the empty network {network}; it goes when the daemon starts again");
+        }
+    }
+    left
 }
 
 async fn labelled(docker: &Docker) -> (Vec<String>, Vec<String>) {

@@ -1,5 +1,6 @@
-//! Chaos: one fault a case, under load, and what it costs. Each case has a twin without its
-//! protection, which must lose more. `make chaos` writes what they measured to `docs/chaos.md`.
+//! Chaos: one fault a case, under load, and what it costs. A case whose protection can be taken away
+//! has a twin without it, which must fare worse. `make chaos` writes what they measured to
+//! `docs/chaos.md`.
 //!
 //! `apps`: one pod's app misbehaves. `control`: discovery, DNS and the Kubernetes API. `rollouts`:
 //! faults while pods are replaced. `machine`: files, clocks, packets. `clients`: many of them.

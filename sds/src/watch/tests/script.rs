@@ -170,6 +170,15 @@ impl Reply {
         Self::page(version, services, "")
     }
 
+    /// The same with pods that are not ready.
+    pub fn list_unready(version: &str, services: &[&str]) -> Self {
+        let mut list = Self::list(version, services);
+        if let Self::Now { pieces, .. } = &mut list {
+            pieces.iter_mut().for_each(|piece| *piece = with_readiness(piece, false));
+        }
+        list
+    }
+
     pub fn page(version: &str, services: &[&str], next: &str) -> Self {
         let items: Vec<String> = services.iter().map(|service| slice(service, "3")).collect();
         let items = items.join(",");
@@ -203,9 +212,13 @@ pub fn bookmark(version: u64) -> String {
 
 /// The pod of a service is called ready, or is not.
 pub fn called_ready(service: &str, version: &str, ready: bool) -> String {
+    format!(r#"{{"type":"MODIFIED","object":{}}}"#, with_readiness(&slice(service, version), ready))
+}
+
+fn with_readiness(slices: &str, ready: bool) -> String {
     let said =
         format!(r#""conditions":{{"ready":{ready},"serving":{ready},"terminating":false}},"targetRef""#);
-    format!(r#"{{"type":"MODIFIED","object":{}}}"#, slice(service, version).replace(r#""targetRef""#, &said))
+    slices.replace(r#""targetRef""#, &said)
 }
 
 fn slice(service: &str, version: &str) -> String {

@@ -109,11 +109,19 @@ fn only_the_mesh_reaches_services_and_sds() -> Result<(), Findings> {
             return;
         }
         let policies: Vec<&Value> = file.of_kind("NetworkPolicy").collect();
-        if !policies
-            .iter()
-            .any(|policy| policy["spec"]["podSelector"] == json!({}) && policy["spec"]["ingress"].is_null())
-        {
-            findings.add(format!("{}: no policy denies by default", file.path));
+        for workload in file.workloads() {
+            let denied = policies.iter().any(|policy| {
+                selects(&policy["spec"]["podSelector"]["matchLabels"], workload.labels)
+                    && policy["spec"]["ingress"].is_null()
+            });
+            if !denied {
+                findings.add(format!("{}: no policy denies by default", workload.place));
+            }
+        }
+        // The namespace may be somebody else's.
+        for policy in policies.iter().filter(|policy| policy["spec"]["podSelector"] == json!({})) {
+            let name = &policy["metadata"]["name"];
+            findings.add(format!("{}: {name} selects the pods of others as well", file.path));
         }
         let mesh = json!([{ "podSelector": { "matchExpressions": [{ "key": "petmesh.dev/proxy", "operator": "Exists" }] } }]);
         for (name, from, ports) in [
