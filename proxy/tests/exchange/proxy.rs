@@ -122,7 +122,7 @@ const INTERIM: &str = "HTTP/1.1 103 Early Hints\r\nx-number: 1\r\n\r\nHTTP/1.1 1
 /// What `connection` names concerns one connection alone.
 const NOMINATED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade, x-hop\r\nx-hop: 1\r\nupgrade: websocket\r\n\r\n";
 
-/// Responds at once, and keeps what comes.
+/// Responds to a request that has come whole, and keeps what comes.
 fn collecting() -> (u16, Arc<Mutex<Vec<u8>>>) {
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -132,17 +132,31 @@ fn collecting() -> (u16, Arc<Mutex<Vec<u8>>>) {
         for mut stream in socket.incoming().flatten() {
             let keep = Arc::clone(&keep);
             std::thread::spawn(move || {
-                let (mut buffer, mut responded) = (vec![0; 64 * 1024], false);
+                let (mut buffer, mut request) = (vec![0; 64 * 1024], Vec::new());
                 while let Ok(read @ 1..) = stream.read(&mut buffer) {
+                    request.extend_from_slice(&buffer[..read]);
                     keep.lock().unwrap().extend_from_slice(&buffer[..read]);
-                    if !std::mem::replace(&mut responded, true) && stream.write_all(OK.as_bytes()).is_err() {
-                        return;
+                    if is_whole(&request) {
+                        request.clear();
+                        if stream.write_all(OK.as_bytes()).is_err() {
+                            return;
+                        }
                     }
                 }
             });
         }
     });
     (port, seen)
+}
+
+fn is_whole(request: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(request);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return false };
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    match length.map(|length| length.parse::<usize>().unwrap()) {
+        Some(length) => body.len() >= length,
+        None => !head.contains("transfer-encoding: chunked") || body.ends_with("0\r\n\r\n"),
+    }
 }
 
 /// A 503, then a response whose body is held back, and so on.
