@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The mesh on a Kubernetes cluster: deploy/mesh.sh {preflight|load|deploy|undeploy|url|status|logs|help}.
 #
-# For bash 3.2 (macOS) or newer. Every command can be run again: it does what is still to be done and says so. Whatever is
-# missing is said in one line, `error: what; remedy`, with exit code 1 (2: wrong usage); all checks come before the first
-# write. `help` lists the variables. Called by the Makefile; its parts are in deploy/lib, one file a subject.
+# For bash 3.2 (macOS) or newer. Every command can be run again: it does what is still to be done
+# and says so. Whatever is missing is said in one line, `error: what; remedy`, with exit code 1 (2:
+# wrong usage); all checks come before the first write. `help` lists the variables. Its parts are
+# in deploy/lib, one file a subject.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

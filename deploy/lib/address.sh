@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # An address of the ingress that answers from here: a node port, else a port-forward in the background.
 #
-# Called by deploy, inspect and undeploy; calls output, cluster (`k_stream`) and nodes. Never the address of a LoadBalancer,
-# which stays pending on most clusters. What is printed has been tried: `curl_command` is the very command that worked.
+# Never the address of a LoadBalancer, which stays pending on most clusters. What is printed has
+# been tried: `curl_command` is the very command that worked.
 
 curl_command=
 path='/petstore/petstore/2?includePets=true'

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # Which cluster: kubectl itself, the context, the guard against production, whether the API answers and how old it is.
 #
-# Called by the commands (preflight, deploy, undeploy, address, inspect); calls output. After `connect`, `context` and
-# `server` are set and `k` talks to that cluster and to no other, whatever happens to the current context meanwhile.
+# After `connect`, `context` and `server` are set and `k` talks to that cluster and to no other,
+# whatever happens to the current context meanwhile.
 
 kubectl_words=()
 context=

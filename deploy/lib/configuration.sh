@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # The Envoy files: validated before they are applied, and which proxies have refused the one that they were given.
 #
-# Called by deploy, preflight and inspect; calls output, cluster and images. A proxy that runs refuses a file with an error
-# and serves on with the old one; a proxy that starts has no old one and ends. So such a file waits for the next restart.
+# A proxy that runs refuses a file with an error and serves on with the old one; a proxy that
+# starts has no old one and ends. So such a file waits for the next restart.
 
 # Has the proxy of the images read every Envoy file of the rendering, deploy/config's and the overlay's.
 validate_files() {

@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # deploy: all checks, images, dry run, apply, wait, prune, and a curl that works.
 #
-# Called by mesh.sh; calls all other parts. Client-side apply, because it tells "unchanged" from "configured" and, by the
-# annotation that it leaves, removes fields that the manifests no longer have; server-side apply says "serverside-applied"
-# of everything. Nobody else owns fields of these objects.
+# Client-side apply, because it tells "unchanged" from "configured" and, by the annotation that it
+# leaves, removes fields that the manifests no longer have; server-side apply says
+# "serverside-applied" of everything. Nobody else owns fields of these objects.
 
 deploy_command() {
   trap interrupted INT TERM

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # The images that `make images` left: their list, their archives, what they are made for, and on which nodes they are.
 #
-# Called by preflight, load and render; calls output, cluster (`k`) and nodes ($scratch/usable). $scratch/images gets
-# one `petmesh/<name>:<tag>` a line; with REGISTRY the cluster knows them as REGISTRY/petmesh/<name>:<tag>.
+# $scratch/images gets one `petmesh/<name>:<tag>` a line; with REGISTRY the cluster knows them as
+# REGISTRY/petmesh/<name>:<tag>.
 
 # How many images a kubelet reports of its node (nodeStatusMaxImages), the largest ones: a longer list is cut off.
 reported_at_most=50

@@ -1,7 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # status and logs: what runs, what does not and why, and what the pods say.
-#
-# Called by mesh.sh; calls output, cluster, rollout (`read_workloads`, `read_trouble`) and configuration (`read_refused`).
 
 status_command() {
   local ready=yes

@@ -1,7 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # What the cluster may refuse: permissions, node ports that others hold, quotas that are too small.
-#
-# Called by preflight; calls output, cluster and render ($scratch/rendering.yaml, $scratch/objects).
 
 check_permissions() {
   local kind resource verb answer where

@@ -1,8 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # Bringing the images to the nodes: which way there is, known before anything is built, and the loading itself. An image
 # that is there is not loaded again: its tag is the hash of its content.
-#
-# Called by preflight, deploy, rollout (`image_remedy`) and by `mesh.sh load`; calls output, cluster, nodes and images.
 
 load_command() {
   preflight_cluster

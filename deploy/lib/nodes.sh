@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # The nodes: which kind of cluster they are, which of them can run pods, and whether the images are made for them.
 #
-# Called by preflight, load and address; calls output and cluster (`k`). Reads the nodes once into $scratch/nodes, a line a
-# node: name|ready|cordoned|arch|kubelet|provider|minikube profile|InternalIPs and ExternalIPs|taints that keep pods
-# away|container runtime|its socket|OpenShift's system|message.
+# Reads the nodes once into $scratch/nodes, a line a node:
+# name|ready|cordoned|arch|kubelet|provider|minikube profile|InternalIPs and ExternalIPs|taints
+# that keep pods away|container runtime|its socket|OpenShift's system|message.
 
 cluster_kind= # minikube, kind, k3d, k3s, docker-desktop, openshift or generic
 cluster_name= # minikube's profile, the name of the kind or k3d cluster

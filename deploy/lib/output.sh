@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # What a user reads: progress, notes and the one line of an error.
 #
-# Called by every other part; calls nothing. Results (the curl of `url`, the tables of `status`) go to stdout, so that
-# they can be piped; everything said here but `say` goes to stderr.
+# Results (the curl of `url`, the tables of `status`) go to stdout, so that they can be piped;
+# only `say` writes there, everything else goes to stderr.
 
 # A step that was done, or that begins.
 say() {

@@ -1,7 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # Everything that can be known before the first write, in the order in which a user would fix it.
-#
-# Called by mesh.sh (`preflight`), deploy and load; calls output, cluster, nodes, images, load, render, limits.
 
 preflight_command() {
   case "${1:-cluster}" in

@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # The overlay that is applied: the one of deploy/overlays with the tags of our images, in a git-ignored folder.
 #
-# Called by preflight and undeploy; calls output, cluster. $scratch/rendering.yaml gets the manifests, $scratch/objects
-# a line `apiVersion kind name` an object.
+# $scratch/rendering.yaml gets the manifests, $scratch/objects a line `apiVersion kind name` an
+# object.
 
 # $1: `foreign` if the namespace is somebody else's. Then the objects that hold for all of its pods are left out.
 write_overlay() {

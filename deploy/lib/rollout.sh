@@ -1,9 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # Waiting for a roll-out: how far each Deployment is, why a pod is not ready and what to do about it.
 #
-# Called by deploy; `read_workloads` and `read_trouble` also by inspect. Calls output, cluster (`k`), load (`image_remedy`) and
-# limits (`quota_remedy`). A roll-out is given
-# up after TIMEOUT, or before, when a reason that does not pass by itself has stood for `patience` seconds.
+# A roll-out is given up after TIMEOUT, or before, when a reason that does not pass by itself has
+# stood for `patience` seconds.
 
 # shellcheck disable=SC2034 # used by inspect
 patience=20

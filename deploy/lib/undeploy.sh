@@ -1,8 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2153 # variables of mesh.sh and of the other parts
 # undeploy: takes away what deploy created, and nothing else.
 #
-# Called by mesh.sh; calls output, cluster, preflight (the namespace's state), render (which objects are ours) and address
-# (the port-forward). The namespace goes only where it is ours by its label and holds nothing of anybody else.
+# The namespace goes only where it is ours by its label and holds nothing of anybody else.
 
 undeploy_command() {
   trap interrupted_undeploy INT TERM

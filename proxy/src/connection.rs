@@ -291,7 +291,7 @@ async fn one_request(
             }
             connection.refuse_head(refusal)
         }
-        // Headers that are not whole hold no place that a client with a request needs.
+        // Until its headers are complete, a client makes way for one with a request.
         () = place.evicted() => {
             context.http().downstream_cx_idle_timeout.inc();
             give_head(head);

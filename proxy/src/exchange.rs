@@ -1,4 +1,4 @@
-//! The story of one request: admit -> filters -> route -> attempts -> response -> last byte.
+//! One request: admit -> filters -> route -> attempts -> response -> last byte.
 //!
 //! Everything about an exchange is decided here, in the order in which it happens. An error becomes a
 //! local reply, and however the exchange ends, it is counted and logged once.

@@ -24,7 +24,7 @@ pub(crate) use idle::{IdleConnections, IdlePlace};
 /// After its deadline, how long a connection may still write its last records. Then it is aborted.
 const LAST_RECORDS: Duration = Duration::from_millis(20);
 
-/// One worker's belongings. Nothing in it is shared with another thread but by the `Arc`s.
+/// One worker's belongings. Other threads share only what the `Arc`s hold.
 pub(crate) struct Local {
     /// The worker's number, which is its shard of every statistic.
     pub shard: usize,
@@ -105,7 +105,7 @@ impl Local {
         NEXT.fetch_add(1, Relaxed)
     }
 
-    /// Serves a connection of a filter chain as a task that is ended at the chain's deadline, should it have one. The connection is
+    /// Serves a connection of a filter chain as a task that is ended at the chain's deadline, if it has one. The connection is
     /// given its drain signal: that of the server for this direction and that of the chain in one.
     pub(crate) fn serve<F: Future<Output = ()> + 'static>(
         &self,

@@ -1,7 +1,7 @@
 //! What discovery knows: an immutable map from cluster name to endpoints, replaced whole, written by one task.
 //!
 //! A cluster is named `service.namespace`. Its version is a hash of its endpoints, so that two replicas, or one before and
-//! after a restart, name the same content alike, and a change that changes nothing is published to nobody.
+//! after a restart, name the same content alike, and a change without effect wakes no reader.
 //!
 //! The catalog fails static. When a node or the API server fails, Kubernetes can call every pod of a
 //! Service unready at once although all of them serve. Therefore: a Service whose slices name no

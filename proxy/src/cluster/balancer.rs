@@ -81,7 +81,7 @@ pub(crate) struct Wanted<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct Cursor {
     rotation: Rotation,
-    /// The rotations and schedules of each set of hosts but the whole of a priority.
+    /// The rotations and schedules of each set of hosts that is a part of a priority.
     turns: HashMap<Spot, Turns>,
     /// Their spots, in the order in which they are looked at when one is to be forgotten.
     order: VecDeque<Spot>,

@@ -27,7 +27,7 @@ pub(crate) struct Layout {
 pub(crate) struct Pool {
     /// In order.
     pub priorities: Vec<PrioritySet>,
-    /// How much of the load each priority takes, and whether it is so ill that all of its hosts are used.
+    /// How much of the load each priority takes, and whether it is in panic, so that all of its hosts are used.
     pub shares: Shares,
     /// Those of each priority by locality, where the weights of localities count: in the order of
     /// their names.

@@ -185,7 +185,7 @@ impl Subsets {
         self.all.get(*self.by_key.get(key)?).map(|subset| &**subset)
     }
 
-    /// How many there are, but for the fallbacks.
+    /// How many there are, the fallbacks not counted.
     pub(crate) fn len(&self) -> usize {
         self.all.len()
     }

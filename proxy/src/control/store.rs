@@ -48,7 +48,7 @@ struct Warming {
     /// Those that are not warm, and how many of them depend only on DNS.
     cold: BTreeSet<Arc<str>>,
     cold_primaries: usize,
-    /// Those that nothing keeps from starting, and those that wait for the cluster that they ask.
+    /// Clusters that may start, and those that wait for the cluster that is asked for their hosts.
     free: Vec<Arc<str>>,
     deferred: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// Until when those that have started may hold everything up.

@@ -1,4 +1,4 @@
-//! One address listed several times: whose word counts?
+//! One address listed several times: which listing counts.
 //!
 //! A pod that moves between slices is in both for a while, and the address of a deleted pod may be in use again before the
 //! old entry has gone. Kubernetes leaves the choice to the reader; the order of arrival must not matter (kube-proxy
