@@ -27,6 +27,9 @@ pub(crate) struct IdlePlace {
     among: Option<Rc<IdleConnections>>,
     /// While the connection is idle.
     key: Cell<Option<Key>>,
+    /// What has waited for the eviction while the connection was not idle. A stream of HTTP/2 that
+    /// ends makes it idle from outside of its task.
+    task: RefCell<Waker>,
 }
 
 impl IdleConnections {
@@ -43,7 +46,8 @@ impl IdleConnections {
 impl IdlePlace {
     /// Of a new connection, which is idle until it has brought a request.
     pub(crate) fn new(among: Option<Rc<IdleConnections>>) -> Self {
-        let place = Self { among, key: Cell::default() };
+        let task = RefCell::new(Waker::noop().clone());
+        let place = Self { among, key: Cell::default(), task };
         place.enter(false);
         place
     }
@@ -54,14 +58,16 @@ impl IdlePlace {
         let since = among.next.get();
         among.next.set(since.wrapping_add(1));
         let key = Key { used, since };
-        among.all.borrow_mut().insert(key, Waker::noop().clone());
+        among.all.borrow_mut().insert(key, self.task.borrow().clone());
         self.key.set(Some(key));
     }
 
     /// The connection has a request. False when it was evicted already: it ends with that request.
     pub(crate) fn leave(&self) -> bool {
         let (Some(among), Some(key)) = (&self.among, self.key.take()) else { return true };
-        among.all.borrow_mut().remove(&key).is_some()
+        let Some(task) = among.all.borrow_mut().remove(&key) else { return false };
+        self.task.replace(task);
+        true
     }
 
     /// Waits until a new connection needs the place.
@@ -70,7 +76,11 @@ impl IdlePlace {
     }
 
     fn poll_evicted(&self, context: &Context<'_>) -> Poll<()> {
-        let (Some(among), Some(key)) = (&self.among, self.key.get()) else { return Poll::Pending };
+        let Some(among) = &self.among else { return Poll::Pending };
+        let Some(key) = self.key.get() else {
+            self.task.borrow_mut().clone_from(context.waker());
+            return Poll::Pending;
+        };
         match among.all.borrow_mut().get_mut(&key) {
             Some(task) => {
                 task.clone_from(context.waker());

@@ -81,3 +81,25 @@ fn the_task_that_waited_last_is_woken() {
     let counts = woken.each_ref().map(|task| task.0.load(std::sync::atomic::Ordering::Relaxed));
     assert_eq!(counts, [0, 1]);
 }
+
+#[test]
+fn a_task_that_waited_before_the_connection_was_idle_is_woken() {
+    let connections = Rc::new(IdleConnections::default());
+    let place = IdlePlace::new(Some(Rc::clone(&connections)));
+    let woken = std::sync::Arc::<Woken>::default();
+    let waker = Waker::from(std::sync::Arc::clone(&woken));
+    // It waits before a request comes, and then only while one is under way.
+    for wait_while_busy in [false, true] {
+        let wait = || place.poll_evicted(&Context::from_waker(&waker));
+        if !wait_while_busy {
+            assert_eq!(wait(), Poll::Pending);
+        }
+        assert!(place.leave());
+        if wait_while_busy {
+            assert_eq!(wait(), Poll::Pending);
+        }
+        place.enter(true);
+    }
+    assert!(connections.evict());
+    assert_eq!(woken.0.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
