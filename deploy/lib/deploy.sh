@@ -3,7 +3,7 @@
 #
 # Client-side apply, because it tells "unchanged" from "configured" and, by the annotation that it
 # leaves, removes fields that the manifests no longer have; server-side apply says
-# "serverside-applied" of everything. Nobody else owns fields of these objects.
+# "serverside-applied" of everything. No other tool owns fields of these objects.
 
 deploy_command() {
   trap interrupted INT TERM

@@ -53,7 +53,7 @@ delete_ours() {
     forget_generated
   fi
   if [ -n "$others_unknown" ]; then
-    say "the namespace $NAMESPACE stays, because what else it holds cannot be read: $others_unknown; if nobody uses it: kubectl delete namespace $NAMESPACE"
+    say "the namespace $NAMESPACE stays, because its other objects cannot be listed: $others_unknown; if it is not in use: kubectl delete namespace $NAMESPACE"
   elif [ -n "$others" ]; then
     say "the namespace $NAMESPACE stays, because it holds what deploy did not create: $(one_line "$others")"
   else

@@ -65,7 +65,7 @@ pub struct Watch {
 }
 
 /// A clock that stands still while the API server has not spoken since the last error. By it, endpoints are kept only
-/// for so long: what nobody could say has not happened, so nothing that is served is taken back without news.
+/// for so long: without news, no endpoint that is served is withdrawn.
 #[derive(Debug)]
 struct Contact {
     /// When it was lost, if it is.

@@ -12,7 +12,7 @@ use tracing::warn;
 
 /// For how long a connection that was accepted last may take to send its first request, before it counts as idle.
 ///
-/// Whoever has just connected is about to send: a server that closes such a connection loses the request.
+/// A client that has just connected is about to send. A server that closes its connection loses the request.
 pub const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// After an error of accept(2): out of file descriptors, mostly, so the next attempt would fail at once as well.
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Accepts connections until `over`, and then those that the kernel has accepted by that time.
 ///
 /// Closing a listening socket resets what waits in its queue. Here the queue is emptied first, directly before the
-/// socket is closed; whoever comes later is refused, and knows that its request was never seen.
+/// socket is closed. Later clients are refused, so they know that no server has seen their request.
 pub struct Draining {
     listener: Option<TcpListener>,
     over: Pin<Box<dyn Future<Output = ()> + Send>>,

@@ -131,7 +131,7 @@ fn key(host: &Host, rules: TableRules) -> String {
 }
 
 /// As many entries for each host as its share says, at the hashes of its key with a number.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // sizes are below 2^23
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)] // exact: table sizes are below 2^23
 fn ring(named: &[(String, f64)], min: u64, max: u64, murmur: bool) -> (Box<[u64]>, Box<[u32]>) {
     let least = named.iter().map(|(_, share)| *share).fold(f64::INFINITY, f64::min);
     if named.is_empty() || least <= 0.0 {

@@ -174,7 +174,7 @@ impl ServerConnection {
 
     /// Gives up on a request: the response is its refusal, and the last of the connection.
     pub(crate) fn refuse_head(&mut self, refusal: Refusal) -> HeadEvent {
-        // Nobody knows where the request ends.
+        // The end of the request is unknown.
         self.decoder = BodyDecoder::new(Framing::UntilClose, false, self.limits);
         self.shared.head.set(false);
         self.shared.connect.set(false);

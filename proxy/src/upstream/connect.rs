@@ -21,7 +21,7 @@ pub(crate) struct Opened {
     host: Arc<Host>,
     at: Instant,
     permit: Permit,
-    /// It was made, or refused: else it ends because nobody waits for it any more.
+    /// The connection was made or refused. Otherwise the attempt was dropped before either.
     settled: bool,
 }
 

@@ -292,7 +292,7 @@ fn requests_are_counted_and_logged_as_in_envoy() {
     for case in &bench.cases {
         case.run(&bench.kinds[case.kind], &bench.proxy, &bench.logs);
     }
-    // Connections to hosts that nobody uses stay.
+    // Unused connections to hosts stay open.
     let is_busy = |name: &str| name.ends_with("_rq_active") || name.ends_with("downstream_cx_active");
     let after = wait("the end of all requests", || {
         let stats = bench.proxy.stats();

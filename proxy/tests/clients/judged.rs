@@ -230,8 +230,8 @@ fn a_request_of_http2_without_a_target_ends_its_stream_and_is_logged() {
     let mut client = http2::Connection::client(at(port));
     let star = http2::get("*");
     let query = http2::get("?a");
-    let nobody = fields(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
-    for request in [&star, &query, &nobody] {
+    let no_authority = fields(&[(":method", "GET"), (":scheme", "http"), (":path", "/")]);
+    for request in [&star, &query, &no_authority] {
         let stream = client.request(request, true);
         assert_eq!(client.response(stream).unwrap().reset, Some(1), "{request:?}");
     }

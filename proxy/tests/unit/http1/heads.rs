@@ -56,7 +56,7 @@ fn a_plain_request_is_understood() {
 
 #[test]
 fn a_request_needs_exactly_one_readable_host() {
-    // Which is to say: whoever serves the request refuses it.
+    // The exchange refuses it.
     assert!(!read("GET / HTTP/1.1\r\n\r\n").unwrap().0.has_host());
     let empty = read("GET / HTTP/1.1\r\nhost: \r\n\r\n").unwrap().0;
     assert_eq!((&*empty.authority, empty.has_host()), (&b""[..], true));
