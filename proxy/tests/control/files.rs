@@ -146,9 +146,7 @@ async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
         [(1, assignment("other", 2)), (2, "resources: [{ \"@type\": nonsense }]".to_owned())]
     {
         replace(&path, &bad);
-        while stats.shard(1).update_rejected.get() < rejected {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        until("it is refused", || stats.shard(1).update_rejected.get() >= rejected).await;
         assert_eq!(running.handles.snapshots.borrow().version, first.version);
     }
     replace(&path, &assignment("one", 3));
@@ -156,9 +154,7 @@ async fn endpoints_follow_a_file_and_stay_when_it_is_wrong() {
     assert_eq!(stats.shard(1).membership_change.get(), 2);
     // Without a resource the endpoints stay.
     replace(&path, "version_info: v4\nresources: []\n");
-    while stats.shard(1).update_empty.get() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    until("it is read", || stats.shard(1).update_empty.get() > 0).await;
     running.hosts("one", &["127.0.0.1:3"]).await;
 }
 
@@ -190,4 +186,16 @@ async fn a_cluster_whose_file_has_no_endpoints_does_not_hold_the_start_up() {
         replace(&path, &assignment("one", 3));
         running.hosts("one", &["127.0.0.1:3"]).await;
     }
+}
+
+/// Waits until a condition holds. It is looked at again and again, because statistics wake no task.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let looks = async {
+        let mut looks = tokio::time::interval(std::time::Duration::from_millis(50));
+        while !holds() {
+            looks.tick().await;
+        }
+    };
+    let waited = tokio::time::timeout(std::time::Duration::from_secs(60), looks).await;
+    assert!(waited.is_ok(), "{what}: not within a minute");
 }
